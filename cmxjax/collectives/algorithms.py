@@ -1,0 +1,132 @@
+r"""Time of collectives under the alpha-beta model, algorithm by algorithm.
+
+n ranks, m payload bytes per rank in the sense of each function. An algorithm is a
+number of latency terms and the bytes that a device's port sends through each tier;
+tiers of one plane share the port.
+
+Reference: Thakur, Rabenseifner & Gropp, IJHPCA 19(1), 2005; Chan et al., Concurrency
+and Computation 19(13), 2007 (hierarchical and pipelined forms).
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .. import smooth
+from .._types import Scalar, Sharpness
+from ..fabric import Group, peers, port_s, reach_s
+from ..hardware import CollectiveLibrary
+
+
+class Cost(NamedTuple):
+    """The two parts of a collective's time."""
+
+    latency_s: Scalar
+    wire_s: Scalar
+
+
+def direct(
+    group: Group,
+    library: CollectiveLibrary,
+    bytes_to_each: Scalar,
+    rate: Scalar,
+    sharpness: Sharpness,
+) -> Cost:
+    """Every rank sends to every other at once (full mesh): one latency.
+
+    The bytes for a peer travel on the lowest tier that joins both, so a sibling's part
+    goes over the package's own link.
+    """
+    sent = bytes_to_each * peers(group)
+    wire = port_s(group.fabric, sent, library.efficiency * rate, sharpness)
+    return Cost(reach_s(group, sharpness), wire)
+
+
+def ring(
+    group: Group,
+    library: CollectiveLibrary,
+    bytes_per_step: Scalar,
+    rate: Scalar,
+    sharpness: Sharpness,
+    striped: bool,
+) -> Cost:
+    r"""n - 1 steps to the next rank.
+
+    One ring loads the port of a rank at a unit's edge with the whole volume on each
+    tier that the group spans. Striped over all ports (one ring for each rank of a unit)
+    tier t carries only the share of the n edges that cross it and no higher one,
+    $1 / c_{t-1} - 1 / c_t$ with c_t ranks within a unit of tier t.
+    """
+    steps = group.ranks - 1.0
+    hop = reach_s(group, sharpness) + library.step_s
+    if striped:
+        loaded = _crossing(group)
+    else:
+        loaded = smooth.positive(group.splits - 1.0, sharpness)
+    sent = steps * bytes_per_step * loaded
+    efficiency = library.efficiency * rate
+    if striped:
+        wire = port_s(group.fabric, sent, efficiency, sharpness)
+    else:
+        each = list(sent / (group.fabric.rate * efficiency))
+        wire = smooth.maximum_of(each, sharpness)
+    return Cost(steps * hop, wire)
+
+
+def _crossing(group: Group) -> Float[Array, " tier"]:
+    """Share of a chain's edges that cross each tier and no higher one."""
+    return (group.splits - 1.0) / (group.units * group.splits)
+
+
+def staged(
+    group: Group,
+    library: CollectiveLibrary,
+    stage_bytes: Float[Array, " tier"],
+    rate: Scalar,
+    sharpness: Sharpness,
+) -> Cost:
+    """One direct exchange within each tier after another; latencies and wires add."""
+    wire = stage_bytes / (group.fabric.rate * library.efficiency * rate)
+    hops = group.fabric.latency_s + library.step_s
+    used = smooth.positive(group.splits - 1.0, sharpness)
+    return Cost((hops * used).sum(), wire.sum())
+
+
+def tree(
+    group: Group,
+    library: CollectiveLibrary,
+    volume: Scalar,
+    rate: Scalar,
+    sharpness: Sharpness,
+) -> Cost:
+    """A pipelined binary tree: log2(n) latencies; the whole volume passes each port.
+
+    Striped like the ring, so only one rank of a unit sends on the tier above.
+    """
+    hops = group.fabric.latency_s + library.step_s
+    latency = (jnp.log2(group.splits) * hops).sum()
+    sent = volume / group.units * smooth.positive(group.splits - 1.0, sharpness)
+    wire = port_s(group.fabric, sent, library.efficiency * rate, sharpness)
+    return Cost(latency, wire)
+
+
+def chain_s(
+    group: Group,
+    library: CollectiveLibrary,
+    payload_bytes: Scalar,
+    scale=lambda name: 1.0,
+) -> Scalar:
+    """Time to hand a payload through all ranks, one after another (pipeline stages)."""
+    wire = payload_bytes / (group.fabric.rate * library.efficiency)
+    hops = group.ranks * _crossing(group) * (group.fabric.latency_s + wire)
+    starts = (group.ranks - 1.0) * library.start_s
+    return starts * scale("start") + hops.sum() * scale("transfer")
+
+
+def cheaper(costs: list[Cost], sharpness: Sharpness) -> Scalar:
+    """Time of the cheapest algorithm."""
+    best = costs[0].latency_s + costs[0].wire_s
+    for cost in costs[1:]:
+        best = smooth.minimum(best, cost.latency_s + cost.wire_s, sharpness)
+    return best

@@ -1,0 +1,136 @@
+r"""MoE dispatch and combine, and the load of the busiest rank.
+
+$$ t = \alpha + J \ln n + \max\bigl(t_\mathrm{wire},\; \text{copies}\cdot t_\mathrm{copy}
+\bigr) $$
+
+alpha is the library's start with the fabric's latency; J ln n is the wait for the
+slowest of n ranks whose delays have exponential tails (their expected maximum is the
+harmonic number of n); the wire time splits by destination: the same device (a copy in
+its memory), the same package, node, supernode, each on its plane.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .. import smooth
+from .._types import Scalar, Sharpness
+from ..fabric import Group, peers, port_s, reach_s
+from ..hardware import ExpertMode
+
+SAMPLING_FLOOR = 1e-2  # keeps the square root smooth where there is one rank
+
+
+def busiest_rank_load(
+    balance: str, skew: Scalar, mean_copies: Scalar, ranks: Scalar, slots_per_rank: Scalar
+) -> Scalar:
+    r"""Load of the busiest rank over the mean.
+
+    $$ \Bigl(1 + \sqrt{2 \ln n / \mu}\Bigr) \Bigl(1 + \frac{s}{1 + r}\Bigr) $$
+
+    The first factor is sampling: the largest of n counts with mean mu (balls in bins,
+    Raab & Steger, RANDOM 1998, for mu above ln n). The second is skew s of the experts'
+    popularity, halved by one redundant slot per rank (r). Assumes that a balancer puts
+    its r spare slots on the most loaded experts.
+
+    Args:
+        balance: `uniform` (1), `random` (sampling only) or `typical` (both).
+    """
+    if balance == "uniform":
+        return jnp.ones(())
+    spread = 2.0 * jnp.log(ranks) / mean_copies
+    sampling = 1.0 + spread / jnp.sqrt(spread + SAMPLING_FLOOR**2)
+    if balance == "random":
+        return sampling
+    return sampling * (1.0 + skew / (1.0 + slots_per_rank))
+
+
+def _wire_s(
+    group: Group,
+    mode: ExpertMode,
+    tokens: Scalar,
+    copies: Scalar,
+    copy_bytes: Scalar,
+    sharpness: Sharpness,
+) -> Scalar:
+    """Time on the busiest plane for copies spread evenly over the ranks."""
+    each = copies * copy_bytes / group.ranks
+    if mode.plane:
+        sent = each * (group.ranks - 1.0) * _outermost(group, mode.plane)
+    else:
+        sent = each * peers(group)
+        if mode.deduplicates:
+            sent = _deduplicated(group, sent, tokens, copies, copy_bytes)
+    return port_s(group.fabric, sent, mode.efficiency, sharpness)
+
+
+def _outermost(group: Group, plane: str) -> np.ndarray:
+    """Mask of the outermost tier on a plane."""
+    mask = group.fabric.on(plane)
+    mask[: int(np.flatnonzero(mask)[-1])] = 0.0
+    return mask
+
+
+def _deduplicated(
+    group: Group,
+    sent: Float[Array, " tier"],
+    tokens: Scalar,
+    copies: Scalar,
+    copy_bytes: Scalar,
+) -> Float[Array, " tier"]:
+    r"""A token crosses the outer plane once per unit it visits and spreads inside.
+
+    A token with k copies visits $G (1 - (1 - 1/G)^k)$ of G units. What would have
+    crossed beyond that travels on the inner plane instead. Source: DeepEP's
+    forwarding from RDMA to NVLink.
+    """
+    units, inside = group.splits[-1], group.units[-1]
+    missed = jnp.maximum((units - 1.0) / units, 1e-6)  # of one unit, by one copy
+    visited = units * (1.0 - jnp.exp(copies / tokens * jnp.log(missed)))
+    crossing = tokens * copy_bytes * visited * (units - 1.0) / units
+    crossing = jnp.minimum(crossing, sent[-1])
+    forwarded = sent[-2] + sent[-1] * (inside - 1.0) / inside
+    return jnp.concatenate([sent[:-2], jnp.stack([forwarded, crossing])])
+
+
+def exchange_s(
+    kind: str,
+    group: Group,
+    mode: ExpertMode,
+    tokens: Scalar,
+    copies_per_token: Scalar,
+    copy_bytes: Scalar,
+    memory_bytes_per_s: Scalar,
+    load: Scalar,
+    sharpness: Sharpness,
+    scale=lambda name: 1.0,
+    driver: str = "vector_cores",
+) -> Scalar:
+    """Time of one dispatch or combine.
+
+    Args:
+        kind: `dispatch` or `combine`.
+        tokens: tokens of this rank, `copies_per_token` of each sent.
+        copy_bytes: bytes of one copy, scales included.
+        memory_bytes_per_s: rate at which a rank copies to itself.
+        load: what the busiest rank handles over the mean.
+    """
+    copies = tokens * copies_per_token * load
+    wire = _wire_s(group, mode, tokens * load, copies, copy_bytes, sharpness)
+    to_self = 2.0 * copies * copy_bytes / group.ranks / memory_bytes_per_s
+    wire = smooth.maximum(wire, to_self, sharpness) * scale("transfer")
+    dispatch = kind == "dispatch"
+    copy_s = mode.dispatch_copy_s if dispatch else mode.combine_copy_s
+    start = mode.dispatch_start_s if dispatch else mode.combine_start_s
+    posting = copies * copy_s * scale("copies")
+    busy = smooth.maximum(wire, posting, sharpness)
+    if driver == "sdma":
+        busy = busy * mode.sdma_slowdown
+    if mode.plane:
+        reach = (group.fabric.latency_s * _outermost(group, mode.plane)).sum()
+    else:
+        reach = reach_s(group, sharpness)
+    start = (start + reach) * scale("start")
+    wait = mode.jitter_s * jnp.log(group.ranks) * scale("wait")
+    several = smooth.positive(group.ranks - 1.0, sharpness)
+    return several * (start + wait + busy)

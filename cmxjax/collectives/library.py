@@ -1,0 +1,142 @@
+"""Collectives as a library runs them: start-up, algorithm choice, protocol step."""
+
+from .. import smooth
+from .._types import Scalar, Sharpness
+from ..fabric import Group, peers, port_s, reach_s
+from ..hardware import CollectiveLibrary, Endpoint
+from .algorithms import Cost, cheaper, direct, ring, staged, tree
+
+KINDS = (
+    "all_reduce",
+    "all_gather",
+    "reduce_scatter",
+    "all_to_all",
+    "broadcast",
+    "p2p",
+)
+
+
+def _gathering(group, library, shard_bytes, rate, sharpness) -> dict[str, Cost]:
+    """All-gather of shards, or a reduce-scatter run backwards, by algorithm."""
+    args = (group, library)
+    # outer tiers go first, so an inner stage moves what they have gathered
+    gathered = group.ranks / (group.units * group.splits)
+    stages = shard_bytes * (group.splits - 1.0) * gathered
+    choices = {
+        "direct": lambda: direct(*args, shard_bytes, rate, sharpness),
+        "ring": lambda: ring(*args, shard_bytes, rate, sharpness, striped=False),
+        "striped_ring": lambda: ring(*args, shard_bytes, rate, sharpness, striped=True),
+        "staged": lambda: staged(*args, stages, rate, sharpness),
+    }
+    offered = {k: make() for k, make in choices.items() if k in library.algorithms}
+    return offered or {"direct": choices["direct"]()}
+
+
+def _exchanging(group, library, payload_bytes, sharpness) -> list[Cost]:
+    """All-to-all: a rank keeps one part of its payload and sends the others."""
+    costs = [direct(group, library, payload_bytes / group.ranks, 1.0, sharpness)]
+    if "staged" in library.algorithms:
+        stages = payload_bytes * (group.splits - 1.0) / group.splits
+        costs.append(staged(group, library, stages, 1.0, sharpness))
+    return costs
+
+
+def _sum(first: Cost, second: Cost) -> Cost:
+    return Cost(first.latency_s + second.latency_s, first.wire_s + second.wire_s)
+
+
+def algorithm_s(
+    kind: str,
+    group: Group,
+    library: CollectiveLibrary,
+    payload_bytes: Scalar,
+    sharpness: Sharpness,
+) -> Scalar:
+    """Time of the cheapest algorithm that the library has, without start and protocol.
+
+    `payload_bytes` is per rank: the shard of an all_gather (sent) or reduce_scatter
+    (received), all that a rank sends in an all_to_all, else the whole buffer.
+    """
+    args, reduced = (group, library), library.reduce_efficiency
+    if kind == "p2p":
+        return cheaper([direct(*args, payload_bytes, 1.0, sharpness)], sharpness)
+    if kind == "all_to_all":
+        return cheaper(_exchanging(*args, payload_bytes, sharpness), sharpness)
+    if kind in ("all_gather", "reduce_scatter"):
+        rate = reduced if kind == "reduce_scatter" else 1.0
+        costs = _gathering(*args, payload_bytes, rate, sharpness)
+        return cheaper(list(costs.values()), sharpness)
+    shard = payload_bytes / group.ranks
+    trees = "tree" in library.algorithms
+    up = _gathering(*args, shard, 1.0, sharpness)
+    if kind == "all_reduce":
+        down = _gathering(*args, shard, reduced, sharpness)
+        costs = [_sum(down[name], up[name]) for name in up]
+        if trees:
+            leaf = tree(*args, payload_bytes, reduced, sharpness)
+            costs.append(_sum(leaf, tree(*args, payload_bytes, 1.0, sharpness)))
+        return cheaper(costs, sharpness)
+    scatter = direct(*args, shard, 1.0, sharpness)
+    costs = [_sum(scatter, cost) for cost in up.values()]
+    if trees:
+        costs.append(tree(*args, payload_bytes, 1.0, sharpness))
+    return cheaper(costs, sharpness)
+
+
+def collective_s(
+    kind: str,
+    group: Group,
+    library: CollectiveLibrary,
+    payload_bytes: Scalar,
+    sharpness: Sharpness,
+    scale=lambda name: 1.0,
+    driver: str = "vector_cores",
+) -> Scalar:
+    """Time of one collective on a group; a group of one rank takes none.
+
+    Beyond the algorithm there is the library's start, and a floor under messages
+    larger than its protocol threshold, which hides behind the wire time.
+    """
+    several = smooth.positive(group.ranks - 1.0, sharpness)
+    moved = algorithm_s(kind, group, library, payload_bytes, sharpness)
+    moved = moved * scale("transfer")
+    if driver == "sdma":
+        moved = moved * library.sdma_slowdown
+    large = smooth.gate(payload_bytes / library.protocol_bytes)
+    floor = large * library.protocol_s * scale("protocol")
+    busy = smooth.overlap_s(
+        moved, floor, library.protocol_exposed_fraction, sharpness
+    )
+    return several * (library.start_s * scale("start") + busy)
+
+
+def remote_access_s(
+    kind: str,
+    group: Group,
+    endpoint: Endpoint,
+    payload_bytes: Scalar,
+    sharpness: Sharpness,
+) -> Scalar:
+    r"""One device reads or writes memory elsewhere: no library between.
+
+    $$ t = \alpha_\mathrm{tier} + \alpha_\mathrm{end} + m / (B\,e) $$
+    """
+    share = payload_bytes / (group.ranks - 1.0)
+    sent = share * peers(group)
+    writes = kind == "write"
+    efficiency = endpoint.write_efficiency if writes else endpoint.read_efficiency
+    latency = reach_s(group, sharpness) + endpoint.latency_s
+    if writes:
+        latency = latency + endpoint.write_latency_s
+    return latency + port_s(group.fabric, sent, efficiency, sharpness)
+
+
+def bus_bytes(kind: str, group: Group, payload_bytes: Scalar) -> Scalar:
+    """Bytes that nccl-tests divide by the time for the bus bandwidth."""
+    n = group.ranks
+    return payload_bytes * {
+        "all_reduce": 2.0 * (n - 1.0) / n,
+        "all_gather": n - 1.0,
+        "reduce_scatter": n - 1.0,
+        "all_to_all": (n - 1.0) / n,
+    }.get(kind, 1.0)

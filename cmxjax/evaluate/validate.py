@@ -1,0 +1,187 @@
+"""Compare predictions with a measurement file."""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..quantities import field_of, scaled_to
+from ..specs.build import Problem, build
+from ..specs.calibration_file import UNCALIBRATED
+from ..specs.errors import SpecError
+from ..specs.measurement_file import Measurement, load_measurements
+from ..units import from_si, to_si
+from .batch import Outcome, evaluate, relative_sigma, uncertain
+
+
+class Row(NamedTuple):
+    """One measurement beside its prediction, in the row's unit."""
+
+    id: str
+    quantity: str
+    unit: str
+    observed: float
+    predicted: float
+    relative_error: float
+    log_error: float
+    predicted_relative_sigma: float
+    relative_sigma: float
+    """Of the observation, as the file states or implies it."""
+    source: str
+    note: str
+
+    @property
+    def verdict(self) -> str:
+        """Whether the observation agrees within its own printed precision."""
+        agrees = abs(self.log_error) <= max(self.relative_sigma, 5e-3)
+        return "consistent" if agrees else "inconsistent"
+
+
+class Validation(NamedTuple):
+    """All rows of a file with the summary."""
+
+    calibration: str
+    rows: list[Row]
+
+    @property
+    def median(self) -> float:
+        return float(np.median([abs(row.relative_error) for row in self.rows]))
+
+    @property
+    def worst(self) -> float:
+        return float(np.max([abs(row.relative_error) for row in self.rows]))
+
+    def as_json(self) -> dict[str, Any]:
+        """The contract of `validate --json`."""
+        keys = Row._fields[: Row._fields.index("relative_sigma")]
+        return {
+            "calibration": self.calibration,
+            "rows": [{key: getattr(row, key) for key in keys} for row in self.rows],
+            "median_abs_relative_error": self.median,
+            "max_abs_relative_error": self.worst,
+        }
+
+
+class _Sided(NamedTuple):
+    """Value, slopes and prior widths of one side of a row's fraction line."""
+
+    value: float
+    slopes: dict[str, float]
+    sigmas: dict[str, float]
+    system: str
+
+
+def _side(problem: Problem, outcome: Outcome, row: Measurement) -> _Sided:
+    phase, spec = problem.scenario.phase, row.spec
+    field = field_of(spec.quantity, spec.part, phase)
+
+    def value_of(metrics: Any) -> float:
+        value = float(getattr(metrics, field))
+        return float(scaled_to(value, spec.per, phase, outcome.metrics))
+
+    slopes = {path: value_of(m) for path, m in (outcome.slopes or {}).items()}
+    value = value_of(outcome.metrics)
+    return _Sided(value, slopes, uncertain(problem), problem.system.name)
+
+
+def _sigma(above: _Sided, below: _Sided | None) -> float:
+    """Relative sigma of a value or of a ratio whose sides share a system's leaves."""
+    if below is None:
+        return relative_sigma(above.value, above.slopes, above.sigmas)
+    if above.system != below.system:
+        first = relative_sigma(above.value, above.slopes, above.sigmas)
+        return math.hypot(first, relative_sigma(below.value, below.slopes, below.sigmas))
+    paths = above.slopes.keys() | below.slopes.keys()
+    shared = {
+        path: above.slopes.get(path, 0.0) / above.value
+        - below.slopes.get(path, 0.0) / below.value
+        for path in paths
+    }
+    return relative_sigma(1.0, shared, {**below.sigmas, **above.sigmas})
+
+
+def _check(rows: list[Measurement], name: str) -> None:
+    """Every row's quantity must be one that its phase predicts."""
+    mistakes = []
+    for row in rows:
+        try:
+            field_of(row.spec.quantity, row.spec.part, row.scenario.phase)
+            scaled_to(1.0, row.spec.per if row.scenario.phase != "system" else None,
+                      row.scenario.phase, None)
+        except (ValueError, KeyError) as error:
+            text = str(error) if isinstance(error, ValueError) else "phase not built yet"
+            mistakes.append(f"{name}: measurements[{row.spec.id}]: {text}")
+    if mistakes:
+        raise SpecError(mistakes)
+
+
+def _problems(
+    rows: list[Measurement], name: str, calibration: str | None
+) -> list[tuple[Problem, Problem | None]]:
+    built, mistakes = [], []
+    for row in rows:
+        label = f"{name}: measurements[{row.spec.id}]"
+        try:
+            above = build(row.scenario, calibration, label)
+            below = build(row.below, calibration, label) if row.below else None
+            built.append((above, below))
+        except SpecError as error:
+            mistakes += error.mistakes
+    if mistakes:
+        raise SpecError(mistakes)
+    return built
+
+
+def validate(name: str, calibration: str | None = None) -> Validation:
+    """Predict every row of a measurement file and compare.
+
+    Args:
+        name: a shipped file's name or a path that ends in `.toml`.
+        calibration: a calibration's name, "none", or None for what ships.
+
+    Raises:
+        SpecError: (a `ValueError`) naming every mistake of the file.
+    """
+    rows = load_measurements(name)
+    _check(rows, name)
+    pairs = _problems(rows, name, calibration)
+    flat = [problem for pair in pairs for problem in pair if problem is not None]
+    outcomes = iter(evaluate(flat, with_slopes=True))
+    results = []
+    for row, (above, below) in zip(rows, pairs, strict=True):
+        top = _side(above, next(outcomes), row)
+        bottom = None if below is None else _side(below, next(outcomes), row)
+        results.append(_row(row, top, bottom))
+    used = {problem.calibration for problem in flat}
+    return Validation(calibration or _summary(used), results)
+
+
+def _summary(used: set[str]) -> str:
+    fitted = sorted(used - {UNCALIBRATED})
+    return ", ".join(fitted) if fitted else UNCALIBRATED
+
+
+def _row(row: Measurement, above: _Sided, below: _Sided | None) -> Row:
+    spec = row.spec
+    si = above.value if below is None else above.value / below.value
+    observed = to_si(spec.value, spec.unit)
+    if not (math.isfinite(si) and si > 0.0):
+        raise ArithmeticError(
+            f"measurements[{spec.id}]: the prediction is {si}; check the scenario for"
+            " extreme values"
+        )
+    return Row(
+        id=spec.id,
+        quantity=spec.quantity,
+        unit=spec.unit,
+        observed=spec.value,
+        predicted=from_si(si, spec.unit),
+        relative_error=si / observed - 1.0,
+        log_error=math.log(si / observed),
+        predicted_relative_sigma=_sigma(above, below),
+        relative_sigma=row.relative_sigma,
+        source=spec.source,
+        note=spec.note or spec.conflict or "",
+    )
+
+

@@ -1,0 +1,207 @@
+"""Hardware pytrees: every leaf is SI and differentiable, names are static.
+
+A *device* is one rank (a die on Ascend 910C, a GPU elsewhere). Bandwidths are one
+direction per device. Peaks are stored as printed; efficiencies are leaves of their own.
+"""
+
+from flax import struct
+
+from ._types import Leaf
+
+
+class Chip(struct.PyTreeNode, kw_only=True, frozen=True):
+    """One device: peaks, memory, and how much of them kernels reach."""
+
+    matrix_flop_per_s: dict[str, Leaf]
+    """Dense peak by dtype."""
+    vector_flop_per_s: Leaf
+    memory_bytes: Leaf
+    memory_usable_bytes: Leaf
+    memory_bytes_per_s: Leaf
+    matrix_cores: Leaf
+    vector_cores: Leaf
+    tile_rows: Leaf
+    tile_columns: Leaf
+    gemm_efficiency: Leaf
+    """Share of the peak that an unlimited GEMM reaches."""
+    attention_efficiency: Leaf
+    memory_efficiency: Leaf
+    vector_efficiency: Leaf
+    half_rows: Leaf
+    """Rows at which a GEMM reaches half its efficiency; likewise columns and depth."""
+    half_columns: Leaf
+    half_depth: Leaf
+    half_memory_bytes: Leaf
+    """Bytes at which a kernel reaches half its memory bandwidth."""
+    roofline_exposed_fraction: Leaf
+    """Share of the shorter of compute and memory time that a kernel does not hide."""
+    matrix_launch_s: Leaf
+    vector_launch_s: Leaf
+    core_exponent: Leaf
+    """A kernel on a share f of the cores slows by f to minus this power."""
+    kind: str = struct.field(pytree_node=False, default="chip")
+
+
+class Tier(struct.PyTreeNode, kw_only=True, frozen=True):
+    """A level of the machine that joins `size` units of the level below."""
+
+    size: Leaf
+    bytes_per_s: Leaf
+    latency_s: Leaf
+    efficiency: Leaf
+    oversubscription: Leaf
+    plane: str = struct.field(pytree_node=False)
+    """Tiers on one plane share a device's port; different planes run side by side."""
+    kind: str = struct.field(pytree_node=False, default="tier")
+
+
+class Endpoint(struct.PyTreeNode, kw_only=True, frozen=True):
+    """What remote access reaches: another device's memory or the host's."""
+
+    read_efficiency: Leaf
+    write_efficiency: Leaf
+    latency_s: Leaf
+    write_latency_s: Leaf
+    kind: str = struct.field(pytree_node=False, default="endpoint")
+
+
+class SideLink(struct.PyTreeNode, kw_only=True, frozen=True):
+    """A plane outside the tiers: the VPC network or the pool of host memory."""
+
+    bytes_per_s: Leaf
+    latency_s: Leaf
+    efficiency: Leaf
+    kind: str = struct.field(pytree_node=False, default="side_link")
+
+
+class CollectiveLibrary(struct.PyTreeNode, kw_only=True, frozen=True):
+    """Costs of one collective library, such as HCCL or NCCL."""
+
+    start_s: Leaf
+    step_s: Leaf
+    """Cost of one step of a ring or tree beyond the link's latency."""
+    efficiency: Leaf
+    reduce_efficiency: Leaf
+    """Further factor on the rate of collectives that reduce."""
+    protocol_s: Leaf
+    """Floor under the time of messages beyond `protocol_bytes` per rank."""
+    protocol_bytes: Leaf
+    protocol_exposed_fraction: Leaf
+    sdma_slowdown: Leaf
+    core_share: Leaf
+    """Share of the vector cores that drive the copies of an overlapped collective."""
+    algorithms: tuple[str, ...] = struct.field(pytree_node=False)
+    """Those it chooses from: `direct`, `ring`, `striped_ring`, `staged`, `tree`."""
+    kind: str = struct.field(pytree_node=False, default="collective_library")
+
+
+class ExpertMode(struct.PyTreeNode, kw_only=True, frozen=True):
+    """Costs of MoE dispatch and combine in one mode of a library."""
+
+    dispatch_start_s: Leaf
+    combine_start_s: Leaf
+    jitter_s: Leaf
+    """Scale of a rank's random delay; n ranks wait for the worst of n."""
+    efficiency: Leaf
+    dispatch_copy_s: Leaf
+    """Time a device spends on each token copy it sends, however small."""
+    combine_copy_s: Leaf
+    sdma_slowdown: Leaf
+    plane: str = struct.field(pytree_node=False, default="")
+    """Where not empty, all traffic between ranks takes this plane (DeepEP over RDMA)."""
+    deduplicates: bool = struct.field(pytree_node=False, default=False)
+    """A token crosses to each unit of the outer plane once and is spread there."""
+    kind: str = struct.field(pytree_node=False, default="expert_mode")
+
+
+class Engine(struct.PyTreeNode, kw_only=True, frozen=True):
+    """A serving engine: host overhead, overlap of streams, routing skew."""
+
+    decode_step_s: Leaf
+    """Scheduler, sampling and graph launch of one decode step."""
+    draft_step_s: Leaf
+    prefill_batch_s: Leaf
+    wait_excess: Leaf
+    """Dispatch and combine in a step take 1 + this times their benchmark time."""
+    attention_core_share: Leaf
+    """Cores of the attention stream where decode partitions them between streams."""
+    stream_exposed_fraction: Leaf
+    routing_skew: Leaf
+    """Excess load of the busiest expert rank beyond sampling noise."""
+    partitions_cores: bool = struct.field(pytree_node=False, default=False)
+    kind: str = struct.field(pytree_node=False, default="engine")
+
+
+class Power(struct.PyTreeNode, kw_only=True, frozen=True):
+    """All-in power of the scale-up system and how it splits."""
+
+    all_in_w: Leaf
+    network_w: Leaf
+    """Part of it that the scale-up network draws, busy or not."""
+    idle_fraction: Leaf
+    """Share of the rest that is drawn without load."""
+    kind: str = struct.field(pytree_node=False, default="power")
+
+
+class Parts(struct.PyTreeNode, kw_only=True, frozen=True):
+    """Counted parts of the scale-up system."""
+
+    cpus: Leaf
+    switches: Leaf
+    optical_modules: Leaf
+    kind: str = struct.field(pytree_node=False, default="parts")
+
+
+class System(struct.PyTreeNode, kw_only=True, frozen=True):
+    """A machine: its device, the tiers that join devices, and the software on it."""
+
+    chip: Chip
+    tiers: dict[str, Tier]
+    endpoints: dict[str, Endpoint]
+    links: dict[str, SideLink]
+    collectives: dict[str, CollectiveLibrary]
+    expert_parallel: dict[str, dict[str, ExpertMode]]
+    """By library and then by mode, `low_latency` or `normal`."""
+    engines: dict[str, Engine]
+    power: Power
+    parts: Parts
+    name: str = struct.field(pytree_node=False)
+    tier_order: tuple[str, ...] = struct.field(pytree_node=False)
+    """Names of the tiers, innermost first."""
+    package_tier: str = struct.field(pytree_node=False, default="")
+    """The tier that makes a package of devices; empty where a device is a package."""
+    scale_up_tier: str = struct.field(pytree_node=False)
+    """The tier that closes the scale-up system: totals count its devices."""
+    defaults: tuple[tuple[str, str], ...] = struct.field(pytree_node=False)
+    """The default `collective` and `expert` library and `engine`, by name."""
+    kind: str = struct.field(pytree_node=False, default="system")
+
+
+def ordered_tiers(system: System) -> list[Tier]:
+    """The tiers, innermost first."""
+    return [system.tiers[name] for name in system.tier_order]
+
+
+def default_of(system: System, what: str) -> str:
+    """Name of the default `collective` or `expert` library or `engine`."""
+    return dict(system.defaults)[what]
+
+
+def devices_per_package(system: System):
+    """Devices in what is sold and quoted as one NPU or GPU."""
+    return system.tiers[system.package_tier].size if system.package_tier else 1.0
+
+
+def scale_up_devices(system: System):
+    """Devices of the scale-up system: the product of its tiers' sizes."""
+    count = 1.0
+    for name in system.tier_order:
+        count = count * system.tiers[name].size
+        if name == system.scale_up_tier:
+            break
+    return count
+
+
+def scale_up_bytes_per_s(system: System):
+    """One-way bandwidth of a device into the scale-up fabric."""
+    return system.tiers[system.scale_up_tier].bytes_per_s

@@ -1,0 +1,236 @@
+"""The one function that everything calls: metrics of a scenario."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from . import layout as layouts
+from ._types import Leaf, Sharpness
+from .architecture import Architecture, total_parameters
+from .energy import job_power_w
+from .hardware import System, devices_per_package, ordered_tiers
+from .layout import Layout
+from .memory import Memory, decode_memory, excess_bytes, prefill_memory
+from .parameters import apply
+from .step import decode as decoding
+from .step import prefill as prefilling
+from .step.collective import CollectiveMetrics, collective_metrics
+from .step.operator import OperatorMetrics, operator_metrics
+from .step.serving import components
+from .step.shares import Scales, breakdown
+from .step.totals import SystemMetrics, system_metrics
+from .workload import (
+    Collective,
+    Decode,
+    Operator,
+    Prefill,
+    SystemQuery,
+    Workload,
+    tokens_per_step,
+)
+
+
+class DecodeMetrics(struct.PyTreeNode, kw_only=True, frozen=True):
+    """Metrics of a decode step; suffixes are units, SI throughout."""
+
+    tpot_s: Leaf
+    step_time_s: Leaf
+    tokens_per_step: Leaf
+    layer_time_s: Leaf
+    attention_stream_time_s: Leaf
+    moe_stream_time_s: Leaf
+    dispatch_time_s: Leaf
+    combine_time_s: Leaf
+    host_time_s: Leaf
+    iteration_rest_s: Leaf
+    tokens_per_s_per_device: Leaf
+    tokens_per_s_per_package: Leaf
+    tokens_per_s: Leaf
+    memory_bytes: Leaf
+    memory_weights_bytes: Leaf
+    memory_kv_cache_bytes: Leaf
+    memory_communication_bytes: Leaf
+    memory_activations_bytes: Leaf
+    memory_excess_bytes: Leaf
+    placement_excess: Leaf
+    power_w: Leaf
+    energy_per_token_j: Leaf
+    parameters: Leaf
+    breakdown: dict[str, Any] | None
+    """Seconds of the step by component, by Euler's theorem; they sum to the step."""
+    kind: str = struct.field(pytree_node=False, default="decode_metrics")
+
+
+class PrefillMetrics(struct.PyTreeNode, kw_only=True, frozen=True):
+    """Metrics of a prefill batch; suffixes are units, SI throughout."""
+
+    ttft_s: Leaf
+    layer_time_s: Leaf
+    dispatch_time_s: Leaf
+    combine_time_s: Leaf
+    host_time_s: Leaf
+    cache_load_time_s: Leaf
+    tokens_per_s_per_device: Leaf
+    tokens_per_s_per_package: Leaf
+    tokens_per_s: Leaf
+    memory_bytes: Leaf
+    memory_weights_bytes: Leaf
+    memory_kv_cache_bytes: Leaf
+    memory_communication_bytes: Leaf
+    memory_activations_bytes: Leaf
+    memory_excess_bytes: Leaf
+    placement_excess: Leaf
+    power_w: Leaf
+    energy_per_token_j: Leaf
+    parameters: Leaf
+    breakdown: dict[str, Any] | None
+    kind: str = struct.field(pytree_node=False, default="prefill_metrics")
+
+
+Metrics = (
+    SystemMetrics | OperatorMetrics | CollectiveMetrics | DecodeMetrics | PrefillMetrics
+)
+
+
+def metrics(
+    system: System,
+    architecture: Architecture | None,
+    workload: Workload,
+    layout: Layout,
+    theta: dict[str, Any],
+    sharpness: Sharpness = None,
+    *,
+    explain: bool = True,
+) -> Any:
+    """Predict a scenario: pure, and differentiable in every float leaf.
+
+    Args:
+        system: the machine.
+        architecture: the model; None for phases system, op and collective.
+        workload: what runs; its class is the phase.
+        layout: parallel degrees and placement.
+        theta: unconstrained parameters by leaf path of `system`; {} is the spec.
+        sharpness: None for the exact model, a number of at least 1 for its relaxation.
+        explain: also compute the breakdown, which costs a reverse pass.
+
+    Returns:
+        The phase's metrics, a pytree of scalars.
+
+    Raises:
+        KeyError: `theta` names no leaf of `system`.
+        TypeError: the workload belongs to no phase, or the phase needs a model.
+    """
+    machine = apply(system, theta)
+    if isinstance(workload, SystemQuery):
+        return system_metrics(machine, workload)
+    if isinstance(workload, Operator):
+        return operator_metrics(machine, workload, sharpness)
+    if isinstance(workload, Collective):
+        return collective_metrics(machine, workload, layout, sharpness)
+    if architecture is None:
+        raise TypeError("phases decode and prefill need an architecture")
+    if isinstance(workload, Decode):
+        return _decode(machine, architecture, workload, layout, sharpness, explain)
+    if isinstance(workload, Prefill):
+        return _prefill(machine, architecture, workload, layout, sharpness, explain)
+    raise TypeError(f"no phase has workloads of type {type(workload).__name__}")
+
+
+def _decode(
+    system: System,
+    a: Architecture,
+    w: Decode,
+    layout: Layout,
+    sharpness: Sharpness,
+    explain: bool,
+) -> DecodeMetrics:
+    def step_s(scales: Scales):
+        return decoding.decode_times(system, a, w, layout, scales, sharpness).step_s
+
+    times = decoding.decode_times(system, a, w, layout, Scales({}), sharpness)
+    shares = None
+    if explain:
+        blocks = decoding.operator_blocks(a, w, layout)
+        shares = breakdown(step_s, blocks, components(a, layout))
+    per_step = tokens_per_step(w)
+    rate = w.sequences_per_device * per_step / times.step_s
+    memory = decode_memory(a, w, layout)
+    busy = 1.0 - times.host_s / times.step_s
+    return DecodeMetrics(
+        tpot_s=times.step_s / per_step,
+        step_time_s=times.step_s,
+        tokens_per_step=per_step,
+        layer_time_s=times.layer.expert_layer_s,
+        attention_stream_time_s=times.layer.attention_stream_s,
+        moe_stream_time_s=times.layer.expert_stream_s,
+        dispatch_time_s=times.layer.dispatch_s,
+        combine_time_s=times.layer.combine_s,
+        host_time_s=times.host_s,
+        iteration_rest_s=times.iteration_rest_s,
+        breakdown=shares,
+        **_common(system, a, layout, rate, memory, busy),
+    )
+
+
+def _prefill(
+    system: System,
+    a: Architecture,
+    w: Prefill,
+    layout: Layout,
+    sharpness: Sharpness,
+    explain: bool,
+) -> PrefillMetrics:
+    def step_s(scales: Scales):
+        return prefilling.prefill_times(system, a, w, layout, scales, sharpness).batch_s
+
+    times = prefilling.prefill_times(system, a, w, layout, Scales({}), sharpness)
+    shares = None
+    if explain:
+        blocks = prefilling.operator_blocks(a, w, layout)
+        shares = breakdown(step_s, blocks, prefilling.prefill_components(a, layout))
+    rate = w.tokens_per_device / times.batch_s
+    busy = 1.0 - times.host_s / times.batch_s
+    return PrefillMetrics(
+        ttft_s=times.batch_s,
+        layer_time_s=times.layer_s,
+        dispatch_time_s=times.dispatch_s,
+        combine_time_s=times.combine_s,
+        host_time_s=times.host_s,
+        cache_load_time_s=times.cache_load_s,
+        breakdown=shares,
+        **_common(system, a, layout, rate, prefill_memory(a, w, layout), busy),
+    )
+
+
+def _common(
+    system: System,
+    a: Architecture,
+    layout: Layout,
+    device_rate: jax.Array,
+    memory: Memory,
+    busy: jax.Array,
+) -> dict[str, Any]:
+    """Rates, memory and power of a serving phase.
+
+    Power takes the share of the step that is not spent in the host as utilization.
+    """
+    devices = layouts.devices(layout)
+    power = job_power_w(system, devices, busy)
+    sizes = [tier.size for tier in ordered_tiers(system)]
+    return {
+        "tokens_per_s_per_device": device_rate,
+        "tokens_per_s_per_package": device_rate * devices_per_package(system),
+        "tokens_per_s": device_rate * devices,
+        "memory_bytes": memory.total,
+        "memory_weights_bytes": memory.weights,
+        "memory_kv_cache_bytes": memory.kv_cache,
+        "memory_communication_bytes": memory.communication,
+        "memory_activations_bytes": memory.activations,
+        "memory_excess_bytes": excess_bytes(system, memory),
+        "placement_excess": layouts.excess(layout, sizes),
+        "power_w": power,
+        "energy_per_token_j": power / (device_rate * devices),
+        "parameters": total_parameters(a) * jnp.ones(()),
+    }

@@ -1,0 +1,113 @@
+"""Work of the operators of a block, as one struct of arrays over operators.
+
+An operator is declared by names: which token count gives its rows, which degree splits
+its columns. `tabulate` turns declarations into arrays that share a trailing operator
+axis, by sums of (feature x constant mask). No array is gathered or concatenated over a
+batch of scenarios, so a vmapped table compiles fast and vectorizes well.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from .._types import Leaf, Scalar
+
+
+class Op(NamedTuple):
+    """Declaration of one operator; features are named, sizes are per whole model.
+
+    A GEMM multiplies `groups` times (rows x depth) by (depth x columns). Attention is
+    written as rows = query-key pairs, columns = heads x (key + value width), depth = 1,
+    so that 2 x rows x columns x depth is its FLOP too. A vector operator has rows x
+    columns elements.
+    """
+
+    name: str
+    block: str
+    kind: str
+    """`gemm`, `attention` or `vector`."""
+    rows: str
+    columns: Scalar
+    depth: Scalar = 1.0
+    groups: str = "one"
+    split_columns: str = "one"
+    split_depth: str = "one"
+    dtype: str = "bf16"
+    weight_bytes: float = 0.0
+    in_bytes: float = 0.0
+    out_bytes: float = 0.0
+    extra: tuple[str, Scalar] = ("one", 0.0)
+    """Feature and bytes for each unit of it, such as key-value cache read."""
+    vector_flop: Scalar = 0.0
+    """Vector FLOP for each row and column."""
+    launches: float = 1.0
+
+
+class OpTable(struct.PyTreeNode, kw_only=True, frozen=True):
+    """Work of each operator per device; leaves share a trailing `op` axis."""
+
+    rows: Leaf
+    columns: Leaf
+    depth: Leaf
+    groups: Leaf
+    memory_bytes: Leaf
+    vector_flop: Leaf
+    launches: Leaf
+    names: tuple[str, ...] = struct.field(pytree_node=False)
+    blocks: tuple[str, ...] = struct.field(pytree_node=False)
+    kinds: tuple[str, ...] = struct.field(pytree_node=False)
+    dtypes: tuple[str, ...] = struct.field(pytree_node=False)
+    kind: str = struct.field(pytree_node=False, default="op_table")
+
+
+def select(values: dict[str, Scalar], names: list[str]):
+    """`values[names[i]]` for each operator i, as a sum over constant masks."""
+    total = 0.0
+    for name in dict.fromkeys(names):
+        mask = np.array([float(other == name) for other in names])
+        total = total + values[name] * mask
+    return total
+
+
+def tabulate(ops: list[Op], features: dict[str, Scalar]) -> OpTable:
+    """Evaluate declarations with a scenario's features (scalars, traced).
+
+    `features["one"]` is 1. Splits multiply: a feature such as `per_tp` is 1 / tp.
+    """
+
+    def column(values):
+        return jnp.stack([jnp.asarray(value, float) for value in values])
+
+    rows = select(features, [op.rows for op in ops])
+    groups = select(features, [op.groups for op in ops])
+    columns = column([op.columns for op in ops])
+    columns = columns * select(features, [op.split_columns for op in ops])
+    depth = column([op.depth for op in ops])
+    depth = depth * select(features, [op.split_depth for op in ops])
+    weight = np.array([op.weight_bytes for op in ops])
+    read = np.array([op.in_bytes for op in ops])
+    written = np.array([op.out_bytes for op in ops])
+    extra = column([op.extra[1] for op in ops])
+    extra = extra * select(features, [op.extra[0] for op in ops])
+    once = columns * depth * weight + rows * (depth * read + columns * written)
+    return OpTable(
+        rows=rows,
+        columns=columns,
+        depth=depth,
+        groups=groups,
+        memory_bytes=groups * once + extra,
+        vector_flop=rows * columns * column([op.vector_flop for op in ops]),
+        launches=np.array([op.launches for op in ops]),
+        names=tuple(op.name for op in ops),
+        blocks=tuple(op.block for op in ops),
+        kinds=tuple(op.kind for op in ops),
+        dtypes=tuple(op.dtype for op in ops),
+    )
+
+
+def matrix_flop(table: OpTable):
+    """Useful matrix FLOP of each operator, a multiply-add counted as two."""
+    is_matrix = np.array([float(kind != "vector") for kind in table.kinds])
+    return 2.0 * table.groups * table.rows * table.columns * table.depth * is_matrix

@@ -1,0 +1,61 @@
+"""Calibrated parameters: a flat dict of unconstrained scalars keyed by leaf path."""
+
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from ._types import Scalar
+
+T = TypeVar("T")
+
+FRACTIONS = ("efficiency", "fraction", "share")
+"""Leaves whose names end so lie in (0, 1) and move by a shift of their logit."""
+
+
+def path_of(key_path: tuple) -> str:
+    """A leaf's dotted path, e.g. `chip.memory_efficiency`."""
+    return jax.tree_util.keystr(key_path, simple=True, separator=".")
+
+
+def leaf_paths(tree: Any) -> dict[str, Any]:
+    """All leaves of a tree by dotted path, in tree order."""
+    return {
+        path_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def is_fraction(path: str) -> bool:
+    """Whether the leaf at `path` is confined to (0, 1)."""
+    return path.rsplit(".", 1)[-1].endswith(FRACTIONS)
+
+
+def shifted(path: str, leaf: Any, theta: Scalar) -> Any:
+    r"""A leaf moved by its unconstrained parameter.
+
+    Positive leaves become $x e^\theta$. Fractions become
+    $x e^\theta / (1 - x + x e^\theta)$, a shift of the logit by theta that leaves 0
+    and 1 where they are.
+    """
+    scaled = leaf * jnp.exp(theta)
+    return scaled / (1.0 - leaf + scaled) if is_fraction(path) else scaled
+
+
+def apply(tree: T, theta: dict[str, Any]) -> T:
+    """Move the leaves named in `theta`; an empty theta is the spec as printed.
+
+    Raises:
+        KeyError: a name in `theta` is not a leaf of `tree`.
+    """
+    if not theta:
+        return tree
+    known: Iterable[str] = leaf_paths(tree)
+    if unknown := sorted(set(theta) - set(known)):
+        raise KeyError(f"no such parameter: {unknown}; known: {sorted(known)}")
+
+    def move(key_path: tuple, leaf: Any) -> Any:
+        path = path_of(key_path)
+        return shifted(path, leaf, theta[path]) if path in theta else leaf
+
+    return jax.tree_util.tree_map_with_path(move, tree)

@@ -1,0 +1,89 @@
+"""Which field of a phase's metrics a measured quantity is."""
+
+from typing import Any
+
+from .metrics import DecodeMetrics, PrefillMetrics
+from .step.collective import CollectiveMetrics
+from .step.operator import OperatorMetrics
+from .step.totals import SystemMetrics
+
+PHASE_METRICS: dict[str, type] = {
+    "system": SystemMetrics,
+    "op": OperatorMetrics,
+    "collective": CollectiveMetrics,
+    "decode": DecodeMetrics,
+    "prefill": PrefillMetrics,
+}
+
+_FIELDS: dict[str, str] = {
+    "time": "time_s",
+    "flop_rate": "flop_per_s",
+    "byte_rate": "bytes_per_s",
+    "bus_rate": "bus_bytes_per_s",
+    "utilization": "utilization",
+    "tpot": "tpot_s",
+    "ttft": "ttft_s",
+    "step_time": "step_time_s",
+    "layer_time": "layer_time_s",
+    "dispatch_time": "dispatch_time_s",
+    "combine_time": "combine_time_s",
+    "host_time": "host_time_s",
+    "iteration_rest": "iteration_rest_s",
+    "tokens_per_step": "tokens_per_step",
+    "tokens_rate_per_device": "tokens_per_s_per_device",
+    "tokens_rate_per_package": "tokens_per_s_per_package",
+    "tokens_rate": "tokens_per_s",
+    "memory": "memory_bytes",
+    "memory_weights": "memory_weights_bytes",
+    "memory_activations": "memory_activations_bytes",
+    "memory_usable": "memory_usable_bytes",
+    "memory_bandwidth": "memory_bandwidth_bytes_per_s",
+    "fabric_bandwidth": "fabric_bandwidth_bytes_per_s",
+    "peak_flop_rate": "peak_flop_per_s",
+    "power": "power_w",
+    "energy_per_token": "energy_per_token_j",
+    "packages": "packages",
+    "cpus": "cpus",
+    "parameters": "parameters",
+    "optical_modules": "optical_modules",
+    "power_per_flop_rate": "power_per_flop_rate",
+    "power_per_memory": "power_per_memory",
+    "power_per_memory_bandwidth": "power_per_memory_bandwidth",
+}
+
+_STREAMS = {"attention": "attention_stream_time_s", "moe": "moe_stream_time_s"}
+
+
+def field_of(quantity: str, part: str | None, phase: str) -> str:
+    """Name of the metrics field that holds a quantity.
+
+    Raises:
+        ValueError: the phase does not predict the quantity.
+    """
+    if quantity == "stream_time":
+        field = _STREAMS[part or "attention"]
+    else:
+        field = _FIELDS.get(quantity, "")
+    fields = PHASE_METRICS[phase].__dataclass_fields__
+    if field not in fields:
+        known = [q for q, name in _FIELDS.items() if name in fields]
+        raise ValueError(
+            f"quantity = {quantity!r}: phase {phase} does not predict it; use one of"
+            f" {', '.join(known)}"
+        )
+    return field
+
+
+def scaled_to(value: Any, per: str | None, phase: str, metrics: Any) -> Any:
+    """A system total per device or package; other phases' fields say what they are per.
+
+    Raises:
+        ValueError: `per` makes no sense for the phase.
+    """
+    if per is None or per == "total":
+        return value
+    if phase != "system":
+        raise ValueError(
+            f"per = {per!r}: only for phase system; the quantity's name says it elsewhere"
+        )
+    return value / (metrics.packages if per == "package" else metrics.devices)

@@ -1,0 +1,101 @@
+r"""Every relaxation of the model, in one place.
+
+`sharpness=None` is the exact model: hard maxima, whole tiles, whole ranks. A number
+s >= 1 is its relaxation: at s = 1 activities don't overlap and nothing is quantized,
+and as s grows each function tends to its exact form. All functions of times are
+homogeneous of degree one and monotone, so a breakdown by Euler's theorem sums to the
+whole and more bandwidth never makes anything slower, exact or relaxed.
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ._types import Scalar, Sharpness
+
+_TINY = 1e-30  # keeps sqrt differentiable where both activities take no time
+
+
+def maximum(a: Scalar, b: Scalar, sharpness: Sharpness) -> Array:
+    r"""The longer of two activities that run side by side.
+
+    $$ \tfrac12\bigl(a + b + \sqrt{(a-b)^2 + 4ab/s^2}\bigr) $$
+
+    This hyperbola is the sum at s = 1 (no overlap) and the maximum as s grows, like a
+    p-norm with p from 1 to infinity, but costs one square root instead of the powers
+    of a traced exponent. Its slope in either argument lies in [0, 1].
+    """
+    if sharpness is None:
+        return jnp.maximum(a, b)
+    gap = a - b
+    root = jnp.sqrt(gap * gap + 4.0 * a * b / (sharpness * sharpness) + _TINY)
+    return 0.5 * (a + b + root)
+
+
+def minimum(a: Scalar, b: Scalar, sharpness: Sharpness) -> Array:
+    """The shorter of two alternatives: `a + b - maximum(a, b)`."""
+    if sharpness is None:
+        return jnp.minimum(a, b)
+    return a + b - maximum(a, b, sharpness)
+
+
+def maximum_of(values: list, sharpness: Sharpness) -> Array:
+    """The longest of several activities, folded pairwise in the given order."""
+    result = values[0]
+    for value in values[1:]:
+        result = maximum(result, value, sharpness)
+    return jnp.asarray(result)
+
+
+def overlap_s(a: Scalar, b: Scalar, exposed: Scalar, sharpness: Sharpness) -> Array:
+    r"""Time of two activities that overlap imperfectly.
+
+    $$ \max(a, b) + \omega\,\min(a, b), \qquad \omega \in [0, 1] $$
+
+    `exposed` is the share of the shorter activity that is not hidden: 0 is perfect
+    overlap and 1 none. It is physics, to be calibrated, in the exact model too.
+    """
+    longest = maximum(a, b, sharpness)
+    return longest + exposed * (a + b - longest)
+
+
+def ceil(x: Float[Array, "*shape"], sharpness: Sharpness) -> Float[Array, "*shape"]:
+    r"""Round up to whole pieces; the relaxation interpolates between whole numbers.
+
+    With f the fraction of x above its floor, $\lfloor x \rfloor + f s / (1 + (s-1) f)$:
+    equal to x at s = 1, to the ceiling as s grows, and to x at every whole x.
+    """
+    if sharpness is None:
+        return jnp.ceil(x)
+    floor = jnp.floor(x)
+    part = x - floor
+    return floor + part * sharpness / (1.0 + (sharpness - 1.0) * part)
+
+
+def positive(x: Scalar, sharpness: Sharpness) -> Array:
+    """Gate of something that is there or not: 1 where `x > 0` and 0 at `x = 0`.
+
+    The relaxation is `s x / (1 + s x)`, for counts above their neutral value, such as
+    ranks above one.
+    """
+    if sharpness is None:
+        return jnp.where(jnp.asarray(x) > 0, 1.0, 0.0)
+    scaled = sharpness * x
+    return scaled / (1.0 + scaled)
+
+
+def gate(ratio: Scalar) -> Array:
+    """A soft switch at `ratio = 1`: `r^8 / (1 + r^8)`, by three squarings.
+
+    It is physics (a protocol that changes over a range of sizes), so it does not
+    depend on the sharpness.
+    """
+    capped = jnp.minimum(ratio, 16.0)  # 16**8 is 4e9: the switch is closed long before
+    square = capped * capped
+    fourth = square * square
+    eighth = fourth * fourth
+    return eighth / (1.0 + eighth)
+
+
+def anneal(start: float, stop: float, steps: int) -> Float[Array, " steps"]:
+    """A geometric schedule of sharpness from `start` to `stop`."""
+    return jnp.geomspace(start, stop, steps)

@@ -1,0 +1,367 @@
+"""From a validated scenario to the pytrees of one prediction."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from ..architecture import Architecture
+from ..hardware import System, ordered_tiers
+from ..layout import AXES, Layout, Routing
+from ..workload import (
+    BYTES,
+    Collective,
+    Decode,
+    Dtypes,
+    Operator,
+    Prefill,
+    Serving,
+    SystemQuery,
+    Workload,
+)
+from .calibration_file import Calibration, calibration_for
+from .degrees import check_experts, derive, parse_order, place
+from .errors import SpecError
+from .figures import Figure
+from .model_load import LoadedModel, load_model
+from .scenario_file import (
+    CollectiveScenario,
+    Common,
+    DecodeScenario,
+    OpScenario,
+    PrefillScenario,
+    Scenario,
+    SystemScenario,
+)
+from .system_load import LoadedSystem, load_system
+
+ASYMPTOTE_BYTES = 2.0**30
+"""Payload that stands for an unlimited one where a scenario gives none."""
+
+CACHE_LINKS = {"ub": "cpu-pool", "vpc": "vpc", "none": ""}
+
+
+class Problem(NamedTuple):
+    """Everything that `metrics` takes, and what the specs say about it."""
+
+    system: System
+    architecture: Architecture | None
+    workload: Workload
+    layout: Layout
+    theta: dict[str, Any]
+    calibration: str
+    figures: dict[str, Figure]
+    scenario: Scenario
+
+
+class _Context(NamedTuple):
+    scenario: Common
+    system: System
+    model: LoadedModel | None
+    where: str
+
+
+def _leaf(value: Any):
+    return jnp.asarray(value, float)
+
+
+def _pick(options: dict[str, Any], name: str, key: str, where: str) -> str:
+    if name not in options:
+        raise SpecError(
+            [f"{where}: {key} = {name!r}: not there; use one of {', '.join(options)}"]
+        )
+    return name
+
+
+def _dtypes(scenario: Common) -> Dtypes:
+    given = scenario.dtypes.model_dump(exclude_none=True)
+    activation = given.get("activation", "bf16")
+    defaults = {"weight": activation, "dispatch": activation}
+    return Dtypes(**{**defaults, **given})
+
+
+def _check_dtypes(names: dict[str, str], system: System, where: str) -> None:
+    """Every dtype that matrix units compute in must have a peak."""
+    peaks = system.chip.matrix_flop_per_s
+    mistakes = [
+        f"{where}: {key} = {name!r}: {system.name} has no matrix peak for it; use one"
+        f" of {', '.join(peaks)}"
+        for key, name in names.items()
+        if name not in peaks
+    ]
+    if mistakes:
+        raise SpecError(mistakes)
+
+
+def _default(system: System, what: str) -> str:
+    return dict(system.defaults)[what]
+
+
+def _serving(context: _Context, mode: str) -> Serving:
+    scenario, system, where = context.scenario, context.system, context.where
+    dtypes = _dtypes(scenario)
+    used = {f"dtypes.{k}": getattr(dtypes, k) for k in ("activation", "attention", "head")}
+    _check_dtypes(used, system, where)
+    engine = scenario.engine or _default(system, "engine")
+    library = system.expert_parallel[_default(system, "expert")]
+    return Serving(
+        skew=None if scenario.routing.skew is None else _leaf(scenario.routing.skew),
+        engine=_pick(system.engines, engine, "engine", where),
+        collective_library=_default(system, "collective"),
+        expert_library=_default(system, "expert"),
+        expert_mode=mode if mode in library else next(iter(library)),
+        balance=scenario.routing.balance or "typical",
+        dtypes=dtypes,
+    )
+
+
+def _sizes(system: System) -> list[float]:
+    return [float(tier.size) for tier in ordered_tiers(system)]
+
+
+def _layout(context: _Context) -> Layout:
+    scenario, where = context.scenario, context.where
+    spec, routing = scenario.layout, scenario.routing
+    experts = context.model.file.experts if context.model else None
+    degrees = derive(spec, experts is not None, where)
+    if experts is not None:
+        check_experts(experts.routed, routing, degrees, where)
+    order = parse_order(spec.order, where)
+    attention = spec.attention or ("tp" if degrees.tp > 1 else "dp")
+    if attention == "dp" and degrees.tp > 1:
+        raise SpecError(
+            [
+                f"{where}: layout.attention = 'dp': needs tp = 1, not {degrees.tp}; use"
+                " 'tp' or, for prefill, 'sp_tp_sp'"
+            ]
+        )
+    if attention == "sp_tp_sp" and scenario.phase != "prefill":  # pyright: ignore
+        raise SpecError(
+            [f"{where}: layout.attention = 'sp_tp_sp': only for phase prefill; use 'tp'"]
+        )
+    return Layout(
+        factor=_leaf(place(degrees, _sizes(context.system), order, where)),
+        routing=Routing(
+            redundant_experts=_leaf(routing.redundant_experts),
+            shared_replicas=_leaf(routing.shared_replicas),
+            dispatches_shared=routing.shared_replicas > 0,
+        ),
+        attention=attention,
+        sequence_parallel=spec.sequence_parallel,
+        microbatches=str(spec.overlapped_microbatches),
+    )
+
+
+def _single(system: System) -> Layout:
+    """A layout of one device, for phases that have none."""
+    factor = np.ones((len(AXES), len(system.tier_order)))
+    return _group_layout(factor)
+
+
+def _group_layout(factor: np.ndarray) -> Layout:
+    zero = _leaf(0.0)
+    return Layout(
+        factor=_leaf(factor),
+        routing=Routing(redundant_experts=zero, shared_replicas=zero),
+    )
+
+
+def _decode(context: _Context, scenario: DecodeScenario):
+    w = scenario.workload
+    acceptance = w.acceptance
+    if len(acceptance) == 1:
+        acceptance = acceptance * max(1, w.draft_tokens)
+    return Decode(
+        sequences_per_device=_leaf(w.sequences_per_device),
+        kv_tokens=_leaf(w.kv_tokens),
+        draft_tokens=_leaf(w.draft_tokens),
+        acceptance=_leaf(acceptance),
+        serving=_serving(context, "low_latency"),
+    ), _layout(context)
+
+
+def _prefill(context: _Context, scenario: PrefillScenario):
+    w, link = scenario.workload, CACHE_LINKS[scenario.workload.cache_plane]
+    if link and link not in context.system.links:
+        raise SpecError(
+            [
+                f"{context.where}: workload.cache_plane = {w.cache_plane!r}:"
+                f" {context.system.name} has no link {link!r}; use 'none'"
+            ]
+        )
+    return Prefill(
+        tokens_per_device=_leaf(w.tokens_per_device),
+        prompt_tokens=_leaf(w.prompt_tokens),
+        cached_fraction=_leaf(w.cached_fraction),
+        serving=_serving(context, "normal"),
+        cache_link=link,
+    ), _layout(context)
+
+
+def _operator(context: _Context, scenario: OpScenario):
+    op = scenario.op
+    _check_dtypes({"op.dtype": op.dtype}, context.system, context.where)
+    decode = op.kind == "attention_decode"
+    kv_tokens = op.kv_tokens or 1.0
+    head_dim = op.head_dim or 1.0
+    elements = (op.tokens or 1.0, op.hidden or 1.0)
+    if op.kind == "vector" and op.bytes is not None:
+        elements = (op.bytes / (BYTES[op.dtype] + BYTES[op.out_dtype or op.dtype]), 1.0)
+    workload = Operator(
+        groups=_leaf(op.groups),
+        m=_leaf(op.m or 1.0),
+        n=_leaf(op.n or 1.0),
+        k=_leaf(op.k or 1.0),
+        heads=_leaf(op.heads or 1.0),
+        kv_heads=_leaf(op.kv_heads or op.heads or 1.0),
+        head_dim=_leaf(head_dim),
+        value_dim=_leaf(op.value_dim or head_dim),
+        latent_dim=_leaf(op.latent_dim or 1.0),
+        rope_dim=_leaf(op.rope_dim or 0.0),
+        sequences=_leaf(op.sequences or 1.0),
+        query_tokens=_leaf(op.query_tokens or (1.0 if decode else kv_tokens)),
+        kv_tokens=_leaf(kv_tokens),
+        tokens=_leaf(elements[0]),
+        hidden=_leaf(elements[1]),
+        payload_bytes=_leaf(op.bytes or 1.0),
+        operator=op.kind,
+        latent=op.latent_dim is not None,
+        causal=op.causal,
+        dtype=op.dtype,
+        out_dtype=op.out_dtype or ("bf16" if "gemm" in op.kind else op.dtype),
+    )
+    return workload, _single(context.system)
+
+
+def _collective(context: _Context, scenario: CollectiveScenario):
+    c, system, where = scenario.collective, context.system, context.where
+    exchange = c.kind in ("dispatch", "combine")
+    options = system.expert_parallel if exchange else system.collectives
+    library = c.library or _default(system, "expert" if exchange else "collective")
+    _pick(options, library, "collective.library", where)
+    if exchange:
+        _pick(system.expert_parallel[library], c.mode, "collective.mode", where)
+    scaled = c.kind == "dispatch" and BYTES[c.dtype] <= 1.0
+    scale = c.scale_bytes if c.scale_bytes is not None else (512.0 if scaled else 0.0)
+    payload = c.payload_bytes or ASYMPTOTE_BYTES
+    if c.tokens_per_rank is not None and not exchange:
+        payload = c.tokens_per_rank * (c.hidden or 1.0) * BYTES[c.dtype]
+    engine = scenario.engine or _default(system, "engine")
+    skew = scenario.routing.skew
+    workload = Collective(
+        payload_bytes=_leaf(payload),
+        tokens_per_rank=_leaf(c.tokens_per_rank or 1.0),
+        hidden=_leaf(c.hidden or 1.0),
+        topk=_leaf(c.topk or 1.0),
+        scale_bytes=_leaf(scale),
+        skew=None if skew is None else _leaf(skew),
+        collective=c.kind,
+        library=library,
+        mode=c.mode,
+        driver=c.engine,
+        path=c.path,
+        engine=_pick(system.engines, engine, "engine", where),
+        balance=scenario.routing.balance or "uniform",
+        dtype=c.dtype,
+    )
+    return workload, _group_layout(_group_factor(context, scenario))
+
+
+def _group_factor(context: _Context, scenario: CollectiveScenario) -> np.ndarray:
+    """Where the ranks of a collective sit: from the innermost tier, or on `scope`."""
+    c, system, where = scenario.collective, context.system, context.where
+    ranks, sizes = float(c.ranks or 2), _sizes(system)
+    remote = c.kind in ("read", "write")
+    if remote and ranks != 2.0:
+        raise SpecError([f"{where}: collective.ranks = {ranks:g}: {c.kind} takes 2"])
+    factor = np.ones((len(AXES), len(sizes)))
+    row = AXES.index("ep")
+    scope = c.scope
+    if scope is None and (remote or c.kind == "p2p"):
+        scope = system.scale_up_tier
+    if scope is None:
+        left = ranks
+        for t, size in enumerate(sizes):
+            factor[row, t] = min(left, size)
+            left /= factor[row, t]
+        if left > 1.0 + 1e-9:
+            raise SpecError(
+                [
+                    f"{where}: collective.ranks = {ranks:g}: {system.name} holds"
+                    f" {np.prod(sizes):g} devices in all"
+                ]
+            )
+        return factor
+    if scope not in system.tier_order:
+        raise SpecError(
+            [
+                f"{where}: collective.scope = {scope!r}: {system.name} has no such tier;"
+                f" use one of {', '.join(system.tier_order)}"
+            ]
+        )
+    tier = system.tier_order.index(scope)
+    if ranks > sizes[tier]:
+        raise SpecError(
+            [
+                f"{where}: collective.ranks = {ranks:g}: tier {scope} of {system.name}"
+                f" joins {sizes[tier]:g}; use fewer or leave scope out"
+            ]
+        )
+    factor[row, tier] = ranks
+    return factor
+
+
+def _query(context: _Context, scenario: SystemScenario):
+    dtypes = _dtypes(scenario)
+    used = {"dtypes.activation": dtypes.activation}
+    _check_dtypes(used, context.system, context.where)
+    return SystemQuery(dtypes=dtypes), _single(context.system)
+
+
+_BUILDERS = {
+    "system": _query,
+    "op": _operator,
+    "collective": _collective,
+    "decode": _decode,
+    "prefill": _prefill,
+}
+
+
+def build(
+    scenario: Scenario, calibration: str | None = None, where: str = "scenario"
+) -> Problem:
+    """Turn a scenario into the pytrees that `metrics` takes.
+
+    Args:
+        scenario: validated, from `load_scenario` or a measurement.
+        calibration: a shipped calibration's name; "none" for the spec as printed; None
+            for the one that ships for the system.
+        where: how messages name the scenario.
+
+    Raises:
+        SpecError: (a `ValueError`) naming every mistake found.
+    """
+    if scenario.phase not in _BUILDERS:
+        raise SpecError(
+            [
+                f"{where}: phase = {scenario.phase!r}: not built yet; use one of"
+                f" {', '.join(_BUILDERS)}"
+            ]
+        )
+    loaded: LoadedSystem = load_system(scenario.system)
+    reference = getattr(scenario, "model", None)
+    model = load_model(reference) if reference is not None else None
+    context = _Context(scenario, loaded.system, model, where)
+    workload, layout = _BUILDERS[scenario.phase](context, scenario)
+    chosen: Calibration = calibration_for(loaded.system.name, calibration)
+    chosen.check(loaded.figures)
+    return Problem(
+        system=loaded.system,
+        architecture=None if model is None else model.architecture,
+        workload=workload,
+        layout=layout,
+        theta={path: _leaf(value) for path, value in chosen.theta.items()},
+        calibration=chosen.name,
+        figures=loaded.figures,
+        scenario=scenario,
+    )

@@ -1,0 +1,143 @@
+"""From a scenario's degrees to the placement matrix."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..layout import ATTENTION_AXES, DEFAULT_ORDER, placement
+from .errors import SpecError
+from .scenario_file import LayoutSpec, RoutingSpec
+
+
+class Degrees(NamedTuple):
+    """Every axis's degree, whole."""
+
+    tp: int
+    cp: int
+    dp: int
+    pp: int
+    etp: int
+    ep: int
+    edp: int
+
+
+def _divided(devices: int, by: dict[str, int], what: str, where: str) -> int:
+    product = int(np.prod(list(by.values())))
+    if devices % product:
+        given = " x ".join(f"{axis} = {size}" for axis, size in by.items() if size > 1)
+        raise SpecError(
+            [
+                f"{where}: layout.devices = {devices}: not divisible by {given};"
+                f" change one of them, or give {what}"
+            ]
+        )
+    return devices // product
+
+
+def derive(spec: LayoutSpec, has_experts: bool, where: str) -> Degrees:
+    """Degrees left out, so that tp cp dp pp = etp ep edp pp = devices.
+
+    A mixture model spreads its experts over all devices unless told otherwise; a dense
+    model has ep = 1.
+
+    Raises:
+        SpecError: the degrees don't multiply to the devices.
+    """
+    tp, cp, pp = spec.tp or 1, spec.cp or 1, spec.pp or 1
+    etp = spec.etp or 1
+    devices = spec.devices
+    if devices is None:
+        devices = tp * cp * pp * (spec.dp or 1)
+        if spec.dp is None and spec.ep is not None:
+            devices = max(devices, etp * spec.ep * (spec.edp or 1) * pp)
+    dp = spec.dp
+    if dp is None:
+        dp = _divided(devices, {"tp": tp, "cp": cp, "pp": pp}, "dp", where)
+    if tp * cp * dp * pp != devices:
+        raise SpecError(
+            [
+                f"{where}: layout: tp {tp} x cp {cp} x dp {dp} x pp {pp} ="
+                f" {tp * cp * dp * pp}, not devices = {devices}; leave one of them out"
+            ]
+        )
+    ep, edp = spec.ep, spec.edp
+    if ep is None:
+        ep = 1
+        if has_experts:
+            ep = _divided(devices, {"etp": etp, "edp": edp or 1, "pp": pp}, "ep", where)
+            edp = edp or 1
+    if edp is None:
+        edp = _divided(devices, {"etp": etp, "ep": ep, "pp": pp}, "edp", where)
+    if etp * ep * edp * pp != devices:
+        raise SpecError(
+            [
+                f"{where}: layout: etp {etp} x ep {ep} x edp {edp} x pp {pp} ="
+                f" {etp * ep * edp * pp}, not devices = {devices}; leave one of them out"
+            ]
+        )
+    return Degrees(tp, cp, dp, pp, etp, ep, edp)
+
+
+def parse_order(text: str | None, where: str) -> tuple[str, ...]:
+    """A rank order such as `tp-cp-ep-dp-pp`, innermost first.
+
+    The expert axes fold over the attention axes, so `ep` in an order is accepted and
+    says nothing more.
+
+    Raises:
+        SpecError: an axis is missing, unknown or named twice.
+    """
+    if text is None:
+        return DEFAULT_ORDER
+    axes = [axis for axis in text.split("-") if axis not in ("ep", "etp", "edp")]
+    if sorted(axes) != sorted(ATTENTION_AXES):
+        raise SpecError(
+            [
+                f"{where}: layout.order = {text!r}: must name each of"
+                f" {', '.join(ATTENTION_AXES)} once, such as 'tp-cp-ep-dp-pp'"
+            ]
+        )
+    return tuple(axes)
+
+
+def place(
+    degrees: Degrees, sizes: list[float], order: tuple[str, ...], where: str
+) -> np.ndarray:
+    """The placement matrix of whole degrees. Raises `SpecError` if they don't fit."""
+    try:
+        return placement({k: float(v) for k, v in degrees._asdict().items()}, sizes, order)
+    except ValueError as error:
+        raise SpecError([f"{where}: layout: {error}"]) from None
+
+
+def check_experts(
+    routed: float, routing: RoutingSpec, degrees: Degrees, where: str
+) -> None:
+    """Routed, redundant and replicated shared experts must fill the slots.
+
+    Raises:
+        SpecError: they don't, or don't spread evenly over the expert ranks.
+    """
+    held = routed + routing.redundant_experts + routing.shared_replicas
+    per_device = routing.experts_per_device
+    if per_device is not None and held != degrees.ep * per_device:
+        raise SpecError(
+            [
+                f"{where}: routing: {routed:g} routed + {routing.redundant_experts:g}"
+                f" redundant + {routing.shared_replicas:g} shared = {held:g} experts do"
+                f" not fill ep {degrees.ep} x experts_per_device {per_device:g} ="
+                f" {degrees.ep * per_device:g} slots; change redundant_experts or ep"
+            ]
+        )
+    if held % degrees.ep:
+        raise SpecError(
+            [
+                f"{where}: routing: {held:g} experts don't divide over ep ="
+                f" {degrees.ep}; change layout.ep or routing.redundant_experts"
+            ]
+        )
+
+
+def as_dict(degrees: Degrees) -> dict[str, Any]:
+    """Degrees by axis."""
+    return degrees._asdict()

@@ -1,0 +1,86 @@
+"""Scenarios: read, override by dotted keys, validate."""
+
+import copy
+from typing import Any
+
+from pydantic import ValidationError
+
+from .errors import SpecError, explain
+from .files import load
+from .scenario_file import SCENARIOS, Scenario
+
+
+def with_overrides(raw: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """A scenario's raw keys with dotted keys set; `system.x` changes a leaf of it.
+
+    Raises:
+        SpecError: a dotted key runs through something that is not a table.
+    """
+    changed = copy.deepcopy(raw)
+    mistakes = []
+    for dotted, value in _flat(changes):
+        first, *rest = dotted.split(".")
+        if first in ("system", "model") and rest:
+            node = changed.get(first)
+            if isinstance(node, str):
+                node = {"base": node}
+            if not isinstance(node, dict):
+                mistakes.append(f"{dotted}: the scenario names no {first}")
+                continue
+            # a changed leaf replaces one that was changed before under any spelling
+            node = {**node, ".".join(rest): value}
+            changed[first] = node
+            continue
+        node = changed
+        for part in [first, *rest][:-1]:
+            node = node.setdefault(part, {}) if isinstance(node, dict) else None
+            if not isinstance(node, dict):
+                break
+        if not isinstance(node, dict):
+            mistakes.append(f"{dotted}: runs through a key that is not a table")
+            continue
+        node[[first, *rest][-1]] = value
+    if mistakes:
+        raise SpecError(mistakes)
+    return changed
+
+
+def _flat(changes: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Changes with nested tables written as dotted keys; `{ base = ... }` stays whole."""
+    rows: list[tuple[str, Any]] = []
+    for key, value in changes.items():
+        dotted = f"{prefix}{key}"
+        if isinstance(value, dict) and "base" not in value:
+            rows += _flat(value, dotted + ".")
+        else:
+            rows.append((dotted, value))
+    return rows
+
+
+def validate_scenario(raw: dict[str, Any], where: str) -> Scenario:
+    """Validate a scenario's keys. Raises `SpecError` with every mistake."""
+    phase = raw.get("phase")
+    if phase not in SCENARIOS:
+        problem = "required key is missing; add it" if phase is None else "unknown"
+        shown = "" if phase is None else f" = {phase!r}"
+        raise SpecError(
+            [f"{where}: phase{shown}: {problem}; use one of {', '.join(SCENARIOS)}"]
+        )
+    try:
+        return SCENARIOS[phase].model_validate(raw)  # pyright: ignore
+    except ValidationError as error:
+        raise SpecError(explain(error, where)) from None
+
+
+def load_scenario(name: str, changes: dict[str, Any] | None = None) -> Scenario:
+    """A shipped scenario by name or a user's TOML file, with dotted keys overridden.
+
+    Args:
+        name: a shipped name or a path that ends in `.toml`.
+        changes: dotted keys to set, e.g. `{"workload.kv_tokens": 8192}`.
+
+    Raises:
+        SpecError: (a `ValueError`) with every mistake found.
+    """
+    raw, where = load("scenarios", name)
+    return validate_scenario(with_overrides(raw, changes or {}), where)

@@ -1,0 +1,314 @@
+"""What a scenario may say. The schema is complete for all phases, built or not."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from ..workload import BYTES
+from .figures import Fraction, NonNegative, Positive, Strict, quantity
+from .system_load import Reference
+
+Dtype = Literal[tuple(BYTES)]  # pyright: ignore[reportInvalidTypeForm]
+
+
+def _reference(value: Any) -> Any:
+    """A name, a path, or `{ base = NAME, key = value }` with nested or dotted keys."""
+    if isinstance(value, Reference):
+        return value
+    if isinstance(value, str) and value:
+        return Reference(value)
+    if not isinstance(value, dict) or not isinstance(value.get("base"), str):
+        raise ValueError("must be a name, a path, or { base = NAME, key = value }")
+    changes: dict[str, Any] = {}
+
+    def visit(prefix: str, node: Any) -> None:
+        if isinstance(node, dict):
+            for key, item in node.items():
+                visit(f"{prefix}.{key}" if prefix else key, item)
+        else:
+            changes[prefix] = node
+
+    visit("", {key: item for key, item in value.items() if key != "base"})
+    return Reference(value["base"], tuple(changes.items()))
+
+
+Named = Annotated[Reference, BeforeValidator(_reference)]
+
+
+
+
+class DtypesSpec(Strict):
+    weight: Dtype | None = None
+    activation: Dtype | None = None
+    attention: Dtype | None = None
+    kv: Dtype | None = None
+    dispatch: Dtype | None = None
+    combine: Dtype | None = None
+    head: Dtype | None = None
+    master: Dtype | None = None
+    gradient: Dtype | None = None
+
+
+class LayoutSpec(Strict):
+    devices: Annotated[int, Field(ge=1)] | None = None
+    tp: Annotated[int, Field(ge=1)] | None = None
+    cp: Annotated[int, Field(ge=1)] | None = None
+    dp: Annotated[int, Field(ge=1)] | None = None
+    pp: Annotated[int, Field(ge=1)] | None = None
+    vpp: Annotated[int, Field(ge=1)] | None = None
+    ep: Annotated[int, Field(ge=1)] | None = None
+    etp: Annotated[int, Field(ge=1)] | None = None
+    edp: Annotated[int, Field(ge=1)] | None = None
+    sequence_parallel: bool = False
+    attention: Literal["dp", "tp", "sp_tp_sp"] | None = None
+    overlapped_microbatches: Literal[1, 2, "auto"] = 1
+    order: str | None = None
+    stages: list[Annotated[int, Field(ge=0)]] | None = None
+
+
+class RoutingSpec(Strict):
+    balance: Literal["uniform", "random", "typical"] | None = None
+    skew: NonNegative | None = None
+    redundant_experts: NonNegative = 0.0
+    shared_replicas: NonNegative = 0.0
+    experts_per_device: Positive | None = None
+
+
+class OpSpec(Strict):
+    kind: Literal[
+        "gemm",
+        "grouped_gemm",
+        "attention_prefill",
+        "attention_decode",
+        "vector",
+        "copy",
+    ]
+    groups: Positive = 1.0
+    m: Positive | None = None
+    n: Positive | None = None
+    k: Positive | None = None
+    dtype: Dtype = "bf16"
+    out_dtype: Dtype | None = None
+    accumulate_dtype: Dtype = "fp32"
+    heads: Positive | None = None
+    kv_heads: Positive | None = None
+    head_dim: Positive | None = None
+    value_dim: Positive | None = None
+    latent_dim: Positive | None = None
+    rope_dim: NonNegative | None = None
+    sequences: Positive | None = None
+    query_tokens: Positive | None = None
+    kv_tokens: Positive | None = None
+    causal: bool = True
+    tokens: Positive | None = None
+    hidden: Positive | None = None
+    bytes: Annotated[quantity("bytes"), Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _shape(self):
+        attention = ("heads", "sequences", "kv_tokens")
+        needed = {
+            "gemm": ("m", "n", "k"),
+            "grouped_gemm": ("groups", "m", "n", "k"),
+            "attention_prefill": attention,
+            "attention_decode": attention,
+            "vector": (),
+            "copy": ("bytes",),
+        }[self.kind]
+        missing = [name for name in needed if getattr(self, name) is None]
+        if self.kind == "vector" and self.bytes is None and self.tokens is None:
+            missing = ["tokens and hidden (or bytes)"]
+        if self.kind == "vector" and self.tokens is not None and self.hidden is None:
+            missing = ["hidden"]
+        if self.kind.startswith("attention"):
+            if self.latent_dim is None and self.head_dim is None:
+                missing.append("head_dim (or latent_dim for MLA)")
+        if missing:
+            raise ValueError(f"kind = {self.kind!r} needs {', '.join(missing)}; add them")
+        return self
+
+
+class CollectiveSpec(Strict):
+    kind: Literal[
+        "all_reduce",
+        "all_gather",
+        "reduce_scatter",
+        "all_to_all",
+        "broadcast",
+        "p2p",
+        "dispatch",
+        "combine",
+        "read",
+        "write",
+    ]
+    ranks: Annotated[int, Field(ge=1)] | None = None
+    payload_bytes: Annotated[quantity("bytes"), Field(gt=0)] | None = None
+    tokens_per_rank: Positive | None = None
+    hidden: Positive | None = None
+    topk: Positive | None = None
+    dtype: Dtype = "bf16"
+    scale_bytes: NonNegative | None = None
+    mode: Literal["low_latency", "normal"] = "low_latency"
+    engine: Literal["vector_cores", "sdma"] = "vector_cores"
+    library: str | None = None
+    path: Literal["npu-npu", "npu-cpu"] = "npu-npu"
+    scope: Literal["package", "node", "supernode", "cluster"] | None = None
+
+    @model_validator(mode="after")
+    def _payload(self):
+        if self.kind in ("dispatch", "combine"):
+            names = ("ranks", "tokens_per_rank", "hidden", "topk")
+            missing = [name for name in names if getattr(self, name) is None]
+            if missing:
+                raise ValueError(f"kind = {self.kind!r} needs {', '.join(missing)}")
+        elif self.kind not in ("read", "write", "p2p") and self.ranks is None:
+            raise ValueError(f"kind = {self.kind!r} needs ranks; add it")
+        if self.payload_bytes is not None and self.tokens_per_rank is not None:
+            raise ValueError("give payload_bytes or tokens_per_rank, not both")
+        return self
+
+
+def _acceptances(value: Any) -> Any:
+    values = value if isinstance(value, list) else [value]
+    for item in values:
+        number = isinstance(item, int | float) and not isinstance(item, bool)
+        if not number or not 0.0 <= item <= 1.0:
+            raise ValueError("must be a fraction from 0 to 1, or a list of them")
+    return [float(item) for item in values]
+
+
+class DecodeSpec(Strict):
+    sequences_per_device: Positive
+    kv_tokens: Positive
+    draft_tokens: Annotated[int, Field(ge=0, le=16)] = 0
+    acceptance: Annotated[list[float], BeforeValidator(_acceptances)] = [0.7]
+
+    @model_validator(mode="after")
+    def _enough_acceptances(self):
+        if 1 < len(self.acceptance) < self.draft_tokens:
+            raise ValueError(
+                f"acceptance: {len(self.acceptance)} values for draft_tokens ="
+                f" {self.draft_tokens}; give one, or one for each draft"
+            )
+        return self
+
+
+class PrefillSpec(Strict):
+    tokens_per_device: Positive
+    prompt_tokens: Positive
+    cached_fraction: Fraction = 0.0
+    cache_plane: Literal["ub", "vpc", "none"] = "none"
+
+    @model_validator(mode="after")
+    def _something_to_compute(self):
+        if self.cached_fraction == 1.0:
+            raise ValueError("cached_fraction = 1: nothing is left to compute; use < 1")
+        return self
+
+
+class OffloadSpec(Strict):
+    activations: Fraction = 0.0
+    weights: Fraction = 0.0
+    optimizer: Fraction = 0.0
+    link: str | None = None
+
+
+class TrainSpec(Strict):
+    global_batch: Positive
+    micro_batch: Positive = 1.0
+    sequence_tokens: Positive
+    schedule: Literal["gpipe", "1f1b", "interleaved", "zero_bubble", "dualpipe"] = "1f1b"
+    recompute: Literal["none", "selective", "full"] | Fraction = "none"
+    zero: Literal[0, 1, 2, 3] = 1
+    fused_attention: bool = True
+    precision: Literal["bf16", "fp8", "mxfp8", "int8"] = "bf16"
+    offload: OffloadSpec = OffloadSpec()
+    flop_convention: str | None = None
+    peak: Annotated[quantity("flop_rate"), Field(gt=0)] | None = None
+    fabric: str | None = None
+
+
+class ServeSpec(Strict):
+    request_rate: Positive
+    prompt_tokens: Positive
+    output_tokens: Positive
+    cached_fraction: Fraction = 0.0
+    ttft_limit: Annotated[quantity("time"), Field(gt=0)] | None = None
+    tpot_limit: Annotated[quantity("time"), Field(gt=0)] | None = None
+
+
+class PoolSpec(Strict):
+    role: Literal["prefill", "decode", "cache", "attention", "expert"]
+    devices: Annotated[int, Field(ge=1)]
+    layout: LayoutSpec = LayoutSpec()
+
+
+class Common(Strict):
+    """Keys of every scenario."""
+
+    system: Named
+    engine: str | None = None
+    assumed: list[str] = []
+    dtypes: DtypesSpec = DtypesSpec()
+    layout: LayoutSpec = LayoutSpec()
+    routing: RoutingSpec = RoutingSpec()
+
+
+class SystemScenario(Common):
+    phase: Literal["system"]
+    model: Named | None = None
+
+
+class OpScenario(Common):
+    phase: Literal["op"]
+    op: OpSpec
+
+
+class CollectiveScenario(Common):
+    phase: Literal["collective"]
+    collective: CollectiveSpec
+
+
+class DecodeScenario(Common):
+    phase: Literal["decode"]
+    model: Named
+    workload: DecodeSpec
+
+
+class PrefillScenario(Common):
+    phase: Literal["prefill"]
+    model: Named
+    workload: PrefillSpec
+
+
+class TrainScenario(Common):
+    phase: Literal["train"]
+    model: Named
+    workload: TrainSpec
+
+
+class ServeScenario(Common):
+    phase: Literal["serve"]
+    model: Named
+    workload: ServeSpec
+    pools: list[PoolSpec] = Field(min_length=1)
+
+
+SCENARIOS: dict[str, type[Common]] = {
+    "system": SystemScenario,
+    "op": OpScenario,
+    "collective": CollectiveScenario,
+    "decode": DecodeScenario,
+    "prefill": PrefillScenario,
+    "train": TrainScenario,
+    "serve": ServeScenario,
+}
+Scenario = (
+    SystemScenario
+    | OpScenario
+    | CollectiveScenario
+    | DecodeScenario
+    | PrefillScenario
+    | TrainScenario
+    | ServeScenario
+)

@@ -1,0 +1,255 @@
+"""From a system's name, file or changed base to the System pytree."""
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from pydantic import ValidationError
+
+from ..hardware import (
+    Chip,
+    CollectiveLibrary,
+    Endpoint,
+    Engine,
+    ExpertMode,
+    Parts,
+    Power,
+    SideLink,
+    System,
+    Tier,
+)
+from ..units import dimension_of
+from .errors import SpecError, explain
+from .figures import Figure, check_figure, parse_quantity
+from .files import DATA, finite, load, parse_toml, shipped, version
+from .system_file import SystemFile, figures_of
+
+_NAMED = {
+    "endpoints": "endpoint",
+    "links": "link",
+    "collectives": "collective",
+    "engines": "engine",
+}
+_FALLBACKS = {
+    "collectives": ("default_collective", {"default": {}}),
+    "expert_parallel": (
+        "default_expert",
+        {"default": {"low_latency": {}, "normal": {}}},
+    ),
+    "engines": ("default_engine", {"default": {}}),
+    "endpoints": ("", {"npu": {}, "cpu": {}}),
+    "links": ("", {}),
+    "power": ("", {}),
+    "parts": ("", {}),
+}
+
+
+class Reference(NamedTuple):
+    """A system or model as a scenario names it: a base and changed leaves."""
+
+    base: str
+    changes: tuple[tuple[str, Any], ...] = ()
+
+
+class LoadedSystem(NamedTuple):
+    """A System with what its file says about each leaf."""
+
+    system: System
+    figures: dict[str, Figure]
+    title: str
+    file: SystemFile
+
+
+def _defaults() -> dict[str, Any]:
+    return parse_toml((DATA / "defaults.toml").read_text("utf-8"), "defaults.toml")
+
+
+def _filled(raw: dict[str, Any]) -> dict[str, Any]:
+    """The file with every leaf that it leaves out taken from the defaults."""
+    defaults = _defaults()
+    filled = dict(raw)
+    for section, (key, fallback) in _FALLBACKS.items():
+        filled.setdefault(section, fallback)
+        if key and isinstance(filled[section], dict) and filled[section]:
+            filled.setdefault(key, next(iter(filled[section])))
+
+    def under(group: str, node: Any) -> Any:
+        return {**defaults[group], **node} if isinstance(node, dict) else node
+
+    for section in ("chip", "power", "parts"):
+        if section in filled:
+            filled[section] = under(section, filled[section])
+    if isinstance(filled.get("tiers"), list):
+        filled["tiers"] = [under("tier", tier) for tier in filled["tiers"]]
+    for section, group in _NAMED.items():
+        if isinstance(filled[section], dict):
+            filled[section] = {k: under(group, v) for k, v in filled[section].items()}
+    if isinstance(filled["expert_parallel"], dict):
+        filled["expert_parallel"] = {
+            library: {mode: under("expert_mode", v) for mode, v in modes.items()}
+            if isinstance(modes, dict)
+            else modes
+            for library, modes in filled["expert_parallel"].items()
+        }
+    if isinstance(filled.get("sources", {}), dict):
+        filled["sources"] = {**defaults["sources"], **filled.get("sources", {})}
+    return filled
+
+
+def read_system_file(name: str) -> SystemFile:
+    """Read and validate a system file. Raises `SpecError` with every mistake."""
+    return _read_system_file(version(name))
+
+
+@lru_cache(maxsize=64)
+def _read_system_file(key: tuple[str, float]) -> SystemFile:
+    raw, where = load("systems", key[0])
+    try:
+        return SystemFile.model_validate(_filled(raw))
+    except ValidationError as error:
+        raise SpecError(explain(error, where)) from None
+
+
+def _changed(
+    figures: dict[str, Figure], file: SystemFile, reference: Reference
+) -> dict[str, Figure]:
+    """Figures with an alternative set and single leaves put in place of the default."""
+    mistakes, changed = [], dict(figures)
+    changes = dict(reference.changes)
+    chosen = changes.pop("alternatives", None)
+    where = f"system {reference.base}"
+    if chosen is not None:
+        if chosen in file.alternatives:
+            for path, figure in file.alternatives[chosen].set.items():
+                if path not in figures:
+                    mistakes.append(f"{where}: alternatives.{chosen}: no leaf {path!r}")
+                changed[path] = figure
+        else:
+            mistakes.append(
+                f"{where}: alternatives = {chosen!r}: not there; use one of"
+                f" {list(file.alternatives)}"
+            )
+    for path, value in changes.items():
+        if path not in figures:
+            mistakes.append(f"{where}: {path}: no such leaf; `cmxjax show` lists them")
+            continue
+        try:
+            changed[path] = override(path, value)
+        except ValueError as error:
+            mistakes.append(f"{where}: {path} = {value!r}: {error}")
+    if mistakes:
+        raise SpecError(mistakes)
+    return changed
+
+
+def override(path: str, value: Any) -> Figure:
+    """A user's own value for a leaf: SI, or a string with a unit.
+
+    Raises:
+        ValueError: not a finite, non-negative number of the leaf's dimension.
+    """
+    dimension = dimension_of(path)
+    number = parse_quantity(value, dimension) if isinstance(value, str) else value
+    if not finite(number):
+        raise ValueError("must be a finite number, or a string with a unit")
+    if number < 0:
+        raise ValueError("must not be negative")
+    unit = {
+        "time": "s",
+        "bytes": "B",
+        "byte_rate": "B/s",
+        "flop_rate": "FLOP/s",
+        "power": "W",
+        "energy": "J",
+        "cost": "USD",
+    }.get(dimension, "1")
+    figure = Figure(
+        value=float(number),
+        unit=unit,
+        source="override",
+        locator="set by the user",
+        kind="assumed",
+        sigma=0.0,
+    )
+    if problem := check_figure(path, figure):
+        raise ValueError(problem.split(": ", 1)[1])
+    return figure
+
+
+def _nest(figures: dict[str, Figure]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for path, figure in figures.items():
+        *parents, last = path.split(".")
+        node = tree
+        for part in parents:
+            node = node.setdefault(part, {})
+        node[last] = jnp.asarray(figure.si, float)
+    return tree
+
+
+def load_system(reference: Reference) -> LoadedSystem:
+    """Build the System that a reference names.
+
+    Raises:
+        SpecError: the file is wrong, or a changed leaf does not exist.
+    """
+    key = (version(reference.base), repr(reference.changes))
+    if key not in _LOADED:
+        if len(_LOADED) > 512:
+            _LOADED.clear()
+        _LOADED[key] = _load_system(reference)
+    return _LOADED[key]
+
+
+_LOADED: dict[tuple, LoadedSystem] = {}
+
+
+def _load_system(reference: Reference) -> LoadedSystem:
+    file = read_system_file(reference.base)
+    figures = _changed(figures_of(file), file, reference)
+    tree = _nest(figures)
+    chip = tree["chip"]
+    chip.setdefault("memory_usable_bytes", chip["memory_bytes"])
+    modes = file.expert_parallel
+    system = System(
+        chip=Chip(**chip),
+        tiers={t.name: Tier(plane=t.plane, **tree["tiers"][t.name]) for t in file.tiers},
+        endpoints={k: Endpoint(**v) for k, v in tree["endpoints"].items()},
+        links={k: SideLink(**v) for k, v in tree.get("links", {}).items()},
+        collectives={
+            k: CollectiveLibrary(algorithms=tuple(file.collectives[k].algorithms), **v)
+            for k, v in tree["collectives"].items()
+        },
+        expert_parallel={
+            library: {
+                mode: ExpertMode(
+                    plane=modes[library][mode].plane,
+                    deduplicates=modes[library][mode].deduplicates,
+                    **leaves,
+                )
+                for mode, leaves in by_mode.items()
+            }
+            for library, by_mode in tree["expert_parallel"].items()
+        },
+        engines={
+            k: Engine(partitions_cores=file.engines[k].partitions_cores, **v)
+            for k, v in tree["engines"].items()
+        },
+        power=Power(**tree["power"]),
+        parts=Parts(**tree["parts"]),
+        name=file.name,
+        tier_order=tuple(t.name for t in file.tiers),
+        package_tier=file.package_tier,
+        scale_up_tier=file.scale_up_tier,
+        defaults=(
+            ("collective", file.default_collective),
+            ("expert", file.default_expert),
+            ("engine", file.default_engine),
+        ),
+    )
+    return LoadedSystem(system, figures, file.title, file)
+
+
+def system_names() -> list[str]:
+    """Names of the shipped systems."""
+    return shipped("systems")

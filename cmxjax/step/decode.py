@@ -1,0 +1,218 @@
+"""One decode step: attention and experts in two streams, drafts, head, host."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from .. import smooth
+from .._types import Scalar, Sharpness
+from ..architecture import Architecture, Latent
+from ..collectives.algorithms import chain_s
+from ..hardware import System
+from ..layout import Layout
+from ..workload import Decode
+from .serving import (
+    ACTIVATION_BYTES,
+    Parts,
+    Stage,
+    declared,
+    expert_load,
+    overlapped_s,
+    row_features,
+    stage_of,
+    timed,
+)
+from .shares import Scales
+
+
+class Streams(NamedTuple):
+    """How micro-batches overlap; one entry for each mode that is weighed."""
+
+    count: Scalar
+    exposed: Scalar
+    attention_slowdown: Scalar
+    expert_slowdown: Scalar
+
+
+class LayerTimes(NamedTuple):
+    """Seconds of one layer for all micro-batches, and of its parts for one."""
+
+    expert_layer_s: Scalar
+    dense_layer_s: Scalar
+    attention_stream_s: Scalar
+    expert_stream_s: Scalar
+    dispatch_s: Scalar
+    combine_s: Scalar
+    tail_s: Scalar
+    """Embedding and head of one pass over the whole batch, likewise the draft part."""
+    draft_s: Scalar
+
+
+class DecodeTimes(NamedTuple):
+    """Seconds of one decode step and its parts."""
+
+    step_s: Scalar
+    layer: LayerTimes
+    host_s: Scalar
+    iteration_rest_s: Scalar
+
+
+def streams_of(stage: Stage) -> Streams:
+    """One micro-batch in sequence, two overlapped, or both to be weighed.
+
+    Where the engine partitions the cores, a stream with a share f of them slows by
+    f to the power of minus the chip's core exponent (CloudMatrix-Infer, arXiv
+    2506.12708, section 4.2.3). Otherwise compute and communication are the streams.
+    """
+    engine, chip = stage.engine, stage.system.chip
+    one = jnp.ones(())
+    serial = Streams(one, one, one, one)
+    share, slow = engine.attention_core_share, one
+    first = second = slow
+    if engine.partitions_cores:
+        first = share**-chip.core_exponent
+        second = (1.0 - share) ** -chip.core_exponent
+    double = Streams(2.0 * one, engine.stream_exposed_fraction * one, first, second)
+    chosen = {"1": [serial], "2": [double], "auto": [serial, double]}
+    modes = chosen[stage.layout.microbatches]
+    return jax.tree.map(lambda *x: jnp.stack(x), *modes)
+
+
+def features_of(
+    a: Architecture, w: Decode, layout: Layout, microbatches: Scalar
+) -> dict[str, Scalar]:
+    """Token counts of one micro-batch on one device; the tail runs on the whole batch.
+
+    A tp group of t devices holds the requests of all t; a cp group splits each
+    request's context, so pairs and cache traffic per device do not depend on cp.
+    """
+    sequences = w.sequences_per_device / microbatches
+    tokens = sequences * (1.0 + w.draft_tokens)
+    rows = row_features(a, layout, tokens)
+    held = sequences * rows["tp"]
+    held_kv = held * rows["per_kv"]
+    batch = tokens * microbatches
+    return rows | {
+        "pairs": held * (1.0 + w.draft_tokens) * w.kv_tokens,
+        "kv_read": held_kv * w.kv_tokens,
+        "kv_write": held_kv * (1.0 + w.draft_tokens),
+        "batch_tokens": batch,
+        "logit_rows": batch * rows["tp"],
+    }
+
+
+def _layer(stage: Stage, a: Architecture, w: Decode, streams: Streams) -> LayerTimes:
+    """Layers under one mode of overlap."""
+    features = features_of(a, w, stage.layout, streams.count)
+    tokens = features["tokens"]
+    load = expert_load(a, stage.layout, stage.serving, stage.skew, tokens)
+    features |= {"expert_rows": load.rows, "experts": load.active}
+    first, second, one = streams.attention_slowdown, streams.expert_slowdown, 1.0
+    slowdown = Parts(first, second, second, one, one)
+    declarations = declared(a, stage.layout, stage.serving, absorbed=True)
+    ops = timed(stage, declarations, features, slowdown)
+
+    reduce_s = _tensor_parallel_s(stage, a, tokens * features["tp"])
+    comm = reduce_s + _context_parallel_s(stage, a, tokens)
+    attention = (ops.total_s.attention, comm)
+    dense_layer = _combined(stage, streams, attention, (ops.total_s.dense, reduce_s))
+    layer, second_stream = dense_layer, ops.total_s.dense + reduce_s
+    exchanged = [jnp.zeros(()), jnp.zeros(())]
+    if a.experts is not None:
+        exchanged = stage.exchanges(a, load, tokens)
+        experts = (ops.total_s.experts, sum(exchanged))
+        layer = _combined(stage, streams, attention, experts)
+        # both streams share the memory: it can't be busy for longer than the layer
+        memory = streams.count * (ops.memory_s.attention + ops.memory_s.experts)
+        layer = smooth.maximum(layer, memory, stage.sharpness)
+        second_stream = sum(experts)
+    return LayerTimes(
+        expert_layer_s=layer,
+        dense_layer_s=dense_layer,
+        attention_stream_s=sum(attention),
+        expert_stream_s=second_stream,
+        dispatch_s=exchanged[0],
+        combine_s=exchanged[1],
+        tail_s=ops.total_s.tail,
+        draft_s=ops.total_s.draft,
+    )
+
+
+def _combined(
+    stage: Stage, streams: Streams, attention: tuple, feed_forward: tuple
+) -> Scalar:
+    """A layer from (compute, communication) of its two halves.
+
+    Partitioned cores run attention beside the feed-forward half; otherwise the compute
+    of one micro-batch runs beside the communication of the other.
+    """
+    if stage.engine.partitions_cores:
+        first, second = sum(attention), sum(feed_forward)
+    else:
+        first = attention[0] + feed_forward[0]
+        second = attention[1] + feed_forward[1]
+    return overlapped_s(first, second, streams.count, streams.exposed, stage.sharpness)
+
+
+def _tensor_parallel_s(stage: Stage, a: Architecture, group_tokens: Scalar) -> Scalar:
+    """All-reduce of a tp group's activations after a half layer."""
+    if stage.layout.attention == "dp":
+        return jnp.zeros(())
+    payload = group_tokens * a.hidden * ACTIVATION_BYTES
+    return stage.collective("all_reduce", "tp", payload, "tensor_parallel")
+
+
+def _context_parallel_s(stage: Stage, a: Architecture, tokens: Scalar) -> Scalar:
+    """Exchange of partial attention outputs within a cp group."""
+    at = a.attention
+    width = at.latent_dim if isinstance(at, Latent) else at.head_dim
+    # the log-sum-exp of each head travels along, in fp32
+    payload = tokens * at.heads * (width * ACTIVATION_BYTES + 4.0)
+    return stage.collective("all_to_all", "cp", payload, "context_parallel")
+
+
+def decode_times(
+    system: System,
+    a: Architecture,
+    w: Decode,
+    layout: Layout,
+    scales: Scales,
+    sharpness: Sharpness,
+) -> DecodeTimes:
+    """Time of one decode step.
+
+    Layers x layer time, one more mixture layer for each draft, embedding and head for
+    the main and each draft step, hand-over between pipeline stages, and the host. With
+    pp stages, pp micro-batches of this size are in flight, so a step takes as long as
+    the whole model takes for one.
+    """
+    stage = stage_of(system, layout, w.serving, scales, sharpness)
+    modes = jax.vmap(lambda s: _layer(stage, a, w, s))(streams_of(stage))
+    drafts = w.draft_tokens
+    expert_layers = a.layers - a.dense_layers
+    repeated = expert_layers * modes.expert_layer_s + a.dense_layers * modes.dense_layer_s
+    draft_layers = drafts * smooth.positive(a.draft_layers, sharpness)
+    layers = repeated + draft_layers * modes.expert_layer_s
+    best, layer, own = layers[0], jax.tree.map(lambda x: x[0], modes), repeated[0]
+    if layout.microbatches == "auto":
+        faster = layers[0] <= layers[1]
+        best = smooth.minimum(layers[0], layers[1], sharpness)
+        layer = jax.tree.map(lambda x: jnp.where(faster, x[0], x[1]), modes)
+        own = jnp.where(faster, repeated[0], repeated[1])
+    tail = (1.0 + drafts) * layer.tail_s + drafts * layer.draft_s
+    host = stage.engine.decode_step_s + drafts * stage.engine.draft_step_s
+    batch = w.sequences_per_device * (1.0 + drafts)
+    hand_over = chain_s(
+        stage.group("pp"),
+        stage.library,
+        batch * a.hidden * ACTIVATION_BYTES,
+        scales.prefixed("pipeline"),
+    )
+    step = best + tail + hand_over + host * scales("host.step")
+    return DecodeTimes(step, layer, host, step - own)
+
+
+def operator_blocks(a: Architecture, w: Decode, layout: Layout) -> tuple[str, ...]:
+    """The block of each operator of a decode step, for the breakdown."""
+    return tuple(op.block for _, op in declared(a, layout, w.serving, absorbed=True))

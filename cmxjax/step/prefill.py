@@ -1,0 +1,192 @@
+"""One prefill batch: causal attention, experts, cached prefixes, host."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from .. import smooth
+from .._types import Scalar, Sharpness
+from ..architecture import Architecture, Latent, kv_width
+from ..collectives.algorithms import chain_s
+from ..hardware import System
+from ..layout import Layout, degree
+from ..workload import BYTES, Prefill
+from .serving import (
+    ACTIVATION_BYTES,
+    Parts,
+    Stage,
+    components,
+    declared,
+    expert_load,
+    overlapped_s,
+    row_features,
+    stage_of,
+    timed,
+)
+from .shares import Scales
+
+
+class PrefillTimes(NamedTuple):
+    """Seconds of one prefill batch and its parts."""
+
+    batch_s: Scalar
+    layer_s: Scalar
+    dispatch_s: Scalar
+    combine_s: Scalar
+    host_s: Scalar
+    cache_load_s: Scalar
+
+
+class Modes(NamedTuple):
+    """Micro-batches and the share of the shorter stream that is exposed."""
+
+    count: Scalar
+    exposed: Scalar
+
+
+class Layers(NamedTuple):
+    """Seconds of one layer for all micro-batches, and of its exchanges for one."""
+
+    expert_layer_s: Scalar
+    dense_layer_s: Scalar
+    dispatch_s: Scalar
+    combine_s: Scalar
+    tail_s: Scalar
+
+
+def features_of(
+    a: Architecture, w: Prefill, layout: Layout, microbatches: Scalar
+) -> dict[str, Scalar]:
+    r"""Token counts of one micro-batch on one device.
+
+    Of a prompt of P tokens a fraction c is cached, so N = (1 - c) P are computed. Causal
+    attention of the new tokens sees c P + (N + 1) / 2 keys on average, not P. Latents
+    of cached tokens are expanded to keys and values too.
+    """
+    admitted = w.tokens_per_device / microbatches
+    tokens = admitted * (1.0 - w.cached_fraction)
+    rows = row_features(a, layout, tokens)
+    tp = rows["tp"]
+    new = w.prompt_tokens * (1.0 - w.cached_fraction)
+    keys = w.prompt_tokens * w.cached_fraction + 0.5 * (new + 1.0)
+    kv = rows["per_kv"]
+    return rows | {
+        "up_rows": admitted * tp,
+        "pairs": tokens * tp * keys,
+        "kv_read": admitted * tp * kv,
+        "kv_expanded": 2.0 * admitted,
+        "kv_write": tokens * tp * kv,
+        "batch_tokens": tokens * microbatches,
+        "logit_rows": w.tokens_per_device / w.prompt_tokens * tp,
+    }
+
+
+def _attention_comm_s(stage: Stage, a: Architecture, w: Prefill, tokens: Scalar):
+    """Collectives of one attention block, and of one dense feed-forward network.
+
+    `sp_tp_sp` gathers the small latents before the heads are split and returns the
+    heads' outputs by all-to-all (CloudMatrix-Infer, arXiv 2506.12708, section 4.3).
+    """
+    zero, tp = jnp.zeros(()), degree(stage.layout, "tp")
+    at = a.attention
+    element = BYTES[stage.serving.dtypes.attention]
+    cache = tokens * kv_width(a) * BYTES[stage.serving.dtypes.kv]
+    context = stage.collective("all_gather", "cp", cache, "context_parallel")
+    if stage.layout.attention == "dp":
+        return context, zero
+    if stage.layout.attention == "tp":
+        payload = tokens * tp * a.hidden * ACTIVATION_BYTES
+        reduced = stage.collective("all_reduce", "tp", payload, "tensor_parallel")
+        return context + reduced, reduced
+    if isinstance(at, Latent):
+        width = at.query_rank + at.latent_dim + at.rope_dim
+        value_dim = at.value_dim
+    else:
+        width, value_dim = a.hidden, at.head_dim
+    args = ("tp", tokens * width * ACTIVATION_BYTES, "tensor_parallel")
+    gathered = stage.collective("all_gather", *args)
+    outputs = tokens * at.heads * value_dim * element
+    exchanged = stage.collective("all_to_all", "tp", outputs, "tensor_parallel")
+    return context + gathered + exchanged, zero
+
+
+def _layer(stage: Stage, a: Architecture, w: Prefill, modes: Modes) -> Layers:
+    """Layers under one mode: compute of a micro-batch beside communication of another."""
+    features = features_of(a, w, stage.layout, modes.count)
+    tokens = features["tokens"]
+    load = expert_load(a, stage.layout, stage.serving, stage.skew, tokens)
+    features |= {"expert_rows": load.rows, "experts": load.active}
+    declarations = declared(a, stage.layout, stage.serving, absorbed=False)
+    ops = timed(stage, declarations, features, Parts(1.0, 1.0, 1.0, 1.0, 1.0)).total_s
+    comm, dense_comm = _attention_comm_s(stage, a, w, tokens)
+    overlap = (modes.count, modes.exposed, stage.sharpness)
+    dense_layer = overlapped_s(ops.attention + ops.dense, comm + dense_comm, *overlap)
+    layer, exchanged = dense_layer, [jnp.zeros(()), jnp.zeros(())]
+    if a.experts is not None:
+        exchanged = stage.exchanges(a, load, tokens)
+        compute = ops.attention + ops.experts
+        layer = overlapped_s(compute, comm + sum(exchanged), *overlap)
+    return Layers(layer, dense_layer, exchanged[0], exchanged[1], ops.tail)
+
+
+def _modes_of(stage: Stage) -> Modes:
+    one = jnp.ones(())
+    serial = Modes(one, one)
+    double = Modes(2.0 * one, stage.engine.stream_exposed_fraction * one)
+    chosen = {"1": [serial], "2": [double], "auto": [serial, double]}
+    return jax.tree.map(lambda *x: jnp.stack(x), *chosen[stage.layout.microbatches])
+
+
+def _cache_load_s(stage: Stage, a: Architecture, w: Prefill) -> Scalar:
+    """Load of the cached prefixes' keys and values over a side link."""
+    if not w.cache_link:
+        return jnp.zeros(())
+    link = stage.system.links[w.cache_link]
+    cached = w.tokens_per_device * w.cached_fraction
+    size = cached * a.layers * kv_width(a) * BYTES[w.serving.dtypes.kv]
+    wire = size / (link.bytes_per_s * link.efficiency)
+    there = smooth.positive(w.cached_fraction, stage.sharpness)
+    return link.latency_s * there + wire
+
+
+def prefill_times(
+    system: System,
+    a: Architecture,
+    w: Prefill,
+    layout: Layout,
+    scales: Scales,
+    sharpness: Sharpness,
+) -> PrefillTimes:
+    """Time of one prefill batch, host and cache load included, without queueing."""
+    stage = stage_of(system, layout, w.serving, scales, sharpness)
+    modes = jax.vmap(lambda m: _layer(stage, a, w, m))(_modes_of(stage))
+    expert_layers = a.layers - a.dense_layers
+    layers = expert_layers * modes.expert_layer_s + a.dense_layers * modes.dense_layer_s
+    best, chosen = layers[0], jax.tree.map(lambda x: x[0], modes)
+    if layout.microbatches == "auto":
+        faster = layers[0] <= layers[1]
+        best = smooth.minimum(layers[0], layers[1], sharpness)
+        chosen = jax.tree.map(lambda x: jnp.where(faster, x[0], x[1]), modes)
+    computed = w.tokens_per_device * (1.0 - w.cached_fraction)
+    hand_over = chain_s(
+        stage.group("pp"),
+        stage.library,
+        computed * a.hidden * ACTIVATION_BYTES,
+        scales.prefixed("pipeline"),
+    )
+    host = stage.engine.prefill_batch_s * jnp.ones(())
+    load = _cache_load_s(stage, a, w) * scales("cache.load")
+    batch = best + chosen.tail_s + hand_over + host * scales("host.step") + load
+    layer_s = jnp.where(expert_layers > 0, chosen.expert_layer_s, chosen.dense_layer_s)
+    return PrefillTimes(batch, layer_s, chosen.dispatch_s, chosen.combine_s, host, load)
+
+
+def operator_blocks(a: Architecture, w: Prefill, layout: Layout) -> tuple[str, ...]:
+    """The block of each operator of a prefill batch, for the breakdown."""
+    return tuple(op.block for _, op in declared(a, layout, w.serving, absorbed=False))
+
+
+def prefill_components(a: Architecture, layout: Layout) -> tuple[str, ...]:
+    """Components of a prefill batch that are not operators."""
+    return (*components(a, layout), "cache.load")

@@ -1,0 +1,266 @@
+"""What decode and prefill share: token counts on the layout, operators, exchanges."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .. import smooth
+from .._types import Scalar, Sharpness
+from ..architecture import Architecture, GroupedQuery
+from ..collectives.expert import busiest_rank_load, exchange_s
+from ..collectives.library import collective_s
+from ..fabric import Fabric, Group, fabric_of, group_of
+from ..hardware import Engine, System
+from ..layout import Layout, degree, splits
+from ..ops.attention import attention_ops
+from ..ops.feed_forward import dense_ops, draft_ops, expert_ops, tail_ops
+from ..ops.table import Op, select, tabulate
+from ..roofline import op_times
+from ..workload import BYTES, Serving
+from .shares import COLLECTIVE_PARTS, EXCHANGE_PARTS, Scales
+
+DISPATCH_SCALE_BYTES = 512.0
+"""Slot of scales beside each 8-bit token sent (CloudMatrix-Infer, arXiv 2506.12708,
+section 4.2.1)."""
+
+ACTIVATION_BYTES = 2.0
+"""Bytes per element of the activations that tensor-parallel collectives carry (bf16)."""
+
+
+class Parts(NamedTuple):
+    """One value for each part of a serving step."""
+
+    attention: Scalar
+    dense: Scalar
+    experts: Scalar
+    tail: Scalar
+    draft: Scalar
+
+
+def declared(
+    a: Architecture, layout: Layout, serving: Serving, absorbed: bool
+) -> list[tuple[str, Op]]:
+    """The operators of a serving step, each with the part that it belongs to."""
+    dtypes = serving.dtypes
+    shared_here = not layout.routing.dispatches_shared
+    lists = {
+        "attention": attention_ops(a, dtypes, absorbed),
+        "dense": dense_ops(a, dtypes),
+        "experts": expert_ops(a, dtypes, shared_here),
+        "tail": tail_ops(a, dtypes),
+        "draft": draft_ops(a, dtypes),
+    }
+    return [(part, op) for part, ops in lists.items() for op in ops]
+
+
+class ExpertLoad(NamedTuple):
+    """Tokens of a mixture layer on one device."""
+
+    copies_per_token: Scalar
+    busiest: Scalar
+    rows: Scalar
+    """Rows of each active expert on the busiest rank."""
+    active: Scalar
+
+
+def expert_load(
+    a: Architecture, layout: Layout, serving: Serving, skew: Scalar, tokens: Scalar
+) -> ExpertLoad:
+    """How routed tokens fall on a device's experts.
+
+    Of the slots only those that get a token read their weights: a share 1 - exp(-r) of
+    them if each gets r on average (Poisson).
+    """
+    e, routing = a.experts, layout.routing
+    if e is None:
+        one = jnp.ones(())
+        return ExpertLoad(one, one, one, one)
+    ep, etp = degree(layout, "ep"), degree(layout, "etp")
+    copies = e.topk + (1.0 if routing.dispatches_shared else 0.0)
+    slots = (e.routed + routing.redundant_experts + routing.shared_replicas) / ep
+    received = tokens * etp * copies
+    spare = routing.redundant_experts / ep
+    busiest = busiest_rank_load(serving.balance, skew, received, ep, spare)
+    per_slot = received / slots
+    share = -jnp.expm1(-per_slot)
+    return ExpertLoad(copies, busiest, per_slot / share * busiest, slots * share)
+
+
+def kv_split(a: Architecture, tp: Scalar) -> Scalar:
+    """Share of the key-value heads that a device of a tp group holds."""
+    if isinstance(a.attention, GroupedQuery):
+        return jnp.maximum(1.0 / tp, 1.0 / a.attention.kv_heads)
+    return jnp.ones(())  # the latent is shared by all heads
+
+
+def row_features(a: Architecture, layout: Layout, tokens: Scalar) -> dict[str, Scalar]:
+    """Rows and splits of the projections for each way to split attention.
+
+    With `tp` every device of a group computes the group's tokens on its heads; with
+    `sp_tp_sp` only between the down and output projections, which keep its own tokens.
+    """
+    one = jnp.ones(())
+    if layout.attention == "dp":
+        tp, group_tokens, rows, split = one, tokens, tokens, one
+    else:
+        tp = degree(layout, "tp")
+        group_tokens = tokens * tp
+        whole = layout.attention == "tp"
+        rows, split = (group_tokens, 1.0 / tp) if whole else (tokens, one)
+    return {
+        "one": one,
+        "tp": tp,
+        "tokens": tokens,
+        "down_rows": rows,
+        "head_rows": group_tokens,
+        "out_rows": rows,
+        "ffn_rows": rows,
+        "per_heads": 1.0 / tp,
+        "per_kv": kv_split(a, tp),
+        "per_out": split,
+        "per_ffn": split,
+        "per_head": split,
+        "per_etp": 1.0 / degree(layout, "etp"),
+        "local_heads": a.attention.heads / tp,
+    }
+
+
+class Stage(NamedTuple):
+    """Settings of the machine that a serving step runs under."""
+
+    system: System
+    fabric: Fabric
+    layout: Layout
+    serving: Serving
+    scales: Scales
+    sharpness: Sharpness
+
+    @property
+    def engine(self) -> Engine:
+        return self.system.engines[self.serving.engine]
+
+    @property
+    def skew(self) -> Scalar:
+        given = self.serving.skew
+        return self.engine.routing_skew if given is None else given
+
+    @property
+    def library(self):
+        return self.system.collectives[self.serving.collective_library]
+
+    def group(self, axis: str) -> Group:
+        return group_of(self.fabric, splits(self.layout, axis))
+
+    def collective(
+        self, kind: str, axis: str, payload_bytes: Scalar, prefix: str
+    ) -> Scalar:
+        scale = self.scales.prefixed(prefix)
+        group, sharpness = self.group(axis), self.sharpness
+        return collective_s(kind, group, self.library, payload_bytes, sharpness, scale)
+
+    def exchange(self, kind: str, group: Group, load: ExpertLoad, tokens, size) -> Scalar:
+        """Dispatch or combine inside a step: benchmark time and the wait in situ."""
+        library = self.system.expert_parallel[self.serving.expert_library]
+        chip = self.system.chip
+        benchmark = exchange_s(
+            kind,
+            group,
+            library[self.serving.expert_mode],
+            tokens,
+            load.copies_per_token,
+            size,
+            chip.memory_bytes_per_s * chip.memory_efficiency,
+            load.busiest,
+            self.sharpness,
+            self.scales.prefixed(kind),
+        )
+        return benchmark * (1.0 + self.engine.wait_excess)
+
+    def exchanges(self, a: Architecture, load: ExpertLoad, tokens) -> list[Scalar]:
+        """Dispatch and combine of one micro-batch."""
+        group = self.group("ep")
+        sizes = [copy_bytes(a, self.serving, kind) for kind in EXCHANGES]
+        return [
+            self.exchange(kind, group, load, tokens, size)
+            for kind, size in zip(EXCHANGES, sizes)
+        ]
+
+
+EXCHANGES = ("dispatch", "combine")
+
+
+def stage_of(
+    system: System,
+    layout: Layout,
+    serving: Serving,
+    scales: Scales,
+    sharpness: Sharpness,
+) -> Stage:
+    """Bundle a step's settings, with the fabric's arrays made once."""
+    return Stage(system, fabric_of(system), layout, serving, scales, sharpness)
+
+
+class Timed(NamedTuple):
+    """Operator times summed by part: whole, and on memory alone."""
+
+    total_s: Parts
+    memory_s: Parts
+
+
+def timed(
+    stage: Stage,
+    declarations: list[tuple[str, Op]],
+    features: dict[str, Scalar],
+    slowdown: Parts,
+) -> Timed:
+    """Time all operators in one table and sum them by part."""
+    table = tabulate([op for _, op in declarations], features)
+    parts = [part for part, _ in declarations]
+    slow = select(slowdown._asdict(), parts)
+    times = op_times(
+        stage.system.chip, table, slow, stage.scales("operators"), stage.sharpness
+    )
+    total, memory = _by_part(times.total_s, parts), _by_part(times.memory_s, parts)
+    return Timed(Parts(*total), Parts(*memory))
+
+
+def _by_part(values: Float[Array, " op"], parts: list[str]) -> Float[Array, " part"]:
+    """Sums over the operators of each part.
+
+    A product with a constant matrix, not a sum for each part: the compiler would
+    compute the whole table again for every sum.
+    """
+    member = np.array([[float(p == name) for name in Parts._fields] for p in parts])
+    return jnp.dot(values, member, precision=jax.lax.Precision.HIGHEST)
+
+
+def copy_bytes(a: Architecture, serving: Serving, kind: str) -> Scalar:
+    """Bytes of one token copy in dispatch or combine, scales of 8-bit tokens included."""
+    dtype = serving.dtypes.dispatch if kind == "dispatch" else serving.dtypes.combine
+    size = BYTES[dtype]
+    return a.hidden * size + (DISPATCH_SCALE_BYTES if size <= 1.0 else 0.0)
+
+
+def components(a: Architecture, layout: Layout) -> tuple[str, ...]:
+    """Names of the step's components that are not operators."""
+    names = ["host.step", "pipeline.start", "pipeline.transfer"]
+    names += [f"context_parallel.{part}" for part in COLLECTIVE_PARTS]
+    if layout.attention != "dp":
+        names += [f"tensor_parallel.{part}" for part in COLLECTIVE_PARTS]
+    if a.experts is not None:
+        names += [f"{kind}.{part}" for kind in EXCHANGES for part in EXCHANGE_PARTS]
+    return tuple(names)
+
+
+def overlapped_s(
+    first: Scalar, second: Scalar, count: Scalar, exposed: Scalar, sharpness: Sharpness
+) -> Scalar:
+    """`count` micro-batches through two streams that run side by side.
+
+    In the steady state one micro-batch is in each stream; `exposed = 1` with one
+    micro-batch is the plain sequence.
+    """
+    return count * smooth.overlap_s(first, second, exposed, sharpness)

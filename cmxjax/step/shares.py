@@ -1,0 +1,59 @@
+"""Shares of a step time by component, from Euler's theorem.
+
+A step time is homogeneous of degree one in its component times, so it equals the sum
+of (component x derivative with respect to it). Each component carries a factor of 1
+here; the derivative with respect to the factor is its share of the step.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..roofline import RESOURCES
+
+COLLECTIVE_PARTS = ("start", "transfer", "protocol")
+EXCHANGE_PARTS = ("start", "wait", "transfer", "copies")
+
+
+class Scales:
+    """Factors of 1 on component times, by name; `prefixed` narrows to one collective.
+
+    `operators` are the factors on the operators' resource times, (op, resource), or
+    None where no breakdown is wanted.
+    """
+
+    def __init__(self, factors: dict[str, Any]):
+        self.factors = factors
+
+    def __call__(self, name: str) -> Any:
+        return self.factors.get(name, None if name == "operators" else 1.0)
+
+    def prefixed(self, prefix: str) -> Callable[[str], Any]:
+        return lambda part: self(f"{prefix}.{part}")
+
+
+def breakdown(
+    step_s: Callable[[Scales], Any],
+    blocks: tuple[str, ...],
+    components: tuple[str, ...],
+) -> dict[str, Any]:
+    """Seconds of a step by component; they sum to the step time.
+
+    Args:
+        step_s: the step time as a function of the factors.
+        blocks: the block of each operator of the step's table.
+        components: names of the components that are not operators.
+    """
+    ones: dict[str, Any] = {name: jnp.ones(()) for name in components}
+    ones["operators"] = jnp.ones((len(blocks), len(RESOURCES)))
+    slopes = jax.grad(lambda factors: step_s(Scales(factors)))(ones)
+    by_row = slopes.pop("operators")
+    shares: dict[str, Any] = {}
+    for block in dict.fromkeys(blocks):
+        mask = np.array([float(other == block) for other in blocks])
+        for column, resource in enumerate(RESOURCES):
+            shares[f"{block}.{resource}"] = (by_row[:, column] * mask).sum()
+    return shares | slopes

@@ -1,0 +1,123 @@
+"""The closed table of units: what a file may print and what it means in SI.
+
+SI inside the package means seconds, bytes, FLOP, watts, joules and plain numbers.
+A unit belongs to one dimension, so a bandwidth can't be given in TFLOP/s. Decimal
+and binary prefixes are different units: GB is 1e9 bytes and GiB is 2**30.
+"""
+
+from typing import NamedTuple
+
+
+class Unit(NamedTuple):
+    """A unit's dimension and its size in SI."""
+
+    dimension: str
+    factor: float
+
+
+def _scaled(dimension: str, suffix: str, prefixes: str, base: float) -> dict[str, Unit]:
+    powers = {"": 0, "k": 1, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5, "E": 6}
+    return {
+        prefix + suffix: Unit(dimension, base * 1e3 ** powers[prefix])
+        for prefix in ["", *prefixes]
+    }
+
+
+UNITS: dict[str, Unit] = {
+    **{
+        name: Unit("time", factor)
+        for name, factor in {
+            "s": 1.0,
+            "ms": 1e-3,
+            "us": 1e-6,
+            "ns": 1e-9,
+            "min": 60.0,
+            "h": 3600.0,
+            "day": 86400.0,
+        }.items()
+    },
+    **_scaled("bytes", "B", "kKMGT", 1.0),
+    **{
+        name + "B": Unit("bytes", 1024.0**power)
+        for name, power in {"Ki": 1, "Mi": 2, "Gi": 3, "Ti": 4}.items()
+    },
+    **_scaled("byte_rate", "B/s", "kMGTP", 1.0),
+    **_scaled("byte_rate", "b/s", "MGT", 1.0 / 8.0),
+    **_scaled("flop_rate", "FLOP/s", "GTPE", 1.0),
+    **_scaled("flop_rate", "FLOPS", "GTP", 1.0),
+    **_scaled("flop_rate", "OP/s", "TP", 1.0),
+    **_scaled("flop", "FLOP", "GTP", 1.0),
+    **_scaled("token_rate", "tokens/s", "kM", 1.0),
+    "samples/s": Unit("sample_rate", 1.0),
+    "requests/s": Unit("request_rate", 1.0),
+    **_scaled("power", "W", "kM", 1.0),
+    "J": Unit("energy", 1.0),
+    "mJ": Unit("energy", 1e-3),
+    "kWh": Unit("energy", 3.6e6),
+    "USD": Unit("cost", 1.0),
+    "1": Unit("number", 1.0),
+    "%": Unit("number", 0.01),
+    "1e9": Unit("number", 1e9),
+    "tokens": Unit("number", 1.0),
+}
+
+SUFFIXES: tuple[tuple[str, str], ...] = (
+    ("_tokens_per_s", "token_rate"),
+    ("_bytes_per_s", "byte_rate"),
+    ("_flop_per_s", "flop_rate"),
+    ("_bytes", "bytes"),
+    ("_s", "time"),
+    ("_w", "power"),
+    ("_j", "energy"),
+    ("_usd", "cost"),
+)
+"""A leaf's name ends in its unit; a name without one of these is a plain number."""
+
+
+def dimension_of(name: str) -> str:
+    """The dimension that a leaf's name promises, e.g. `latency_s` is a time.
+
+    Of a dotted path the innermost part that ends in a unit counts, so
+    `chip.matrix_flop_per_s.bf16` is a FLOP rate.
+    """
+    for part in reversed(name.split(".")):
+        padded = "_" + part
+        for suffix, dimension in SUFFIXES:
+            if padded.endswith(suffix):
+                return dimension
+    return "number"
+
+
+def to_si(value: float, unit: str) -> float:
+    """Convert a printed value to SI. Raises `ValueError` for a unit not in the table."""
+    if unit not in UNITS:
+        raise ValueError(f"unknown unit {unit!r}; use one of {', '.join(UNITS)}")
+    return value * UNITS[unit].factor
+
+
+def from_si(value: float, unit: str) -> float:
+    """Convert an SI value to `unit`. Raises `ValueError` for an unknown unit."""
+    return value / to_si(1.0, unit)
+
+
+_DISPLAY: dict[str, tuple[str, ...]] = {
+    "time": ("s", "ms", "us", "ns"),
+    "bytes": ("TB", "GB", "MB", "kB", "B"),
+    "byte_rate": ("TB/s", "GB/s", "MB/s", "B/s"),
+    "flop_rate": ("PFLOP/s", "TFLOP/s", "GFLOP/s", "FLOP/s"),
+    "token_rate": ("tokens/s",),
+    "power": ("MW", "kW", "W"),
+    "energy": ("J", "mJ"),
+    "cost": ("USD",),
+}
+
+
+def format_si(value: float, dimension: str) -> str:
+    """Print an SI value with the largest unit that leaves at least one whole digit."""
+    choices = _DISPLAY.get(dimension)
+    if choices is None:
+        return f"{value:.4g}"
+    for unit in choices:
+        if abs(from_si(value, unit)) >= 1.0:
+            return f"{from_si(value, unit):.4g} {unit}"
+    return f"{from_si(value, choices[-1]):.4g} {choices[-1]}"
