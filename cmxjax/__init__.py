@@ -1,0 +1,48 @@
+"""A differentiable performance model of AI supernodes.
+
+    import cmxjax as cmx
+
+    scenario = cmx.load_scenario("deepseek-r1-decode-cloudmatrix384")
+    p = cmx.build(scenario)
+    m = cmx.metrics(p.system, p.architecture, p.workload, p.layout, p.theta)
+    m.tpot_s, m.breakdown
+
+Names are loaded when first used, so the command line starts without JAX.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .evaluate.compare import compare as compare
+    from .evaluate.limits import largest as largest
+    from .evaluate.limits import parse_limit as parse_limit
+    from .evaluate.predict import predict as predict
+    from .evaluate.validate import validate as validate
+    from .metrics import metrics as metrics
+    from .settings import setup as setup
+    from .specs.build import build as build
+    from .specs.errors import SpecError as SpecError
+    from .specs.scenario import load_scenario as load_scenario
+
+_HOMES = {
+    "SpecError": "specs.errors",
+    "build": "specs.build",
+    "compare": "evaluate.compare",
+    "largest": "evaluate.limits",
+    "load_scenario": "specs.scenario",
+    "metrics": "metrics",
+    "parse_limit": "evaluate.limits",
+    "predict": "evaluate.predict",
+    "setup": "settings",
+    "validate": "evaluate.validate",
+}
+__all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value  # also where a submodule has the same name
+    return value

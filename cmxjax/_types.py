@@ -1,17 +1,19 @@
 """Names for the few types that recur in signatures."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 from jax import Array
 from jaxtyping import Float
 
 Scalar = Float[Array, ""] | float
 """A traced number of any unit; Python floats are accepted at the edges."""
 
+Real = Float[Array, "..."] | Float[np.ndarray, "..."] | float
+"""Numbers of any shape, for functions that broadcast."""
+
 Sharpness = Float[Array, ""] | float | None
 """None is the exact model; a number of at least 1 is its smooth relaxation."""
 
-if TYPE_CHECKING:
-    Leaf = Array
-else:
-    Leaf = Any  # masks, bounds and stacked sweeps reuse the tree with other leaves
+Leaf = Any
+"""A float array: masks, bounds and stacked sweeps reuse the tree with other leaves."""

@@ -75,7 +75,9 @@ def weight_bytes(a: Architecture, layout: Layout, serving: Serving) -> Scalar:
 def decode_memory(a: Architecture, w: Decode, layout: Layout) -> Memory:
     """Memory while decoding at the mean context length."""
     tp = degree(layout, "tp")
-    held = w.sequences_per_device * w.kv_tokens * (tp if layout.attention == "tp" else 1.0)
+    held = (
+        w.sequences_per_device * w.kv_tokens * (tp if layout.attention == "tp" else 1.0)
+    )
     tokens = w.sequences_per_device * (1.0 + w.draft_tokens)
     return _serving_memory(a, layout, w.serving, held, tokens, tokens)
 

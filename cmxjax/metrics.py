@@ -2,12 +2,11 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import struct
 
 from . import layout as layouts
-from ._types import Leaf, Sharpness
+from ._types import Leaf, Scalar, Sharpness
 from .architecture import Architecture, total_parameters
 from .energy import job_power_w
 from .hardware import System, devices_per_package, ordered_tiers
@@ -19,7 +18,7 @@ from .step import prefill as prefilling
 from .step.collective import CollectiveMetrics, collective_metrics
 from .step.operator import OperatorMetrics, operator_metrics
 from .step.serving import components
-from .step.shares import Scales, breakdown
+from .step.shares import Scales, breakdown, busy
 from .step.totals import SystemMetrics, system_metrics
 from .workload import (
     Collective,
@@ -60,6 +59,8 @@ class DecodeMetrics(struct.PyTreeNode, kw_only=True, frozen=True):
     parameters: Leaf
     breakdown: dict[str, Any] | None
     """Seconds of the step by component, by Euler's theorem; they sum to the step."""
+    busy: dict[str, Any] | None
+    """Seconds that each component is busy, hidden or not."""
     kind: str = struct.field(pytree_node=False, default="decode_metrics")
 
 
@@ -86,6 +87,7 @@ class PrefillMetrics(struct.PyTreeNode, kw_only=True, frozen=True):
     energy_per_token_j: Leaf
     parameters: Leaf
     breakdown: dict[str, Any] | None
+    busy: dict[str, Any] | None
     kind: str = struct.field(pytree_node=False, default="prefill_metrics")
 
 
@@ -113,7 +115,7 @@ def metrics(
         layout: parallel degrees and placement.
         theta: unconstrained parameters by leaf path of `system`; {} is the spec.
         sharpness: None for the exact model, a number of at least 1 for its relaxation.
-        explain: also compute the breakdown, which costs a reverse pass.
+        explain: also compute the breakdown and busy times, which cost derivatives.
 
     Returns:
         The phase's metrics, a pytree of scalars.
@@ -150,14 +152,14 @@ def _decode(
         return decoding.decode_times(system, a, w, layout, scales, sharpness).step_s
 
     times = decoding.decode_times(system, a, w, layout, Scales({}), sharpness)
-    shares = None
+    shares = used = None
     if explain:
-        blocks = decoding.operator_blocks(a, w, layout)
-        shares = breakdown(step_s, blocks, components(a, layout))
+        parts = decoding.operator_blocks(a, w, layout), components(a, layout)
+        shares, used = breakdown(step_s, *parts), busy(step_s, *parts)
     per_step = tokens_per_step(w)
     rate = w.sequences_per_device * per_step / times.step_s
     memory = decode_memory(a, w, layout)
-    busy = 1.0 - times.host_s / times.step_s
+    active = 1.0 - times.host_s / times.step_s
     return DecodeMetrics(
         tpot_s=times.step_s / per_step,
         step_time_s=times.step_s,
@@ -170,7 +172,8 @@ def _decode(
         host_time_s=times.host_s,
         iteration_rest_s=times.iteration_rest_s,
         breakdown=shares,
-        **_common(system, a, layout, rate, memory, busy),
+        busy=used,
+        **_common(system, a, layout, rate, memory, active),
     )
 
 
@@ -186,12 +189,15 @@ def _prefill(
         return prefilling.prefill_times(system, a, w, layout, scales, sharpness).batch_s
 
     times = prefilling.prefill_times(system, a, w, layout, Scales({}), sharpness)
-    shares = None
+    shares = used = None
     if explain:
-        blocks = prefilling.operator_blocks(a, w, layout)
-        shares = breakdown(step_s, blocks, prefilling.prefill_components(a, layout))
+        parts = (
+            prefilling.operator_blocks(a, w, layout),
+            prefilling.prefill_components(a, layout),
+        )
+        shares, used = breakdown(step_s, *parts), busy(step_s, *parts)
     rate = w.tokens_per_device / times.batch_s
-    busy = 1.0 - times.host_s / times.batch_s
+    active = 1.0 - times.host_s / times.batch_s
     return PrefillMetrics(
         ttft_s=times.batch_s,
         layer_time_s=times.layer_s,
@@ -200,7 +206,8 @@ def _prefill(
         host_time_s=times.host_s,
         cache_load_time_s=times.cache_load_s,
         breakdown=shares,
-        **_common(system, a, layout, rate, prefill_memory(a, w, layout), busy),
+        busy=used,
+        **_common(system, a, layout, rate, prefill_memory(a, w, layout), active),
     )
 
 
@@ -208,16 +215,16 @@ def _common(
     system: System,
     a: Architecture,
     layout: Layout,
-    device_rate: jax.Array,
+    device_rate: Scalar,
     memory: Memory,
-    busy: jax.Array,
+    active: Scalar,
 ) -> dict[str, Any]:
     """Rates, memory and power of a serving phase.
 
     Power takes the share of the step that is not spent in the host as utilization.
     """
     devices = layouts.devices(layout)
-    power = job_power_w(system, devices, busy)
+    power = job_power_w(system, devices, active)
     sizes = [tier.size for tier in ordered_tiers(system)]
     return {
         "tokens_per_s_per_device": device_rate,

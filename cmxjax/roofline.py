@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from . import smooth
-from ._types import Scalar, Sharpness
+from ._types import Real, Sharpness
 from .hardware import Chip
 from .ops.table import OpTable, matrix_flop, select
 
@@ -40,7 +40,8 @@ def matrix_s(chip: Chip, table: OpTable, sharpness: Sharpness):
     r"""Time of the matrix units, whole tiles and waves included.
 
     $$ t = \frac{2 g\,(M' + M_h)(N + N_h)(K + K_h)}{P\,e}\;
-    \frac{\lceil w \rceil}{w}, \quad w = \frac{g\lceil M/T_M\rceil\lceil N/T_N\rceil}{C} $$
+    \frac{\lceil w \rceil}{w}, \quad
+    w = \frac{g\lceil M/T_M\rceil\lceil N/T_N\rceil}{C} $$
 
     M' is M in whole granules of 16 rows. An operator of size M reaches M / (M + M_h) of
     the efficiency e, likewise in N and K. With more tiles than the C cores the last
@@ -74,7 +75,7 @@ def matrix_s(chip: Chip, table: OpTable, sharpness: Sharpness):
 def op_times(
     chip: Chip,
     table: OpTable,
-    slowdown: Scalar,
+    slowdown: Real,
     scale,
     sharpness: Sharpness,
 ) -> OpTimes:

@@ -7,15 +7,17 @@ homogeneous of degree one and monotone, so a breakdown by Euler's theorem sums t
 whole and more bandwidth never makes anything slower, exact or relaxed.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._types import Scalar, Sharpness
+from ._types import Real, Sharpness
 
 _TINY = 1e-30  # keeps sqrt differentiable where both activities take no time
 
 
-def maximum(a: Scalar, b: Scalar, sharpness: Sharpness) -> Array:
+def maximum(a: Real, b: Real, sharpness: Sharpness) -> Any:
     r"""The longer of two activities that run side by side.
 
     $$ \tfrac12\bigl(a + b + \sqrt{(a-b)^2 + 4ab/s^2}\bigr) $$
@@ -31,7 +33,7 @@ def maximum(a: Scalar, b: Scalar, sharpness: Sharpness) -> Array:
     return 0.5 * (a + b + root)
 
 
-def minimum(a: Scalar, b: Scalar, sharpness: Sharpness) -> Array:
+def minimum(a: Real, b: Real, sharpness: Sharpness) -> Any:
     """The shorter of two alternatives: `a + b - maximum(a, b)`."""
     if sharpness is None:
         return jnp.minimum(a, b)
@@ -46,7 +48,7 @@ def maximum_of(values: list, sharpness: Sharpness) -> Array:
     return jnp.asarray(result)
 
 
-def overlap_s(a: Scalar, b: Scalar, exposed: Scalar, sharpness: Sharpness) -> Array:
+def overlap_s(a: Real, b: Real, exposed: Real, sharpness: Sharpness) -> Any:
     r"""Time of two activities that overlap imperfectly.
 
     $$ \max(a, b) + \omega\,\min(a, b), \qquad \omega \in [0, 1] $$
@@ -58,7 +60,7 @@ def overlap_s(a: Scalar, b: Scalar, exposed: Scalar, sharpness: Sharpness) -> Ar
     return longest + exposed * (a + b - longest)
 
 
-def ceil(x: Float[Array, "*shape"], sharpness: Sharpness) -> Float[Array, "*shape"]:
+def ceil(x: Real, sharpness: Sharpness) -> Any:
     r"""Round up to whole pieces; the relaxation interpolates between whole numbers.
 
     With f the fraction of x above its floor, $\lfloor x \rfloor + f s / (1 + (s-1) f)$:
@@ -71,7 +73,7 @@ def ceil(x: Float[Array, "*shape"], sharpness: Sharpness) -> Float[Array, "*shap
     return floor + part * sharpness / (1.0 + (sharpness - 1.0) * part)
 
 
-def positive(x: Scalar, sharpness: Sharpness) -> Array:
+def positive(x: Real, sharpness: Sharpness) -> Any:
     """Gate of something that is there or not: 1 where `x > 0` and 0 at `x = 0`.
 
     The relaxation is `s x / (1 + s x)`, for counts above their neutral value, such as
@@ -83,7 +85,7 @@ def positive(x: Scalar, sharpness: Sharpness) -> Array:
     return scaled / (1.0 + scaled)
 
 
-def gate(ratio: Scalar) -> Array:
+def gate(ratio: Real) -> Any:
     """A soft switch at `ratio = 1`: `r^8 / (1 + r^8)`, by three squarings.
 
     It is physics (a protocol that changes over a range of sizes), so it does not

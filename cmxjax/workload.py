@@ -1,4 +1,4 @@
-"""What runs: one class per phase. Sizes are traced; kinds, names and dtypes are static."""
+"""What runs: one class per phase. Sizes are traced; kinds and dtypes are static."""
 
 from typing import NamedTuple
 

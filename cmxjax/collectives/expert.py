@@ -56,7 +56,8 @@ def _wire_s(
     """Time on the busiest plane for copies spread evenly over the ranks."""
     each = copies * copy_bytes / group.ranks
     if mode.plane:
-        sent = each * (group.ranks - 1.0) * _outermost(group, mode.plane)
+        away = jnp.asarray(_outermost(group, mode.plane))
+        sent = each * (group.ranks - 1.0) * away
     else:
         sent = each * peers(group)
         if mode.deduplicates:

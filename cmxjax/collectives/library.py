@@ -104,9 +104,7 @@ def collective_s(
         moved = moved * library.sdma_slowdown
     large = smooth.gate(payload_bytes / library.protocol_bytes)
     floor = large * library.protocol_s * scale("protocol")
-    busy = smooth.overlap_s(
-        moved, floor, library.protocol_exposed_fraction, sharpness
-    )
+    busy = smooth.overlap_s(moved, floor, library.protocol_exposed_fraction, sharpness)
     return several * (library.start_s * scale("start") + busy)
 
 

@@ -77,7 +77,8 @@ def _run(inputs: tuple, theta: dict[str, Any]) -> Any:
     """Metrics of each problem (leading axis) under each of its thetas (second axis)."""
 
     def predict(one: tuple, moved: dict[str, Any]) -> Any:
-        return metrics(*one, moved, explain=False)
+        system, architecture, workload, layout = one
+        return metrics(system, architecture, workload, layout, moved, explain=False)
 
     return jax.vmap(jax.vmap(predict, (None, 0)))(inputs, theta)
 

@@ -106,8 +106,12 @@ def _check(rows: list[Measurement], name: str) -> None:
     for row in rows:
         try:
             field_of(row.spec.quantity, row.spec.part, row.scenario.phase)
-            scaled_to(1.0, row.spec.per if row.scenario.phase != "system" else None,
-                      row.scenario.phase, None)
+            scaled_to(
+                1.0,
+                row.spec.per if row.scenario.phase != "system" else None,
+                row.scenario.phase,
+                None,
+            )
         except (ValueError, KeyError) as error:
             text = str(error) if isinstance(error, ValueError) else "phase not built yet"
             mistakes.append(f"{name}: measurements[{row.spec.id}]: {text}")
@@ -183,5 +187,3 @@ def _row(row: Measurement, above: _Sided, below: _Sided | None) -> Row:
         source=spec.source,
         note=spec.note or spec.conflict or "",
     )
-
-

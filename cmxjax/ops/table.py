@@ -6,7 +6,8 @@ axis, by sums of (feature x constant mask). No array is gathered or concatenated
 batch of scenarios, so a vmapped table compiles fast and vectorizes well.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -62,7 +63,7 @@ class OpTable(struct.PyTreeNode, kw_only=True, frozen=True):
     kind: str = struct.field(pytree_node=False, default="op_table")
 
 
-def select(values: dict[str, Scalar], names: list[str]):
+def select(values: Mapping[str, Any], names: list[str]):
     """`values[names[i]]` for each operator i, as a sum over constant masks."""
     total = 0.0
     for name in dict.fromkeys(names):
@@ -71,7 +72,7 @@ def select(values: dict[str, Scalar], names: list[str]):
     return total
 
 
-def tabulate(ops: list[Op], features: dict[str, Scalar]) -> OpTable:
+def tabulate(ops: list[Op], features: Mapping[str, Scalar]) -> OpTable:
     """Evaluate declarations with a scenario's features (scalars, traced).
 
     `features["one"]` is 1. Splits multiply: a feature such as `per_tp` is 1 / tp.

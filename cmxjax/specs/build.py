@@ -100,7 +100,9 @@ def _default(system: System, what: str) -> str:
 def _serving(context: _Context, mode: str) -> Serving:
     scenario, system, where = context.scenario, context.system, context.where
     dtypes = _dtypes(scenario)
-    used = {f"dtypes.{k}": getattr(dtypes, k) for k in ("activation", "attention", "head")}
+    used = {
+        f"dtypes.{k}": getattr(dtypes, k) for k in ("activation", "attention", "head")
+    }
     _check_dtypes(used, system, where)
     engine = scenario.engine or _default(system, "engine")
     library = system.expert_parallel[_default(system, "expert")]

@@ -105,7 +105,9 @@ def place(
 ) -> np.ndarray:
     """The placement matrix of whole degrees. Raises `SpecError` if they don't fit."""
     try:
-        return placement({k: float(v) for k, v in degrees._asdict().items()}, sizes, order)
+        return placement(
+            {k: float(v) for k, v in degrees._asdict().items()}, sizes, order
+        )
     except ValueError as error:
         raise SpecError([f"{where}: layout: {error}"]) from None
 

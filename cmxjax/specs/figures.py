@@ -136,4 +136,6 @@ def parse_quantity(text: str, dimension: str) -> float:
         if unit in UNITS and UNITS[unit].dimension == dimension:
             return _finite(to_si(value, unit))
     fitting = [u for u, unit in UNITS.items() if unit.dimension == dimension]
-    raise ValueError(f"{text!r} is not a {dimension}; write a number and one of {fitting}")
+    raise ValueError(
+        f"{text!r} is not a {dimension}; write a number and one of {fitting}"
+    )

@@ -75,10 +75,12 @@ class ModelFile(Strict):
     def _consistent(self):
         mistakes = []
         if self.source not in self.sources:
-            mistakes.append(f"source = {self.source!r}: not under [sources]; add it there")
+            mistakes.append(
+                f"source = {self.source!r}: not under [sources]; add it there"
+            )
         if self.dense_layers > self.layers:
             mistakes.append(
-                f"dense_layers = {self.dense_layers:g}: more than layers = {self.layers:g}"
+                f"dense_layers = {self.dense_layers:g}: there are {self.layers:g} layers"
             )
         if self.experts is None and self.dense_layers != self.layers:
             mistakes.append(

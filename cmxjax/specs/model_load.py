@@ -89,12 +89,15 @@ def load_model(reference: Reference) -> LoadedModel:
     def leaf(value: float):
         return jnp.asarray(value, float)
 
-    fields = {k: leaf(v) for k, v in file.attention if isinstance(v, float)}
+    fields: dict[str, Any] = {
+        k: leaf(v) for k, v in file.attention if isinstance(v, float)
+    }
     latent = isinstance(file.attention, LatentSpec)
     attention = Latent(**fields) if latent else GroupedQuery(**fields)
     experts = None
     if file.experts is not None:
-        experts = Experts(**{k: leaf(v) for k, v in file.experts})
+        sizes: dict[str, Any] = {k: leaf(v) for k, v in file.experts}
+        experts = Experts(**sizes)
     architecture = Architecture(
         hidden=leaf(file.hidden),
         layers=leaf(file.layers),

@@ -1,6 +1,6 @@
 """What a scenario may say. The schema is complete for all phases, built or not."""
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -8,7 +8,14 @@ from ..workload import BYTES
 from .figures import Fraction, NonNegative, Positive, Strict, quantity
 from .system_load import Reference
 
-Dtype = Literal[tuple(BYTES)]  # pyright: ignore[reportInvalidTypeForm]
+if TYPE_CHECKING:
+    Dtype = str
+    Bytes = Seconds = FlopPerSecond = float
+else:
+    Dtype = Literal[tuple(BYTES)]
+    Bytes = Annotated[quantity("bytes"), Field(gt=0)]
+    Seconds = Annotated[quantity("time"), Field(gt=0)]
+    FlopPerSecond = Annotated[quantity("flop_rate"), Field(gt=0)]
 
 
 def _reference(value: Any) -> Any:
@@ -33,8 +40,6 @@ def _reference(value: Any) -> Any:
 
 
 Named = Annotated[Reference, BeforeValidator(_reference)]
-
-
 
 
 class DtypesSpec(Strict):
@@ -102,7 +107,7 @@ class OpSpec(Strict):
     causal: bool = True
     tokens: Positive | None = None
     hidden: Positive | None = None
-    bytes: Annotated[quantity("bytes"), Field(gt=0)] | None = None
+    bytes: Bytes | None = None
 
     @model_validator(mode="after")
     def _shape(self):
@@ -142,7 +147,7 @@ class CollectiveSpec(Strict):
         "write",
     ]
     ranks: Annotated[int, Field(ge=1)] | None = None
-    payload_bytes: Annotated[quantity("bytes"), Field(gt=0)] | None = None
+    payload_bytes: Bytes | None = None
     tokens_per_rank: Positive | None = None
     hidden: Positive | None = None
     topk: Positive | None = None
@@ -224,7 +229,7 @@ class TrainSpec(Strict):
     precision: Literal["bf16", "fp8", "mxfp8", "int8"] = "bf16"
     offload: OffloadSpec = OffloadSpec()
     flop_convention: str | None = None
-    peak: Annotated[quantity("flop_rate"), Field(gt=0)] | None = None
+    peak: FlopPerSecond | None = None
     fabric: str | None = None
 
 
@@ -233,8 +238,8 @@ class ServeSpec(Strict):
     prompt_tokens: Positive
     output_tokens: Positive
     cached_fraction: Fraction = 0.0
-    ttft_limit: Annotated[quantity("time"), Field(gt=0)] | None = None
-    tpot_limit: Annotated[quantity("time"), Field(gt=0)] | None = None
+    ttft_limit: Seconds | None = None
+    tpot_limit: Seconds | None = None
 
 
 class PoolSpec(Strict):

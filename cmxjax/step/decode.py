@@ -29,7 +29,7 @@ from .shares import Scales
 class Streams(NamedTuple):
     """How micro-batches overlap; one entry for each mode that is weighed."""
 
-    count: Scalar
+    microbatches: Scalar
     exposed: Scalar
     attention_slowdown: Scalar
     expert_slowdown: Scalar
@@ -104,7 +104,7 @@ def features_of(
 
 def _layer(stage: Stage, a: Architecture, w: Decode, streams: Streams) -> LayerTimes:
     """Layers under one mode of overlap."""
-    features = features_of(a, w, stage.layout, streams.count)
+    features = features_of(a, w, stage.layout, streams.microbatches)
     tokens = features["tokens"]
     load = expert_load(a, stage.layout, stage.serving, stage.skew, tokens)
     features |= {"expert_rows": load.rows, "experts": load.active}
@@ -124,7 +124,7 @@ def _layer(stage: Stage, a: Architecture, w: Decode, streams: Streams) -> LayerT
         experts = (ops.total_s.experts, sum(exchanged))
         layer = _combined(stage, streams, attention, experts)
         # both streams share the memory: it can't be busy for longer than the layer
-        memory = streams.count * (ops.memory_s.attention + ops.memory_s.experts)
+        memory = streams.microbatches * (ops.memory_s.attention + ops.memory_s.experts)
         layer = smooth.maximum(layer, memory, stage.sharpness)
         second_stream = sum(experts)
     return LayerTimes(
@@ -152,7 +152,9 @@ def _combined(
     else:
         first = attention[0] + feed_forward[0]
         second = attention[1] + feed_forward[1]
-    return overlapped_s(first, second, streams.count, streams.exposed, stage.sharpness)
+    return overlapped_s(
+        first, second, streams.microbatches, streams.exposed, stage.sharpness
+    )
 
 
 def _tensor_parallel_s(stage: Stage, a: Architecture, group_tokens: Scalar) -> Scalar:

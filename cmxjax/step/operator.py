@@ -76,7 +76,10 @@ def _attention(w: Operator, size: float, out: float) -> Op:
         "pairs",
         w.heads * (key + value),
         dtype=w.dtype,
-        extra=("rows_and_cache", _traffic(w, cache, w.heads * (key * size + value * out))),
+        extra=(
+            "rows_and_cache",
+            _traffic(w, cache, w.heads * (key * size + value * out)),
+        ),
         vector_flop=SOFTMAX_FLOP / (key + value),
     )
 

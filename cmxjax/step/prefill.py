@@ -41,7 +41,7 @@ class PrefillTimes(NamedTuple):
 class Modes(NamedTuple):
     """Micro-batches and the share of the shorter stream that is exposed."""
 
-    count: Scalar
+    microbatches: Scalar
     exposed: Scalar
 
 
@@ -113,14 +113,14 @@ def _attention_comm_s(stage: Stage, a: Architecture, w: Prefill, tokens: Scalar)
 
 def _layer(stage: Stage, a: Architecture, w: Prefill, modes: Modes) -> Layers:
     """Layers under one mode: compute of a micro-batch beside communication of another."""
-    features = features_of(a, w, stage.layout, modes.count)
+    features = features_of(a, w, stage.layout, modes.microbatches)
     tokens = features["tokens"]
     load = expert_load(a, stage.layout, stage.serving, stage.skew, tokens)
     features |= {"expert_rows": load.rows, "experts": load.active}
     declarations = declared(a, stage.layout, stage.serving, absorbed=False)
     ops = timed(stage, declarations, features, Parts(1.0, 1.0, 1.0, 1.0, 1.0)).total_s
     comm, dense_comm = _attention_comm_s(stage, a, w, tokens)
-    overlap = (modes.count, modes.exposed, stage.sharpness)
+    overlap = (modes.microbatches, modes.exposed, stage.sharpness)
     dense_layer = overlapped_s(ops.attention + ops.dense, comm + dense_comm, *overlap)
     layer, exchanged = dense_layer, [jnp.zeros(()), jnp.zeros(())]
     if a.experts is not None:

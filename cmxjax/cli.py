@@ -1,0 +1,207 @@
+"""The command line. JSON goes to stdout alone; messages go to stderr."""
+
+import json
+import os
+import sys
+import tomllib
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+
+BAD_INPUT = 2
+Name = Annotated[str, tyro.conf.Positional]
+Names = Annotated[tuple[str, ...], tyro.conf.Positional]
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Predict one scenario: a shipped name or a TOML file."""
+
+    scenario: Name
+    set: tuple[str, ...] = ()
+    """Dotted keys to change, such as workload.kv_tokens=8192."""
+    max: str | None = None
+    """Find the largest value of this workload key that meets the limits."""
+    limit: tuple[str, ...] = ()
+    """Bounds for --max, such as tpot=50ms."""
+    calibration: str | None = None
+    """A calibration's name, or none for the spec as printed."""
+    json: bool = False
+
+    def run(self, console: Console) -> Any:
+        from .evaluate.limits import largest, parse_limit
+        from .evaluate.predict import predict
+        from .report.tables import prediction_tables
+        from .specs.scenario import load_scenario
+
+        changes = parse_changes(self.set)
+        from .specs.errors import SpecError
+
+        if self.limit and self.max is None:
+            raise SpecError(["--limit: needs --max KEY to say what to enlarge"])
+        if self.max is not None:
+            limits = [parse_limit(text) for text in self.limit]
+            scenario = load_scenario(self.scenario, changes)
+            best = largest(scenario, self.max, limits, self.calibration)
+            changes[self.max] = best
+            console.print(f"largest {self.max}: {best:g}")
+        prediction = predict(load_scenario(self.scenario, changes), self.calibration)
+        found = prediction.as_json()
+        if self.max is not None:
+            found[self.max] = changes[self.max]
+        console.print(prediction_tables(prediction))
+        return found
+
+
+@dataclass(frozen=True)
+class Validate:
+    """Compare predictions with a measurement file, shipped or your own."""
+
+    measurements: Name
+    calibration: str | None = None
+    """A calibration's name, or none for the spec as printed."""
+    json: bool = False
+
+    def run(self, console: Console) -> Any:
+        from .evaluate.validate import validate
+        from .report.tables import validation_table
+
+        validation = validate(self.measurements, self.calibration)
+        console.print(validation_table(self.measurements, validation))
+        return validation.as_json()
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Set two or more systems or scenarios side by side."""
+
+    names: Names
+    calibration: str | None = None
+    """A calibration's name, or none for the spec as printed."""
+    json: bool = False
+
+    def run(self, console: Console) -> Any:
+        from .evaluate.compare import compare
+        from .report.tables import comparison_table
+        from .specs.errors import SpecError
+
+        if len(self.names) < 2:
+            raise SpecError(["compare: name at least two systems or scenarios"])
+        comparison = compare(list(self.names), self.calibration)
+        console.print(comparison_table(comparison))
+        return comparison.as_json()
+
+
+@dataclass(frozen=True)
+class List:
+    """List what ships with the package."""
+
+    what: Annotated[
+        Literal["systems", "models", "measurements", "scenarios", "calibrations"],
+        tyro.conf.Positional,
+    ]
+    json: bool = False
+
+    def run(self, console: Console) -> Any:
+        from .report.tables import names_table
+        from .specs.calibration_file import calibration_names
+        from .specs.files import shipped
+
+        if self.what == "calibrations":
+            names = calibration_names()
+        else:
+            names = shipped(self.what)
+        console.print(names_table(self.what, names))
+        return names
+
+
+@dataclass(frozen=True)
+class Show:
+    """Show a system's or model's leaves with sources, or any shipped file."""
+
+    name: Name
+    json: bool = False
+
+    def run(self, console: Console) -> Any:
+        from .report.show import show
+
+        shown = show(self.name)
+        console.print(shown.renderable)
+        return shown.data
+
+
+Commands = Predict | Validate | Compare | List | Show
+
+
+def parse_changes(pairs: tuple[str, ...]) -> dict[str, Any]:
+    """`key=value` pairs with TOML values; what is no TOML value is a string.
+
+    Raises:
+        SpecError: a pair has no equals sign or no key.
+    """
+    from .specs.errors import SpecError
+
+    changes, mistakes = {}, []
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key.strip():
+            mistakes.append(f"--set {pair}: write KEY=VALUE")
+            continue
+        try:
+            changes[key.strip()] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            changes[key.strip()] = text
+    if mistakes:
+        raise SpecError(mistakes)
+    return changes
+
+
+def _gathered(arguments: list[str]) -> list[str]:
+    """Several `--set a --set b` as one `--set a b`, wherever they stand."""
+    several, rest = {"--set": [], "--limit": []}, []
+    current = None
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if name in several:
+            current = name
+            if equals:
+                several[name].append(value)
+        elif current is not None and not argument.startswith("-"):
+            several[current].append(argument)
+        else:
+            current = None
+            rest.append(argument)
+    for name, values in several.items():
+        if values:
+            rest += [name, *values]
+    return rest
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; the exit status is 0, or 2 for bad input."""
+    given = _gathered(list(sys.argv[1:] if arguments is None else arguments))
+    command = tyro.cli(
+        tyro.conf.OmitArgPrefixes[Commands],  # pyright: ignore
+        prog="cmxjax",
+        description="A differentiable performance model of AI supernodes.",
+        args=given,
+    )
+    # Before JAX is imported: the loader of cached programs reports two tuning hints of
+    # the compiler's own as missing processor features, at length.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from .settings import setup
+    from .specs.errors import SpecError
+
+    setup()
+    width = None if sys.stdout.isatty() else 160
+    console = Console(width=width, quiet=command.json, highlight=False)
+    try:
+        found = command.run(console)
+    except (SpecError, ArithmeticError) as error:
+        print(error, file=sys.stderr)
+        return BAD_INPUT
+    if command.json:
+        print(json.dumps(found, allow_nan=False, indent=1))
+    return 0

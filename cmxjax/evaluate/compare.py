@@ -1,0 +1,38 @@
+"""Two or more systems side by side."""
+
+from typing import Any, NamedTuple
+
+from ..specs.files import is_path, shipped
+from ..specs.scenario import load_scenario, validate_scenario
+from ..specs.scenario_file import Scenario
+from .predict import Prediction, predict
+
+
+class Comparison(NamedTuple):
+    """Predictions of the same phase, in the order asked for."""
+
+    names: list[str]
+    predictions: list[Prediction]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            name: prediction.as_json()
+            for name, prediction in zip(self.names, self.predictions)
+        }
+
+
+def scenario_named(name: str) -> Scenario:
+    """A scenario, or the totals of a system if `name` is a system."""
+    if not is_path(name) and name in shipped("systems"):
+        return validate_scenario({"system": name, "phase": "system"}, name)
+    return load_scenario(name)
+
+
+def compare(names: list[str], calibration: str | None = None) -> Comparison:
+    """Predict several systems (their totals) or scenarios for a table.
+
+    Raises:
+        SpecError: a name is neither a system nor a scenario.
+    """
+    predictions = [predict(scenario_named(name), calibration) for name in names]
+    return Comparison(names, predictions)

@@ -1,0 +1,92 @@
+"""Predict one scenario, as numbers in SI."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ..metrics import metrics
+from ..specs.build import Problem, build
+from ..specs.scenario_file import Scenario
+from ..units import format_si
+
+_run = jax.jit(metrics, static_argnames="explain")
+
+
+class Prediction(NamedTuple):
+    """Metrics of one scenario and whether it can run at all."""
+
+    problem: Problem
+    values: dict[str, float]
+    """Every metric in SI; the unit is the suffix of its name."""
+    breakdown: dict[str, float]
+    busy: dict[str, float]
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why the scenario can't run; empty where it can."""
+        found = []
+        excess = self.values.get("memory_excess_bytes", 0.0)
+        if excess > 0.0:
+            usable = float(self.problem.system.chip.memory_usable_bytes)
+            found.append(
+                f"needs {format_si(usable + excess, 'bytes')} a device, of which"
+                f" {format_si(usable, 'bytes')} are there"
+            )
+        if self.values.get("placement_excess", 0.0) > 1e-9:
+            found.append("the layout puts more ranks into a tier than it joins")
+        return found
+
+    def as_json(self) -> dict[str, Any]:
+        """The contract of `predict --json`."""
+        assumed = getattr(self.problem.scenario, "assumed", [])
+        return {
+            "phase": self.problem.scenario.phase,
+            "system": self.problem.system.name,
+            "calibration": self.problem.calibration,
+            **self.values,
+            "breakdown": self.breakdown,
+            "busy": self.busy,
+            "feasible": not self.reasons,
+            "reason": "; ".join(self.reasons),
+            "assumed": list(assumed),
+        }
+
+
+def predict(scenario: Scenario, calibration: str | None = None) -> Prediction:
+    """Predict a scenario.
+
+    Args:
+        scenario: from `load_scenario`.
+        calibration: a calibration's name, "none", or None for what ships.
+
+    Raises:
+        SpecError: (a `ValueError`) the scenario can't be built.
+        ArithmeticError: a metric is not finite.
+    """
+    problem = build(scenario, calibration)
+    result = jax.device_get(
+        _run(
+            problem.system,
+            problem.architecture,
+            problem.workload,
+            problem.layout,
+            problem.theta,
+        )
+    )
+    values = {
+        name: float(value)
+        for name, value in vars(result).items()
+        if isinstance(value, np.ndarray | np.floating)
+    }
+    breakdown = {
+        k: float(v) for k, v in (getattr(result, "breakdown", None) or {}).items()
+    }
+    busy = {k: float(v) for k, v in (getattr(result, "busy", None) or {}).items()}
+    bad = [k for k, v in {**values, **breakdown, **busy}.items() if not math.isfinite(v)]
+    if bad:
+        raise ArithmeticError(
+            f"not finite: {', '.join(bad)}; check the scenario for extreme values"
+        )
+    return Prediction(problem, values, breakdown, busy)

@@ -1,0 +1,71 @@
+"""What `show` prints of a system, model or any other shipped file."""
+
+from typing import Any, NamedTuple
+
+from rich.syntax import Syntax
+
+from ..specs.errors import SpecError
+from ..specs.files import DATA, is_path, shipped
+from ..specs.model_load import model_leaves, read_model_file
+from ..specs.system_file import figures_of
+from ..specs.system_load import read_system_file
+from .tables import figures_table, leaves_table
+
+
+class Shown(NamedTuple):
+    """Something to print and the same as data."""
+
+    renderable: Any
+    data: Any
+
+
+def show(name: str) -> Shown:
+    """A system's or model's leaves, or the text of a measurement or scenario file.
+
+    Raises:
+        SpecError: nothing of that name ships, or the file is wrong.
+    """
+    if name in shipped("systems") or (is_path(name) and not name.endswith(".json")):
+        return _system(name)
+    if name in shipped("models") or is_path(name):
+        return _model(name)
+    for group in ("scenarios", "measurements"):
+        if name in shipped(group):
+            text = (DATA / group / f"{name}.toml").read_text("utf-8")
+            return Shown(Syntax(text, "toml"), {"name": name, "toml": text})
+    raise SpecError(
+        [f"show {name}: not shipped; `cmxjax list systems` and so on list names"]
+    )
+
+
+def _system(name: str) -> Shown:
+    file = read_system_file(name)
+    figures = figures_of(file)
+    data = {
+        "name": file.name,
+        "title": file.title,
+        "hypothetical": file.hypothetical,
+        "leaves": {
+            f"system.{path}": {"si": figure.si, **figure.model_dump()}
+            for path, figure in figures.items()
+        },
+        "alternatives": {
+            key: {"note": a.note, "self_consistent": a.self_consistent}
+            for key, a in file.alternatives.items()
+        },
+        "sources": {key: s.model_dump() for key, s in file.sources.items()},
+    }
+    return Shown(figures_table(file.name, figures), data)
+
+
+def _model(name: str) -> Shown:
+    file = read_model_file(name)
+    leaves = model_leaves(file)
+    data = {
+        "name": file.name,
+        "title": file.title,
+        "leaves": {f"model.{path}": value for path, value in leaves.items()},
+        "source": file.sources[file.source].model_dump(),
+        "locator": file.locator,
+    }
+    return Shown(leaves_table(file.name, leaves, file.sources[file.source].title), data)

@@ -1,0 +1,143 @@
+"""Text tables of predictions, validations, comparisons and specs."""
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from ..evaluate.compare import Comparison
+from ..evaluate.predict import Prediction
+from ..evaluate.validate import Validation
+from ..specs.figures import Figure
+from ..units import dimension_of, format_si
+
+SMALLEST_SHARE = 0.001
+
+
+def number(name: str, value: float) -> str:
+    """A metric with its unit, read off its name."""
+    return format_si(value, dimension_of(name))
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i == 0 else "right")
+    return table
+
+
+def prediction_tables(prediction: Prediction) -> Group:
+    """Metrics, breakdown and feasibility of one prediction."""
+    p = prediction.problem
+    title = f"{p.scenario.phase} on {p.system.name} (calibration: {p.calibration})"
+    table = _table(title, "metric", "value")
+    for name, value in prediction.values.items():
+        table.add_row(name, number(name, value))
+    parts: list = [table]
+    if prediction.busy:
+        parts.append(_breakdown_table(prediction))
+    verdict = Text("feasible", style="green")
+    if prediction.reasons:
+        verdict = Text("not feasible: " + "; ".join(prediction.reasons), style="red")
+    return Group(*parts, verdict)
+
+
+def _breakdown_table(prediction: Prediction) -> Table:
+    total = sum(prediction.breakdown.values())
+    table = _table("where the time goes", "component", "time", "share", "busy")
+    ordered = sorted(prediction.breakdown.items(), key=lambda item: -item[1])
+    for name, share in ordered:
+        busy = prediction.busy[name]
+        if share < SMALLEST_SHARE * total and busy < 0.01 * total:
+            continue
+        row = format_si(share, "time"), f"{share / total:.1%}", format_si(busy, "time")
+        table.add_row(name, *row)
+    hidden = sum(v for v in prediction.breakdown.values() if v < SMALLEST_SHARE * total)
+    table.add_section()
+    table.add_row("sum", format_si(total, "time"), "100.0%", "")
+    table.caption = f"rows under 0.1 % together: {format_si(hidden, 'time')}"
+    return table
+
+
+def validation_table(name: str, validation: Validation) -> Group:
+    """Every row of a measurement file beside its prediction."""
+    title = f"validate {name} (calibration: {validation.calibration})"
+    table = _table(
+        title, "measurement", "observed", "predicted", "unit", "error", "sigma", "verdict"
+    )
+    for row in validation.rows:
+        style = "" if row.verdict == "consistent" else "yellow"
+        table.add_row(
+            row.id,
+            f"{row.observed:.5g}",
+            f"{row.predicted:.5g}",
+            row.unit,
+            f"{row.relative_error:+.1%}",
+            f"{row.predicted_relative_sigma:.1%}",
+            row.verdict,
+            style=style,
+        )
+    count = len(validation.rows)
+    summary = (
+        f"{count} rows: median error {validation.median:.1%},"
+        f" largest {validation.worst:.1%}. A row is consistent if it agrees within its"
+        " own printed precision."
+    )
+    notes = [
+        Text(f"  {row.id}: {row.note}")
+        for row in validation.rows
+        if row.note and row.verdict != "consistent"
+    ]
+    heading = [Text("Notes on inconsistent rows:")] if notes else []
+    return Group(table, Text(summary, style="bold"), *heading, *notes)
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """Metrics of several systems, with the ratio of each to the first."""
+    first, *others = comparison.predictions
+    table = _table("compare", "metric", *comparison.names)
+    for name, value in first.values.items():
+        cells = [number(name, value)]
+        for other in others:
+            if name not in other.values:
+                cells.append("-")
+                continue
+            ratio = f" ({other.values[name] / value:.3g}x)" if value else ""
+            cells.append(number(name, other.values[name]) + ratio)
+        table.add_row(name, *cells)
+    feasible = ["no" if p.reasons else "yes" for p in comparison.predictions]
+    table.add_row("feasible", *feasible)
+    return table
+
+
+def names_table(what: str, names: list[str]) -> Table:
+    """A list of shipped names."""
+    table = _table(what, "name")
+    for name in names:
+        table.add_row(name)
+    return table
+
+
+def figures_table(name: str, figures: dict[str, Figure]) -> Table:
+    """Every leaf of a system with its value, unit and source."""
+    table = _table(f"{name}: leaves to set as system.<path>", "path", "value", "unit")
+    for column in ("kind", "source", "locator"):
+        table.add_column(column)
+    for path, figure in figures.items():
+        table.add_row(
+            path,
+            f"{figure.value:g}",
+            figure.unit,
+            figure.kind,
+            figure.source,
+            figure.locator,
+        )
+    return table
+
+
+def leaves_table(name: str, leaves: dict[str, float], source: str) -> Table:
+    """Every numeric leaf of a model."""
+    table = _table(f"{name}: leaves to set as model.<path>", "path", "value")
+    for path, value in leaves.items():
+        table.add_row(path, f"{value:g}")
+    table.caption = f"source: {source}"
+    return table

@@ -1,0 +1,20 @@
+"""Every test runs in float64 with strict promotion of ranks."""
+
+import jax
+import pytest
+
+jax.config.update("jax_enable_x64", True)
+
+import cmxjax.specs.build as builder  # noqa: E402
+from cmxjax.specs.scenario import load_scenario  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def problem():
+    """Build a shipped scenario with dotted keys changed, as printed (no calibration)."""
+
+    def make(name: str, **changes):
+        dotted = {key.replace("__", "."): value for key, value in changes.items()}
+        return builder.build(load_scenario(name, dotted), "none")
+
+    return make
