@@ -199,9 +199,11 @@ def main(arguments: list[str] | None = None) -> int:
     console = Console(width=width, quiet=command.json, highlight=False)
     try:
         found = command.run(console)
+        if command.json:
+            print(json.dumps(found, allow_nan=False, indent=1), flush=True)
     except (SpecError, ArithmeticError) as error:
         print(error, file=sys.stderr)
         return BAD_INPUT
-    if command.json:
-        print(json.dumps(found, allow_nan=False, indent=1))
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0

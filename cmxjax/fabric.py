@@ -65,12 +65,25 @@ def port_s(
 ) -> Scalar:
     """Time for a device to send `tier_bytes[t]` through each tier.
 
-    Tiers of one plane share the device's port, so their times add; planes run beside
-    each other, so the longest counts.
+    Planes run beside each other, so the longest counts.
     """
+    return smooth.maximum_of(plane_s(fabric, tier_bytes, efficiency), sharpness)
+
+
+def plane_s(
+    fabric: Fabric, tier_bytes: Float[Array, " tier"], efficiency: Scalar
+) -> list[Scalar]:
+    """Time that each plane's port is busy; tiers of one plane share it, so they add."""
     spent = tier_bytes / (fabric.rate * efficiency)
-    by_plane = [(spent * fabric.on(p)).sum() for p in dict.fromkeys(fabric.planes)]
-    return smooth.maximum_of(by_plane, sharpness)
+    return [(spent * fabric.on(plane)).sum() for plane in dict.fromkeys(fabric.planes)]
+
+
+def contended_s(
+    first: list[Scalar], second: list[Scalar], sharpness: Sharpness
+) -> Scalar:
+    """Least time of two sets of transfers at once: on a shared plane they add up."""
+    both = [a + b for a, b in zip(first, second)]
+    return smooth.maximum_of(both, sharpness)
 
 
 def reach_s(group: Group, sharpness: Sharpness) -> Scalar:

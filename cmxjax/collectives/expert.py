@@ -45,24 +45,18 @@ def busiest_rank_load(
     return sampling * (1.0 + skew / (1.0 + slots_per_rank))
 
 
-def _wire_s(
-    group: Group,
-    mode: ExpertMode,
-    tokens: Scalar,
-    copies: Scalar,
-    copy_bytes: Scalar,
-    sharpness: Sharpness,
-) -> Scalar:
-    """Time on the busiest plane for copies spread evenly over the ranks."""
+def tier_bytes(
+    group: Group, mode: ExpertMode, tokens: Scalar, copies: Scalar, copy_bytes: Scalar
+) -> Float[Array, " tier"]:
+    """Bytes that a rank sends through each tier, copies spread evenly over the ranks."""
     each = copies * copy_bytes / group.ranks
     if mode.plane:
         away = jnp.asarray(_outermost(group, mode.plane))
-        sent = each * (group.ranks - 1.0) * away
-    else:
-        sent = each * peers(group)
-        if mode.deduplicates:
-            sent = _deduplicated(group, sent, tokens, copies, copy_bytes)
-    return port_s(group.fabric, sent, mode.efficiency, sharpness)
+        return each * (group.ranks - 1.0) * away
+    sent = each * peers(group)
+    if mode.deduplicates:
+        sent = _deduplicated(group, sent, tokens, copies, copy_bytes)
+    return sent
 
 
 def _outermost(group: Group, plane: str) -> np.ndarray:
@@ -117,7 +111,8 @@ def exchange_s(
         load: what the busiest rank handles over the mean.
     """
     copies = tokens * copies_per_token * load
-    wire = _wire_s(group, mode, tokens * load, copies, copy_bytes, sharpness)
+    sent = tier_bytes(group, mode, tokens * load, copies, copy_bytes)
+    wire = port_s(group.fabric, sent, mode.efficiency, sharpness)
     to_self = 2.0 * copies * copy_bytes / group.ranks / memory_bytes_per_s
     wire = smooth.maximum(wire, to_self, sharpness) * scale("transfer")
     dispatch = kind == "dispatch"

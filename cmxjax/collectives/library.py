@@ -2,7 +2,7 @@
 
 from .. import smooth
 from .._types import Scalar, Sharpness
-from ..fabric import Group, peers, port_s, reach_s
+from ..fabric import Group, peers, plane_s, port_s, reach_s
 from ..hardware import CollectiveLibrary, Endpoint
 from .algorithms import Cost, cheaper, direct, ring, staged, tree
 
@@ -106,6 +106,17 @@ def collective_s(
     floor = large * library.protocol_s * scale("protocol")
     busy = smooth.overlap_s(moved, floor, library.protocol_exposed_fraction, sharpness)
     return several * (library.start_s * scale("start") + busy)
+
+
+def plane_loads_s(
+    kind: str, group: Group, library: CollectiveLibrary, payload_bytes: Scalar
+) -> list[Scalar]:
+    """Time that a collective keeps each plane's port busy.
+
+    Assumes the direct algorithm's split over the tiers.
+    """
+    part = payload_bytes / group.ranks * (2.0 if kind == "all_reduce" else 1.0)
+    return plane_s(group.fabric, part * peers(group), library.efficiency)
 
 
 def remote_access_s(

@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+from rich.console import Group
 from rich.syntax import Syntax
 
 from ..specs.errors import SpecError
@@ -9,7 +10,7 @@ from ..specs.files import DATA, is_path, shipped
 from ..specs.model_load import model_leaves, read_model_file
 from ..specs.system_file import figures_of
 from ..specs.system_load import read_system_file
-from .tables import figures_table, leaves_table
+from .tables import alternatives_table, figures_table, leaves_table
 
 
 class Shown(NamedTuple):
@@ -55,7 +56,10 @@ def _system(name: str) -> Shown:
         },
         "sources": {key: s.model_dump() for key, s in file.sources.items()},
     }
-    return Shown(figures_table(file.name, figures), data)
+    tables = [figures_table(file.name, figures)]
+    if file.alternatives:
+        tables.append(alternatives_table(file))
+    return Shown(Group(*tables), data)
 
 
 def _model(name: str) -> Shown:

@@ -8,6 +8,7 @@ from ..evaluate.compare import Comparison
 from ..evaluate.predict import Prediction
 from ..evaluate.validate import Validation
 from ..specs.figures import Figure
+from ..specs.system_file import SystemFile
 from ..units import dimension_of, format_si
 
 SMALLEST_SHARE = 0.001
@@ -131,6 +132,19 @@ def figures_table(name: str, figures: dict[str, Figure]) -> Table:
             figure.source,
             figure.locator,
         )
+    return table
+
+
+def alternatives_table(file: SystemFile) -> Table:
+    """Other published values, and whether each set agrees with itself."""
+    title = "alternatives, chosen by system.alternatives = NAME"
+    table = _table(title, "name", "path", "value", "unit", "consistent", "source")
+    for name, alternative in file.alternatives.items():
+        for path, figure in alternative.set.items():
+            consistent = "yes" if alternative.self_consistent else "no"
+            value = f"{figure.value:g}"
+            table.add_row(name, path, value, figure.unit, consistent, figure.source)
+        table.add_row("", Text(alternative.note, style="italic"))
     return table
 
 

@@ -20,8 +20,8 @@ from ..workload import (
     Workload,
 )
 from .calibration_file import Calibration, calibration_for
-from .degrees import check_experts, derive, parse_order, place
-from .errors import SpecError
+from .degrees import Degrees, check_experts, derive, parse_order, place
+from .errors import SpecError, all_of
 from .figures import Figure
 from .model_load import LoadedModel, load_model
 from .scenario_file import (
@@ -33,7 +33,7 @@ from .scenario_file import (
     Scenario,
     SystemScenario,
 )
-from .system_load import LoadedSystem, load_system
+from .system_load import load_system
 
 ASYMPTOTE_BYTES = 2.0**30
 """Payload that stands for an unlimited one where a scenario gives none."""
@@ -103,12 +103,15 @@ def _serving(context: _Context, mode: str) -> Serving:
     used = {
         f"dtypes.{k}": getattr(dtypes, k) for k in ("activation", "attention", "head")
     }
-    _check_dtypes(used, system, where)
     engine = scenario.engine or _default(system, "engine")
     library = system.expert_parallel[_default(system, "expert")]
+    all_of(
+        lambda: _check_dtypes(used, system, where),
+        lambda: _pick(system.engines, engine, "engine", where),
+    )
     return Serving(
         skew=None if scenario.routing.skew is None else _leaf(scenario.routing.skew),
-        engine=_pick(system.engines, engine, "engine", where),
+        engine=engine,
         collective_library=_default(system, "collective"),
         expert_library=_default(system, "expert"),
         expert_mode=mode if mode in library else next(iter(library)),
@@ -121,15 +124,9 @@ def _sizes(system: System) -> list[float]:
     return [float(tier.size) for tier in ordered_tiers(system)]
 
 
-def _layout(context: _Context) -> Layout:
+def _attention_split(context: _Context, degrees: Degrees) -> str:
     scenario, where = context.scenario, context.where
-    spec, routing = scenario.layout, scenario.routing
-    experts = context.model.file.experts if context.model else None
-    degrees = derive(spec, experts is not None, where)
-    if experts is not None:
-        check_experts(experts.routed, routing, degrees, where)
-    order = parse_order(spec.order, where)
-    attention = spec.attention or ("tp" if degrees.tp > 1 else "dp")
+    attention = scenario.layout.attention or ("tp" if degrees.tp > 1 else "dp")
     if attention == "dp" and degrees.tp > 1:
         raise SpecError(
             [
@@ -141,8 +138,25 @@ def _layout(context: _Context) -> Layout:
         raise SpecError(
             [f"{where}: layout.attention = 'sp_tp_sp': only for phase prefill; use 'tp'"]
         )
+    return attention
+
+
+def _layout(context: _Context) -> Layout:
+    scenario, where = context.scenario, context.where
+    spec, routing = scenario.layout, scenario.routing
+    experts = context.model.file.experts if context.model else None
+    degrees, order = all_of(
+        lambda: derive(spec, experts is not None, where),
+        lambda: parse_order(spec.order, where),
+    )
+    routed = None if experts is None else experts.routed
+    _, attention, factor = all_of(
+        lambda: routed and check_experts(routed, routing, degrees, where),
+        lambda: _attention_split(context, degrees),
+        lambda: place(degrees, _sizes(context.system), order, where),
+    )
     return Layout(
-        factor=_leaf(place(degrees, _sizes(context.system), order, where)),
+        factor=_leaf(factor),
         routing=Routing(
             redundant_experts=_leaf(routing.redundant_experts),
             shared_replicas=_leaf(routing.shared_replicas),
@@ -173,31 +187,45 @@ def _decode(context: _Context, scenario: DecodeScenario):
     acceptance = w.acceptance
     if len(acceptance) == 1:
         acceptance = acceptance * max(1, w.draft_tokens)
+    serving, layout = all_of(
+        lambda: _serving(context, "low_latency"), lambda: _layout(context)
+    )
     return Decode(
         sequences_per_device=_leaf(w.sequences_per_device),
         kv_tokens=_leaf(w.kv_tokens),
         draft_tokens=_leaf(w.draft_tokens),
         acceptance=_leaf(acceptance),
-        serving=_serving(context, "low_latency"),
-    ), _layout(context)
+        serving=serving,
+    ), layout
 
 
-def _prefill(context: _Context, scenario: PrefillScenario):
-    w, link = scenario.workload, CACHE_LINKS[scenario.workload.cache_plane]
+def _cache_link(context: _Context, scenario: PrefillScenario) -> str:
+    plane = scenario.workload.cache_plane
+    link = CACHE_LINKS[plane]
     if link and link not in context.system.links:
         raise SpecError(
             [
-                f"{context.where}: workload.cache_plane = {w.cache_plane!r}:"
+                f"{context.where}: workload.cache_plane = {plane!r}:"
                 f" {context.system.name} has no link {link!r}; use 'none'"
             ]
         )
+    return link
+
+
+def _prefill(context: _Context, scenario: PrefillScenario):
+    w = scenario.workload
+    serving, layout, link = all_of(
+        lambda: _serving(context, "normal"),
+        lambda: _layout(context),
+        lambda: _cache_link(context, scenario),
+    )
     return Prefill(
         tokens_per_device=_leaf(w.tokens_per_device),
         prompt_tokens=_leaf(w.prompt_tokens),
         cached_fraction=_leaf(w.cached_fraction),
-        serving=_serving(context, "normal"),
+        serving=serving,
         cache_link=link,
-    ), _layout(context)
+    ), layout
 
 
 def _operator(context: _Context, scenario: OpScenario):
@@ -240,7 +268,12 @@ def _collective(context: _Context, scenario: CollectiveScenario):
     exchange = c.kind in ("dispatch", "combine")
     options = system.expert_parallel if exchange else system.collectives
     library = c.library or _default(system, "expert" if exchange else "collective")
-    _pick(options, library, "collective.library", where)
+    engine = scenario.engine or _default(system, "engine")
+    *_, factor = all_of(
+        lambda: _pick(options, library, "collective.library", where),
+        lambda: _pick(system.engines, engine, "engine", where),
+        lambda: _group_factor(context, scenario),
+    )
     if exchange:
         _pick(system.expert_parallel[library], c.mode, "collective.mode", where)
     scaled = c.kind == "dispatch" and BYTES[c.dtype] <= 1.0
@@ -248,7 +281,6 @@ def _collective(context: _Context, scenario: CollectiveScenario):
     payload = c.payload_bytes or ASYMPTOTE_BYTES
     if c.tokens_per_rank is not None and not exchange:
         payload = c.tokens_per_rank * (c.hidden or 1.0) * BYTES[c.dtype]
-    engine = scenario.engine or _default(system, "engine")
     skew = scenario.routing.skew
     workload = Collective(
         payload_bytes=_leaf(payload),
@@ -262,11 +294,11 @@ def _collective(context: _Context, scenario: CollectiveScenario):
         mode=c.mode,
         driver=c.engine,
         path=c.path,
-        engine=_pick(system.engines, engine, "engine", where),
+        engine=engine,
         balance=scenario.routing.balance or "uniform",
         dtype=c.dtype,
     )
-    return workload, _group_layout(_group_factor(context, scenario))
+    return workload, _group_layout(factor)
 
 
 def _group_factor(context: _Context, scenario: CollectiveScenario) -> np.ndarray:
@@ -274,8 +306,9 @@ def _group_factor(context: _Context, scenario: CollectiveScenario) -> np.ndarray
     c, system, where = scenario.collective, context.system, context.where
     ranks, sizes = float(c.ranks or 2), _sizes(system)
     remote = c.kind in ("read", "write")
-    if remote and ranks != 2.0:
-        raise SpecError([f"{where}: collective.ranks = {ranks:g}: {c.kind} takes 2"])
+    if (remote or c.kind == "p2p") and ranks != 2.0:
+        problem = f"{c.kind} takes 2; leave ranks out"
+        raise SpecError([f"{where}: collective.ranks = {ranks:g}: {problem}"])
     factor = np.ones((len(AXES), len(sizes)))
     row = AXES.index("ep")
     scope = c.scope
@@ -290,7 +323,7 @@ def _group_factor(context: _Context, scenario: CollectiveScenario) -> np.ndarray
             raise SpecError(
                 [
                     f"{where}: collective.ranks = {ranks:g}: {system.name} holds"
-                    f" {np.prod(sizes):g} devices in all"
+                    f" {np.prod(sizes):g} devices in all; use fewer"
                 ]
             )
         return factor
@@ -350,9 +383,11 @@ def build(
                 f" {', '.join(_BUILDERS)}"
             ]
         )
-    loaded: LoadedSystem = load_system(scenario.system)
     reference = getattr(scenario, "model", None)
-    model = load_model(reference) if reference is not None else None
+    loaded, model = all_of(
+        lambda: load_system(scenario.system, where),
+        lambda: None if reference is None else load_model(reference, where),
+    )
     context = _Context(scenario, loaded.system, model, where)
     workload, layout = _BUILDERS[scenario.phase](context, scenario)
     chosen: Calibration = calibration_for(loaded.system.name, calibration)

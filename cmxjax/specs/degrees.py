@@ -1,5 +1,6 @@
 """From a scenario's degrees to the placement matrix."""
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +23,7 @@ class Degrees(NamedTuple):
 
 
 def _divided(devices: int, by: dict[str, int], what: str, where: str) -> int:
-    product = int(np.prod(list(by.values())))
+    product = math.prod(by.values())
     if devices % product:
         given = " x ".join(f"{axis} = {size}" for axis, size in by.items() if size > 1)
         raise SpecError(

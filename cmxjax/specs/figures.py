@@ -1,7 +1,7 @@
 """A printed number with its unit and where it was read."""
 
 import math
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -9,10 +9,15 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    model_validator,
+    field_validator,
 )
 
 from ..units import UNITS, dimension_of, to_si
+
+if TYPE_CHECKING:
+    from pydantic import ValidationInfo as Info
+else:
+    Info = Any  # a protocol that can't be checked while a test runs
 
 
 class Strict(BaseModel):
@@ -21,23 +26,35 @@ class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+Text = Annotated[str, Field(min_length=1)]
+
+
 class Source(Strict):
     """A publication; rows of one source share their errors."""
 
-    title: Annotated[str, Field(min_length=1)]
+    title: Text
     url: str = ""
     note: str = ""
 
 
-def _finite(value: Any) -> Any:
+LARGEST = 1e30
+"""Products of a few numbers of this size are still finite in float64."""
+
+LONGEST_QUANTITY = 64
+
+
+def number(value: Any) -> float:
+    """A parsed value as a float. Raises `ValueError` if it is no finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError("must be a number")
-    if not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("must be a finite number")
+    if abs(value) > LARGEST:
+        raise ValueError(f"must be a number of at most {LARGEST:g}")
     return float(value)
 
 
-Number = Annotated[float, BeforeValidator(_finite)]
+Number = Annotated[float, BeforeValidator(number)]
 Positive = Annotated[Number, Field(gt=0)]
 NonNegative = Annotated[Number, Field(ge=0)]
 Fraction = Annotated[Number, Field(ge=0, le=1)]
@@ -45,7 +62,7 @@ Fraction = Annotated[Number, Field(ge=0, le=1)]
 
 def _known_unit(unit: str) -> str:
     if unit not in UNITS:
-        raise ValueError(f"unknown unit {unit!r}; use one of {', '.join(UNITS)}")
+        raise ValueError(f"unknown unit; use one of {', '.join(UNITS)}")
     return unit
 
 
@@ -58,11 +75,16 @@ class Figure(Strict):
     value: NonNegative
     unit: UnitName
     source: str
-    locator: str
+    locator: Text
     kind: Literal["published", "derived", "assumed"]
     note: str = ""
     sigma: NonNegative | None = None
     """Prior standard deviation of the log (of the logit, for a fraction)."""
+
+    @field_validator("source")
+    @classmethod
+    def _listed(cls, source: str, info: Info) -> str:
+        return listed_source(source, info)
 
     @property
     def si(self) -> float:
@@ -76,36 +98,75 @@ class Figure(Strict):
         return 0.3 if self.kind == "assumed" else 0.0
 
 
+_DIVISORS = (
+    "efficiency",
+    "cores",
+    "slowdown",
+    "oversubscription",
+    "memory_bytes",
+    "tile_rows",
+    "tile_columns",
+)
+"""Leaves, besides rates, that times are divided by."""
+
+
 def check_figure(path: str, figure: Figure) -> str | None:
     """What is wrong with a figure in the leaf at `path`, or None."""
     wanted = dimension_of(path)
     if UNITS[figure.unit].dimension != wanted:
         fitting = [u for u, unit in UNITS.items() if unit.dimension == wanted]
-        return f"{path}.unit = {figure.unit!r}: not a {wanted}; use {', '.join(fitting)}"
-    last = path.rsplit(".", 1)[-1]
+        what = wanted.replace("_", " ")
+        return f"unit = {figure.unit!r}: no unit of {what}; use {', '.join(fitting)}"
+    last, problem = path.rsplit(".", 1)[-1], None
     if last.endswith(("efficiency", "fraction", "share")) and figure.si > 1.0:
-        return f"{path}.value = {figure.value!r}: a fraction can't exceed 1"
-    if figure.value == 0.0 and (wanted.endswith("_rate") or last == "size"):
-        return f"{path}.value = 0: must be greater than 0"
-    return None
+        problem = "a fraction can't exceed 1"
+    elif last == "attention_core_share" and not 0.0 < figure.si < 1.0:
+        problem = "both streams need cores; use a share between 0 and 1"
+    elif last == "size" and figure.si < 1.0:
+        problem = "must be at least 1"
+    elif figure.value == 0.0 and (wanted.endswith("_rate") or last.endswith(_DIVISORS)):
+        problem = "must be greater than 0"
+    return problem and f"value = {figure.value:g}: {problem}"
+
+
+def listed_source(source: str, info: Info) -> str:
+    """The source's name, if the file lists it. `context` holds the names it lists.
+
+    Raises:
+        ValueError: it doesn't.
+    """
+    listed = (info.context or {}).get("sources")
+    if listed is not None and source not in listed:
+        raise ValueError("not under [sources]; add it there")
+    return source
+
+
+def listing(raw: dict[str, Any]) -> dict[str, Any]:
+    """The validation context of a file: the sources that it lists, if it says so well."""
+    sources = raw.get("sources")
+    return {"sources": sources if isinstance(sources, dict) else None}
+
+
+def mistakes_of(figures: dict[str, Figure]) -> list[str]:
+    """What is wrong with the figures of the leaves at these paths, one line each."""
+    found = {path: check_figure(path, figure) for path, figure in figures.items()}
+    return [f"{path}.{problem}" for path, problem in found.items() if problem]
 
 
 class Leaves(Strict):
     """A group of figures whose names carry their units."""
 
-    @model_validator(mode="after")
-    def _dimensions(self):
-        mistakes = []
-        for name, value in self:
-            figures = value.items() if isinstance(value, dict) else [("", value)]
-            for sub, figure in figures:
-                if isinstance(figure, Figure):
-                    path = f"{name}.{sub}" if sub else name
-                    if problem := check_figure(path, figure):
-                        mistakes.append(problem)
-        if mistakes:
-            raise ValueError("; ".join(mistakes))
-        return self
+    @field_validator("*")
+    @classmethod
+    def _dimensions(cls, value: Any, info: Info) -> Any:
+        name = info.field_name or ""
+        if isinstance(value, Figure) and (problem := check_figure(name, value)):
+            raise ValueError(problem)
+        if isinstance(value, dict):
+            found = mistakes_of({f"{name}.{key}": item for key, item in value.items()})
+            if found:
+                raise ValueError("\n".join(m.removeprefix(f"{name}.") for m in found))
+        return value
 
 
 def quantity(dimension: str) -> Any:
@@ -114,28 +175,27 @@ def quantity(dimension: str) -> Any:
     def parse(value: Any) -> float:
         if isinstance(value, str):
             return parse_quantity(value, dimension)
-        return _finite(value)
+        return number(value)
 
     return Annotated[float, BeforeValidator(parse)]
 
 
 def parse_quantity(text: str, dimension: str) -> float:
     """`"50 ms"` or `"50ms"` in SI. Raises `ValueError` for a wrong unit or number."""
-    stripped = text.strip()
-    digits = len(stripped)
-    while digits and not stripped[digits - 1].isdigit() and stripped[digits - 1] != ".":
-        digits -= 1
-    for cut in range(digits, 0, -1):
-        number, unit = stripped[:cut].strip(), stripped[cut:].strip()
+    stripped = text.strip() if len(text) <= LONGEST_QUANTITY else ""
+    end = len(stripped)
+    while end and not stripped[end - 1].isdigit() and stripped[end - 1] != ".":
+        end -= 1
+    for cut in range(end, 0, -1):
+        digits, unit = stripped[:cut].strip(), stripped[cut:].strip()
         try:
-            value = float(number)
+            value = float(digits)
         except ValueError:
             continue
         if not unit:
-            return _finite(value)
+            return number(value)
         if unit in UNITS and UNITS[unit].dimension == dimension:
-            return _finite(to_si(value, unit))
+            return number(to_si(value, unit))
     fitting = [u for u, unit in UNITS.items() if unit.dimension == dimension]
-    raise ValueError(
-        f"{text!r} is not a {dimension}; write a number and one of {fitting}"
-    )
+    what, units = dimension.replace("_", " "), ", ".join(fitting)
+    raise ValueError(f"must be a number and a unit of {what}: one of {units}")

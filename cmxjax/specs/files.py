@@ -1,15 +1,16 @@
 """Find and read spec files: shipped by name, or the user's by path."""
 
 import json
-import math
 import tomllib
 from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any
 
-from .errors import SpecError
+from .errors import SpecError, shown
 
 LARGEST_FILE_BYTES = 16 * 2**20
+DEEPEST = 32
+"""Levels of nested tables and lists that a spec file may have."""
 DATA = package_files("cmxjax.specs") / "data"
 
 
@@ -23,32 +24,48 @@ def shipped(group: str) -> list[str]:
 def read_text(path: Path) -> str:
     """Read a spec file. Raises `SpecError` if it can't be one."""
     try:
-        size = path.stat().st_size
-        if not path.is_file():
-            raise SpecError([f"{path}: not a file; name a TOML file"])
-        if size == 0:
-            raise SpecError([f"{path}: empty; see `cmxjax show` for an example"])
-        if size > LARGEST_FILE_BYTES:
-            raise SpecError(
-                [f"{path}: {size} bytes; spec files hold at most {LARGEST_FILE_BYTES}"]
-            )
-        return path.read_bytes().decode("utf-8")
+        size, is_file = path.stat().st_size, path.is_file()
+        readable = is_file and 0 < size <= LARGEST_FILE_BYTES
+        text = path.read_bytes().decode("utf-8-sig") if readable else ""
     except FileNotFoundError:
         raise SpecError([f"{path}: no such file; check the path"]) from None
     except UnicodeDecodeError:
         raise SpecError([f"{path}: not UTF-8 text; name a TOML file"]) from None
-    except OSError as error:
-        raise SpecError([f"{path}: {error.strerror}; check the path"]) from None
+    except (OSError, ValueError) as error:
+        problem = getattr(error, "strerror", None) or str(error)
+        raise SpecError([f"{path}: {problem}; check the path"]) from None
+    if not is_file:
+        raise SpecError([f"{path}: not a file; name a TOML file"])
+    if size > LARGEST_FILE_BYTES:
+        raise SpecError(
+            [f"{path}: {size} bytes; spec files hold at most {LARGEST_FILE_BYTES}"]
+        )
+    if not text.strip():
+        raise SpecError([f"{path}: empty; see `cmxjax show` for an example"])
+    return text
+
+
+def _deeper_than(levels: int, node: Any) -> bool:
+    if not isinstance(node, dict | list):
+        return False
+    items = node.values() if isinstance(node, dict) else node
+    return levels == 0 or any(_deeper_than(levels - 1, item) for item in items)
 
 
 def parse_toml(text: str, where: str) -> dict[str, Any]:
     """Parse TOML. Raises `SpecError` for syntax, with the line."""
+    too_deep = f"{where}: nested too deeply; use at most {DEEPEST} levels of tables"
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise SpecError([f"{where}: not valid TOML: {error}"]) from None
+        value = tomllib.loads(text)
     except RecursionError:
-        raise SpecError([f"{where}: nested too deeply; flatten the tables"]) from None
+        raise SpecError([too_deep]) from None
+    except tomllib.TOMLDecodeError as error:
+        raise SpecError([f"{where}: not valid TOML: {error}; correct it"]) from None
+    except ValueError:
+        raise SpecError([f"{where}: a number has thousands of digits"]) from None
+    if _deeper_than(DEEPEST, value):
+        raise SpecError([too_deep])
+    return value
 
 
 def parse_json(text: str, where: str) -> dict[str, Any]:
@@ -56,15 +73,29 @@ def parse_json(text: str, where: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise SpecError([f"{where}: not valid JSON: {error}"]) from None
+        raise SpecError([f"{where}: not valid JSON: {error}; correct it"]) from None
+    except ValueError:
+        raise SpecError([f"{where}: a number has thousands of digits"]) from None
     if not isinstance(value, dict):
         raise SpecError([f"{where}: holds no JSON object; name a config.json"])
+    if _deeper_than(DEEPEST, value):
+        raise SpecError([f"{where}: nested too deeply; use at most {DEEPEST} levels"])
     return value
 
 
 def is_path(name: str) -> bool:
     """Whether a reference names a file rather than something shipped."""
     return "/" in name or name.endswith((".toml", ".json"))
+
+
+def missing(group: str, name: str) -> str | None:
+    """What to do about a name that nothing ships under; None if it can be loaded."""
+    if is_path(name) or name in shipped(group):
+        return None
+    return (
+        f"not shipped; use one of {', '.join(shipped(group))}, or a path that ends in"
+        f" {'.toml or .json' if group == 'models' else '.toml'}"
+    )
 
 
 def load(group: str, name: str) -> tuple[dict[str, Any], str]:
@@ -78,24 +109,15 @@ def load(group: str, name: str) -> tuple[dict[str, Any], str]:
         text = read_text(path)
         parse = parse_json if path.suffix == ".json" else parse_toml
         return parse(text, name), name
-    if name not in shipped(group):
-        raise SpecError(
-            [
-                f"{group.removesuffix('s')} = {name!r}: not shipped; use one of"
-                f" {', '.join(shipped(group))}, or a path that ends in .toml"
-            ]
-        )
+    if problem := missing(group, name):
+        raise SpecError([f"{group.removesuffix('s')}{shown(name)}: {problem}"])
     where = f"{name}.toml"
     return parse_toml((DATA / group / where).read_text("utf-8"), where), where
 
 
-def finite(value: Any) -> bool:
-    """Whether a parsed value is a number that is not NaN or infinite."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and math.isfinite(value)
-
-
 def version(name: str) -> tuple[str, float]:
     """A key for caches of parsed files: it changes when a user's file does."""
-    path = Path(name)
-    return name, path.stat().st_mtime if is_path(name) and path.exists() else 0.0
+    try:
+        return name, Path(name).stat().st_mtime if is_path(name) else 0.0
+    except (OSError, ValueError):  # reading it says what is wrong
+        return name, 0.0

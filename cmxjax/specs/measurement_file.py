@@ -1,15 +1,26 @@
 """What a measurement file may say: sources, scenarios, measurements."""
 
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from ..units import UNITS
-from .errors import SpecError, explain
-from .figures import Positive, Source, Strict, UnitName
+from .errors import SpecError, all_of, explain
+from .figures import (
+    Info,
+    Positive,
+    Source,
+    Strict,
+    Text,
+    UnitName,
+    listed_source,
+    listing,
+)
 from .files import load
 from .scenario import validate_scenario, with_overrides
 from .scenario_file import Scenario
+
+T = TypeVar("T")
 
 QUANTITIES: dict[str, str] = {
     "time": "time",
@@ -63,28 +74,62 @@ DEFAULT_SIGMA = {"A": 0.03, "B": 0.06, "C": 0.1}
 class MeasurementSpec(Strict):
     """One observation of one scenario."""
 
-    id: Annotated[str, Field(min_length=1)]
+    id: Text
     scenario: str
     set: dict[str, Any] = {}
     ratio_to: dict[str, Any] | None = None
     assumed: list[str] = []
     quantity: Literal[tuple(QUANTITIES)]  # pyright: ignore[reportInvalidTypeForm]
-    part: Literal["attention", "moe"] | None = None
+    part: Literal["attention", "moe"] | None = Field(None, validate_default=True)
     per: Literal["device", "package", "total"] | None = None
     value: Positive
     unit: UnitName
     relative_sigma: Positive | None = None
     source: str
-    locator: Annotated[str, Field(min_length=1)]
+    locator: Text
     confidence: Literal["A", "B", "C"] = "A"
     conflict: str | None = None
     note: str | None = None
+
+    @field_validator("scenario")
+    @classmethod
+    def _there(cls, scenario: str, info: Info) -> str:
+        scenarios = (info.context or {}).get("scenarios")
+        if scenarios is not None and scenario not in scenarios:
+            raise ValueError(f"not there; use one of {', '.join(scenarios)}")
+        return scenario
+
+    @field_validator("part")
+    @classmethod
+    def _which_stream(cls, part: str | None, info: Info) -> str | None:
+        if part is None and info.data.get("quantity") == "stream_time":
+            raise ValueError('missing; write "attention" or "moe"')
+        return part
+
+    @field_validator("unit")
+    @classmethod
+    def _fits_quantity(cls, unit: str, info: Info) -> str:
+        ratio = info.data.get("ratio_to") is not None
+        what = "a ratio" if ratio else info.data.get("quantity")
+        if what is None:
+            return unit
+        wanted = QUANTITIES.get(what, "number")
+        if UNITS[unit].dimension != wanted:
+            fitting = [u for u, known in UNITS.items() if known.dimension == wanted]
+            raise ValueError(f"{what} needs {' or '.join(fitting)}")
+        return unit
+
+    @field_validator("source")
+    @classmethod
+    def _listed(cls, source: str, info: Info) -> str:
+        return listed_source(source, info)
 
 
 class MeasurementFile(Strict):
     sources: dict[str, Source]
     scenarios: dict[str, dict[str, Any]] = Field(min_length=1)
-    measurements: list[MeasurementSpec] = Field(min_length=1)
+    measurements: list[dict[str, Any]] = Field(min_length=1)
+    """Validated one by one, so that a message names its measurement."""
 
 
 class Measurement(NamedTuple):
@@ -107,55 +152,87 @@ def load_measurements(name: str) -> list[Measurement]:
         SpecError: with every mistake of the file.
     """
     raw, where = load("measurements", name)
+    mistakes: list[str] = []
     try:
-        file = MeasurementFile.model_validate(raw)
+        MeasurementFile.model_validate(raw)
     except ValidationError as error:
-        raise SpecError(explain(error, where)) from None
-    rows, mistakes, seen = [], [], set()
-    for spec in file.measurements:
-        label = f"{where}: measurements[{spec.id}]"
-        if spec.id in seen:
+        mistakes += explain(error, where)
+    scenarios = _of_type(dict, raw.get("scenarios"))
+    found = _of_type(list, raw.get("measurements"))
+    context = listing(raw) | {"scenarios": scenarios}
+    rows, seen, used = [], set(), []
+    for i, row in enumerate(row for row in found if isinstance(row, dict)):
+        name = _of_type(str, row.get("id")) or str(i)
+        label = f"{where}: measurements[{name}]"
+        if name in seen:
             mistakes.append(f"{label}: id repeats; give each measurement its own")
-        seen.add(spec.id)
-        mistakes += _row_mistakes(spec, file, label)
-        if spec.scenario in file.scenarios:
-            try:
-                rows.append(_resolve(spec, file.scenarios[spec.scenario], label))
-            except SpecError as error:
-                mistakes += error.mistakes
-    unused = set(file.scenarios) - {spec.scenario for spec in file.measurements}
-    mistakes += [f"{where}: scenarios.{name}: no measurement uses it" for name in unused]
+        seen.add(name)
+        used.append(row.get("scenario"))
+        try:
+            rows.append(_measurement(row, context, label))
+        except SpecError as error:
+            mistakes += error.mistakes
+    mistakes += [
+        f"{where}: scenarios.{name}: no measurement uses it; remove it"
+        for name in scenarios
+        if used and name not in used
+    ]
     if mistakes:
         raise SpecError(mistakes)
     return rows
 
 
-def _row_mistakes(spec: MeasurementSpec, file: MeasurementFile, label: str) -> list[str]:
-    mistakes = []
-    if spec.source not in file.sources:
-        mistakes.append(f"{label}: source = {spec.source!r}: not under [sources]")
-    if spec.scenario not in file.scenarios:
-        mistakes.append(
-            f"{label}: scenario = {spec.scenario!r}: not there; use one of"
-            f" {', '.join(file.scenarios)}"
-        )
-    wanted = "number" if spec.ratio_to is not None else QUANTITIES[spec.quantity]
-    if UNITS[spec.unit].dimension != wanted:
-        fitting = [u for u, unit in UNITS.items() if unit.dimension == wanted]
-        what = "a ratio" if spec.ratio_to is not None else spec.quantity
-        mistakes.append(
-            f"{label}: unit = {spec.unit!r}: {what} needs {' or '.join(fitting)}"
-        )
-    if spec.quantity == "stream_time" and spec.part is None:
-        mistakes.append(f'{label}: part: missing; write "attention" or "moe"')
-    return mistakes
+def _of_type(kind: type[T], value: Any) -> T:
+    """The value, or an empty one where validation has refused it."""
+    return value if isinstance(value, kind) else kind()
 
 
-def _resolve(spec: MeasurementSpec, base: dict[str, Any], label: str) -> Measurement:
-    raw = with_overrides(base, spec.set)
-    above = validate_scenario(raw, label)
-    below = None
-    if spec.ratio_to is not None:
-        changed = with_overrides(raw, spec.ratio_to)
-        below = validate_scenario(changed, f"{label} ratio_to")
+def _measurement(row: dict[str, Any], context: dict[str, Any], label: str) -> Measurement:
+    """One row. Raises `SpecError` with the mistakes of its keys and its scenarios."""
+    spec, (above, below) = all_of(
+        lambda: _validated(row, context, label),
+        lambda: _sides(row, context["scenarios"], label),
+    )
     return Measurement(spec, above, below)
+
+
+def _validated(
+    row: dict[str, Any], context: dict[str, Any], label: str
+) -> MeasurementSpec:
+    try:
+        return MeasurementSpec.model_validate(row, context=context)
+    except ValidationError as error:
+        raise SpecError(explain(error, label)) from None
+
+
+def _sides(row: dict[str, Any], scenarios: dict[str, Any], label: str) -> tuple[Any, Any]:
+    """Scenarios above and below a row's line; None where its own keys are wrong."""
+    name, changes, below = row.get("scenario"), row.get("set", {}), row.get("ratio_to")
+    base = scenarios.get(name) if isinstance(name, str) else None
+    if not isinstance(base, dict) or not isinstance(changes, dict):
+        return None, None
+    shared = f"{label.partition(': ')[0]}: scenarios.{name}"
+    raw = with_overrides(base, changes, label)
+    above = _side(raw, label, base, shared)
+    if not isinstance(below, dict):
+        return above, None
+    changed = with_overrides(raw, below, f"{label} ratio_to")
+    return above, _side(changed, f"{label} ratio_to", base, shared)
+
+
+def _side(raw: dict[str, Any], label: str, base: dict[str, Any], shared: str) -> Scenario:
+    """One side of a row. Mistakes of its base are laid to the base, once for all rows."""
+    try:
+        return validate_scenario(raw, label)
+    except SpecError as error:
+        own = _mistakes(base, shared)
+        shared_lines = {line.replace(shared, label, 1): line for line in own}
+        raise SpecError(shared_lines.get(m, m) for m in error.mistakes) from None
+
+
+def _mistakes(raw: dict[str, Any], where: str) -> list[str]:
+    try:
+        validate_scenario(raw, where)
+    except SpecError as error:
+        return error.mistakes
+    return []

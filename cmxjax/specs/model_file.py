@@ -2,9 +2,9 @@
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from .figures import NonNegative, Positive, Source, Strict
+from .figures import Info, NonNegative, Positive, Source, Strict, Text, listed_source
 
 
 class GroupedQuerySpec(Strict):
@@ -12,6 +12,14 @@ class GroupedQuerySpec(Strict):
     heads: Positive
     kv_heads: Positive
     head_dim: Positive
+
+    @field_validator("kv_heads")
+    @classmethod
+    def _shared_by_heads(cls, kv_heads: float, info: Info) -> float:
+        heads = info.data.get("heads", kv_heads)
+        if kv_heads > heads:
+            raise ValueError(f"there are {heads:g} heads; use no more")
+        return kv_heads
 
 
 class LatentSpec(Strict):
@@ -30,11 +38,13 @@ class ExpertsSpec(Strict):
     shared: NonNegative
     intermediate: Positive
 
-    @model_validator(mode="after")
-    def _enough(self):
-        if self.topk > self.routed:
-            raise ValueError(f"topk = {self.topk:g} exceeds routed = {self.routed:g}")
-        return self
+    @field_validator("topk")
+    @classmethod
+    def _among_routed(cls, topk: float, info: Info) -> float:
+        routed = info.data.get("routed", topk)
+        if topk > routed:
+            raise ValueError(f"there are {routed:g} routed experts; use no more")
+        return topk
 
 
 class Published(Strict):
@@ -50,11 +60,11 @@ class Published(Strict):
 class ModelFile(Strict):
     """A decoder-only transformer. Every number is read from `source`, at `locator`."""
 
-    name: str
-    title: str
+    name: Text
+    title: Text
     kind: Literal["published", "derived", "assumed"]
     source: str
-    locator: str
+    locator: Text
     note: str = ""
     sources: dict[str, Source]
     hidden: Positive
@@ -71,22 +81,24 @@ class ModelFile(Strict):
     experts: ExpertsSpec | None = None
     published: Published | None = None
 
+    @field_validator("source")
+    @classmethod
+    def _listed(cls, source: str, info: Info) -> str:
+        return listed_source(source, info)
+
+    @field_validator("dense_layers")
+    @classmethod
+    def _among_layers(cls, dense_layers: float, info: Info) -> float:
+        layers = info.data.get("layers", dense_layers)
+        if dense_layers > layers:
+            raise ValueError(f"there are {layers:g} layers; use no more")
+        return dense_layers
+
     @model_validator(mode="after")
-    def _consistent(self):
-        mistakes = []
-        if self.source not in self.sources:
-            mistakes.append(
-                f"source = {self.source!r}: not under [sources]; add it there"
-            )
-        if self.dense_layers > self.layers:
-            mistakes.append(
-                f"dense_layers = {self.dense_layers:g}: there are {self.layers:g} layers"
-            )
+    def _every_layer_has_weights(self):
         if self.experts is None and self.dense_layers != self.layers:
-            mistakes.append(
+            raise ValueError(
                 "experts: missing, though only some layers are dense; add [experts] or"
                 " set dense_layers = layers"
             )
-        if mistakes:
-            raise ValueError("; ".join(mistakes))
         return self

@@ -7,11 +7,14 @@ import jax.numpy as jnp
 from pydantic import ValidationError
 
 from ..architecture import Architecture, Experts, GroupedQuery, Latent
-from .errors import SpecError, explain
-from .files import finite, load, version
+from .errors import SpecError, explain, shown
+from .figures import listing, number
+from .files import load, version
 from .huggingface import convert
 from .model_file import LatentSpec, ModelFile
 from .system_load import Reference
+
+_KINDS = ("grouped_query", "latent")
 
 
 class LoadedModel(NamedTuple):
@@ -33,10 +36,9 @@ def _read_model_file(key: tuple[str, float]) -> ModelFile:
     if name.endswith(".json"):
         raw = convert(raw, where)
     try:
-        return ModelFile.model_validate(raw)
+        return ModelFile.model_validate(raw, context=listing(raw))
     except ValidationError as error:
-        known = ("grouped_query", "latent")
-        raise SpecError(explain(error, where, known)) from None
+        raise SpecError(explain(error, where, _KINDS)) from None
 
 
 def model_leaves(file: ModelFile) -> dict[str, float]:
@@ -53,38 +55,47 @@ def model_leaves(file: ModelFile) -> dict[str, float]:
     return leaves
 
 
-def _with_changes(file: ModelFile, reference: Reference) -> ModelFile:
+def _with_changes(file: ModelFile, reference: Reference, where: str) -> ModelFile:
     """The file with single leaves changed, validated again as a whole."""
     raw = file.model_dump(exclude_none=True)
-    known, mistakes, where = model_leaves(file), [], f"model {reference.base}"
+    known, mistakes = model_leaves(file), []
     for path, value in reference.changes:
+        key = f"{where}: model.{path}{shown(value)}"
         if path not in known:
-            mistakes.append(f"{where}: {path}: no such leaf; use one of {list(known)}")
-        elif not finite(value):
-            mistakes.append(f"{where}: {path} = {value!r}: must be a finite number")
-        else:
-            *parents, last = path.split(".")
-            node: dict[str, Any] = raw
-            for part in parents:
-                node = node[part]
-            node[last] = float(value)
+            options = ", ".join(known)
+            mistakes.append(
+                f"{key}: {reference.base} has no such leaf; use one of {options}"
+            )
+            continue
+        *parents, last = path.split(".")
+        node: dict[str, Any] = raw
+        for part in parents:
+            node = node[part]
+        try:
+            node[last] = number(value)
+        except ValueError as error:
+            mistakes.append(f"{key}: {error}")
     if mistakes:
         raise SpecError(mistakes)
     try:
         return ModelFile.model_validate(raw)
     except ValidationError as error:
-        raise SpecError(explain(error, where, ("grouped_query", "latent"))) from None
+        raise SpecError(explain(error, where, _KINDS, "model")) from None
 
 
-def load_model(reference: Reference) -> LoadedModel:
+def load_model(reference: Reference, where: str = "scenario") -> LoadedModel:
     """Build the Architecture that a reference names.
+
+    Args:
+        reference: a shipped name or a path, and changed leaves.
+        where: how messages name the scenario that holds the reference.
 
     Raises:
         SpecError: the file is wrong, or a changed leaf does not exist.
     """
     file = read_model_file(reference.base)
     if reference.changes:
-        file = _with_changes(file, reference)
+        file = _with_changes(file, reference, where)
 
     def leaf(value: float):
         return jnp.asarray(value, float)

@@ -5,27 +5,33 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from .errors import SpecError, explain
+from .errors import SpecError, explain, shown
 from .files import load
 from .scenario_file import SCENARIOS, Scenario
 
 
-def with_overrides(raw: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+def with_overrides(
+    raw: dict[str, Any], changes: dict[str, Any], where: str = "scenario"
+) -> dict[str, Any]:
     """A scenario's raw keys with dotted keys set; `system.x` changes a leaf of it.
+
+    Whole keys come before keys within them, whatever the order of `changes`.
 
     Raises:
         SpecError: a dotted key runs through something that is not a table.
     """
     changed = copy.deepcopy(raw)
     mistakes = []
-    for dotted, value in _flat(changes):
+    for dotted, value in sorted(_flat(changes), key=lambda row: row[0].count(".")):
         first, *rest = dotted.split(".")
         if first in ("system", "model") and rest:
             node = changed.get(first)
             if isinstance(node, str):
                 node = {"base": node}
             if not isinstance(node, dict):
-                mistakes.append(f"{dotted}: the scenario names no {first}")
+                mistakes.append(
+                    f"{where}: {dotted}: names no {first}; add {first} = NAME"
+                )
                 continue
             # a changed leaf replaces one that was changed before under any spelling
             node = {**node, ".".join(rest): value}
@@ -37,7 +43,10 @@ def with_overrides(raw: dict[str, Any], changes: dict[str, Any]) -> dict[str, An
             if not isinstance(node, dict):
                 break
         if not isinstance(node, dict):
-            mistakes.append(f"{dotted}: runs through a key that is not a table")
+            mistakes.append(
+                f"{where}: {dotted}{shown(value)}: runs through a key that is not a"
+                " table; correct the key"
+            )
             continue
         node[[first, *rest][-1]] = value
     if mistakes:
@@ -60,11 +69,11 @@ def _flat(changes: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 def validate_scenario(raw: dict[str, Any], where: str) -> Scenario:
     """Validate a scenario's keys. Raises `SpecError` with every mistake."""
     phase = raw.get("phase")
-    if phase not in SCENARIOS:
+    if not isinstance(phase, str) or phase not in SCENARIOS:
         problem = "required key is missing; add it" if phase is None else "unknown"
-        shown = "" if phase is None else f" = {phase!r}"
+        options = ", ".join(SCENARIOS)
         raise SpecError(
-            [f"{where}: phase{shown}: {problem}; use one of {', '.join(SCENARIOS)}"]
+            [f"{where}: phase{shown(phase)}: {problem}; use one of {options}"]
         )
     try:
         return SCENARIOS[phase].model_validate(raw)  # pyright: ignore
@@ -83,4 +92,4 @@ def load_scenario(name: str, changes: dict[str, Any] | None = None) -> Scenario:
         SpecError: (a `ValueError`) with every mistake found.
     """
     raw, where = load("scenarios", name)
-    return validate_scenario(with_overrides(raw, changes or {}), where)
+    return validate_scenario(with_overrides(raw, changes or {}, where), where)

@@ -1,45 +1,63 @@
 """What a scenario may say. The schema is complete for all phases, built or not."""
 
+import math
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from ..workload import BYTES
 from .figures import Fraction, NonNegative, Positive, Strict, quantity
+from .files import missing
+from .system_file import Dtype
 from .system_load import Reference
 
+
+def _named(group: str) -> Any:
+    """A name, a path, or `{ base = NAME, key = value }` with nested or dotted keys."""
+
+    def parse(value: Any) -> Reference:
+        if isinstance(value, Reference):
+            return value
+        base = value.get("base") if isinstance(value, dict) else value
+        if not isinstance(base, str) or not base:
+            raise ValueError("must be a name, a path, or { base = NAME, key = value }")
+        if problem := missing(group, base):
+            raise ValueError(problem)
+        changes: dict[str, Any] = {}
+
+        def visit(prefix: str, node: Any) -> None:
+            if isinstance(node, dict):
+                for key, item in node.items():
+                    visit(f"{prefix}.{key}" if prefix else key, item)
+            else:
+                changes[prefix] = node
+
+        if isinstance(value, dict):
+            visit("", {key: item for key, item in value.items() if key != "base"})
+        return Reference(base, tuple(changes.items()))
+
+    return Annotated[Reference, BeforeValidator(parse)]
+
+
 if TYPE_CHECKING:
-    Dtype = str
     Bytes = Seconds = FlopPerSecond = float
+    SystemName = ModelName = Reference
 else:
-    Dtype = Literal[tuple(BYTES)]
     Bytes = Annotated[quantity("bytes"), Field(gt=0)]
     Seconds = Annotated[quantity("time"), Field(gt=0)]
     FlopPerSecond = Annotated[quantity("flop_rate"), Field(gt=0)]
+    SystemName = _named("systems")
+    ModelName = _named("models")
 
 
-def _reference(value: Any) -> Any:
-    """A name, a path, or `{ base = NAME, key = value }` with nested or dotted keys."""
-    if isinstance(value, Reference):
-        return value
-    if isinstance(value, str) and value:
-        return Reference(value)
-    if not isinstance(value, dict) or not isinstance(value.get("base"), str):
-        raise ValueError("must be a name, a path, or { base = NAME, key = value }")
-    changes: dict[str, Any] = {}
-
-    def visit(prefix: str, node: Any) -> None:
-        if isinstance(node, dict):
-            for key, item in node.items():
-                visit(f"{prefix}.{key}" if prefix else key, item)
-        else:
-            changes[prefix] = node
-
-    visit("", {key: item for key, item in value.items() if key != "base"})
-    return Reference(value["base"], tuple(changes.items()))
+def _no_bool(value: Any) -> Any:
+    # a literal 1 would accept true
+    if isinstance(value, bool):
+        raise ValueError("must not be true or false")
+    return value
 
 
-Named = Annotated[Reference, BeforeValidator(_reference)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+"""Devices, or ways to split them."""
 
 
 class DtypesSpec(Strict):
@@ -55,20 +73,22 @@ class DtypesSpec(Strict):
 
 
 class LayoutSpec(Strict):
-    devices: Annotated[int, Field(ge=1)] | None = None
-    tp: Annotated[int, Field(ge=1)] | None = None
-    cp: Annotated[int, Field(ge=1)] | None = None
-    dp: Annotated[int, Field(ge=1)] | None = None
-    pp: Annotated[int, Field(ge=1)] | None = None
-    vpp: Annotated[int, Field(ge=1)] | None = None
-    ep: Annotated[int, Field(ge=1)] | None = None
-    etp: Annotated[int, Field(ge=1)] | None = None
-    edp: Annotated[int, Field(ge=1)] | None = None
+    devices: Count | None = None
+    tp: Count | None = None
+    cp: Count | None = None
+    dp: Count | None = None
+    pp: Count | None = None
+    vpp: Count | None = None
+    ep: Count | None = None
+    etp: Count | None = None
+    edp: Count | None = None
     sequence_parallel: bool = False
     attention: Literal["dp", "tp", "sp_tp_sp"] | None = None
-    overlapped_microbatches: Literal[1, 2, "auto"] = 1
+    overlapped_microbatches: Annotated[
+        Literal[1, 2, "auto"], BeforeValidator(_no_bool)
+    ] = 1
     order: str | None = None
-    stages: list[Annotated[int, Field(ge=0)]] | None = None
+    stages: list[Annotated[int, Field(ge=0, le=10**9)]] | None = None
 
 
 class RoutingSpec(Strict):
@@ -130,6 +150,11 @@ class OpSpec(Strict):
                 missing.append("head_dim (or latent_dim for MLA)")
         if missing:
             raise ValueError(f"kind = {self.kind!r} needs {', '.join(missing)}; add them")
+        if self.causal and (self.query_tokens or 0.0) > (self.kv_tokens or math.inf):
+            raise ValueError(
+                f"query_tokens = {self.query_tokens:g}: more than kv_tokens ="
+                f" {self.kv_tokens:g}, which holds them too; raise kv_tokens"
+            )
         return self
 
 
@@ -146,7 +171,7 @@ class CollectiveSpec(Strict):
         "read",
         "write",
     ]
-    ranks: Annotated[int, Field(ge=1)] | None = None
+    ranks: Count | None = None
     payload_bytes: Bytes | None = None
     tokens_per_rank: Positive | None = None
     hidden: Positive | None = None
@@ -165,9 +190,13 @@ class CollectiveSpec(Strict):
             names = ("ranks", "tokens_per_rank", "hidden", "topk")
             missing = [name for name in names if getattr(self, name) is None]
             if missing:
-                raise ValueError(f"kind = {self.kind!r} needs {', '.join(missing)}")
+                raise ValueError(
+                    f"kind = {self.kind!r} needs {', '.join(missing)}; add them"
+                )
         elif self.kind not in ("read", "write", "p2p") and self.ranks is None:
             raise ValueError(f"kind = {self.kind!r} needs ranks; add it")
+        elif self.tokens_per_rank is not None and self.hidden is None:
+            raise ValueError("tokens_per_rank needs hidden; add it")
         if self.payload_bytes is not None and self.tokens_per_rank is not None:
             raise ValueError("give payload_bytes or tokens_per_rank, not both")
         return self
@@ -175,6 +204,8 @@ class CollectiveSpec(Strict):
 
 def _acceptances(value: Any) -> Any:
     values = value if isinstance(value, list) else [value]
+    if not values:
+        raise ValueError("must not be empty; give a fraction from 0 to 1")
     for item in values:
         number = isinstance(item, int | float) and not isinstance(item, bool)
         if not number or not 0.0 <= item <= 1.0:
@@ -218,13 +249,22 @@ class OffloadSpec(Strict):
     link: str | None = None
 
 
+def _recompute(value: Any) -> Any:
+    if value in ("none", "selective", "full"):
+        return value
+    share = isinstance(value, int | float) and not isinstance(value, bool)
+    if not share or not 0.0 <= value <= 1.0:
+        raise ValueError("must be none, selective, full or a fraction from 0 to 1")
+    return float(value)
+
+
 class TrainSpec(Strict):
     global_batch: Positive
     micro_batch: Positive = 1.0
     sequence_tokens: Positive
     schedule: Literal["gpipe", "1f1b", "interleaved", "zero_bubble", "dualpipe"] = "1f1b"
-    recompute: Literal["none", "selective", "full"] | Fraction = "none"
-    zero: Literal[0, 1, 2, 3] = 1
+    recompute: Annotated[str | float, BeforeValidator(_recompute)] = "none"
+    zero: Annotated[Literal[0, 1, 2, 3], BeforeValidator(_no_bool)] = 1
     fused_attention: bool = True
     precision: Literal["bf16", "fp8", "mxfp8", "int8"] = "bf16"
     offload: OffloadSpec = OffloadSpec()
@@ -244,14 +284,14 @@ class ServeSpec(Strict):
 
 class PoolSpec(Strict):
     role: Literal["prefill", "decode", "cache", "attention", "expert"]
-    devices: Annotated[int, Field(ge=1)]
+    devices: Count
     layout: LayoutSpec = LayoutSpec()
 
 
 class Common(Strict):
     """Keys of every scenario."""
 
-    system: Named
+    system: SystemName
     engine: str | None = None
     assumed: list[str] = []
     dtypes: DtypesSpec = DtypesSpec()
@@ -261,7 +301,7 @@ class Common(Strict):
 
 class SystemScenario(Common):
     phase: Literal["system"]
-    model: Named | None = None
+    model: ModelName | None = None
 
 
 class OpScenario(Common):
@@ -276,25 +316,25 @@ class CollectiveScenario(Common):
 
 class DecodeScenario(Common):
     phase: Literal["decode"]
-    model: Named
+    model: ModelName
     workload: DecodeSpec
 
 
 class PrefillScenario(Common):
     phase: Literal["prefill"]
-    model: Named
+    model: ModelName
     workload: PrefillSpec
 
 
 class TrainScenario(Common):
     phase: Literal["train"]
-    model: Named
+    model: ModelName
     workload: TrainSpec
 
 
 class ServeScenario(Common):
     phase: Literal["serve"]
-    model: Named
+    model: ModelName
     workload: ServeSpec
     pools: list[PoolSpec] = Field(min_length=1)
 

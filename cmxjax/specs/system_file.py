@@ -1,14 +1,23 @@
 """What a system file may say."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, field_validator
 
-from .figures import Figure, Leaves, Source, Strict
+from ..workload import BYTES
+from .figures import Figure, Info, Leaves, Source, Strict, Text, mistakes_of
+
+if TYPE_CHECKING:
+    Dtype = Name = str
+else:
+    Dtype = Literal[tuple(BYTES)]
+    Name = Annotated[str, StringConstraints(pattern=r"^[\w-]+$")]
+    """Part of a leaf's dotted path."""
 
 
 class ChipSpec(Leaves):
-    matrix_flop_per_s: dict[str, Figure] = Field(min_length=1)
+    matrix_flop_per_s: dict[Dtype, Figure] = Field(min_length=1)
     vector_flop_per_s: Figure
     memory_bytes: Figure
     memory_usable_bytes: Figure | None = None
@@ -32,8 +41,8 @@ class ChipSpec(Leaves):
 
 
 class TierSpec(Leaves):
-    name: str
-    plane: str
+    name: Name
+    plane: Text
     size: Figure
     bytes_per_s: Figure
     latency_s: Figure
@@ -84,6 +93,14 @@ class ExpertModeSpec(Leaves):
     sdma_slowdown: Figure
 
 
+if TYPE_CHECKING:
+    ModesSpec = dict[str, ExpertModeSpec]
+else:
+    ModesSpec = Annotated[
+        dict[Literal["low_latency", "normal"], ExpertModeSpec], Field(min_length=1)
+    ]
+
+
 class EngineSpec(Leaves):
     partitions_cores: bool = False
     decode_step_s: Figure
@@ -115,12 +132,43 @@ class Alternative(Strict):
     """Whether these values agree with each other and with the totals they support."""
     set: dict[str, Figure] = Field(min_length=1)
 
+    @field_validator("set")
+    @classmethod
+    def _dimensions(cls, figures: dict[str, Figure]) -> dict[str, Figure]:
+        if found := mistakes_of(figures):
+            raise ValueError("\n".join(found))
+        return figures
+
+
+_REFERENCES = {
+    "scale_up_tier": "tiers",
+    "package_tier": "tiers",
+    "default_collective": "collectives",
+    "default_expert": "expert_parallel",
+    "default_engine": "engines",
+}
+
+
+def names_in(raw: dict[str, Any]) -> dict[str, Any]:
+    """What a system file's own keys may refer to, for its validation context.
+
+    They are read before validation, so that a wrong reference is found whatever else
+    is wrong.
+    """
+    tiers = raw["tiers"] if isinstance(raw.get("tiers"), list) else []
+    named = [tier for tier in tiers if isinstance(tier, dict)]
+    names = {
+        key: list(raw[key]) if isinstance(raw.get(key), dict) else None
+        for key in set(_REFERENCES.values())
+    }
+    return names | {"tiers": [str(tier.get("name")) for tier in named] or None}
+
 
 class SystemFile(Strict):
     """A machine: device, tiers, software, parts. Leaves left out take the defaults."""
 
-    name: str
-    title: str
+    name: Text
+    title: Text
     hypothetical: bool = False
     package_tier: str = ""
     scale_up_tier: str
@@ -131,39 +179,87 @@ class SystemFile(Strict):
     chip: ChipSpec
     tiers: list[TierSpec] = Field(min_length=1)
     endpoints: dict[Literal["npu", "cpu"], EndpointSpec]
-    links: dict[str, SideLinkSpec]
-    collectives: dict[str, CollectiveLibrarySpec] = Field(min_length=1)
-    expert_parallel: dict[str, dict[str, ExpertModeSpec]] = Field(min_length=1)
-    engines: dict[str, EngineSpec] = Field(min_length=1)
+    links: dict[Name, SideLinkSpec]
+    collectives: dict[Name, CollectiveLibrarySpec] = Field(min_length=1)
+    expert_parallel: dict[Name, ModesSpec] = Field(min_length=1)
+    engines: dict[Name, EngineSpec] = Field(min_length=1)
     power: PowerSpec
     parts: PartsSpec
     alternatives: dict[str, Alternative] = {}
 
-    @model_validator(mode="after")
-    def _references(self):
-        mistakes = []
-        tiers = [tier.name for tier in self.tiers]
-        for key, name, among in (
-            ("scale_up_tier", self.scale_up_tier, tiers),
-            ("package_tier", self.package_tier, ["", *tiers]),
-            ("default_collective", self.default_collective, list(self.collectives)),
-            ("default_expert", self.default_expert, list(self.expert_parallel)),
-            ("default_engine", self.default_engine, list(self.engines)),
-        ):
-            if name not in among:
-                mistakes.append(f"{key} = {name!r}: not there; use one of {among}")
-        if len(set(tiers)) != len(tiers):
-            mistakes.append(f"tiers: names repeat in {tiers}; give each tier its own")
-        for path, figure in figures_of(self).items():
-            if figure.source not in self.sources:
-                mistakes.append(f"{path}.source = {figure.source!r}: not under [sources]")
-        if mistakes:
-            raise ValueError("; ".join(mistakes))
-        return self
+    @field_validator(*_REFERENCES)
+    @classmethod
+    def _there(cls, name: str, info: Info) -> str:
+        field = info.field_name or ""
+        names = (info.context or {}).get(_REFERENCES[field])
+        optional = field == "package_tier" and not name
+        if names is not None and name not in names and not optional:
+            raise ValueError(f"not there; use one of {', '.join(names)}")
+        return name
+
+    @field_validator("tiers")
+    @classmethod
+    def _distinct(cls, tiers: list[TierSpec]) -> list[TierSpec]:
+        names = [tier.name for tier in tiers]
+        if len(set(names)) != len(names):
+            raise ValueError(f"names repeat in {', '.join(names)}; give each its own")
+        return tiers
+
+    @field_validator("expert_parallel")
+    @classmethod
+    def _planes_exist(cls, named: dict[str, Any], info: Info) -> dict:
+        planes = ["", *(tier.plane for tier in info.data.get("tiers", []))]
+        found = [
+            f"{library}.{mode}.plane = {spec.plane!r}: no tier is on it; use one of"
+            f" {', '.join(dict.fromkeys(planes[1:]))}"
+            for library, modes in named.items()
+            for mode, spec in modes.items()
+            if spec.plane not in planes and "tiers" in info.data
+        ]
+        if found:
+            raise ValueError("\n".join(found))
+        return named
+
+    @field_validator("alternatives")
+    @classmethod
+    def _leaves_exist(
+        cls, alternatives: dict[str, Alternative], info: Info
+    ) -> dict[str, Alternative]:
+        if any(section not in info.data for section in SECTIONS):
+            return alternatives
+        known = figures_in(info.data)
+        found = [
+            f"{name}.set.{path}: no such leaf; `cmxjax show` lists them"
+            for name, alternative in alternatives.items()
+            for path in alternative.set
+            if path not in known
+        ]
+        if found:
+            raise ValueError("\n".join(found))
+        return alternatives
+
+
+SECTIONS = (
+    "chip",
+    "tiers",
+    "endpoints",
+    "links",
+    "collectives",
+    "expert_parallel",
+    "engines",
+    "power",
+    "parts",
+)
+"""Keys of a system file that hold leaves."""
 
 
 def figures_of(file: SystemFile) -> dict[str, Figure]:
     """Every figure of the file by leaf path, alternatives not included."""
+    return figures_in(vars(file))
+
+
+def figures_in(sections: Mapping[str, Any]) -> dict[str, Figure]:
+    """Every figure under a system file's validated sections, by leaf path."""
     found: dict[str, Figure] = {}
 
     def visit(path: str, node) -> None:
@@ -179,16 +275,6 @@ def figures_of(file: SystemFile) -> dict[str, Figure]:
             for tier in (item for item in node if isinstance(item, TierSpec)):
                 visit(f"{path}.{tier.name}", tier)
 
-    for section in (
-        "chip",
-        "tiers",
-        "endpoints",
-        "links",
-        "collectives",
-        "expert_parallel",
-        "engines",
-        "power",
-        "parts",
-    ):
-        visit(section, getattr(file, section))
+    for section in SECTIONS:
+        visit(section, sections[section])
     return found

@@ -19,10 +19,10 @@ from ..hardware import (
     Tier,
 )
 from ..units import dimension_of
-from .errors import SpecError, explain
-from .figures import Figure, check_figure, parse_quantity
-from .files import DATA, finite, load, parse_toml, shipped, version
-from .system_file import SystemFile, figures_of
+from .errors import SpecError, explain, shown
+from .figures import Figure, check_figure, listing, number, parse_quantity
+from .files import DATA, load, parse_toml, shipped, version
+from .system_file import SystemFile, figures_of, names_in
 
 _NAMED = {
     "endpoints": "endpoint",
@@ -81,6 +81,8 @@ def _filled(raw: dict[str, Any]) -> dict[str, Any]:
             filled[section] = under(section, filled[section])
     if isinstance(filled.get("tiers"), list):
         filled["tiers"] = [under("tier", tier) for tier in filled["tiers"]]
+    if isinstance(filled["endpoints"], dict):
+        filled["endpoints"] = {"npu": {}, "cpu": {}} | filled["endpoints"]
     for section, group in _NAMED.items():
         if isinstance(filled[section], dict):
             filled[section] = {k: under(group, v) for k, v in filled[section].items()}
@@ -105,38 +107,40 @@ def read_system_file(name: str) -> SystemFile:
 def _read_system_file(key: tuple[str, float]) -> SystemFile:
     raw, where = load("systems", key[0])
     try:
-        return SystemFile.model_validate(_filled(raw))
+        filled = _filled(raw)
+        context = listing(filled) | names_in(filled)
+        return SystemFile.model_validate(filled, context=context)
     except ValidationError as error:
         raise SpecError(explain(error, where)) from None
 
 
 def _changed(
-    figures: dict[str, Figure], file: SystemFile, reference: Reference
+    figures: dict[str, Figure], file: SystemFile, reference: Reference, where: str
 ) -> dict[str, Figure]:
     """Figures with an alternative set and single leaves put in place of the default."""
     mistakes, changed = [], dict(figures)
     changes = dict(reference.changes)
     chosen = changes.pop("alternatives", None)
-    where = f"system {reference.base}"
-    if chosen is not None:
-        if chosen in file.alternatives:
-            for path, figure in file.alternatives[chosen].set.items():
-                if path not in figures:
-                    mistakes.append(f"{where}: alternatives.{chosen}: no leaf {path!r}")
-                changed[path] = figure
-        else:
-            mistakes.append(
-                f"{where}: alternatives = {chosen!r}: not there; use one of"
-                f" {list(file.alternatives)}"
-            )
+    if isinstance(chosen, str) and chosen in file.alternatives:
+        changed |= file.alternatives[chosen].set
+    elif chosen is not None:
+        options = ", ".join(file.alternatives)
+        remedy = f"use one of {options}" if options else "leave it out"
+        mistakes.append(
+            f"{where}: system.alternatives{shown(chosen)}: {reference.base} has no such"
+            f" set; {remedy}"
+        )
     for path, value in changes.items():
+        key = f"{where}: system.{path}{shown(value)}"
         if path not in figures:
-            mistakes.append(f"{where}: {path}: no such leaf; `cmxjax show` lists them")
+            mistakes.append(
+                f"{key}: {reference.base} has no such leaf; `cmxjax show` lists them"
+            )
             continue
         try:
             changed[path] = override(path, value)
         except ValueError as error:
-            mistakes.append(f"{where}: {path} = {value!r}: {error}")
+            mistakes.append(f"{key}: {error}")
     if mistakes:
         raise SpecError(mistakes)
     return changed
@@ -149,10 +153,8 @@ def override(path: str, value: Any) -> Figure:
         ValueError: not a finite, non-negative number of the leaf's dimension.
     """
     dimension = dimension_of(path)
-    number = parse_quantity(value, dimension) if isinstance(value, str) else value
-    if not finite(number):
-        raise ValueError("must be a finite number, or a string with a unit")
-    if number < 0:
+    si = parse_quantity(value, dimension) if isinstance(value, str) else number(value)
+    if si < 0:
         raise ValueError("must not be negative")
     unit = {
         "time": "s",
@@ -164,7 +166,7 @@ def override(path: str, value: Any) -> Figure:
         "cost": "USD",
     }.get(dimension, "1")
     figure = Figure(
-        value=float(number),
+        value=si,
         unit=unit,
         source="override",
         locator="set by the user",
@@ -187,8 +189,12 @@ def _nest(figures: dict[str, Figure]) -> dict[str, Any]:
     return tree
 
 
-def load_system(reference: Reference) -> LoadedSystem:
+def load_system(reference: Reference, where: str = "scenario") -> LoadedSystem:
     """Build the System that a reference names.
+
+    Args:
+        reference: a shipped name or a path, and changed leaves.
+        where: how messages name the scenario that holds the reference.
 
     Raises:
         SpecError: the file is wrong, or a changed leaf does not exist.
@@ -197,16 +203,16 @@ def load_system(reference: Reference) -> LoadedSystem:
     if key not in _LOADED:
         if len(_LOADED) > 512:
             _LOADED.clear()
-        _LOADED[key] = _load_system(reference)
+        _LOADED[key] = _load_system(reference, where)
     return _LOADED[key]
 
 
 _LOADED: dict[tuple, LoadedSystem] = {}
 
 
-def _load_system(reference: Reference) -> LoadedSystem:
+def _load_system(reference: Reference, where: str) -> LoadedSystem:
     file = read_system_file(reference.base)
-    figures = _changed(figures_of(file), file, reference)
+    figures = _changed(figures_of(file), file, reference, where)
     tree = _nest(figures)
     chip = tree["chip"]
     chip.setdefault("memory_usable_bytes", chip["memory_bytes"])

@@ -9,6 +9,7 @@ from .. import smooth
 from .._types import Scalar, Sharpness
 from ..architecture import Architecture, Latent
 from ..collectives.algorithms import chain_s
+from ..fabric import contended_s
 from ..hardware import System
 from ..layout import Layout
 from ..workload import Decode
@@ -113,19 +114,24 @@ def _layer(stage: Stage, a: Architecture, w: Decode, streams: Streams) -> LayerT
     declarations = declared(a, stage.layout, stage.serving, absorbed=True)
     ops = timed(stage, declarations, features, slowdown)
 
-    reduce_s = _tensor_parallel_s(stage, a, tokens * features["tp"])
-    comm = reduce_s + _context_parallel_s(stage, a, tokens)
-    attention = (ops.total_s.attention, comm)
-    dense_layer = _combined(stage, streams, attention, (ops.total_s.dense, reduce_s))
-    layer, second_stream = dense_layer, ops.total_s.dense + reduce_s
+    reduced = tokens * features["tp"] * a.hidden * ACTIVATION_BYTES
+    reduce_s, reduce_loads = _shared(stage, "all_reduce", "tp", reduced)
+    context_s, context_loads = _shared(stage, "all_to_all", "cp", _partials(a, tokens))
+    attention = (ops.total_s.attention, reduce_s + context_s)
+    loads = [x + y for x, y in zip(reduce_loads, context_loads)]
+    memory = ops.memory_s.attention
+
+    dense = (ops.total_s.dense, reduce_s)
+    bounds = (memory + ops.memory_s.dense, loads, reduce_loads)
+    dense_layer = _combined(stage, streams, attention, dense, bounds)
+    layer, second_stream = dense_layer, sum(dense)
     exchanged = [jnp.zeros(()), jnp.zeros(())]
     if a.experts is not None:
         exchanged = stage.exchanges(a, load, tokens)
         experts = (ops.total_s.experts, sum(exchanged))
-        layer = _combined(stage, streams, attention, experts)
-        # both streams share the memory: it can't be busy for longer than the layer
-        memory = streams.microbatches * (ops.memory_s.attention + ops.memory_s.experts)
-        layer = smooth.maximum(layer, memory, stage.sharpness)
+        exchange_loads = stage.exchange_loads_s(a, load, tokens)
+        bounds = (memory + ops.memory_s.experts, loads, exchange_loads)
+        layer = _combined(stage, streams, attention, experts, bounds)
         second_stream = sum(experts)
     return LayerTimes(
         expert_layer_s=layer,
@@ -140,38 +146,50 @@ def _layer(stage: Stage, a: Architecture, w: Decode, streams: Streams) -> LayerT
 
 
 def _combined(
-    stage: Stage, streams: Streams, attention: tuple, feed_forward: tuple
+    stage: Stage, streams: Streams, attention: tuple, feed_forward: tuple, bounds: tuple
 ) -> Scalar:
     """A layer from (compute, communication) of its two halves.
 
     Partitioned cores run attention beside the feed-forward half; otherwise the compute
-    of one micro-batch runs beside the communication of the other.
+    of one micro-batch runs beside the communication of the other. Whatever the streams
+    share can't be busy for longer than the layer: the memory, and each plane of links.
+
+    Args:
+        bounds: memory time of both halves, and the times that each half's transfers
+            keep each plane busy.
     """
-    if stage.engine.partitions_cores:
-        first, second = sum(attention), sum(feed_forward)
-    else:
+    count, sharpness = streams.microbatches, stage.sharpness
+    if not stage.engine.partitions_cores:
         first = attention[0] + feed_forward[0]
         second = attention[1] + feed_forward[1]
-    return overlapped_s(
-        first, second, streams.microbatches, streams.exposed, stage.sharpness
+        return overlapped_s(first, second, count, streams.exposed, sharpness)
+    memory, first_loads, second_loads = bounds
+    layer = overlapped_s(
+        sum(attention), sum(feed_forward), count, streams.exposed, sharpness
     )
+    links = contended_s(first_loads, second_loads, sharpness)
+    layer = smooth.maximum(layer, count * memory, sharpness)
+    return smooth.maximum(layer, count * links, sharpness)
 
 
-def _tensor_parallel_s(stage: Stage, a: Architecture, group_tokens: Scalar) -> Scalar:
-    """All-reduce of a tp group's activations after a half layer."""
-    if stage.layout.attention == "dp":
-        return jnp.zeros(())
-    payload = group_tokens * a.hidden * ACTIVATION_BYTES
-    return stage.collective("all_reduce", "tp", payload, "tensor_parallel")
+def _shared(stage: Stage, kind: str, axis: str, payload_bytes: Scalar):
+    """Time of a collective inside attention, and what it loads each plane with."""
+    if axis == "tp" and stage.layout.attention == "dp":
+        idle = [jnp.zeros(()) for _ in dict.fromkeys(stage.fabric.planes)]
+        return jnp.zeros(()), idle
+    prefix = {"tp": "tensor_parallel", "cp": "context_parallel"}[axis]
+    time = stage.collective(kind, axis, payload_bytes, prefix)
+    return time, stage.collective_loads_s(kind, axis, payload_bytes, prefix)
 
 
-def _context_parallel_s(stage: Stage, a: Architecture, tokens: Scalar) -> Scalar:
-    """Exchange of partial attention outputs within a cp group."""
+def _partials(a: Architecture, tokens: Scalar) -> Scalar:
+    """Bytes of partial attention outputs that a cp group exchanges.
+
+    The log-sum-exp of each head travels along, in fp32.
+    """
     at = a.attention
     width = at.latent_dim if isinstance(at, Latent) else at.head_dim
-    # the log-sum-exp of each head travels along, in fp32
-    payload = tokens * at.heads * (width * ACTIVATION_BYTES + 4.0)
-    return stage.collective("all_to_all", "cp", payload, "context_parallel")
+    return tokens * at.heads * (width * ACTIVATION_BYTES + 4.0)
 
 
 def decode_times(

@@ -10,9 +10,9 @@ from jaxtyping import Array, Float
 from .. import smooth
 from .._types import Scalar, Sharpness
 from ..architecture import Architecture, GroupedQuery
-from ..collectives.expert import busiest_rank_load, exchange_s
-from ..collectives.library import collective_s
-from ..fabric import Fabric, Group, fabric_of, group_of
+from ..collectives.expert import busiest_rank_load, exchange_s, tier_bytes
+from ..collectives.library import collective_s, plane_loads_s
+from ..fabric import Fabric, Group, fabric_of, group_of, plane_s
 from ..hardware import Engine, System
 from ..layout import Layout, degree, splits
 from ..ops.attention import attention_ops
@@ -187,6 +187,24 @@ class Stage(NamedTuple):
             self.exchange(kind, group, load, tokens, size)
             for kind, size in zip(EXCHANGES, sizes)
         ]
+
+    def exchange_loads_s(self, a: Architecture, load: ExpertLoad, tokens):
+        """Time that dispatch and combine keep each plane's port busy."""
+        group = self.group("ep")
+        library = self.system.expert_parallel[self.serving.expert_library]
+        mode, held = library[self.serving.expert_mode], tokens * load.busiest
+        copies = held * load.copies_per_token
+        sent = [
+            tier_bytes(group, mode, held, copies, copy_bytes(a, self.serving, kind))
+            * self.scales(f"{kind}.transfer")
+            for kind in EXCHANGES
+        ]
+        return plane_s(self.fabric, sent[0] + sent[1], mode.efficiency)
+
+    def collective_loads_s(self, kind: str, axis: str, payload_bytes, prefix: str):
+        """Time that a collective keeps each plane's port busy."""
+        sent = payload_bytes * self.scales(f"{prefix}.transfer")
+        return plane_loads_s(kind, self.group(axis), self.library, sent)
 
 
 EXCHANGES = ("dispatch", "combine")

@@ -1,0 +1,195 @@
+"""Jobs that tests of the whole model share, and functions of them compiled once."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cmxjax.metrics import metrics
+from cmxjax.parameters import is_fraction, leaf_paths, path_of
+from cmxjax.specs.build import build
+from cmxjax.specs.scenario import load_scenario
+
+SHIPPED = (
+    "deepseek-r1-decode-cloudmatrix384",
+    "deepseek-r1-prefill-cloudmatrix384",
+    "gpt-3-175b-prefill-cloudmatrix384",
+    "llama-3.1-70b-decode-gb200-nvl72",
+    "deepseek-r1-decode-gb200-nvl72",
+    "deepseek-r1-decode-hgx-h800",
+)
+
+JOBS: dict[str, tuple[str, dict[str, Any]]] = {
+    "mla-decode": ("deepseek-r1-decode-cloudmatrix384", {}),
+    "mla-prefill": (
+        "deepseek-r1-prefill-cloudmatrix384",
+        {"workload.cached_fraction": 0.3, "workload.cache_plane": "ub"},
+    ),
+    "gqa-decode": ("llama-3.1-70b-decode-gb200-nvl72", {}),
+    "gqa-prefill": (
+        "gpt-3-175b-prefill-cloudmatrix384",
+        {"model": "llama-3.1-70b", "layout.devices": 8, "layout.tp": 8},
+    ),
+}
+"""Latent and grouped-query attention in both phases; the latter are dense, with tp."""
+
+DECODE = ("mla-decode", "gqa-decode")
+PREFILL = ("mla-prefill", "gqa-prefill")
+
+Inputs = tuple[Any, Any, Any, Any, dict[str, Any]]
+"""The arguments of `metrics`: system, architecture, workload, layout, theta."""
+
+
+@functools.cache
+def job(name: str, **changes: Any) -> Inputs:
+    """One of `JOBS` or a shipped scenario, as printed, with dotted keys changed.
+
+    Theta names leaves of every sort and holds zeros, so it changes nothing but has
+    gradients. In `changes` two underscores stand for a dot.
+    """
+    scenario, own = JOBS.get(name, (name, {}))
+    dotted = {key.replace("__", "."): value for key, value in changes.items()}
+    p = build(load_scenario(scenario, own | dotted), "none")
+    engine, tier = p.workload.serving.engine, p.system.scale_up_tier
+    named = (
+        "chip.gemm_efficiency",
+        "chip.half_rows",
+        "chip.memory_bytes_per_s",
+        f"tiers.{tier}.bytes_per_s",
+        f"engines.{engine}.prefill_batch_s",
+        f"engines.{engine}.decode_step_s",
+        f"engines.{engine}.stream_exposed_fraction",
+    )
+    theta = {path: jnp.zeros(()) for path in named}
+    return (p.system, p.architecture, p.workload, p.layout, theta)
+
+
+def _traced(sharpness: float | None):
+    return None if sharpness is None else jnp.asarray(sharpness, float)
+
+
+def evaluated(inputs: Inputs, sharpness: Any = None):
+    """All metrics but the breakdown, not compiled."""
+    return metrics(*inputs, sharpness, explain=False)
+
+
+def time_field(inputs: Inputs) -> str:
+    return {"decode": "tpot_s", "prefill": "ttft_s"}[inputs[2].kind]
+
+
+def _headline(inputs: Inputs, sharpness: Any):
+    m = evaluated(inputs, sharpness)
+    return jnp.log(jnp.stack([getattr(m, time_field(inputs)), m.memory_bytes]))
+
+
+_predict = jax.jit(evaluated)
+_headlines = jax.jit(_headline)
+
+
+@jax.jit
+def _gradient(inputs, weights, sharpness):
+    return jax.vjp(lambda x: _headline(x, sharpness), inputs)[1](weights)[0]
+
+
+@jax.jit
+def _derivative(inputs, tangents, sharpness):
+    return jax.jvp(lambda x: _headline(x, sharpness), (inputs,), (tangents,))[1]
+
+
+@jax.jit
+def _shares(inputs, sharpness):
+    m = metrics(*inputs, sharpness)
+    step_s = m.ttft_s if inputs[2].kind == "prefill" else m.step_time_s
+    return m.breakdown, step_s
+
+
+def predict(inputs: Inputs, sharpness: float | None = None):
+    """All metrics but the breakdown."""
+    return _predict(inputs, _traced(sharpness))
+
+
+def headline(inputs: Inputs, sharpness: float | None = None):
+    """Logs of TPOT or TTFT and of the memory."""
+    return _headlines(inputs, _traced(sharpness))
+
+
+TIME, MEMORY = np.array([1.0, 0.0]), np.array([0.0, 1.0])
+
+
+def gradient(inputs: Inputs, weights=TIME, sharpness: float | None = None) -> Inputs:
+    """Gradient of weights @ headline with respect to every leaf."""
+    return _gradient(inputs, jnp.asarray(weights), _traced(sharpness))
+
+
+def derivative(inputs: Inputs, tangents: Inputs, sharpness: float | None = None):
+    """Derivative of the headline along a direction of the inputs."""
+    return _derivative(inputs, tangents, _traced(sharpness))
+
+
+def shares(inputs: Inputs, sharpness: float | None = None):
+    """The breakdown of the step or batch, and its time."""
+    seconds, step_s = _shares(inputs, _traced(sharpness))
+    return {name: float(value) for name, value in seconds.items()}, float(step_s)
+
+
+def time_s(inputs: Inputs, sharpness: float | None = None) -> float:
+    """TPOT or TTFT."""
+    return float(getattr(predict(inputs, sharpness), time_field(inputs)))
+
+
+def elasticities(inputs: Inputs, sharpness: float | None = None) -> dict[str, float]:
+    """d log(time) / d log(leaf) of every leaf of the system, by path."""
+    slopes = leaf_paths(gradient(inputs, TIME, sharpness)[0])
+    return {p: float(leaf * slopes[p]) for p, leaf in leaf_paths(inputs[0]).items()}
+
+
+def is_rate(path: str) -> bool:
+    """Whether a leaf is per second; dtypes come below the name of a peak."""
+    return any(part.endswith("_per_s") for part in path.split("."))
+
+
+def is_latency(path: str) -> bool:
+    return path.endswith("_s") and not is_rate(path)
+
+
+def scaled(tree: Any, factors: dict[str, float]):
+    """The tree with the leaves at the given paths multiplied.
+
+    Raises:
+        KeyError: there is no such leaf.
+    """
+    if unknown := factors.keys() - leaf_paths(tree).keys():
+        raise KeyError(sorted(unknown))
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: leaf * factors.get(path_of(path), 1.0), tree
+    )
+
+
+def on_machine(inputs: Inputs, factors: dict[str, float]) -> Inputs:
+    """The job on a machine with the leaves at the given paths multiplied."""
+    return (scaled(inputs[0], factors), *inputs[1:])
+
+
+def off_lattice(inputs: Inputs, seed: int) -> Inputs:
+    """The job with each leaf moved by its own 0.5 to 3 percent, away from all kinks.
+
+    Fractions and drafts move down, all else up, so that they stay feasible and no
+    group has exactly one rank.
+    """
+    rng = np.random.default_rng(seed)
+
+    def move(path, leaf):
+        name = path_of(path)
+        down = is_fraction(name) or name in ("draft_tokens", "acceptance")
+        shift = rng.uniform(0.005, 0.03, np.shape(leaf))
+        return jnp.asarray(leaf * np.exp(-shift if down else shift), float)
+
+    moved = [jax.tree_util.tree_map_with_path(move, tree) for tree in inputs[:4]]
+    theta = {path: jnp.asarray(rng.uniform(-0.05, 0.05), float) for path in inputs[4]}
+    return (*moved, theta)  # pyright: ignore[reportReturnType]
+
+
+def all_finite(tree: Any) -> bool:
+    return all(bool(np.isfinite(leaf).all()) for leaf in jax.tree.leaves(tree))

@@ -1,0 +1,352 @@
+"""MoE dispatch and combine, and the load of the busiest rank."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cmxjax.collectives.expert import busiest_rank_load, exchange_s
+from cmxjax.fabric import Fabric, fabric_of, group_of
+from cmxjax.hardware import ExpertMode
+from cmxjax.layout import place
+from cmxjax.specs.system_load import Reference, load_system
+from cmxjax.step.serving import copy_bytes
+
+CLOUDMATRIX = load_system(Reference("cloudmatrix384")).system
+H800 = load_system(Reference("hgx-h800")).system
+
+# Two dies to a package with their own link, packages on UB, and RDMA outside.
+FABRIC = Fabric(
+    rate=jnp.array([270e9, 196e9, 25e9]),
+    latency_s=jnp.array([0.2e-6, 0.9e-6, 5e-6]),
+    planes=("die", "ub", "rdma"),
+)
+HBM = 1.4e12
+
+
+def mode(plane="", deduplicates=False, **costs):
+    """A mode that costs nothing beyond what `costs` says."""
+    free = {
+        "dispatch_start_s": 0.0,
+        "combine_start_s": 0.0,
+        "jitter_s": 0.0,
+        "efficiency": 1.0,
+        "dispatch_copy_s": 0.0,
+        "combine_copy_s": 0.0,
+        "sdma_slowdown": 1.0,
+    }
+    leaves = {k: jnp.asarray(v, float) for k, v in {**free, **costs}.items()}
+    return ExpertMode(plane=plane, deduplicates=deduplicates, **leaves)
+
+
+def placed(ranks, fabric=FABRIC, sizes=(2.0, 8.0, 1000.0)):
+    """Contiguous ranks from the innermost tier."""
+    order = ("tp", "cp", "dp", "pp")
+    degrees = {"tp": ranks, "cp": 1.0, "dp": 1.0, "pp": 1.0}
+    return group_of(fabric, jnp.asarray(place(degrees, list(sizes), order)["tp"]))
+
+
+def seconds(kind, group, m, tokens=128.0, copies=8.0, size=7680.0, **more):
+    load, sharpness = more.pop("load", 1.0), more.pop("sharpness", None)
+    args = (tokens, copies, size, HBM, load, sharpness)
+    return float(exchange_s(kind, group, m, *args, **more))
+
+
+@pytest.mark.parametrize(("kind", "start_s"), [("dispatch", 20e-6), ("combine", 30e-6)])
+def test_exchange_among_eight_dies_by_hand(kind, start_s):
+    # 4 packages of 2: of 128 x 8 copies an eighth stays, an eighth goes to the sibling
+    # and six eighths over UB, which takes longest; the slowest of 8 ranks is ln 8 late
+    costs = {"dispatch_start_s": 20e-6, "combine_start_s": 30e-6, "jitter_s": 4e-6}
+    took = seconds(kind, placed(8.0), mode(efficiency=0.7, **costs))
+    wire = 128 * 8 * 7680 * 6 / 8 / (196e9 * 0.7)
+    assert took == pytest.approx(start_s + 0.9e-6 + 4e-6 * np.log(8) + wire)
+
+
+@pytest.mark.parametrize(("kind", "copy_s"), [("dispatch", 0.2e-6), ("combine", 0.1e-6)])
+def test_posting_the_copies_bounds_the_exchange_of_many_small_tokens(kind, copy_s):
+    costs = mode(dispatch_copy_s=0.2e-6, combine_copy_s=0.1e-6)
+    took = seconds(kind, placed(8.0), costs, size=64.0)
+    assert took == pytest.approx(0.9e-6 + 128 * 8 * copy_s)
+
+
+def test_copies_to_the_own_rank_are_read_and_written_in_memory():
+    # links so fast that only memory counts
+    fabric = FABRIC._replace(rate=jnp.array([1e18, 1e18, 1e18]))
+    took = seconds("dispatch", placed(8.0, fabric), mode())
+    own = 128 * 8 / 8 * 7680
+    assert took == pytest.approx(0.9e-6 + 2 * own / HBM)
+
+
+def test_the_busiest_rank_sends_and_posts_in_proportion_to_its_load():
+    costs = mode(dispatch_copy_s=0.2e-6)
+    group = placed(8.0)
+    once, twice = (seconds("dispatch", group, costs, load=load) for load in (1.0, 2.0))
+    assert twice - 0.9e-6 == pytest.approx(2 * (once - 0.9e-6))
+
+
+@settings(deadline=None)
+@given(st.floats(0.01, 4096.0))
+def test_transfer_time_is_proportional_to_the_tokens_down_to_parts_of_one(tokens):
+    group = placed(8.0)
+    wire = tokens * 8 * 7680 * 6 / 8 / 196e9
+    took = seconds("dispatch", group, mode(), tokens=tokens)
+    assert took == pytest.approx(0.9e-6 + wire)
+
+
+def test_copy_engines_slow_the_transfer_and_not_the_start():
+    costs = mode(dispatch_start_s=20e-6, sdma_slowdown=1.5)
+    fixed = 20e-6 + 0.9e-6
+    cores = seconds("dispatch", placed(8.0), costs) - fixed
+    engines = seconds("dispatch", placed(8.0), costs, driver="sdma") - fixed
+    assert engines == pytest.approx(1.5 * cores)
+
+
+@pytest.mark.parametrize("sharpness", [None, 1.0, 50.0])
+@pytest.mark.parametrize("how", [{}, {"plane": "rdma"}, {"deduplicates": True}])
+def test_one_rank_takes_no_time_and_has_finite_gradients(how, sharpness):
+    def time(splits, rates, tokens, size):
+        group = group_of(FABRIC._replace(rate=rates), splits)
+        costs = mode(**how, dispatch_start_s=2e-5, jitter_s=4e-6, dispatch_copy_s=1e-7)
+        load = busiest_rank_load("typical", 0.2, 8.0 * tokens, group.ranks, 0.0)
+        return exchange_s(
+            "dispatch", group, costs, tokens, 8.0, size, HBM, load, sharpness
+        )
+
+    alone = (jnp.ones(3), FABRIC.rate, jnp.asarray(128.0), jnp.asarray(7680.0))
+    value, slopes = jax.value_and_grad(time, argnums=(0, 1, 2, 3))(*alone)
+    assert float(value) == 0.0
+    assert all(np.isfinite(slope).all() for slope in slopes)
+
+
+@pytest.mark.parametrize("kind", ["dispatch", "combine"])
+@pytest.mark.parametrize("library_mode", ["low_latency", "normal"])
+def test_time_grows_with_the_ranks(kind, library_mode):
+    fabric = fabric_of(CLOUDMATRIX)
+    costs = CLOUDMATRIX.expert_parallel["cann-ep"][library_mode]
+    ranks = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 320.0, 768.0, 1536.0]
+    sizes = (2.0, 8.0, 48.0, 429.0)
+    times = [seconds(kind, placed(n, fabric, sizes), costs) for n in ranks]
+    assert (np.diff(times) > 0.0).all()
+
+
+def test_combine_among_eight_dies_responds_to_the_link_inside_the_package():
+    # at 270 GB/s the sibling's part hides behind UB's six; at a tenth it does not
+    slow = FABRIC._replace(rate=FABRIC.rate.at[0].set(27e9))
+    part = 128 * 8 / 8 * 7680
+    before = seconds("combine", placed(8.0), mode())
+    after = seconds("combine", placed(8.0, slow), mode())
+    assert before == pytest.approx(0.9e-6 + 6 * part / 196e9)
+    assert after == pytest.approx(0.9e-6 + part / 27e9)
+
+
+def test_relaxed_combine_responds_to_every_plane_it_uses():
+    def time(rates):
+        group = group_of(FABRIC._replace(rate=rates), jnp.array([2.0, 4.0, 1.0]))
+        args = (128.0, 8.0, 7680.0, HBM, 1.0, 4.0)
+        return exchange_s("combine", group, mode(), *args)
+
+    slopes = jax.grad(time)(FABRIC.rate)
+    assert slopes[0] < 0.0
+    assert slopes[1] < 0.0
+    assert float(slopes[2]) == pytest.approx(0.0, abs=1e-30)
+
+
+@pytest.mark.parametrize("sharpness", [None, 8.0])
+@pytest.mark.parametrize("kind", ["dispatch", "combine"])
+def test_time_is_homogeneous_of_degree_one_in_its_parts(kind, sharpness):
+    # start, wait, transfer and copies: no part is left out of a breakdown
+    costs = mode(dispatch_start_s=2e-5, jitter_s=4e-6, dispatch_copy_s=3e-8)
+    job = {"sharpness": sharpness, "driver": "sdma"}
+    once, thrice = (
+        seconds(kind, placed(24.0), costs, scale=lambda part, f=f: f, **job)
+        for f in (1.0, 3.0)
+    )
+    assert thrice == pytest.approx(3 * once, rel=1e-9)
+
+
+gains = st.lists(st.floats(1.0, 100.0), min_size=3, max_size=3).map(jnp.array)
+ways = st.sampled_from([{}, {"plane": "rdma"}, {"deduplicates": True}])
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    how=ways,
+    ranks=st.sampled_from([2.0, 8.0, 16.0, 24.0, 64.0, 320.0]),
+    tokens=st.floats(0.5, 4096.0),
+    gain=gains,
+    sharpness=st.sampled_from([None, 6.0]),
+)
+def test_more_bandwidth_and_less_latency_are_never_slower(
+    how, ranks, tokens, gain, sharpness
+):
+    costs = mode(**how, dispatch_start_s=2e-5, jitter_s=4e-6, dispatch_copy_s=3e-8)
+    faster = FABRIC._replace(rate=FABRIC.rate * gain)
+    closer = FABRIC._replace(latency_s=FABRIC.latency_s / gain)
+    job = {"tokens": tokens, "sharpness": sharpness}
+    before = seconds("dispatch", placed(ranks), costs, **job)
+    for better in (faster, closer):
+        after = seconds("dispatch", placed(ranks, better), costs, **job)
+        assert after <= before * (1 + 1e-9)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    how=ways,
+    ranks=st.sampled_from([2.0, 8.0, 16.0, 24.0, 64.0, 320.0]),
+    tokens=st.floats(0.5, 4096.0),
+)
+def test_relaxed_time_converges_to_the_exact_one(how, ranks, tokens):
+    costs = mode(**how, dispatch_start_s=2e-5, jitter_s=4e-6, dispatch_copy_s=3e-8)
+    exact = seconds("dispatch", placed(ranks), costs, tokens=tokens)
+    relaxed = seconds("dispatch", placed(ranks), costs, tokens=tokens, sharpness=1e6)
+    # gates of splits from 1.5 up and a handful of maxima, each within 2e-6
+    assert relaxed == pytest.approx(exact, rel=2e-5)
+
+
+# A node of 8 on NVLink, nodes on RDMA: DeepEP's machine.
+NODE_SIZES = (8.0, 8192.0)
+
+
+def on_h800(ranks, node_gain=1.0, rdma_gain=1.0):
+    fabric = fabric_of(H800)
+    rate = fabric.rate * jnp.array([node_gain, rdma_gain])
+    latency = fabric.latency_s / jnp.array([node_gain, rdma_gain])
+    return placed(ranks, Fabric(rate, latency, fabric.planes), NODE_SIZES)
+
+
+@pytest.mark.parametrize("ranks", [8.0, 16.0, 144.0])
+def test_a_mode_on_rdma_ignores_nvlink(ranks):
+    low_latency = H800.expert_parallel["deepep"]["low_latency"]
+    times = [
+        seconds("dispatch", on_h800(ranks, node_gain=g), low_latency)
+        for g in (0.1, 1, 10)
+    ]
+    assert times == pytest.approx([times[0]] * 3, rel=1e-15)
+
+
+@pytest.mark.parametrize("ranks", [8.0, 16.0, 144.0])
+def test_a_mode_on_rdma_sends_all_but_its_own_part_over_rdma(ranks):
+    group = on_h800(ranks)
+    rate, latency = float(group.fabric.rate[1]), float(group.fabric.latency_s[1])
+    expected = latency + 128 * 8 * 7680 * (ranks - 1) / ranks / rate
+    assert seconds("dispatch", group, mode(plane="rdma")) == pytest.approx(expected)
+
+
+def test_a_mode_over_both_planes_responds_to_nvlink():
+    normal = H800.expert_parallel["deepep"]["normal"]
+    times = [
+        seconds("dispatch", on_h800(16.0, node_gain=g), normal, tokens=4096.0)
+        for g in (0.5, 1.0)
+    ]
+    assert times[0] > times[1] * 1.3
+
+
+def test_a_deduplicated_token_crosses_to_a_node_once():
+    # of 2 nodes a token with 8 copies visits 2 (1 - 2^-8), half of them the other one;
+    # with NVLink out of the way that is all
+    group = on_h800(16.0, node_gain=1e6)
+    rate, latency = float(group.fabric.rate[1]), float(group.fabric.latency_s[1])
+    crossings = 128 * (1 - 0.5**8)
+    took = seconds("dispatch", group, mode(deduplicates=True))
+    assert took == pytest.approx(latency + crossings * 7680 / rate)
+
+
+def test_a_deduplicated_token_spreads_over_nvlink():
+    # all copies reach their rank over NVLink but for the eighth that arrive at it
+    group = on_h800(16.0, rdma_gain=1e6)
+    rate, latency = float(group.fabric.rate[0]), float(group.fabric.latency_s[0])
+    took = seconds("dispatch", group, mode(deduplicates=True))
+    assert took == pytest.approx(latency + 128 * 8 * 7 / 8 * 7680 / rate)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    copies=st.floats(1.0, 64.0),
+    ranks=st.sampled_from([2.0, 8.0, 16.0, 24.0, 32.0, 144.0, 1024.0]),
+    tokens=st.floats(0.5, 4096.0),
+)
+def test_deduplication_never_sends_more_between_nodes(copies, ranks, tokens):
+    # NVLink so fast that only what crosses between nodes counts
+    group = on_h800(ranks, node_gain=1e9)
+    plain = seconds("dispatch", group, mode(), tokens, copies)
+    saved = seconds("dispatch", group, mode(deduplicates=True), tokens, copies)
+    assert saved <= plain * (1 + 1e-12)
+
+
+def test_a_single_copy_has_nothing_to_deduplicate():
+    group = on_h800(32.0, node_gain=1e9)
+    plain = seconds("dispatch", group, mode(), copies=1.0)
+    saved = seconds("dispatch", group, mode(deduplicates=True), copies=1.0)
+    assert saved == pytest.approx(plain)
+
+
+def load(balance, copies, ranks=64.0, skew=0.3, spare=0.0):
+    return float(busiest_rank_load(balance, skew, copies, ranks, spare))
+
+
+def test_a_uniform_load_is_the_mean():
+    assert load("uniform", 10.0) == 1.0
+
+
+def test_one_rank_carries_the_mean():
+    assert load("random", 10.0, ranks=1.0) == 1.0
+
+
+def test_skew_counts_in_a_typical_load_only():
+    many = 1e12  # copies, beside which sampling is nothing
+    assert load("random", many) == pytest.approx(1.0, abs=1e-6)
+    assert load("typical", many) == pytest.approx(1.3, abs=1e-6)
+
+
+def test_sampling_part_shrinks_with_tokens():
+    copies = [10.0, 100.0, 1000.0, 1e4, 1e6]
+    excess = np.array([load("random", c) for c in copies]) - 1.0
+    assert (np.diff(excess) < 0.0).all()
+    # like one over the root, but for a floor of 1e-4 under a spread of 8e-3
+    assert excess[2] / excess[1] == pytest.approx(np.sqrt(0.1), rel=0.01)
+
+
+def test_sampling_part_grows_with_the_ranks():
+    excess = [load("random", 100.0, ranks=n) for n in (2.0, 8.0, 64.0, 320.0)]
+    assert (np.diff(excess) > 0.0).all()
+
+
+@pytest.mark.parametrize(("ranks", "mean"), [(16, 200), (64, 100), (320, 400)])
+def test_sampling_part_matches_balls_in_bins(ranks, mean):
+    # the closed form is the leading term for many bins; for these it lies up to a third
+    # above the mean of the largest of Poisson counts
+    counts = np.random.default_rng(0).poisson(mean, (4000, ranks))
+    simulated = counts.max(axis=1).mean() / mean - 1.0
+    modeled = load("random", float(mean), ranks=float(ranks)) - 1.0
+    assert simulated < modeled < 1.35 * simulated
+
+
+def test_one_redundant_slot_for_each_rank_halves_the_skew():
+    many = 1e12
+    without, halved = (load("typical", many, spare=r) - 1.0 for r in (0.0, 1.0))
+    assert halved == pytest.approx(without / 2, abs=1e-6)
+
+
+def test_a_skew_of_zero_is_perfect_balance():
+    assert load("typical", 100.0, skew=0.0) == load("random", 100.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "dispatched", "combined"),
+    [
+        # 7168 bytes of int8 with a slot of 512 for scales; 7168 x 2 of bf16 without
+        ("deepseek-r1-decode-cloudmatrix384", 7168 + 512, 2 * 7168),
+        ("deepseek-r1-decode-hgx-h800", 7168 + 512, 2 * 7168),
+    ],
+)
+def test_dispatch_sends_eight_bit_tokens_and_their_scales(
+    problem, name, dispatched, combined
+):
+    p = problem(name)
+    sizes = [
+        float(copy_bytes(p.architecture, p.workload.serving, kind))
+        for kind in ("dispatch", "combine")
+    ]
+    assert sizes == [dispatched, combined]

@@ -1,0 +1,324 @@
+"""Time of operators on one device, by hand and in its limits."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cmxjax.hardware import Chip
+from cmxjax.ops.table import Op, tabulate
+from cmxjax.roofline import RESOURCES, op_times
+from cmxjax.specs.system_load import Reference, load_system
+
+CLOUDMATRIX = load_system(Reference("cloudmatrix384")).system.chip
+
+
+def chip(**changes):
+    """A chip of round numbers: no ramps, no launches, perfect overlap."""
+    leaves = {
+        "vector_flop_per_s": 10e12,
+        "memory_bytes": 64e9,
+        "memory_usable_bytes": 64e9,
+        "memory_bytes_per_s": 1e12,
+        "matrix_cores": 10.0,
+        "vector_cores": 20.0,
+        "tile_rows": 128.0,
+        "tile_columns": 256.0,
+        "gemm_efficiency": 0.8,
+        "attention_efficiency": 0.5,
+        "memory_efficiency": 0.9,
+        "vector_efficiency": 0.4,
+        "half_rows": 0.0,
+        "half_columns": 0.0,
+        "half_depth": 0.0,
+        "half_memory_bytes": 0.0,
+        "roofline_exposed_fraction": 0.0,
+        "matrix_launch_s": 0.0,
+        "vector_launch_s": 0.0,
+        "core_exponent": 0.8,
+    }
+    peaks = {"bf16": 100e12, "int8": 200e12}
+    return Chip(
+        matrix_flop_per_s={k: jnp.asarray(v) for k, v in peaks.items()},
+        **{k: jnp.asarray(v, float) for k, v in {**leaves, **changes}.items()},
+    )
+
+
+def table(*ops, **features):
+    sizes = {"one": 1.0, **features}
+    return tabulate(list(ops), {k: jnp.asarray(v, float) for k, v in sizes.items()})
+
+
+def gemm(m, n, k, groups=1.0, dtype="bf16", size=2.0, launches=1.0):
+    op = Op(
+        "gemm",
+        "block",
+        "gemm",
+        "m",
+        n,
+        k,
+        "groups",
+        dtype=dtype,
+        weight_bytes=size,
+        in_bytes=size,
+        out_bytes=2.0,
+        launches=launches,
+    )
+    return table(op, m=m, groups=groups)
+
+
+def vector(elements, flop=1.0, size=4.0):
+    op = Op("v", "block", "vector", "m", 1.0, out_bytes=size, vector_flop=flop)
+    return table(op, m=elements)
+
+
+def resource_s(hardware, work, name, slowdown=1.0, sharpness=None):
+    times = op_times(hardware, work, slowdown, None, sharpness)
+    return float(times.resource_s[name][0])
+
+
+def total_s(hardware, work, slowdown=1.0, sharpness=None):
+    return float(op_times(hardware, work, slowdown, None, sharpness).total_s[0])
+
+
+def test_time_of_a_gemm_by_hand():
+    # 10 x 4 tiles are four whole waves on 10 cores, 1280 rows are whole granules
+    hardware = chip(half_rows=32.0, half_columns=64.0, half_depth=128.0)
+    flop = 2 * (1280 + 32) * (1024 + 64) * (4096 + 128)
+    took = resource_s(hardware, gemm(1280.0, 1024.0, 4096.0), "matrix")
+    assert took == pytest.approx(flop / (100e12 * 0.8))
+
+
+def test_a_gemm_runs_at_the_peak_of_its_dtype():
+    times = [
+        resource_s(chip(), gemm(1280.0, 1024.0, 4096.0, dtype=dtype), "matrix")
+        for dtype in ("bf16", "int8")
+    ]
+    assert times[0] / times[1] == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(
+    ("size", "change"),
+    [
+        ((1280.0, 1024.0, 4096.0), {"half_rows": 1280.0}),
+        ((1280.0, 1024.0, 4096.0), {"half_columns": 1024.0}),
+        ((1280.0, 1024.0, 4096.0), {"half_depth": 4096.0}),
+    ],
+)
+def test_a_gemm_reaches_half_its_efficiency_at_the_half_size(size, change):
+    without = resource_s(chip(), gemm(*size), "matrix")
+    assert resource_s(chip(**change), gemm(*size), "matrix") == pytest.approx(2 * without)
+
+
+def test_a_huge_square_gemm_reaches_the_efficiency_of_the_chip():
+    # ramps of 48, 96 and 256 against 65536 and a memory time of 1 % cost under 2 %
+    n = 65536.0
+    took = total_s(CLOUDMATRIX, gemm(n, n, n))
+    reached = 2 * n**3 / took / float(CLOUDMATRIX.matrix_flop_per_s["bf16"])
+    assert reached == pytest.approx(float(CLOUDMATRIX.gemm_efficiency), rel=0.02)
+
+
+def test_a_small_batch_takes_the_time_to_read_its_weights():
+    # one row of 8192 x 8192 weights, with one input and one output row
+    took = total_s(chip(), gemm(1.0, 8192.0, 8192.0))
+    assert took == pytest.approx((8192 * 8192 + 2 * 8192) * 2 / (1e12 * 0.9))
+
+
+def test_memory_reaches_half_its_rate_at_the_half_size():
+    work = vector(1e6)  # of 4 bytes each
+    took = resource_s(chip(half_memory_bytes=4e6), work, "memory")
+    assert took == pytest.approx(2 * 4e6 / (1e12 * 0.9))
+
+
+def test_work_without_a_launch_of_its_own_has_no_memory_ramp():
+    op = Op("fused", "block", "vector", "m", 1.0, out_bytes=4.0, launches=0.0)
+    took = resource_s(chip(half_memory_bytes=4e6), table(op, m=1e6), "memory")
+    assert took == pytest.approx(4e6 / (1e12 * 0.9))
+
+
+def test_a_tiny_operator_takes_its_launch():
+    hardware = chip(matrix_launch_s=5e-6, vector_launch_s=2e-6)
+    # 2 kB of traffic are two nanoseconds, hidden behind the launch
+    assert total_s(hardware, gemm(1.0, 16.0, 16.0)) == pytest.approx(5e-6)
+    assert total_s(hardware, vector(16.0)) == pytest.approx(2e-6)
+
+
+def test_a_long_operator_hides_its_launch():
+    work = gemm(1280.0, 1024.0, 4096.0)
+    hidden = chip(matrix_launch_s=5e-6)
+    assert total_s(hidden, work) == pytest.approx(total_s(chip(), work))
+
+
+def test_every_launch_is_paid_where_kernels_are_short():
+    hardware = chip(matrix_launch_s=5e-6)
+    assert total_s(hardware, gemm(1.0, 16.0, 16.0, launches=3.0)) == pytest.approx(15e-6)
+
+
+def test_the_exposed_share_of_the_shorter_resource_adds_to_the_longer_one():
+    hardware = chip(roofline_exposed_fraction=0.25)
+    work = gemm(1280.0, 1024.0, 4096.0)
+    matrix, memory = (resource_s(hardware, work, name) for name in ("matrix", "memory"))
+    assert matrix > memory
+    assert total_s(hardware, work) == pytest.approx(matrix + 0.25 * memory)
+
+
+def test_time_of_a_vector_operator_by_hand():
+    took = resource_s(chip(), vector(1e6, flop=12.0), "vector")
+    assert took == pytest.approx(12e6 / (10e12 * 0.4))
+
+
+def test_attention_runs_at_an_efficiency_of_its_own():
+    op = Op("a", "block", "attention", "pairs", 256.0, dtype="bf16")
+    took = resource_s(chip(half_rows=100.0), table(op, pairs=1e9), "matrix")
+    assert took == pytest.approx(2 * 1e9 * 256 / (100e12 * 0.5))
+
+
+@pytest.mark.parametrize(
+    ("resource", "factor"),
+    [("matrix", 1.7), ("vector", 1.7), ("memory", 1.0), ("launch", 1.0)],
+)
+def test_a_share_of_the_cores_slows_matrix_and_vector_work_alone(resource, factor):
+    hardware = chip(matrix_launch_s=5e-6)
+    op = Op("a", "b", "attention", "m", 64.0, out_bytes=2.0, vector_flop=12.0)
+    work = table(op, m=1e6)
+    whole, part = (resource_s(hardware, work, resource, s) for s in (1.0, 1.7))
+    assert whole > 0.0
+    assert part == pytest.approx(factor * whole)
+
+
+@pytest.mark.parametrize(("rows", "whole"), [(1, 16), (16, 16), (17, 32), (100, 112)])
+def test_rows_are_processed_in_whole_granules_of_sixteen(rows, whole):
+    took = resource_s(chip(), gemm(float(rows), 256.0, 4096.0), "matrix")
+    assert took == pytest.approx(2 * whole * 256 * 4096 / (100e12 * 0.8))
+
+
+@pytest.mark.parametrize(
+    ("columns", "groups", "filled"),
+    [
+        (256.0 * 10, 1.0, 1.0),  # 10 tiles on 10 cores
+        (256.0 * 15, 1.0, 2 / 1.5),  # 15 tiles take two waves
+        (256.0 * 5, 3.0, 2 / 1.5),  # the tiles of all groups share the waves
+        (256.0 * 20, 1.0, 1.0),
+        (256.0 * 4, 1.0, 1.0),  # fewer tiles than cores split their depth
+    ],
+)
+def test_the_last_wave_of_tiles_leaves_cores_idle(columns, groups, filled):
+    work = gemm(128.0, columns, 4096.0, groups=groups)
+    flop = 2 * groups * 128 * columns * 4096
+    took = resource_s(chip(), work, "matrix")
+    assert took == pytest.approx(flop * filled / (100e12 * 0.8))
+
+
+def test_a_last_tile_that_is_not_full_takes_a_core_of_its_own():
+    # 129 columns beyond 9 tiles need a tenth and an eleventh: two waves
+    work = gemm(128.0, 256.0 * 10 + 1.0, 4096.0)
+    flop = 2 * 128 * (256 * 10 + 1) * 4096 * 2 / 1.1
+    assert resource_s(chip(), work, "matrix") == pytest.approx(flop / (100e12 * 0.8))
+
+
+GEMM_SIZES = {
+    "m": st.integers(1, 4096).map(float),
+    "n": st.integers(1, 16384).map(float),
+    "k": st.integers(1, 16384).map(float),
+}
+
+
+@settings(deadline=None, max_examples=60)
+@given(**GEMM_SIZES)
+def test_relaxed_time_converges_to_the_exact_one(m, n, k):
+    work = gemm(m, n, k)
+    exact, relaxed = total_s(CLOUDMATRIX, work), total_s(CLOUDMATRIX, work, 1.0, 1e8)
+    # a ceiling is within 1 / (s f) of the exact one, and f is 1 / 152 at least
+    assert relaxed == pytest.approx(exact, rel=1e-5)
+
+
+@settings(deadline=None, max_examples=60)
+@given(**GEMM_SIZES, sharpness=st.sampled_from([None, 1.0, 6.0]))
+def test_no_gemm_beats_its_peak_or_its_bytes(m, n, k, sharpness):
+    took = total_s(CLOUDMATRIX, gemm(m, n, k), 1.0, sharpness)
+    peak = float(CLOUDMATRIX.matrix_flop_per_s["bf16"])
+    assert took >= 2 * m * n * k / peak
+    assert took >= 2 * (m * k + k * n + m * n) / float(CLOUDMATRIX.memory_bytes_per_s)
+
+
+@settings(deadline=None, max_examples=60)
+@given(**GEMM_SIZES)
+def test_without_overlap_and_quantization_the_relaxed_time_is_the_sum(m, n, k):
+    work, hardware = gemm(m, n, k), chip(matrix_launch_s=5e-6)
+    flop_s = 2 * m * n * k / (100e12 * 0.8)
+    memory_s = 2 * (m * k + k * n + m * n) / (1e12 * 0.9)
+    took = total_s(hardware, work, 1.0, 1.0)
+    assert took == pytest.approx(flop_s + memory_s + 5e-6, rel=1e-8)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    **GEMM_SIZES,
+    leaf=st.sampled_from(["memory_bytes_per_s", "gemm_efficiency", "memory_efficiency"]),
+    gain=st.floats(1.0, 1.2),
+    sharpness=st.sampled_from([None, 6.0]),
+)
+def test_a_faster_chip_is_never_slower(m, n, k, leaf, gain, sharpness):
+    work, hardware = gemm(m, n, k), chip(matrix_launch_s=5e-6)
+    faster = hardware.replace(**{leaf: getattr(hardware, leaf) * gain})
+    before, after = (total_s(c, work, 1.0, sharpness) for c in (hardware, faster))
+    assert after <= before * (1 + 1e-12)
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="matrix_s multiplies granules of rows by ceil(w) / w of whole tiles, so a row"
+    " that opens a new row of tiles can shrink the idle part by more than it adds",
+)
+@pytest.mark.parametrize("columns", [2048.0, 4608.0])
+def test_a_larger_batch_never_takes_less_time(columns):
+    batches = [64.0, 127.0, 128.0, 129.0, 256.0, 257.0, 384.0, 385.0, 512.0, 513.0]
+    times = [resource_s(CLOUDMATRIX, gemm(m, columns, 7168.0), "matrix") for m in batches]
+    assert (np.diff(times) >= 0.0).all()
+
+
+@pytest.mark.parametrize("sharpness", [None, 4.0])
+def test_time_is_homogeneous_of_degree_one_in_the_resource_times(sharpness):
+    work = gemm(100.0, 2000.0, 4096.0)
+
+    def total(scale):
+        return op_times(CLOUDMATRIX, work, 1.0, scale, sharpness).total_s[0]
+
+    ones = jnp.ones((1, len(RESOURCES)))
+    # Euler: the derivatives along the resource times sum to the time
+    shares = jax.grad(total)(ones)
+    np.testing.assert_allclose(shares.sum(), total(ones), rtol=1e-9)
+    np.testing.assert_allclose(total(3.0 * ones), 3.0 * total(ones), rtol=1e-9)
+
+
+@pytest.mark.parametrize("sharpness", [None, 4.0])
+def test_gradients_over_the_chip_are_finite(sharpness):
+    work = gemm(128.0, 152.0 * 24, 4096.0)  # whole tiles and waves
+
+    def time(hardware):
+        return op_times(hardware, work, 1.0, None, sharpness).total_s[0]
+
+    slopes = jax.grad(time)(CLOUDMATRIX)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slopes))
+
+
+def test_operators_are_timed_one_by_one():
+    apart = [gemm(100.0, 2000.0, 4096.0), vector(1e6, flop=12.0)]
+    first = Op(
+        "gemm",
+        "block",
+        "gemm",
+        "m",
+        2000.0,
+        4096.0,
+        "groups",
+        weight_bytes=2.0,
+        in_bytes=2.0,
+        out_bytes=2.0,
+    )
+    second = Op("v", "block", "vector", "e", 1.0, out_bytes=4.0, vector_flop=12.0)
+    together = table(first, second, m=100.0, groups=1.0, e=1e6)
+    times = op_times(CLOUDMATRIX, together, 1.0, None, None).total_s
+    np.testing.assert_allclose(times, [total_s(CLOUDMATRIX, work) for work in apart])

@@ -1,0 +1,696 @@
+"""Scenarios: overrides by dotted keys, user files, derived degrees, defaults."""
+
+import pytest
+
+from cmxjax.layout import AXES, degree, devices
+from cmxjax.metrics import metrics
+from cmxjax.specs.build import ASYMPTOTE_BYTES, build
+from cmxjax.specs.errors import SpecError
+from cmxjax.specs.scenario import load_scenario, validate_scenario, with_overrides
+from cmxjax.specs.system_load import Reference, load_system
+from cmxjax.workload import tokens_per_step
+
+DECODE = "deepseek-r1-decode-cloudmatrix384"
+DENSE = "llama-3.1-70b-decode-gb200-nvl72"
+PREFILL = "deepseek-r1-prefill-cloudmatrix384"
+
+
+def made(name: str = DECODE, **changes):
+    """A shipped scenario, built with dotted keys changed; __ stands for a dot."""
+    dotted = {key.replace("__", "."): value for key, value in changes.items()}
+    return build(load_scenario(name, dotted), "none")
+
+
+def leaf(path: str, value, name: str = DECODE):
+    """One system leaf of a scenario after it is set."""
+    node = build(load_scenario(name, {path: value}), "none").system
+    for part in path.split(".")[1:]:
+        node = node[part] if isinstance(node, dict) else getattr(node, part)
+    return float(node)
+
+
+def collective(**keys):
+    raw = {"system": "cloudmatrix384", "phase": "collective", "collective": keys}
+    return build(validate_scenario(raw, "test"), "none")
+
+
+def operator(**keys):
+    raw = {"system": "cloudmatrix384", "phase": "op", "op": keys}
+    return build(validate_scenario(raw, "test"), "none")
+
+
+def degrees(problem) -> dict[str, float]:
+    return {axis: float(degree(problem.layout, axis)) for axis in AXES}
+
+
+def laid_out(name: str = DENSE, **layout):
+    raw = {
+        "system": "cloudmatrix384",
+        "model": "llama-3.1-70b" if name == DENSE else "deepseek-r1",
+        "phase": "decode",
+        "workload": {"sequences_per_device": 8, "kv_tokens": 1024},
+        "layout": layout,
+    }
+    return build(validate_scenario(raw, "test"), "none")
+
+
+# --- Overrides
+
+
+def test_a_dotted_key_changes_one_value_and_no_other():
+    changed = load_scenario(DECODE, {"workload.kv_tokens": 8192})
+    default = load_scenario(DECODE)
+    assert changed.workload.kv_tokens == 8192.0
+    assert changed.workload.sequences_per_device == default.workload.sequences_per_device
+    assert changed.layout == default.layout
+
+
+def test_a_nested_table_means_the_same_as_dotted_keys():
+    nested = load_scenario(DECODE, {"workload": {"kv_tokens": 8192}, "layout": {"pp": 1}})
+    dotted = load_scenario(DECODE, {"workload.kv_tokens": 8192, "layout.pp": 1})
+    assert nested == dotted
+
+
+def test_overrides_do_not_change_the_scenario_they_start_from():
+    raw = {"system": "cloudmatrix384", "workload": {"kv_tokens": 1}}
+    with_overrides(raw, {"workload.kv_tokens": 2, "system.power.all_in_w": 3})
+    assert raw == {"system": "cloudmatrix384", "workload": {"kv_tokens": 1}}
+
+
+def test_a_table_that_is_not_there_is_made():
+    changed = with_overrides({"phase": "system"}, {"dtypes.activation": "int8"})
+    assert changed["dtypes"] == {"activation": "int8"}
+
+
+def test_no_overrides_leave_the_scenario_as_it_is():
+    assert load_scenario(DECODE, {}) == load_scenario(DECODE)
+
+
+def test_a_later_override_of_the_same_key_wins():
+    once = with_overrides({"phase": "system", "system": "a"}, {"workload.x": 1})
+    assert with_overrides(once, {"workload.x": 2})["workload"] == {"x": 2}
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_system_and_a_leaf_of_it_can_be_set_in_any_order(order):
+    changes = {"system.power.all_in_w": 1000.0, "system": "gb200-nvl72"}
+    raw = with_overrides(
+        {"phase": "system", "system": "cloudmatrix384"},
+        dict(list(changes.items())[::order]),
+    )
+    system = build(validate_scenario(raw, "test"), "none").system
+    assert (system.name, float(system.power.all_in_w)) == ("gb200-nvl72", 1000.0)
+
+
+# --- Leaves of the system
+
+
+def test_a_number_sets_a_leaf_in_si():
+    assert leaf("system.chip.memory_bytes_per_s", 2e12) == 2e12
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "si"),
+    [
+        ("system.chip.memory_bytes_per_s", "1.8 TB/s", 1.8e12),
+        ("system.chip.memory_bytes_per_s", "1.8TB/s", 1.8e12),
+        ("system.chip.memory_bytes", "80 GiB", 80 * 2.0**30),
+        ("system.chip.matrix_flop_per_s.bf16", "500 TFLOP/s", 500e12),
+        ("system.tiers.supernode.bytes_per_s", "400 Gb/s", 50e9),
+        ("system.tiers.supernode.latency_s", "3 us", 3e-6),
+        ("system.engines.cloudmatrix-infer.decode_step_s", "1.5ms", 1.5e-3),
+        ("system.chip.gemm_efficiency", "90 %", 0.9),
+        ("system.power.all_in_w", "600 kW", 600e3),
+        ("system.parts.optical_modules", "5760", 5760.0),
+    ],
+)
+def test_a_string_sets_a_leaf_with_its_unit(path, text, si):
+    assert leaf(path, text) == pytest.approx(si, rel=1e-12)
+
+
+def test_a_set_leaf_changes_the_prediction():
+    raw = {"system": "cloudmatrix384", "phase": "system"}
+    twice = with_overrides(raw, {"system.chip.memory_bytes": "128 GB"})
+    p = build(validate_scenario(twice, "test"), "none")
+    m = metrics(p.system, p.architecture, p.workload, p.layout, p.theta)
+    assert float(m.memory_bytes) == 768 * 128e9
+
+
+def test_a_leaf_that_the_user_sets_is_certain_and_says_so():
+    figure = made(system__chip__memory_bytes=1e11).figures["chip.memory_bytes"]
+    assert figure.prior_sigma == 0.0
+    assert (figure.source, figure.kind) == ("override", "assumed")
+
+
+def test_usable_memory_follows_the_fitted_memory_where_no_file_has_it():
+    p = made(system__chip__memory_bytes="100 GB")
+    assert float(p.system.chip.memory_usable_bytes) == 100e9
+
+
+def test_other_leaves_keep_their_values():
+    default, changed = made(), made(system__chip__memory_bytes=1e11)
+    assert {p for p in default.figures if default.figures[p] != changed.figures[p]} == {
+        "chip.memory_bytes"
+    }
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"chip.memory_bytes": 1e11, "tiers.node.latency_s": "1 us"},
+        {"chip": {"memory_bytes": 1e11}, "tiers": {"node": {"latency_s": "1 us"}}},
+    ],
+    ids=["dotted", "nested"],
+)
+def test_a_base_with_changes_takes_dotted_and_nested_keys(keys):
+    p = made(system={"base": "cloudmatrix384", **keys})
+    assert float(p.system.chip.memory_bytes) == 1e11
+    assert float(p.system.tiers["node"].latency_s) == pytest.approx(1e-6, rel=1e-12)
+
+
+def test_a_dotted_override_replaces_the_leaf_of_a_changed_base():
+    base = {"base": "cloudmatrix384", "chip": {"memory_bytes": 1e11}}
+    raw = {"phase": "system", "system": base}
+    changed = with_overrides(raw, {"system.chip.memory_bytes": 2e11})
+    p = build(validate_scenario(changed, "test"), "none")
+    assert float(p.system.chip.memory_bytes) == 2e11
+
+
+def test_an_alternative_is_chosen_by_its_name():
+    p = made(system__alternatives="semianalysis")
+    assert float(p.system.chip.matrix_flop_per_s["bf16"]) == 390e12
+
+
+def test_a_leaf_set_beside_an_alternative_wins_over_it():
+    p = made(
+        system__alternatives="semianalysis", system__chip__matrix_flop_per_s__bf16=1e15
+    )
+    assert float(p.system.chip.matrix_flop_per_s["bf16"]) == 1e15
+    assert float(p.system.tiers["node"].bytes_per_s) == 175e9
+
+
+# --- Leaves of the model
+
+
+def test_a_model_leaf_is_set_by_its_path():
+    p = made(model__vocabulary=1000, model__experts__topk=4)
+    assert float(p.architecture.vocabulary) == 1000.0
+    assert float(p.architecture.experts.topk) == 4.0
+
+
+def test_a_model_takes_a_base_with_changes():
+    p = made(model={"base": "deepseek-v3", "attention": {"heads": 64}})
+    assert float(p.architecture.attention.heads) == 64.0
+    assert p.architecture.name == "deepseek-v3"
+
+
+# --- Ratios in measurement files
+
+
+MEASUREMENTS = """
+[sources.me]
+title = "Mine"
+
+[scenarios.decode]
+system = "cloudmatrix384"
+model = "deepseek-r1"
+phase = "decode"
+workload = { sequences_per_device = 48, kv_tokens = 4224, draft_tokens = 1 }
+layout = { devices = 320 }
+routing = { redundant_experts = 32, shared_replicas = 32 }
+
+[[measurements]]
+id = "row"
+scenario = "decode"
+set = { "workload.kv_tokens" = 1000, layout = { overlapped_microbatches = 2 } }
+ratio_to = { system = "gb200-nvl72", "workload.draft_tokens" = 0, "layout.devices" = 64, \
+"routing.shared_replicas" = 0 }
+quantity = "tpot"
+value = 1.5
+unit = "1"
+source = "me"
+locator = "page 1"
+"""
+
+
+@pytest.fixture
+def row(tmp_path):
+    from cmxjax.specs.measurement_file import load_measurements
+
+    path = tmp_path / "mine.toml"
+    path.write_text(MEASUREMENTS)
+    (only,) = load_measurements(str(path))
+    return only
+
+
+def test_set_applies_above_and_below_the_line(row):
+    for side in (row.scenario, row.below):
+        assert side.workload.kv_tokens == 1000.0
+        assert side.layout.overlapped_microbatches == 2
+
+
+def test_ratio_to_applies_below_the_line_alone(row):
+    assert (row.scenario.system.base, row.below.system.base) == (
+        "cloudmatrix384",
+        "gb200-nvl72",
+    )
+    assert (row.scenario.workload.draft_tokens, row.below.workload.draft_tokens) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("extra", "sigma"),
+    [
+        ("", 0.03),
+        ('confidence = "B"', 0.06),
+        ('confidence = "C"', 0.1),
+        ('confidence = "C"\nrelative_sigma = 0.2', 0.2),
+    ],
+)
+def test_a_measurement_is_as_uncertain_as_its_confidence(tmp_path, extra, sigma):
+    from cmxjax.specs.measurement_file import load_measurements
+
+    path = tmp_path / "mine.toml"
+    path.write_text(MEASUREMENTS + extra)
+    (only,) = load_measurements(str(path))
+    assert only.relative_sigma == sigma
+
+
+# --- A user's own system
+
+
+def figure(value: float, unit: str) -> str:
+    return (
+        f'{{ value = {value}, unit = "{unit}", source = "sheet", locator = "page 1",'
+        ' kind = "published" }'
+    )
+
+
+SYSTEM = f"""
+name = "mine"
+title = "My machine"
+scale_up_tier = "node"
+
+[sources.sheet]
+title = "My datasheet"
+
+[chip]
+vector_flop_per_s = {figure(10, "TFLOP/s")}
+memory_bytes = {figure(64, "GB")}
+memory_bytes_per_s = {figure(2, "TB/s")}
+matrix_cores = {figure(24, "1")}
+vector_cores = {figure(48, "1")}
+
+[chip.matrix_flop_per_s]
+bf16 = {figure(300, "TFLOP/s")}
+
+[[tiers]]
+name = "node"
+plane = "fabric"
+size = {figure(8, "1")}
+bytes_per_s = {figure(100, "GB/s")}
+
+[power]
+all_in_w = {figure(10, "kW")}
+"""
+
+
+@pytest.fixture
+def own(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(SYSTEM)
+    return str(path)
+
+
+def test_a_system_file_needs_only_what_a_datasheet_has(own):
+    loaded = load_system(Reference(own))
+    assert loaded.system.name == "mine"
+    assert float(loaded.system.chip.memory_bytes) == 64e9
+
+
+def test_leaves_left_out_are_assumed_with_a_prior(own):
+    figures = load_system(Reference(own)).figures
+    for path, found in figures.items():
+        if found.source == "sheet":
+            assert found.kind == "published", path
+            assert found.prior_sigma == 0.0, path
+        else:
+            assert (found.kind, found.source) == ("assumed", "practice"), path
+    assert figures["chip.gemm_efficiency"].prior_sigma > 0.0
+    assert sum(found.source == "sheet" for found in figures.values()) == 9
+
+
+def test_defaults_bring_libraries_an_engine_and_both_endpoints(own):
+    system = load_system(Reference(own)).system
+    assert set(system.endpoints) == {"npu", "cpu"}
+    assert set(dict(system.defaults)) == {"collective", "expert", "engine"}
+    (library,) = system.expert_parallel.values()
+    assert set(library) == {"low_latency", "normal"}
+
+
+def test_one_stated_endpoint_leaves_the_other_to_the_defaults(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(SYSTEM + f"[endpoints.npu]\nlatency_s = {figure(1, 'us')}\n")
+    assert set(load_system(Reference(str(path))).system.endpoints) == {"npu", "cpu"}
+
+
+def test_a_user_system_predicts_its_totals(own):
+    p = build(validate_scenario({"phase": "system", "system": own}, "test"), "none")
+    m = metrics(p.system, p.architecture, p.workload, p.layout, p.theta)
+    assert float(m.memory_bytes) == 8 * 64e9
+    assert float(m.peak_flop_per_s) == 8 * 300e12
+
+
+def test_a_user_system_takes_changes_like_a_shipped_one(own):
+    p = made(
+        DENSE,
+        system={"base": own, "tiers.node.size": 16},
+        engine="default",
+        dtypes={"weight": "bf16", "activation": "bf16"},
+    )
+    assert float(p.system.tiers["node"].size) == 16.0
+    assert float(devices(p.layout)) == 8.0
+
+
+def test_a_changed_system_file_is_read_again(own):
+    load_system(Reference(own))
+    with open(own, "w") as file:
+        file.write(SYSTEM.replace("value = 64,", "value = 96,"))
+    import os
+
+    os.utime(own, (1.0, 1.0))
+    assert float(load_system(Reference(own)).system.chip.memory_bytes) == 96e9
+
+
+def test_a_scenario_is_read_from_a_path(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('system = "cloudmatrix384"\nphase = "system"\n')
+    assert load_scenario(str(path)).phase == "system"
+
+
+# --- Degrees
+
+
+def test_data_parallel_takes_the_devices_that_tensor_parallel_leaves():
+    got = degrees(laid_out(devices=64, tp=4))
+    assert (got["tp"], got["dp"], got["pp"]) == (4.0, 16.0, 1.0)
+
+
+def test_experts_spread_over_all_devices_by_default():
+    p = laid_out("moe", devices=256)
+    assert degrees(p)["ep"] == 256.0
+    assert degrees(p)["edp"] == 1.0
+
+
+def test_expert_data_parallel_takes_the_devices_that_experts_leave():
+    got = degrees(laid_out("moe", devices=256, ep=64))
+    assert (got["ep"], got["edp"]) == (64.0, 4.0)
+
+
+def test_a_dense_model_has_no_expert_parallel_ranks():
+    got = degrees(laid_out(devices=16))
+    assert (got["ep"], got["etp"]) == (1.0, 1.0)
+
+
+def test_devices_left_out_are_the_product_of_the_degrees():
+    assert float(devices(laid_out(tp=4, dp=3, pp=2).layout)) == 24.0
+
+
+def test_devices_left_out_follow_the_expert_ranks():
+    p = laid_out("moe", ep=32)
+    assert float(devices(p.layout)) == 32.0
+    assert degrees(p)["dp"] == 32.0
+
+
+@pytest.mark.parametrize("name", [DENSE, "moe"])
+def test_attention_and_expert_axes_cover_the_same_devices(name):
+    got = degrees(laid_out(name, devices=128, tp=2, pp=4))
+    whole = got["tp"] * got["cp"] * got["dp"] * got["pp"]
+    assert whole == got["etp"] * got["ep"] * got["edp"] * got["pp"] == 128.0
+
+
+def test_an_order_places_its_first_axis_innermost():
+    inner = laid_out(devices=64, tp=4, order="tp-cp-ep-dp-pp").layout.factor
+    outer = laid_out(devices=64, tp=4, order="dp-tp-cp-pp").layout.factor
+    row = AXES.index("tp")
+    assert [float(x) for x in inner[row]] == [2.0, 2.0, 1.0, 1.0]
+    assert [float(x) for x in outer[row]] == [1.0, 1.0, 4.0, 1.0]
+
+
+def test_tensor_parallel_attention_is_chosen_where_tp_splits():
+    assert laid_out(devices=8, tp=8).layout.attention == "tp"
+    assert laid_out(devices=8).layout.attention == "dp"
+
+
+@pytest.mark.parametrize("count", [1, 2, "auto"])
+def test_overlapped_microbatches_are_a_count_or_auto(count):
+    p = laid_out(devices=8, overlapped_microbatches=count)
+    assert p.layout.microbatches == str(count)
+
+
+def test_experts_must_fill_the_slots_that_are_stated():
+    # 256 routed + 32 redundant + 32 shared = 320 ranks x 1
+    p = made()
+    r = p.layout.routing
+    held = p.architecture.experts.routed + r.redundant_experts + r.shared_replicas
+    assert float(held) == degrees(p)["ep"] * 1.0
+
+
+def test_shared_replicas_mean_that_tokens_are_sent_to_the_shared_expert():
+    assert made().layout.routing.dispatches_shared
+    without = made(routing__shared_replicas=0, routing__redundant_experts=64)
+    assert not without.layout.routing.dispatches_shared
+
+
+# --- Speculation
+
+
+def test_one_acceptance_holds_for_every_draft():
+    p = made(workload__draft_tokens=3, workload__acceptance=0.5)
+    assert float(tokens_per_step(p.workload)) == 1 + 0.5 + 0.25 + 0.125
+
+
+def test_a_list_of_acceptances_is_one_for_each_draft():
+    p = made(workload__draft_tokens=2, workload__acceptance=[0.8, 0.5])
+    assert float(tokens_per_step(p.workload)) == pytest.approx(1 + 0.8 + 0.4, rel=1e-12)
+
+
+def test_without_drafts_a_step_gives_one_token():
+    assert float(tokens_per_step(made(workload__draft_tokens=0).workload)) == 1.0
+
+
+# --- Payloads and operators
+
+
+@pytest.mark.parametrize(
+    ("given", "si"), [("40 MiB", 40 * 2.0**20), ("40MB", 40e6), (4096, 4096.0)]
+)
+def test_a_payload_is_in_bytes_or_has_a_unit(given, si):
+    p = collective(kind="all_reduce", ranks=8, payload_bytes=given)
+    assert float(p.workload.payload_bytes) == si
+
+
+def test_a_payload_left_out_stands_for_the_asymptote():
+    p = collective(kind="all_gather", ranks=8)
+    assert float(p.workload.payload_bytes) == ASYMPTOTE_BYTES == 2.0**30
+
+
+def test_tokens_of_a_plain_collective_are_a_payload():
+    p = collective(kind="all_gather", ranks=8, tokens_per_rank=10, hidden=100)
+    assert float(p.workload.payload_bytes) == 10 * 100 * 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "scale"),
+    [("dispatch", "int8", 512.0), ("dispatch", "bf16", 0.0), ("combine", "int8", 0.0)],
+)
+def test_scales_travel_with_8_bit_tokens_of_a_dispatch(kind, dtype, scale):
+    p = collective(kind=kind, ranks=8, tokens_per_rank=1, hidden=8, topk=1, dtype=dtype)
+    assert float(p.workload.scale_bytes) == scale
+
+
+def test_ranks_of_a_collective_are_contiguous_from_the_innermost_tier():
+    factor = collective(kind="all_reduce", ranks=64).layout.factor
+    row = [float(x) for x in factor[AXES.index("ep")]]
+    assert row == [2.0, 8.0, 4.0, 1.0]
+
+
+def test_a_scope_puts_all_ranks_of_a_collective_on_its_tier():
+    factor = collective(kind="all_reduce", ranks=8, scope="node").layout.factor
+    assert [float(x) for x in factor[AXES.index("ep")]] == [1.0, 8.0, 1.0, 1.0]
+
+
+def test_a_remote_read_is_between_two_devices_of_the_supernode():
+    factor = collective(kind="read").layout.factor
+    assert [float(x) for x in factor[AXES.index("ep")]] == [1.0, 1.0, 2.0, 1.0]
+
+
+def test_a_gemm_writes_bf16_unless_told_otherwise():
+    shape = {"kind": "gemm", "m": 8, "n": 8, "k": 8, "dtype": "int8"}
+    assert operator(**shape).workload.out_dtype == "bf16"
+    assert operator(**shape, out_dtype="int8").workload.out_dtype == "int8"
+
+
+def test_prefill_attention_asks_as_many_queries_as_it_has_keys():
+    shape = {"heads": 8, "head_dim": 64, "sequences": 2, "kv_tokens": 100}
+    prefill = operator(kind="attention_prefill", **shape).workload
+    decode = operator(kind="attention_decode", **shape).workload
+    assert (float(prefill.query_tokens), float(decode.query_tokens)) == (100.0, 1.0)
+
+
+def test_every_head_has_its_own_keys_unless_told_otherwise():
+    shape = {"heads": 8, "head_dim": 64, "sequences": 2, "kv_tokens": 100}
+    w = operator(kind="attention_decode", **shape).workload
+    assert (float(w.kv_heads), float(w.value_dim)) == (8.0, 64.0)
+
+
+# --- Defaults
+
+
+def test_weights_and_dispatch_take_the_activation_format():
+    p = made(
+        dtypes={"activation": "int8"},
+        name=DENSE,
+        system="cloudmatrix384",
+        engine="sglang",
+    )
+    assert p.workload.serving.dtypes.weight == "fp8"  # the scenario states it
+    raw = {
+        "system": "cloudmatrix384",
+        "model": "deepseek-r1",
+        "phase": "decode",
+        "workload": {"sequences_per_device": 1, "kv_tokens": 1},
+        "dtypes": {"activation": "int8"},
+    }
+    d = build(validate_scenario(raw, "test"), "none").workload.serving.dtypes
+    assert (d.weight, d.dispatch) == ("int8", "int8")
+    assert (d.attention, d.kv, d.combine, d.head) == ("bf16",) * 4
+    assert (d.master, d.gradient) == ("fp32", "fp32")
+
+
+def test_serving_routes_typically_and_benchmarks_uniformly():
+    assert made().workload.serving.balance == "typical"
+    shape = {"ranks": 8, "tokens_per_rank": 1, "hidden": 8, "topk": 1}
+    assert collective(kind="dispatch", **shape).workload.balance == "uniform"
+
+
+def test_skew_left_out_is_the_engines_and_a_number_replaces_it():
+    assert made().workload.serving.skew is None
+    assert float(made(routing__skew=0).workload.serving.skew) == 0.0
+
+
+def test_the_default_engine_is_the_systems():
+    raw = {
+        "system": "gb200-nvl72",
+        "model": "llama-3.1-8b",
+        "phase": "decode",
+        "workload": {"sequences_per_device": 1, "kv_tokens": 1},
+    }
+    assert (
+        build(validate_scenario(raw, "test"), "none").workload.serving.engine == "trtllm"
+    )
+
+
+def test_decode_uses_low_latency_and_prefill_normal_exchanges():
+    assert made(DECODE).workload.serving.expert_mode == "low_latency"
+    assert made(PREFILL).workload.serving.expert_mode == "normal"
+
+
+@pytest.mark.parametrize(("plane", "link"), [("ub", "cpu-pool"), ("vpc", "vpc")])
+def test_cached_prefixes_come_over_the_named_plane(plane, link):
+    assert made(PREFILL, workload__cache_plane=plane).workload.cache_link == link
+
+
+# --- Phases that are not built yet
+
+TRAIN = {
+    "system": "cloudmatrix384",
+    "model": "pangu-ultra-moe-718b",
+    "phase": "train",
+    "engine": "cloudmatrix-infer",
+    "assumed": ["workload.zero"],
+    "workload": {
+        "global_batch": 1024,
+        "micro_batch": 2,
+        "sequence_tokens": 8192,
+        "schedule": "interleaved",
+        "recompute": "selective",
+        "zero": 1,
+        "fused_attention": True,
+        "precision": "bf16",
+        "offload": {"activations": 0.5, "optimizer": 1, "link": "cpu-pool"},
+        "flop_convention": "megatron",
+        "peak": "376 TFLOP/s",
+        "fabric": "cloudmatrix-paper",
+    },
+    "layout": {
+        "devices": 6144,
+        "tp": 8,
+        "pp": 16,
+        "vpp": 2,
+        "ep": 4,
+        "sequence_parallel": True,
+        "stages": [4] * 16,
+    },
+    "dtypes": {"master": "fp32", "gradient": "bf16"},
+}
+SERVE = {
+    "system": "cloudmatrix384",
+    "model": "deepseek-r1",
+    "phase": "serve",
+    "workload": {
+        "request_rate": 100,
+        "prompt_tokens": 4096,
+        "output_tokens": 256,
+        "cached_fraction": 0.5,
+        "ttft_limit": "2 s",
+        "tpot_limit": "50 ms",
+    },
+    "pools": [
+        {
+            "role": "prefill",
+            "devices": 192,
+            "layout": {"tp": 32, "attention": "sp_tp_sp"},
+        },
+        {"role": "decode", "devices": 320, "layout": {"ep": 320}},
+        {"role": "cache", "devices": 32},
+        {"role": "attention", "devices": 8},
+        {"role": "expert", "devices": 8},
+    ],
+}
+
+
+@pytest.mark.parametrize("raw", [TRAIN, SERVE], ids=["train", "serve"])
+def test_the_schema_is_complete_for_phases_that_are_not_built_yet(raw):
+    assert validate_scenario(raw, "test").phase == raw["phase"]
+
+
+@pytest.mark.parametrize("raw", [TRAIN, SERVE], ids=["train", "serve"])
+def test_a_phase_that_is_not_built_yet_is_refused_by_name(raw):
+    with pytest.raises(SpecError) as caught:
+        build(validate_scenario(raw, "mine.toml"), "none", "mine.toml")
+    said = str(caught.value)
+    assert "\n" not in said
+    for part in ("mine.toml", f"phase = '{raw['phase']}'", "not built yet", "decode"):
+        assert part in said
+
+
+def test_limits_and_peaks_of_later_phases_are_quantities():
+    serve, train = validate_scenario(SERVE, "test"), validate_scenario(TRAIN, "test")
+    assert serve.workload.tpot_limit == pytest.approx(0.05, rel=1e-12)
+    assert train.workload.peak == pytest.approx(376e12, rel=1e-12)
+
+
+@pytest.mark.parametrize("recompute", ["none", "selective", "full", 0.3, 0, 1])
+def test_recompute_is_a_name_or_a_fraction(recompute):
+    raw = {**TRAIN, "workload": {**TRAIN["workload"], "recompute": recompute}}
+    assert validate_scenario(raw, "test").workload.recompute == recompute
+
+
+@pytest.mark.parametrize(
+    "schedule", ["gpipe", "1f1b", "interleaved", "zero_bubble", "dualpipe"]
+)
+@pytest.mark.parametrize("precision", ["bf16", "fp8", "mxfp8", "int8"])
+def test_every_schedule_and_precision_of_training_validates(schedule, precision):
+    workload = {**TRAIN["workload"], "schedule": schedule, "precision": precision}
+    scenario = validate_scenario({**TRAIN, "workload": workload}, "test")
+    assert scenario.workload.schedule == schedule
