@@ -19,7 +19,7 @@ from .hardware import Chip
 from .ops.table import OpTable, matrix_flop, select
 
 GRANULE = 16.0
-"""Rows that matrix units process at least: 16 on Ascend's cube and on tensor cores."""
+"""Rows and columns that matrix units process at least: 16 on Ascend's cube."""
 
 RESOURCES = ("matrix", "vector", "memory", "launch")
 
@@ -36,40 +36,42 @@ class OpTimes(NamedTuple):
         return self.resource_s["memory"]
 
 
-def matrix_s(chip: Chip, table: OpTable, sharpness: Sharpness):
+def matrix_s(chip: Chip, table: OpTable, sharpness: Sharpness) -> Float[Array, " op"]:
     r"""Time of the matrix units, whole tiles and waves included.
 
-    $$ t = \frac{2 g\,(M' + M_h)(N + N_h)(K + K_h)}{P\,e}\;
-    \frac{\lceil w \rceil}{w}, \quad
-    w = \frac{g\lceil M/T_M\rceil\lceil N/T_N\rceil}{C} $$
+    $$ t = \frac{2 g}{P\,e} (K + K_h) \Bigl(M' N' \frac{\lceil w \rceil}{w}
+    + M_h N' + N_h M' + M_h N_h\Bigr), \quad
+    w = \frac{g}{C} \Bigl\lceil\frac{M}{T_M}\Bigr\rceil
+    \Bigl\lceil\frac{N}{T_N}\Bigr\rceil $$
 
-    M' is M in whole granules of 16 rows. An operator of size M reaches M / (M + M_h) of
-    the efficiency e, likewise in N and K. With more tiles than the C cores the last
-    wave is partly idle; with fewer, kernels split K instead. Attention kernels have an
-    efficiency of their own and neither ramps nor waves.
+    M' and N' are whole tiles, or whole granules of 16 below one tile. Without
+    quantization the bracket is (M + M_h)(N + N_h): an operator of size M reaches
+    M / (M + M_h) of the efficiency e, likewise in N and K. With more tiles than the C
+    cores the last wave is partly idle; with fewer, kernels split K instead. Every term
+    grows with M, N and g, so more work never takes less time. Attention kernels have
+    an efficiency of their own and neither ramps nor waves.
     """
-    rows = GRANULE * smooth.ceil(table.rows / GRANULE, sharpness)
-    ramped = (
-        2.0
-        * table.groups
-        * (rows + chip.half_rows)
-        * (table.columns + chip.half_columns)
-        * (table.depth + chip.half_depth)
-    )
-    tiles = (
-        table.groups
-        * smooth.ceil(table.rows / chip.tile_rows, sharpness)
-        * smooth.ceil(table.columns / chip.tile_columns, sharpness)
-    )
-    waves = tiles / chip.matrix_cores
+    rows, row_tiles = _whole(table.rows, chip.tile_rows, sharpness)
+    columns, column_tiles = _whole(table.columns, chip.tile_columns, sharpness)
+    waves = table.groups * row_tiles * column_tiles / chip.matrix_cores
     several = jnp.maximum(waves, 1.0)
     filled = smooth.ceil(several, sharpness) / several
+    half_rows, half_columns = chip.half_rows, chip.half_columns
+    area = rows * columns * filled
+    area = area + half_rows * columns + half_columns * rows + half_rows * half_columns
     gemm = np.array([float(kind == "gemm") for kind in table.kinds])
     attention = np.array([float(kind == "attention") for kind in table.kinds])
-    work = gemm * ramped * filled / chip.gemm_efficiency
+    ramped = 2.0 * table.groups * (table.depth + chip.half_depth) * area
+    work = gemm * ramped / chip.gemm_efficiency
     work = work + attention * matrix_flop(table) / chip.attention_efficiency
-    peak = select(chip.matrix_flop_per_s, list(table.dtypes))
-    return work / peak
+    return work / select(chip.matrix_flop_per_s, list(table.dtypes))
+
+
+def _whole(size: Real, tile: Real, sharpness: Sharpness) -> tuple[Real, Real]:
+    """A size in whole tiles (below one tile: granules), and the number of tiles."""
+    tiles = smooth.ceil(size / tile, sharpness)
+    small = jnp.minimum(GRANULE * smooth.ceil(size / GRANULE, sharpness), tile)
+    return jnp.where(size > tile, tiles * tile, small), tiles
 
 
 def op_times(

@@ -34,10 +34,13 @@ def maximum(a: Real, b: Real, sharpness: Sharpness) -> Any:
 
 
 def minimum(a: Real, b: Real, sharpness: Sharpness) -> Any:
-    """The shorter of two alternatives: `a + b - maximum(a, b)`."""
+    """The shorter of two alternatives: `a + b - maximum(a, b)`.
+
+    One step sharper than the maximum, so that at s = 1 a choice is not yet free.
+    """
     if sharpness is None:
         return jnp.minimum(a, b)
-    return a + b - maximum(a, b, sharpness)
+    return a + b - maximum(a, b, sharpness + 1.0)
 
 
 def maximum_of(values: list, sharpness: Sharpness) -> Array:

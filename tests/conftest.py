@@ -1,4 +1,4 @@
-"""Every test runs in float64 with strict promotion of ranks."""
+"""Every test runs in float64."""
 
 import jax
 import pytest

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 from jobs import JOBS, evaluated, headline, job, off_lattice, predict
 
 COUNTS = (1, 16_385, 100_000)

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax.extend.core import ClosedJaxpr, Jaxpr
-
 from jobs import JOBS, SHIPPED, evaluated, job
 
 EQUATIONS = 2000

@@ -177,11 +177,6 @@ def test_staged_all_gather_crosses_the_outer_tiers_first():
     assert seconds("all_gather", group, library("staged")) == pytest.approx(expected)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="striped ring: `_crossing` counts the edges of a chain; the ring's closing"
-    " edge is missing on the outermost tier in use",
-)
 def test_a_striped_ring_crosses_each_tier_as_often_as_the_closed_chain():
     # 24 edges: 12 between siblings, 9 between packages of a node, 3 between nodes
     group = tiered(2.0, 4.0, 3.0)
@@ -193,13 +188,7 @@ def test_a_striped_ring_crosses_each_tier_as_often_as_the_closed_chain():
 
 HUGE = 1e12  # bytes, beside which no latency counts
 
-STRIPED = pytest.param(
-    "striped_ring",
-    marks=pytest.mark.xfail(
-        strict=True,
-        reason="striped ring: (n - 1) / n of the bytes that each rank must receive",
-    ),
-)
+STRIPED = "striped_ring"
 
 
 @pytest.mark.parametrize("n", [2, 3, 8, 72])
@@ -354,18 +343,13 @@ def test_time_is_homogeneous_of_degree_one_in_its_parts(kind, sharpness):
     assert thrice == pytest.approx(3 * once, rel=1e-9)
 
 
-GATHERS = pytest.mark.xfail(
-    strict=True, reason="plane_loads_s divides the shard of a gather by the ranks"
-)
-
-
 @pytest.mark.parametrize(
     ("kind", "parts"),
     [
         ("all_to_all", 1 / 24),  # a part of the payload for each rank
         ("all_reduce", 2 / 24),  # scattered and gathered
-        pytest.param("all_gather", 1.0, marks=GATHERS),  # the whole shard for each rank
-        pytest.param("reduce_scatter", 1.0, marks=GATHERS),
+        pytest.param("all_gather", 1.0),  # the whole shard for each rank
+        pytest.param("reduce_scatter", 1.0),
     ],
 )
 def test_a_direct_exchange_loads_each_plane_with_the_parts_for_its_peers(kind, parts):

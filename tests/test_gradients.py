@@ -4,9 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
-from cmxjax.metrics import metrics
-from cmxjax.parameters import is_fraction, leaf_paths
 from jobs import (
     JOBS,
     MEMORY,
@@ -22,6 +19,9 @@ from jobs import (
     off_lattice,
     predict,
 )
+
+from cmxjax.metrics import metrics
+from cmxjax.parameters import is_fraction, leaf_paths
 
 GROUPS = ("system", "architecture", "workload", "layout", "theta")
 

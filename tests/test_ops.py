@@ -411,10 +411,6 @@ def test_splits_divide_the_columns_or_the_depth():
     np.testing.assert_allclose(tab.depth, [32.0, 4.0])
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="tabulate: vector_flop lacks the factor `groups` that memory_bytes has",
-)
 def test_vector_work_of_experts_counts_all_of_them():
     # 32 rows in all, on one expert or on four
     ops = expert_ops(DEEPSEEK, BF16, shared_here=False)

@@ -32,12 +32,6 @@ def test_every_figure_of_a_system_file_is_a_leaf():
     assert set(LOADED.figures) <= set(PATHS)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="chip.memory_usable_bytes, where the file leaves it out, is a leaf without a"
-    " figure: it can't be set, isn't listed, and doesn't follow a set chip.memory_bytes"
-    " through theta",
-)
 def test_every_leaf_of_a_system_can_be_set_by_its_path():
     for path, value in values(SYSTEM).items():
         # what fractions and counts allow without a change of meaning

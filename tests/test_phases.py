@@ -2,9 +2,6 @@
 
 import numpy as np
 import pytest
-
-from cmxjax.roofline import RESOURCES
-from cmxjax.step.shares import COLLECTIVE_PARTS, EXCHANGE_PARTS
 from jobs import (
     DECODE,
     JOBS,
@@ -18,6 +15,8 @@ from jobs import (
     shares,
 )
 
+from cmxjax.roofline import RESOURCES
+from cmxjax.step.shares import COLLECTIVE_PARTS, EXCHANGE_PARTS
 
 over_jobs = pytest.mark.parametrize("name", JOBS)
 over_shares = pytest.mark.parametrize(

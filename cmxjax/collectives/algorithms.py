@@ -55,13 +55,15 @@ def ring(
 
     One ring loads the port of a rank at a unit's edge with the whole volume on each
     tier that the group spans. Striped over all ports (one ring for each rank of a unit)
-    tier t carries only the share of the n edges that cross it and no higher one,
-    $1 / c_{t-1} - 1 / c_t$ with c_t ranks within a unit of tier t.
+    a tier carries only the share of the n edges that cross it and no higher one: with
+    c ranks in each of its units, 1 / c of the edges leave a unit.
     """
     steps = group.ranks - 1.0
     hop = reach_s(group, sharpness) + library.step_s
     if striped:
-        loaded = _crossing(group)
+        leaving = smooth.positive(group.ranks / group.units - 1.0, sharpness)
+        leaving = leaving / group.units
+        loaded = leaving - jnp.append(leaving[1:], 0.0)
     else:
         loaded = smooth.positive(group.splits - 1.0, sharpness)
     sent = steps * bytes_per_step * loaded

@@ -32,15 +32,6 @@ def _gathering(group, library, shard_bytes, rate, sharpness) -> dict[str, Cost]:
     return offered or {"direct": choices["direct"]()}
 
 
-def _exchanging(group, library, payload_bytes, sharpness) -> list[Cost]:
-    """All-to-all: a rank keeps one part of its payload and sends the others."""
-    costs = [direct(group, library, payload_bytes / group.ranks, 1.0, sharpness)]
-    if "staged" in library.algorithms:
-        stages = payload_bytes * (group.splits - 1.0) / group.splits
-        costs.append(staged(group, library, stages, 1.0, sharpness))
-    return costs
-
-
 def _sum(first: Cost, second: Cost) -> Cost:
     return Cost(first.latency_s + second.latency_s, first.wire_s + second.wire_s)
 
@@ -58,10 +49,10 @@ def algorithm_s(
     (received), all that a rank sends in an all_to_all, else the whole buffer.
     """
     args, reduced = (group, library), library.reduce_efficiency
-    if kind == "p2p":
-        return cheaper([direct(*args, payload_bytes, 1.0, sharpness)], sharpness)
-    if kind == "all_to_all":
-        return cheaper(_exchanging(*args, payload_bytes, sharpness), sharpness)
+    if kind in ("p2p", "all_to_all"):
+        # all-to-all: a rank keeps one part of its payload and sends the others
+        part = payload_bytes / (1.0 if kind == "p2p" else group.ranks)
+        return cheaper([direct(*args, part, 1.0, sharpness)], sharpness)
     if kind in ("all_gather", "reduce_scatter"):
         rate = reduced if kind == "reduce_scatter" else 1.0
         costs = _gathering(*args, payload_bytes, rate, sharpness)
@@ -115,7 +106,15 @@ def plane_loads_s(
 
     Assumes the direct algorithm's split over the tiers.
     """
-    part = payload_bytes / group.ranks * (2.0 if kind == "all_reduce" else 1.0)
+    rate = library.reduce_efficiency
+    if kind == "all_gather":
+        part = payload_bytes
+    elif kind == "reduce_scatter":
+        part = payload_bytes / rate
+    elif kind == "all_reduce":
+        part = payload_bytes / group.ranks * (1.0 + 1.0 / rate)
+    else:
+        part = payload_bytes / group.ranks
     return plane_s(group.fabric, part * peers(group), library.efficiency)
 
 

@@ -99,7 +99,7 @@ def tabulate(ops: list[Op], features: Mapping[str, Scalar]) -> OpTable:
         depth=depth,
         groups=groups,
         memory_bytes=groups * once + extra,
-        vector_flop=rows * columns * column([op.vector_flop for op in ops]),
+        vector_flop=groups * rows * columns * column([op.vector_flop for op in ops]),
         launches=np.array([op.launches for op in ops]),
         names=tuple(op.name for op in ops),
         blocks=tuple(op.block for op in ops),

@@ -35,6 +35,7 @@ _REMEDIES = {
     "missing": "required key is missing; add it",
     "finite_number": "must be a finite number",
     "model_type": "must be a table, such as { key = value }",
+    "model_attributes_type": "must be a table, such as { key = value }",
     "dict_type": "must be a table, such as { key = value }",
     "list_type": "must be a list",
     "string_type": "must be a string",

@@ -38,7 +38,7 @@ class Source(Strict):
 
 
 LARGEST = 1e30
-"""Products of a few numbers of this size are still finite in float64."""
+"""Products of a few numbers of this size, or their inverses, are finite in float64."""
 
 LONGEST_QUANTITY = 64
 
@@ -51,6 +51,8 @@ def number(value: Any) -> float:
         raise ValueError("must be a finite number")
     if abs(value) > LARGEST:
         raise ValueError(f"must be a number of at most {LARGEST:g}")
+    if 0.0 < abs(value) < 1.0 / LARGEST:
+        raise ValueError(f"must be 0 or at least {1.0 / LARGEST:g}")
     return float(value)
 
 

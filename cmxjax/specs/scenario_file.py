@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from .figures import Fraction, NonNegative, Positive, Strict, quantity
+from .figures import Fraction, NonNegative, Positive, Strict, Text, quantity
 from .files import missing
 from .system_file import Dtype
 from .system_load import Reference
@@ -25,7 +25,7 @@ def _named(group: str) -> Any:
         changes: dict[str, Any] = {}
 
         def visit(prefix: str, node: Any) -> None:
-            if isinstance(node, dict):
+            if isinstance(node, dict) and node:
                 for key, item in node.items():
                     visit(f"{prefix}.{key}" if prefix else key, item)
             else:
@@ -150,6 +150,10 @@ class OpSpec(Strict):
                 missing.append("head_dim (or latent_dim for MLA)")
         if missing:
             raise ValueError(f"kind = {self.kind!r} needs {', '.join(missing)}; add them")
+        if (self.kv_heads or 0.0) > (self.heads or math.inf):
+            raise ValueError(
+                f"kv_heads = {self.kv_heads:g}: more than heads; use no more"
+            )
         if self.causal and (self.query_tokens or 0.0) > (self.kv_tokens or math.inf):
             raise ValueError(
                 f"query_tokens = {self.query_tokens:g}: more than kv_tokens ="
@@ -180,7 +184,7 @@ class CollectiveSpec(Strict):
     scale_bytes: NonNegative | None = None
     mode: Literal["low_latency", "normal"] = "low_latency"
     engine: Literal["vector_cores", "sdma"] = "vector_cores"
-    library: str | None = None
+    library: Text | None = None
     path: Literal["npu-npu", "npu-cpu"] = "npu-npu"
     scope: Literal["package", "node", "supernode", "cluster"] | None = None
 
@@ -246,7 +250,7 @@ class OffloadSpec(Strict):
     activations: Fraction = 0.0
     weights: Fraction = 0.0
     optimizer: Fraction = 0.0
-    link: str | None = None
+    link: Text | None = None
 
 
 def _recompute(value: Any) -> Any:
@@ -292,7 +296,7 @@ class Common(Strict):
     """Keys of every scenario."""
 
     system: SystemName
-    engine: str | None = None
+    engine: Text | None = None
     assumed: list[str] = []
     dtypes: DtypesSpec = DtypesSpec()
     layout: LayoutSpec = LayoutSpec()

@@ -20,7 +20,7 @@ class ChipSpec(Leaves):
     matrix_flop_per_s: dict[Dtype, Figure] = Field(min_length=1)
     vector_flop_per_s: Figure
     memory_bytes: Figure
-    memory_usable_bytes: Figure | None = None
+    memory_usable_bytes: Figure
     memory_bytes_per_s: Figure
     matrix_cores: Figure
     vector_cores: Figure

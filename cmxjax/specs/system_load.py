@@ -79,6 +79,10 @@ def _filled(raw: dict[str, Any]) -> dict[str, Any]:
     for section in ("chip", "power", "parts"):
         if section in filled:
             filled[section] = under(section, filled[section])
+    chip = filled.get("chip")
+    if isinstance(chip, dict) and "memory_bytes" in chip:
+        # where nothing else is stated, all of the memory is usable
+        chip.setdefault("memory_usable_bytes", chip["memory_bytes"])
     if isinstance(filled.get("tiers"), list):
         filled["tiers"] = [under("tier", tier) for tier in filled["tiers"]]
     if isinstance(filled["endpoints"], dict):
@@ -215,7 +219,6 @@ def _load_system(reference: Reference, where: str) -> LoadedSystem:
     figures = _changed(figures_of(file), file, reference, where)
     tree = _nest(figures)
     chip = tree["chip"]
-    chip.setdefault("memory_usable_bytes", chip["memory_bytes"])
     modes = file.expert_parallel
     system = System(
         chip=Chip(**chip),
