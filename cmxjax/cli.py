@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-import tomllib
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -142,16 +141,17 @@ def parse_changes(pairs: tuple[str, ...]) -> dict[str, Any]:
         SpecError: a pair has no equals sign or no key.
     """
     from .specs.errors import SpecError
+    from .specs.files import parse_toml
 
     changes, mistakes = {}, []
     for pair in pairs:
         key, equals, text = pair.partition("=")
-        if not equals or not key.strip():
-            mistakes.append(f"--set {pair}: write KEY=VALUE")
+        if not equals or not key.strip() or "\n" in pair:
+            mistakes.append(f"--set {pair!r}: write KEY=VALUE on one line")
             continue
         try:
-            changes[key.strip()] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
+            changes[key.strip()] = parse_toml(f"value = {text}", "--set")["value"]
+        except SpecError:
             changes[key.strip()] = text
     if mistakes:
         raise SpecError(mistakes)

@@ -1,9 +1,10 @@
-"""Every test runs in float64."""
+"""Every test runs in float64, without programs left over from earlier runs."""
 
-import jax
 import pytest
 
-jax.config.update("jax_enable_x64", True)
+from cmxjax.settings import setup
+
+setup(cache=False)
 
 import cmxjax.specs.build as builder  # noqa: E402
 from cmxjax.specs.scenario import load_scenario  # noqa: E402

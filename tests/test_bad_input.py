@@ -5,13 +5,15 @@ import os
 import re
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cmxjax.evaluate.validate import validate
 from cmxjax.specs.build import build
 from cmxjax.specs.errors import SpecError
 from cmxjax.specs.measurement_file import load_measurements
 from cmxjax.specs.model_load import load_model
-from cmxjax.specs.scenario import load_scenario
+from cmxjax.specs.scenario import load_scenario, validate_scenario
 from cmxjax.specs.system_load import Reference, load_system
 
 DECODE = "deepseek-r1-decode-cloudmatrix384"
@@ -149,6 +151,16 @@ CHANGES = {
     "an unknown base": ({"system": {"base": "cm"}}, ["system", "cloudmatrix384"]),
     "no base": ({"system": 5}, ["system = 5", "base = NAME"]),
     "no system": ({"system": ""}, ["system = ''", "base = NAME"]),
+    "an empty name": ({"engine": ""}, ["engine = ''", "must not be empty"]),
+    "an empty table for a number": ({"workload.kv_tokens": {}}, ["kv_tokens", NUMBER]),
+    "an empty table for an unknown leaf": (
+        {"system": {"base": "cloudmatrix384", "chip": {"foo": {}}}},
+        ["system.chip.foo", "no such leaf"],
+    ),
+    "a number too small to divide by": (
+        {"workload.kv_tokens": 1e-300},
+        ["workload.kv_tokens = 1e-300", "at least 1e-30"],
+    ),
     "an unknown engine": ({"engine": "trtllm"}, ["engine = 'trtllm'", "xdeepserve"]),
     "an unknown alternative": (
         {"system.alternatives": "press"},
@@ -508,6 +520,13 @@ SCENARIOS = {
             " query_tokens = 80, kv_tokens = 8"
         ),
         ["query_tokens = 80", "kv_tokens = 8"],
+    ),
+    "more key-value heads than heads": (
+        operator(
+            'kind = "attention_decode", heads = 8, kv_heads = 9, head_dim = 8,'
+            " sequences = 1, kv_tokens = 8"
+        ),
+        ["kv_heads = 9", "8 heads"],
     ),
     "a vector operator without a size": (
         operator('kind = "vector"'),
@@ -1225,3 +1244,57 @@ def test_six_mistakes_of_a_measurement_file_are_told_at_once(write):
     )
     parts = ["'you'", "-49", "'W'", "kv_tokens = 0", "tpp = 2", "confidence = 'D'"]
     refuse(lambda: load_measurements(write(text)), *parts, mistakes=6)
+
+
+# --- Anything at all
+
+ANYTHING = st.one_of(
+    st.sampled_from(["", "a", "a.b", "50 ms", "5 GB", "auto", "fp8", "cloudmatrix384"]),
+    st.sampled_from([[], [1], [{}], {}, {"a": 1}, {"base": "gb200-nvl72"}, 10**400]),
+    st.booleans(),
+    st.floats(),
+    st.integers(-2, 400),
+    st.text(max_size=8),
+)
+PLACES = st.sampled_from(
+    [
+        *("system", "model", "phase", "engine", "assumed", "dtypes", "layout"),
+        *("workload.kv_tokens", "workload.draft_tokens", "workload.acceptance"),
+        *("layout.devices", "layout.tp", "layout.dp", "layout.ep", "layout.order"),
+        *("layout.attention", "layout.overlapped_microbatches", "layout.stages"),
+        *("routing.skew", "routing.redundant_experts", "routing.balance"),
+        *("system.alternatives", "system.tiers.node.size", "system.chip.foo"),
+        *("system.chip.gemm_efficiency", "model.layers", "model.experts", "workload"),
+    ]
+)
+
+
+def refusals(action) -> list[str]:
+    """Mistakes that the action finds; any other exception fails."""
+    try:
+        action()
+    except SpecError as error:
+        return error.mistakes
+    return []
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.dictionaries(PLACES | st.text(max_size=4), ANYTHING, min_size=1, max_size=3))
+def test_whatever_is_set_the_scenario_builds_or_is_refused(changes):
+    assert all(line.strip() for line in refusals(lambda: run(DECODE, changes)))
+
+
+KEYS = ["kind", "ranks", "payload_bytes", "tokens_per_rank", "hidden", "topk", "dtype"]
+KEYS += ["scale_bytes", "mode", "engine", "library", "path", "scope"]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.sampled_from(["read", "combine"]), st.dictionaries(st.sampled_from(KEYS), ANYTHING)
+)
+def test_whatever_a_collective_holds_it_builds_or_is_refused(kind, keys):
+    shape = {"ranks": 2, "tokens_per_rank": 8, "hidden": 8, "topk": 2}
+    held = {"kind": kind} | (shape if kind == "combine" else {}) | keys
+    raw = {"system": "cloudmatrix384", "phase": "collective", "collective": held}
+    for line in refusals(lambda: build(validate_scenario(raw, "mine"), "none", "mine")):
+        assert line.startswith("mine: ")

@@ -151,10 +151,18 @@ def test_usable_memory_follows_the_fitted_memory_where_no_file_has_it():
     assert float(p.system.chip.memory_usable_bytes) == 100e9
 
 
+def test_usable_memory_stays_where_it_is_stated():
+    p = made(DENSE, system__chip__memory_bytes="288 GB")
+    assert float(p.system.chip.memory_usable_bytes) == 186e9
+    both = {"chip.memory_bytes": "100 GB", "chip.memory_usable_bytes": "96 GB"}
+    p = made(system={"base": "cloudmatrix384", **both})
+    assert float(p.system.chip.memory_usable_bytes) == 96e9
+
+
 def test_other_leaves_keep_their_values():
-    default, changed = made(), made(system__chip__memory_bytes=1e11)
+    default, changed = made(), made(system__chip__memory_bytes_per_s=1e12)
     assert {p for p in default.figures if default.figures[p] != changed.figures[p]} == {
-        "chip.memory_bytes"
+        "chip.memory_bytes_per_s"
     }
 
 
@@ -336,7 +344,8 @@ def test_leaves_left_out_are_assumed_with_a_prior(own):
         else:
             assert (found.kind, found.source) == ("assumed", "practice"), path
     assert figures["chip.gemm_efficiency"].prior_sigma > 0.0
-    assert sum(found.source == "sheet" for found in figures.values()) == 9
+    stated = [path for path, found in figures.items() if found.source == "sheet"]
+    assert len(stated) == 9 + 1  # usable memory follows the fitted memory
 
 
 def test_defaults_bring_libraries_an_engine_and_both_endpoints(own):

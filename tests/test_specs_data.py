@@ -321,6 +321,31 @@ def test_nvl72_draws_145_kw_all_in():
     assert float(totals("gb200-nvl72").power_w) == 145e3
 
 
+# --- The others, against their data sheets
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "peak", "memory", "memory_rate", "link_rate"),
+    [
+        ("dgx-a100-80g", "bf16", 312e12, 80e9, 2.039e12, 300e9),
+        ("dgx-h100", "bf16", 989.4e12, 80e9, 3.35e12, 450e9),
+        ("dgx-h100", "fp8", 1978.9e12, 80e9, 3.35e12, 450e9),
+        ("hgx-h200", "bf16", 989.5e12, 141e9, 4.8e12, 450e9),
+        ("hgx-h800", "fp8", 1978.9e12, 80e9, 3.35e12, 200e9),
+        ("hgx-h20", "bf16", 148e12, 96e9, 4.0e12, 450e9),
+        ("atlas-800-a2", "bf16", 353.9e12, 64e9, 1.6e12, 196e9),
+        ("atlas-800-a2", "int8", 752e12, 64e9, 1.6e12, 196e9),
+    ],
+)
+def test_a_device_has_its_published_dense_rates(
+    name, dtype, peak, memory, memory_rate, link_rate
+):
+    m = totals(name, dtype=dtype)
+    got = [m.peak_flop_per_s, m.memory_bytes, m.memory_bandwidth_bytes_per_s]
+    got = [float(x / m.devices) for x in (*got, m.fabric_bandwidth_bytes_per_s / 2)]
+    assert got == pytest.approx([peak, memory, memory_rate, link_rate], rel=EXACT)
+
+
 # --- The two side by side
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from ..quantities import field_of, scaled_to
 from ..specs.build import Problem, build
 from ..specs.calibration_file import UNCALIBRATED
-from ..specs.errors import SpecError
+from ..specs.errors import SpecError, all_of
 from ..specs.measurement_file import Measurement, load_measurements
 from ..units import from_si, to_si
 from .batch import Outcome, evaluate, relative_sigma, uncertain
@@ -147,8 +147,9 @@ def validate(name: str, calibration: str | None = None) -> Validation:
         SpecError: (a `ValueError`) naming every mistake of the file.
     """
     rows = load_measurements(name)
-    _check(rows, name)
-    pairs = _problems(rows, name, calibration)
+    _, pairs = all_of(
+        lambda: _check(rows, name), lambda: _problems(rows, name, calibration)
+    )
     flat = [problem for pair in pairs for problem in pair if problem is not None]
     outcomes = iter(evaluate(flat, with_slopes=True))
     results = []

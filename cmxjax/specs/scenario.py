@@ -59,7 +59,7 @@ def _flat(changes: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     rows: list[tuple[str, Any]] = []
     for key, value in changes.items():
         dotted = f"{prefix}{key}"
-        if isinstance(value, dict) and "base" not in value:
+        if isinstance(value, dict) and value and "base" not in value:
             rows += _flat(value, dotted + ".")
         else:
             rows.append((dotted, value))

@@ -151,9 +151,8 @@ class OpSpec(Strict):
         if missing:
             raise ValueError(f"kind = {self.kind!r} needs {', '.join(missing)}; add them")
         if (self.kv_heads or 0.0) > (self.heads or math.inf):
-            raise ValueError(
-                f"kv_heads = {self.kv_heads:g}: more than heads; use no more"
-            )
+            problem = f"there are {self.heads:g} heads; use no more"
+            raise ValueError(f"kv_heads = {self.kv_heads:g}: {problem}")
         if self.causal and (self.query_tokens or 0.0) > (self.kv_tokens or math.inf):
             raise ValueError(
                 f"query_tokens = {self.query_tokens:g}: more than kv_tokens ="

@@ -20,7 +20,8 @@ class ChipSpec(Leaves):
     matrix_flop_per_s: dict[Dtype, Figure] = Field(min_length=1)
     vector_flop_per_s: Figure
     memory_bytes: Figure
-    memory_usable_bytes: Figure
+    memory_usable_bytes: Figure | None = None
+    """Where nothing is stated, all of the memory is usable."""
     memory_bytes_per_s: Figure
     matrix_cores: Figure
     vector_cores: Figure
@@ -277,4 +278,5 @@ def figures_in(sections: Mapping[str, Any]) -> dict[str, Figure]:
 
     for section in SECTIONS:
         visit(section, sections[section])
+    found.setdefault("chip.memory_usable_bytes", found["chip.memory_bytes"])
     return found

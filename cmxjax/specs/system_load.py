@@ -79,10 +79,6 @@ def _filled(raw: dict[str, Any]) -> dict[str, Any]:
     for section in ("chip", "power", "parts"):
         if section in filled:
             filled[section] = under(section, filled[section])
-    chip = filled.get("chip")
-    if isinstance(chip, dict) and "memory_bytes" in chip:
-        # where nothing else is stated, all of the memory is usable
-        chip.setdefault("memory_usable_bytes", chip["memory_bytes"])
     if isinstance(filled.get("tiers"), list):
         filled["tiers"] = [under("tier", tier) for tier in filled["tiers"]]
     if isinstance(filled["endpoints"], dict):
@@ -147,6 +143,9 @@ def _changed(
             mistakes.append(f"{key}: {error}")
     if mistakes:
         raise SpecError(mistakes)
+    usable, whole = "chip.memory_usable_bytes", "chip.memory_bytes"
+    if file.chip.memory_usable_bytes is None and changed[usable] is figures[usable]:
+        changed[usable] = changed[whole]
     return changed
 
 
