@@ -74,16 +74,29 @@ def field_of(quantity: str, part: str | None, phase: str) -> str:
     return field
 
 
-def scaled_to(value: Any, per: str | None, phase: str, metrics: Any) -> Any:
-    """A system total per device or package; other phases' fields say what they are per.
+_JOB_TOTALS = ("tokens_rate", "power")
+_OF_A_DEVICE = ("memory", "memory_weights", "memory_activations")
 
-    Raises:
-        ValueError: `per` makes no sense for the phase.
-    """
-    if per is None or per == "total":
-        return value
-    if phase != "system":
+
+def check_per(quantity: str, per: str | None, phase: str) -> None:
+    """Raises `ValueError` if `per` makes no sense for the quantity."""
+    serving = phase in ("decode", "prefill")
+    fitting = serving and quantity in _JOB_TOTALS + _OF_A_DEVICE
+    if per is not None and phase != "system" and not fitting:
         raise ValueError(
-            f"per = {per!r}: only for phase system; the quantity's name says it elsewhere"
+            f"per = {per!r}: {quantity} of phase {phase} is what its name says; remove it"
         )
-    return value / (metrics.packages if per == "package" else metrics.devices)
+
+
+def scaled_to(value: Any, quantity: str, per: str | None, metrics: Any) -> Any:
+    """A value per device, per package or in total, as `per` asks; None leaves it."""
+    if per is None:
+        return value
+    if isinstance(metrics, SystemMetrics):
+        devices, package = metrics.devices, metrics.devices / metrics.packages
+    else:
+        devices = metrics.tokens_per_s / metrics.tokens_per_s_per_device
+        package = metrics.tokens_per_s_per_package / metrics.tokens_per_s_per_device
+    worst_device = quantity in _OF_A_DEVICE and not isinstance(metrics, SystemMetrics)
+    of_device = value if worst_device else value / devices
+    return of_device * {"device": 1.0, "package": package, "total": devices}[per]

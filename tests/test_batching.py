@@ -207,10 +207,9 @@ def test_the_relaxed_model_tends_to_the_exact_one(name):
     """The error falls as one over the sharpness: groups of 1.01 ranks are slow to."""
     inputs = off_lattice(job(name), 9)
     exact = headline(inputs)[0]
-    errors = [abs(float(headline(inputs, 10.0**k)[0] - exact)) for k in range(1, 7)]
-    assert errors == sorted(errors, reverse=True)
-    assert errors[-1] < 1e-4
-    assert errors[-1] < 0.011 * errors[-3]
+    errors = [abs(float(headline(inputs, s)[0] - exact)) for s in (1e2, 1e4, 1e6)]
+    assert errors[2] < 1e-4
+    assert errors[2] < 0.011 * errors[1]
 
 
 @over_jobs
