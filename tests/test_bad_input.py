@@ -1058,7 +1058,7 @@ MEASUREMENTS = {
     ),
     "per package in a job": (
         with_b('per = "package"'),
-        [SECOND, "per = 'package'", "only for phase system"],
+        [SECOND, "per = 'package'", "remove it"],
     ),
     "a typo in set": (
         with_b('set = { "workload.kv_token" = 1 }'),

@@ -62,7 +62,8 @@ def evaluate(problems: list[Problem], with_slopes: bool = False) -> list[Outcome
         family = [problems[i] for i in indices]
         paths = sorted(set().union(*map(uncertain, family))) if with_slopes else []
         inputs = jax.tree.map(lambda *x: jnp.stack(x), *map(_inputs, family))
-        values = jax.device_get(_run(inputs, _shifted(family, paths)))
+        cases = jnp.arange(1 + 2 * len(paths))
+        values = jax.device_get(_run(inputs, _shifted(family, paths), cases))
         for row, i in enumerate(indices):
             own = jax.tree.map(lambda x: x[row], values)  # noqa: B023
             slopes = None
@@ -73,8 +74,10 @@ def evaluate(problems: list[Problem], with_slopes: bool = False) -> list[Outcome
 
 
 @jax.jit
-def _run(inputs: tuple, theta: dict[str, Any]) -> Any:
+def _run(inputs: tuple, theta: dict[str, Any], cases: Any) -> Any:
     """Metrics of each problem (leading axis) under each of its thetas (second axis).
+
+    `cases` numbers the thetas, of which there is one even if it is empty.
 
     Loops, not vmaps: a few hundred scalar evaluations run at once anyway, and a scalar
     program compiles in half the time.
@@ -86,7 +89,7 @@ def _run(inputs: tuple, theta: dict[str, Any]) -> Any:
 
     def every_case(problem: tuple) -> Any:
         one, thetas = problem
-        return jax.lax.map(lambda moved: predict(one, moved), thetas)
+        return jax.lax.map(lambda case: predict(one, case[1]), (cases, thetas))
 
     return jax.lax.map(every_case, (inputs, theta))
 
@@ -103,7 +106,7 @@ def _shifted(family: list[Problem], paths: list[str]) -> dict[str, Any]:
             k = paths.index(name)
             moves[1 + 2 * k], moves[2 + 2 * k] = STEP, -STEP
         theta[name] = jnp.asarray(base[:, None] + moves[None, :], float)
-    return theta or {}
+    return theta
 
 
 def _difference(own: Any, k: int) -> Any:
