@@ -19,7 +19,6 @@ class Chip(struct.PyTreeNode, kw_only=True, frozen=True):
     memory_usable_bytes: Leaf
     memory_bytes_per_s: Leaf
     matrix_cores: Leaf
-    vector_cores: Leaf
     tile_rows: Leaf
     tile_columns: Leaf
     gemm_efficiency: Leaf
@@ -88,8 +87,6 @@ class CollectiveLibrary(struct.PyTreeNode, kw_only=True, frozen=True):
     protocol_bytes: Leaf
     protocol_exposed_fraction: Leaf
     sdma_slowdown: Leaf
-    core_share: Leaf
-    """Share of the vector cores that drive the copies of an overlapped collective."""
     algorithms: tuple[str, ...] = struct.field(pytree_node=False)
     """Those it chooses from: `direct`, `ring`, `striped_ring`, `staged`, `tree`."""
     kind: str = struct.field(pytree_node=False, default="collective_library")
@@ -107,6 +104,8 @@ class ExpertMode(struct.PyTreeNode, kw_only=True, frozen=True):
     """Time a device spends on each token copy it sends, however small."""
     combine_copy_s: Leaf
     sdma_slowdown: Leaf
+    core_share: Leaf
+    """Share of the cores that drive the copies while compute runs beside them."""
     plane: str = struct.field(pytree_node=False, default="")
     """Where not empty, all traffic between ranks takes this plane (DeepEP over RDMA)."""
     deduplicates: bool = struct.field(pytree_node=False, default=False)

@@ -104,7 +104,8 @@ def _serving_memory(
     if not isinstance(a.attention, Latent):
         width = width * jnp.maximum(1.0 / tp, 1.0 / a.attention.kv_heads)
     cache = kv_held * width * (a.layers + a.draft_layers)
-    rows = tokens * tp if layout.attention == "tp" else tokens
+    replicated = layout.attention == "tp" and not layout.sequence_parallel
+    rows = tokens * tp if replicated else tokens
     alive = WORKSPACE_ROWS * rows * a.hidden * BYTES["bf16"]
     alive = alive + logit_tokens * a.vocabulary * BYTES["fp32"]
     return Memory(

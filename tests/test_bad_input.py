@@ -632,7 +632,6 @@ vector_flop_per_s = {figure(10, "TFLOP/s")}
 memory_bytes = {figure(64, "GB")}
 memory_bytes_per_s = {figure(2, "TB/s")}
 matrix_cores = {figure(24, "1")}
-vector_cores = {figure(48, "1")}
 
 [chip.matrix_flop_per_s]
 bf16 = {figure(300, "TFLOP/s")}
@@ -738,8 +737,8 @@ SYSTEMS = {
         ["chip.gemm_efficiency", "value = 1.1", "exceed 1"],
     ),
     "a share of 130 percent": (
-        beside(f"[collectives.mine]\ncore_share = {figure(130, '%')}"),
-        ["collectives.mine.core_share", "exceed 1"],
+        beside(f"[collectives.mine]\nefficiency = {figure(130, '%')}"),
+        ["collectives.mine.efficiency", "exceed 1"],
     ),
     "an unknown dtype": (("bf16 =", "bf17 ="), ["matrix_flop_per_s.bf17", "'bf16'"]),
     "a missing figure": (

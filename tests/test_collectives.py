@@ -39,7 +39,6 @@ def library(*algorithms, **costs):
         "protocol_bytes": 1e6,
         "protocol_exposed_fraction": 0.2,
         "sdma_slowdown": 1.0,
-        "core_share": 0.2,
     }
     leaves = {k: jnp.asarray(v, float) for k, v in {**free, **costs}.items()}
     return CollectiveLibrary(algorithms=algorithms, **leaves)

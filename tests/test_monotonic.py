@@ -176,9 +176,7 @@ def test_weighed_overlap_is_no_slower_than_either_choice(name, load, sharpness):
     inputs = with_work(job(name), {batch_of(name): load})
     system, a, w, layout, theta = inputs
     times = {
-        mode: time_s(
-            (system, a, w, layout.replace(microbatches=mode), theta), sharpness
-        )
+        mode: time_s((system, a, w, layout.replace(microbatches=mode), theta), sharpness)
         for mode in ("1", "2", "auto")
     }
     if sharpness is None:

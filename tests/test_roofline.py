@@ -23,7 +23,6 @@ def chip(**changes):
         "memory_usable_bytes": 64e9,
         "memory_bytes_per_s": 1e12,
         "matrix_cores": 10.0,
-        "vector_cores": 20.0,
         "tile_rows": 128.0,
         "tile_columns": 256.0,
         "gemm_efficiency": 0.8,

@@ -92,9 +92,7 @@ def test_twice_the_layers_add_the_step_less_its_rest(name, sharpness):
     base = predict(inputs, sharpness)
     twice = predict(with_layers(inputs, 2.0), sharpness)
     repeated = base.step_time_s - base.iteration_rest_s
-    np.testing.assert_allclose(
-        twice.step_time_s, base.step_time_s + repeated, rtol=1e-11
-    )
+    np.testing.assert_allclose(twice.step_time_s, base.step_time_s + repeated, rtol=1e-11)
     np.testing.assert_allclose(twice.iteration_rest_s, base.iteration_rest_s, rtol=1e-9)
 
 
@@ -243,9 +241,7 @@ def test_a_small_decode_batch_reads_weights_and_cache_once():
 def test_an_unlimited_memory_leaves_the_arithmetic_of_prefill():
     """2 x weights x tokens, half a square of causal attention, one head row a prompt."""
     prompts, length, peak = 16, 2048, 1e15
-    inputs = job(
-        "gqa-prefill", model="llama-3.1-8b", layout__devices=1, layout__tp=1
-    )
+    inputs = job("gqa-prefill", model="llama-3.1-8b", layout__devices=1, layout__tp=1)
     dtypes = inputs[0].chip.matrix_flop_per_s
     peaks = {dtype: jnp.asarray(peak) for dtype in dtypes}
     system, a, w, layout, theta = ideal_machine(inputs, matrix_flop_per_s=peaks)

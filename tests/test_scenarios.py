@@ -306,7 +306,6 @@ vector_flop_per_s = {figure(10, "TFLOP/s")}
 memory_bytes = {figure(64, "GB")}
 memory_bytes_per_s = {figure(2, "TB/s")}
 matrix_cores = {figure(24, "1")}
-vector_cores = {figure(48, "1")}
 
 [chip.matrix_flop_per_s]
 bf16 = {figure(300, "TFLOP/s")}

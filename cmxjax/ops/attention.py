@@ -1,6 +1,7 @@
 """Work of one attention block: grouped-query and latent (MLA) attention.
 
 Features used (all per device and micro-batch):
+    norm_rows: tokens whose norms this device computes
     down_rows: tokens whose down or fused projections this device computes
     head_rows: tokens of the group over which heads are split
     up_rows: tokens whose latents are expanded to keys and values (prefill)
@@ -38,7 +39,7 @@ def attention_ops(a: Architecture, dtypes: Dtypes, absorbed: bool) -> list[Op]:
         "attention norm",
         "norms",
         "vector",
-        "down_rows",
+        "norm_rows",
         a.hidden,
         in_bytes=0.0,
         out_bytes=2.0 * 2.0 + activation,

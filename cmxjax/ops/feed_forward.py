@@ -90,7 +90,7 @@ def norm_op(a: Architecture, dtypes: Dtypes, rows: str) -> Op:
 def dense_ops(a: Architecture, dtypes: Dtypes) -> list[Op]:
     """Operators of one dense feed-forward network and its norm."""
     return [
-        norm_op(a, dtypes, "ffn_rows"),
+        norm_op(a, dtypes, "norm_rows"),
         *_projections(a, dtypes, "dense", "ffn_rows", a.intermediate, "per_ffn"),
     ]
 

@@ -24,7 +24,6 @@ class ChipSpec(Leaves):
     """Where nothing is stated, all of the memory is usable."""
     memory_bytes_per_s: Figure
     matrix_cores: Figure
-    vector_cores: Figure
     tile_rows: Figure
     tile_columns: Figure
     gemm_efficiency: Figure
@@ -79,7 +78,6 @@ class CollectiveLibrarySpec(Leaves):
     protocol_bytes: Figure
     protocol_exposed_fraction: Figure
     sdma_slowdown: Figure
-    core_share: Figure
 
 
 class ExpertModeSpec(Leaves):
@@ -92,6 +90,7 @@ class ExpertModeSpec(Leaves):
     dispatch_copy_s: Figure
     combine_copy_s: Figure
     sdma_slowdown: Figure
+    core_share: Figure
 
 
 if TYPE_CHECKING:

@@ -59,18 +59,19 @@ class DecodeTimes(NamedTuple):
     iteration_rest_s: Scalar
 
 
-def streams_of(stage: Stage) -> Streams:
+def streams_of(stage: Stage, has_experts: bool) -> Streams:
     """One micro-batch in sequence, two overlapped, or both to be weighed.
 
     Where the engine partitions the cores, a stream with a share f of them slows by
     f to the power of minus the chip's core exponent (CloudMatrix-Infer, arXiv
-    2506.12708, section 4.2.3). Otherwise compute and communication are the streams.
+    2506.12708, section 4.2.3). Otherwise compute and communication are the streams,
+    and the cores that drive the communication are missing from compute.
     """
     engine, chip = stage.engine, stage.system.chip
     one = jnp.ones(())
     serial = Streams(one, one, one, one)
-    share, slow = engine.attention_core_share, one
-    first = second = slow
+    share = engine.attention_core_share
+    first = second = stage.beside_slowdown if has_experts else one
     if engine.partitions_cores:
         first = share**-chip.core_exponent
         second = (1.0 - share) ** -chip.core_exponent
@@ -208,7 +209,9 @@ def decode_times(
     the whole model takes for one.
     """
     stage = stage_of(system, layout, w.serving, scales, sharpness)
-    modes = jax.vmap(lambda s: _layer(stage, a, w, s))(streams_of(stage))
+    modes = jax.vmap(lambda s: _layer(stage, a, w, s))(
+        streams_of(stage, a.experts is not None)
+    )
     drafts = w.draft_tokens
     expert_layers = a.layers - a.dense_layers
     repeated = expert_layers * modes.expert_layer_s + a.dense_layers * modes.dense_layer_s

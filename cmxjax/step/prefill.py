@@ -39,10 +39,11 @@ class PrefillTimes(NamedTuple):
 
 
 class Modes(NamedTuple):
-    """Micro-batches and the share of the shorter stream that is exposed."""
+    """Micro-batches, exposed share of the shorter stream, slowdown of compute."""
 
     microbatches: Scalar
     exposed: Scalar
+    slowdown: Scalar
 
 
 class Layers(NamedTuple):
@@ -118,7 +119,9 @@ def _layer(stage: Stage, a: Architecture, w: Prefill, modes: Modes) -> Layers:
     load = expert_load(a, stage.layout, stage.serving, stage.skew, tokens)
     features |= {"expert_rows": load.rows, "experts": load.active}
     declarations = declared(a, stage.layout, stage.serving, absorbed=False)
-    ops = timed(stage, declarations, features, Parts(1.0, 1.0, 1.0, 1.0, 1.0)).total_s
+    slow = modes.slowdown
+    slowdown = Parts(slow, slow, slow, 1.0, 1.0)
+    ops = timed(stage, declarations, features, slowdown).total_s
     comm, dense_comm = _attention_comm_s(stage, a, w, tokens)
     overlap = (modes.microbatches, modes.exposed, stage.sharpness)
     dense_layer = overlapped_s(ops.attention + ops.dense, comm + dense_comm, *overlap)
@@ -130,10 +133,11 @@ def _layer(stage: Stage, a: Architecture, w: Prefill, modes: Modes) -> Layers:
     return Layers(layer, dense_layer, exchanged[0], exchanged[1], ops.tail)
 
 
-def _modes_of(stage: Stage) -> Modes:
+def _modes_of(stage: Stage, has_experts: bool) -> Modes:
     one = jnp.ones(())
-    serial = Modes(one, one)
-    double = Modes(2.0 * one, stage.engine.stream_exposed_fraction * one)
+    serial = Modes(one, one, one)
+    slow = stage.beside_slowdown * one if has_experts else one
+    double = Modes(2.0 * one, stage.engine.stream_exposed_fraction * one, slow)
     chosen = {"1": [serial], "2": [double], "auto": [serial, double]}
     return jax.tree.map(lambda *x: jnp.stack(x), *chosen[stage.layout.microbatches])
 
@@ -160,7 +164,9 @@ def prefill_times(
 ) -> PrefillTimes:
     """Time of one prefill batch, host and cache load included, without queueing."""
     stage = stage_of(system, layout, w.serving, scales, sharpness)
-    modes = jax.vmap(lambda m: _layer(stage, a, w, m))(_modes_of(stage))
+    modes = jax.vmap(lambda m: _layer(stage, a, w, m))(
+        _modes_of(stage, a.experts is not None)
+    )
     expert_layers = a.layers - a.dense_layers
     layers = expert_layers * modes.expert_layer_s + a.dense_layers * modes.dense_layer_s
     best, chosen = layers[0], jax.tree.map(lambda x: x[0], modes)

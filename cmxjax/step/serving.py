@@ -101,6 +101,7 @@ def row_features(a: Architecture, layout: Layout, tokens: Scalar) -> dict[str, S
 
     With `tp` every device of a group computes the group's tokens on its heads; with
     `sp_tp_sp` only between the down and output projections, which keep its own tokens.
+    With sequence parallelism norms too see only the device's own tokens.
     """
     one = jnp.ones(())
     if layout.attention == "dp":
@@ -114,6 +115,7 @@ def row_features(a: Architecture, layout: Layout, tokens: Scalar) -> dict[str, S
         "one": one,
         "tp": tp,
         "tokens": tokens,
+        "norm_rows": tokens if layout.sequence_parallel else rows,
         "down_rows": rows,
         "head_rows": group_tokens,
         "out_rows": rows,
@@ -146,6 +148,13 @@ class Stage(NamedTuple):
     def skew(self) -> Scalar:
         given = self.serving.skew
         return self.engine.routing_skew if given is None else given
+
+    @property
+    def beside_slowdown(self) -> Scalar:
+        """Slowdown of compute beside an exchange whose copies some cores drive."""
+        library = self.system.expert_parallel[self.serving.expert_library]
+        left = 1.0 - library[self.serving.expert_mode].core_share
+        return left**-self.system.chip.core_exponent
 
     @property
     def library(self):
