@@ -163,7 +163,7 @@ def test_twice_the_experts_on_twice_the_ranks_leave_their_weights_a_rank(name):
 
 
 def test_expert_weights_are_slots_times_three_matrices():
-    """256 + 32 + 32 experts over 320 ranks, 7168 x 2048 in int8; 58 layers and a draft."""
+    """One int8 expert of 7168 x 2048 a rank, in 58 layers and the draft's."""
     system, a, w, layout, theta = job("mla-decode")
     more = a.replace(experts=a.experts.replace(intermediate=2.0 * 2048.0))
     base = predict((system, a, w, layout, theta)).memory_weights_bytes
