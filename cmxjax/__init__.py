@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .evaluate.limits import parse_limit as parse_limit
     from .evaluate.predict import predict as predict
     from .evaluate.validate import validate as validate
-    from .metrics import metrics as metrics
+    from .phases import metrics as metrics
     from .settings import setup as setup
     from .specs.build import build as build
     from .specs.errors import SpecError as SpecError
@@ -31,7 +31,7 @@ _HOMES = {
     "compare": "evaluate.compare",
     "largest": "evaluate.limits",
     "load_scenario": "specs.scenario",
-    "metrics": "metrics",
+    "metrics": "phases",
     "parse_limit": "evaluate.limits",
     "predict": "evaluate.predict",
     "setup": "settings",

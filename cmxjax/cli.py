@@ -168,7 +168,7 @@ def _gathered(arguments: list[str]) -> list[str]:
             current = name
             if equals:
                 several[name].append(value)
-        elif current is not None and not argument.startswith("-"):
+        elif current is not None and "=" in argument and argument[0] != "-":
             several[current].append(argument)
         else:
             current = None
@@ -188,9 +188,6 @@ def main(arguments: list[str] | None = None) -> int:
         description="A differentiable performance model of AI supernodes.",
         args=given,
     )
-    # Before JAX is imported: the loader of cached programs reports two tuning hints of
-    # the compiler's own as missing processor features, at length.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from .settings import setup
     from .specs.errors import SpecError
 

@@ -172,7 +172,7 @@ class System(struct.PyTreeNode, kw_only=True, frozen=True):
     scale_up_tier: str = struct.field(pytree_node=False)
     """The tier that closes the scale-up system: totals count its devices."""
     defaults: tuple[tuple[str, str], ...] = struct.field(pytree_node=False)
-    """The default `collective` and `expert` library and `engine`, by name."""
+    """Default libraries `collective`, `serving_collective`, `expert`, and `engine`."""
     kind: str = struct.field(pytree_node=False, default="system")
 
 

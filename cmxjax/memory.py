@@ -14,10 +14,11 @@ from .architecture import (
 )
 from .hardware import System
 from .layout import Layout, degree
-from .workload import BYTES, Decode, Prefill, Serving
+from .workload import BYTES, SCALE_SLOT_BYTES, Decode, Prefill, Serving
 
 WORKSPACE_ROWS = 4.0
-"""Copies of a micro-batch's hidden states and widest intermediate that are alive."""
+"""Copies of the batch's hidden states that are alive at once. Assumes that kernels work
+through wider intermediates in pieces."""
 
 
 class Memory(NamedTuple):
@@ -76,7 +77,7 @@ def decode_memory(a: Architecture, w: Decode, layout: Layout) -> Memory:
     """Memory while decoding at the mean context length."""
     tp = degree(layout, "tp")
     held = (
-        w.sequences_per_device * w.kv_tokens * (tp if layout.attention == "tp" else 1.0)
+        w.sequences_per_device * w.kv_tokens * (1.0 if layout.attention == "dp" else tp)
     )
     tokens = w.sequences_per_device * (1.0 + w.draft_tokens)
     return _serving_memory(a, layout, w.serving, held, tokens, tokens)
@@ -85,7 +86,9 @@ def decode_memory(a: Architecture, w: Decode, layout: Layout) -> Memory:
 def prefill_memory(a: Architecture, w: Prefill, layout: Layout) -> Memory:
     """Memory at the end of a prefill batch."""
     tp = degree(layout, "tp")
-    held = w.tokens_per_device * (tp if layout.attention == "tp" else 1.0)
+    # under sp_tp_sp each device keeps its own tokens' latents, but a group's heads
+    kept = layout.attention == "sp_tp_sp" and isinstance(a.attention, Latent)
+    held = w.tokens_per_device * (1.0 if layout.attention == "dp" or kept else tp)
     tokens = w.tokens_per_device * (1.0 - w.cached_fraction)
     logits = w.tokens_per_device / w.prompt_tokens
     return _serving_memory(a, layout, w.serving, held, tokens, logits)
@@ -129,10 +132,11 @@ def _buffer_bytes(
         return jnp.zeros(())
     both = a.hidden * (BYTES[serving.dtypes.dispatch] + BYTES[serving.dtypes.combine])
     if BYTES[serving.dtypes.dispatch] <= 1.0:
-        both = both + 512.0
+        both = both + SCALE_SLOT_BYTES
     ep = degree(layout, "ep")
     several = jnp.where(ep > 1.0, 1.0, 0.0)
-    slots = ep if serving.expert_mode == "low_latency" else a.experts.topk
+    copies = a.experts.topk + (1.0 if layout.routing.dispatches_shared else 0.0)
+    slots = ep if serving.expert_mode == "low_latency" else copies
     return several * slots * tokens * both
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from .metrics import DecodeMetrics, PrefillMetrics
+from .phases import DecodeMetrics, PrefillMetrics
 from .step.collective import CollectiveMetrics
 from .step.operator import OperatorMetrics
 from .step.totals import SystemMetrics

@@ -3,7 +3,11 @@
 import os
 from pathlib import Path
 
-import jax
+# Before JAX is imported, if it isn't yet: the loader of cached programs reports two
+# tuning hints of the compiler's own as missing processor features, at length.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import jax  # noqa: E402
 
 COMPILER_FLAG = "--xla_cpu_use_fusion_emitters"
 """The CPU compiler's newer code generator takes more than twice as long to compile the

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cmxjax.metrics import metrics
 from cmxjax.parameters import is_fraction, leaf_paths, path_of
+from cmxjax.phases import metrics
 from cmxjax.specs.build import build
 from cmxjax.specs.scenario import load_scenario
 
@@ -162,9 +162,12 @@ def scaled(tree: Any, factors: dict[str, float]):
     """
     if unknown := factors.keys() - leaf_paths(tree).keys():
         raise KeyError(sorted(unknown))
-    return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: leaf * factors.get(path_of(path), 1.0), tree
-    )
+
+    def scale(key_path, leaf):
+        factor = factors.get(path_of(key_path))
+        return leaf if factor is None else leaf * factor
+
+    return jax.tree_util.tree_map_with_path(scale, tree)
 
 
 def on_machine(inputs: Inputs, factors: dict[str, float]) -> Inputs:
@@ -184,10 +187,10 @@ def off_lattice(inputs: Inputs, seed: int) -> Inputs:
         name = path_of(path)
         down = is_fraction(name) or name in ("draft_tokens", "acceptance")
         shift = rng.uniform(0.005, 0.03, np.shape(leaf))
-        return jnp.asarray(leaf * np.exp(-shift if down else shift), float)
+        return np.asarray(leaf) * np.exp(-shift if down else shift)
 
     moved = [jax.tree_util.tree_map_with_path(move, tree) for tree in inputs[:4]]
-    theta = {path: jnp.asarray(rng.uniform(-0.05, 0.05), float) for path in inputs[4]}
+    theta = {path: np.asarray(rng.uniform(-0.05, 0.05)) for path in inputs[4]}
     return (*moved, theta)  # pyright: ignore[reportReturnType]
 
 

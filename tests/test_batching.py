@@ -10,6 +10,15 @@ over_jobs = pytest.mark.parametrize("name", JOBS)
 over_sharpness = pytest.mark.parametrize(
     "sharpness", [None, pytest.param(8.0, marks=pytest.mark.slow)]
 )
+over_kinds = pytest.mark.parametrize(
+    "name",
+    [
+        "mla-decode",
+        "gqa-prefill",
+        pytest.param("mla-prefill", marks=pytest.mark.slow),
+        pytest.param("gqa-decode", marks=pytest.mark.slow),
+    ],
+)
 over_batches = pytest.mark.parametrize(
     ("name", "count"),
     [
@@ -95,7 +104,7 @@ def assert_same(value, reference, rtol):
 @over_jobs
 @over_sharpness
 def test_compiled_equals_not_compiled(name, sharpness):
-    inputs = off_lattice(job(name), 8)
+    inputs = jax.tree.map(jnp.asarray, off_lattice(job(name), 8))
     traced = None if sharpness is None else jnp.asarray(sharpness)
     assert_same(predict(inputs, sharpness), evaluated(inputs, traced), 1e-11)
 
@@ -182,7 +191,7 @@ def test_float32_is_close_to_float64(name, sharpness):
         assert not strays(low, expected)
 
 
-@over_jobs
+@over_kinds
 def test_a_batch_in_float32_is_close_to_float64(name):
     """A size within rounding of a whole tile may fall on its other side: 1 in 1000."""
     inputs, count = job(name), 16_385
@@ -194,7 +203,7 @@ def test_a_batch_in_float32_is_close_to_float64(name):
     assert strays(low, expected).mean() < 1e-3
 
 
-@over_jobs
+@over_kinds
 def test_float32_leaves_are_accepted_where_float64_is_on(name):
     inputs = off_lattice(job(name), 1)
     expected = predict(inputs)

@@ -20,8 +20,8 @@ from jobs import (
     predict,
 )
 
-from cmxjax.metrics import metrics
 from cmxjax.parameters import is_fraction, leaf_paths
+from cmxjax.phases import metrics
 
 GROUPS = ("system", "architecture", "workload", "layout", "theta")
 
@@ -56,12 +56,12 @@ def of_few_tokens(inputs):
 def directions(inputs, seed):
     """A random direction: relative for leaves, absolute for theta, which may be 0."""
     rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)), inputs)
+    return jax.tree.map(lambda leaf: np.asarray(rng.normal(size=leaf.shape)), inputs)
 
 
 def only(direction, group):
     """The direction with all groups but one standing still."""
-    still = jax.tree.map(jnp.zeros_like, direction)
+    still = jax.tree.map(np.zeros_like, direction)
     return tuple(
         d if name == group else zero for name, d, zero in zip(GROUPS, direction, still)
     )
@@ -78,7 +78,7 @@ def moved(inputs, direction, step):
 
 def tangents(inputs, direction):
     """The derivative of `moved` with respect to its step."""
-    leaves = jax.tree.map(jnp.multiply, inputs[:4], direction[:4])
+    leaves = jax.tree.map(np.multiply, inputs[:4], direction[:4])
     return (*leaves, direction[4])
 
 
@@ -90,7 +90,7 @@ def slope_by_differences(inputs, direction, sharpness):
 
 
 def dot(a, b) -> float:
-    return sum(float(jnp.vdot(x, y)) for x, y in zip(*map(jax.tree.leaves, (a, b))))
+    return sum(float(np.vdot(x, y)) for x, y in zip(*map(jax.tree.leaves, (a, b))))
 
 
 @over_models

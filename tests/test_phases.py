@@ -1,10 +1,12 @@
 """Decode and prefill as a whole: the breakdown, and how the metrics fit together."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jobs import (
     DECODE,
     JOBS,
+    PREFILL,
     SHIPPED,
     elasticities,
     is_rate,
@@ -19,18 +21,16 @@ from cmxjax.roofline import RESOURCES
 from cmxjax.step.shares import COLLECTIVE_PARTS, EXCHANGE_PARTS
 
 over_jobs = pytest.mark.parametrize("name", JOBS)
-over_shares = pytest.mark.parametrize(
-    ("name", "sharpness"),
-    [
-        pytest.param(
-            name,
-            sharpness,
-            marks=[pytest.mark.slow] if sharpness and name in SHIPPED else [],
-        )
-        for name in (*JOBS, *SHIPPED)
-        for sharpness in (None, 8.0)
-    ],
-)
+# a breakdown takes seconds to compile, so most of the relaxed ones are slow tests
+QUICK = [(name, None) for name in (*JOBS, *SHIPPED[-2:])]
+QUICK += [("mla-decode", 8.0), ("gqa-prefill", 8.0)]
+SLOW = [
+    pytest.param(name, sharpness, marks=pytest.mark.slow)
+    for name in (*JOBS, *SHIPPED)
+    for sharpness in (None, 8.0)
+    if (name, sharpness) not in QUICK
+]
+over_shares = pytest.mark.parametrize(("name", "sharpness"), QUICK + SLOW)
 
 
 @over_shares
@@ -126,10 +126,17 @@ def test_shares_of_memory_and_transfers_are_elasticities_of_bandwidths(name):
     assert -bandwidths <= (moved + started) * (1 + 1e-9)
 
 
+def with_stages(inputs, stages):
+    """The job with that many pipeline stages, on the outermost tier."""
+    system, a, w, layout, theta = inputs
+    factor = jnp.asarray(layout.factor).at[3].set(1.0).at[3, -1].set(stages)
+    return system, a, w, layout.replace(factor=factor), theta
+
+
 @over_jobs
 @pytest.mark.parametrize("sharpness", [None, 8.0])
 def test_rates_are_tokens_over_the_step(name, sharpness):
-    inputs = off_lattice(job(name), 4)
+    inputs = with_stages(off_lattice(job(name), 4), 1.0)
     m, w = predict(inputs, sharpness), inputs[2]
     if name in DECODE:
         a, d = w.acceptance[0], w.draft_tokens
@@ -139,6 +146,13 @@ def test_rates_are_tokens_over_the_step(name, sharpness):
     else:
         rate = w.tokens_per_device / m.ttft_s
     np.testing.assert_allclose(m.tokens_per_s_per_device, rate, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", PREFILL)
+def test_batches_follow_each_other_faster_than_one_passes_a_pipeline(name):
+    inputs = with_stages(job(name), 4.0)
+    m, w = predict(inputs), inputs[2]
+    assert m.tokens_per_s_per_device > 1.01 * w.tokens_per_device / m.ttft_s
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -17,8 +17,8 @@ from jobs import (
     time_s,
 )
 
-from cmxjax.metrics import metrics
 from cmxjax.parameters import leaf_paths
+from cmxjax.phases import metrics
 from cmxjax.specs.build import build
 from cmxjax.specs.scenario import validate_scenario
 

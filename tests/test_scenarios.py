@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cmxjax.layout import AXES, degree, devices
-from cmxjax.metrics import metrics
+from cmxjax.phases import metrics
 from cmxjax.specs.build import ASYMPTOTE_BYTES, build
 from cmxjax.specs.errors import SpecError
 from cmxjax.specs.measurement_file import load_measurements

@@ -102,9 +102,11 @@ def tree(
     rate: Scalar,
     sharpness: Sharpness,
 ) -> Cost:
-    """A pipelined binary tree: log2(n) latencies; the whole volume passes each port.
+    """A pipelined double binary tree: log2(n) latencies; each port passes the volume.
 
     Striped like the ring, so only one rank of a unit sends on the tier above.
+
+    Reference: Sanders, Speck & Traff, Parallel Computing 35(12), 2009.
     """
     hops = group.fabric.latency_s + library.step_s
     latency = (jnp.log2(group.splits) * hops).sum()

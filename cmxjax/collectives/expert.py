@@ -118,7 +118,9 @@ def exchange_s(
     dispatch = kind == "dispatch"
     copy_s = mode.dispatch_copy_s if dispatch else mode.combine_copy_s
     start = mode.dispatch_start_s if dispatch else mode.combine_start_s
-    posting = copies * copy_s * scale("copies")
+    # every rank posts as many copies in dispatch; the busiest one returns more
+    posted = tokens * copies_per_token if dispatch else copies
+    posting = posted * copy_s * scale("copies")
     busy = smooth.maximum(wire, posting, sharpness)
     if driver == "sdma":
         busy = busy * mode.sdma_slowdown

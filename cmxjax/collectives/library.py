@@ -99,6 +99,20 @@ def collective_s(
     return several * (library.start_s * scale("start") + busy)
 
 
+def full_mesh_s(
+    group: Group,
+    library: CollectiveLibrary,
+    bytes_to_each: Scalar,
+    sharpness: Sharpness,
+    scale=lambda name: 1.0,
+) -> Scalar:
+    """A gather, scatter or all-to-all in which every rank sends to every other."""
+    cost = direct(group, library, bytes_to_each, 1.0, sharpness)
+    several = smooth.positive(group.ranks - 1.0, sharpness)
+    moved = (cost.latency_s + cost.wire_s) * scale("transfer")
+    return several * (library.start_s * scale("start") + moved)
+
+
 def plane_loads_s(
     kind: str, group: Group, library: CollectiveLibrary, payload_bytes: Scalar
 ) -> list[Scalar]:
@@ -124,6 +138,7 @@ def remote_access_s(
     endpoint: Endpoint,
     payload_bytes: Scalar,
     sharpness: Sharpness,
+    scale=lambda name: 1.0,
 ) -> Scalar:
     r"""One device reads or writes memory elsewhere: no library between.
 
@@ -136,7 +151,8 @@ def remote_access_s(
     latency = reach_s(group, sharpness) + endpoint.latency_s
     if writes:
         latency = latency + endpoint.write_latency_s
-    return latency + port_s(group.fabric, sent, efficiency, sharpness)
+    wire = port_s(group.fabric, sent, efficiency, sharpness)
+    return latency * scale("start") + wire * scale("transfer")
 
 
 def bus_bytes(kind: str, group: Group, payload_bytes: Scalar) -> Scalar:

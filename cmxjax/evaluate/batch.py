@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..metrics import metrics
 from ..parameters import is_fraction
+from ..phases import metrics
 from ..specs.build import Problem
 
 

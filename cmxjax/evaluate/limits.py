@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..metrics import metrics
+from ..phases import metrics
 from ..quantities import field_of
 from ..specs.build import Problem, build
 from ..specs.errors import SpecError
@@ -17,6 +17,7 @@ from ..specs.measurement_file import QUANTITIES
 from ..specs.scenario_file import Scenario
 
 COARSE, LARGEST = 4096, 10_000_000
+SIZES = ("sequences_per_device", "kv_tokens", "tokens_per_device", "prompt_tokens")
 
 
 class Limit(NamedTuple):
@@ -62,8 +63,10 @@ def largest(
     """
     problem = build(scenario, calibration)
     field = key.removeprefix("workload.")
-    if not key.startswith("workload.") or not hasattr(problem.workload, field):
-        raise SpecError([f"--max {key}: not a number of this workload"])
+    sizes = [name for name in SIZES if hasattr(problem.workload, name)]
+    if not key.startswith("workload.") or field not in sizes:
+        known = ", ".join(f"workload.{name}" for name in sizes) or "none in this phase"
+        raise SpecError([f"--max {key}: not a size of this workload; use {known}"])
     fields = [(_field(limit, scenario.phase), limit) for limit in limits]
     check = jax.jit(jax.vmap(partial(_metrics_at, problem, field)))
     grid = np.unique(np.round(np.geomspace(COARSE, LARGEST, 2048)))

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ..metrics import metrics
+from ..phases import metrics
 from ..specs.build import Problem, build
 from ..specs.scenario_file import Scenario
 from ..units import format_si

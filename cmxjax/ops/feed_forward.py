@@ -7,6 +7,7 @@ Features used (all per device and micro-batch):
     per_etp: 1 / ways that an expert's width is split
     batch_tokens: tokens of the whole batch, all micro-batches together
     logit_rows, per_head: tokens and split of the output head
+    draft_logit_rows: tokens of each draft step's head
 """
 
 from ..architecture import Architecture
@@ -136,34 +137,36 @@ SELECT_FLOP = 20.0
 
 
 def tail_ops(a: Architecture, dtypes: Dtypes) -> list[Op]:
-    """Embedding, output head and draft projection; counts are applied by the step."""
+    """Embedding and output head."""
+    embedding = Op(
+        "embedding",
+        "embedding",
+        "vector",
+        "batch_tokens",
+        a.hidden,
+        out_bytes=4.0,
+        vector_flop=1.0,
+    )
+    return [embedding, _head(a, dtypes, "output head", "logit_rows")]
+
+
+def _head(a: Architecture, dtypes: Dtypes, name: str, rows: str) -> Op:
     head = BYTES[dtypes.head]
-    return [
-        Op(
-            "embedding",
-            "embedding",
-            "vector",
-            "batch_tokens",
-            a.hidden,
-            out_bytes=4.0,
-            vector_flop=1.0,
-        ),
-        Op(
-            "output head",
-            "head",
-            "gemm",
-            "logit_rows",
-            a.vocabulary,
-            a.hidden,
-            split_columns="per_head",
-            dtype=dtypes.head,
-            weight_bytes=head,
-            in_bytes=head,
-            out_bytes=4.0,
-            vector_flop=SOFTMAX_LOGIT_FLOP,
-            launches=2.0,
-        ),
-    ]
+    return Op(
+        name,
+        "head",
+        "gemm",
+        rows,
+        a.vocabulary,
+        a.hidden,
+        split_columns="per_head",
+        dtype=dtypes.head,
+        weight_bytes=head,
+        in_bytes=head,
+        out_bytes=4.0,
+        vector_flop=SOFTMAX_LOGIT_FLOP,
+        launches=2.0,
+    )
 
 
 SOFTMAX_LOGIT_FLOP = 12.0
@@ -171,21 +174,21 @@ SOFTMAX_LOGIT_FLOP = 12.0
 
 
 def draft_ops(a: Architecture, dtypes: Dtypes) -> list[Op]:
-    """Projection of hidden state and next embedding in front of a draft layer.
+    """What a draft step adds to its layer: projection of hidden state and next
+    embedding, and the head on one token of each sequence.
 
     Reference: DeepSeek-V3, arXiv 2412.19437, section 2.2.
     """
-    return [
-        Op(
-            "draft projection",
-            "draft",
-            "gemm",
-            "batch_tokens",
-            a.hidden,
-            2.0 * a.hidden,
-            dtype=dtypes.activation,
-            weight_bytes=BYTES[dtypes.weight],
-            in_bytes=BYTES[dtypes.activation],
-            out_bytes=2.0,
-        )
-    ]
+    projection = Op(
+        "draft projection",
+        "draft",
+        "gemm",
+        "batch_tokens",
+        a.hidden,
+        2.0 * a.hidden,
+        dtype=dtypes.activation,
+        weight_bytes=BYTES[dtypes.weight],
+        in_bytes=BYTES[dtypes.activation],
+        out_bytes=2.0,
+    )
+    return [projection, _head(a, dtypes, "draft head", "draft_logit_rows")]

@@ -10,6 +10,7 @@ from ..hardware import System, ordered_tiers
 from ..layout import AXES, Layout, Routing
 from ..workload import (
     BYTES,
+    SCALE_SLOT_BYTES,
     Collective,
     Decode,
     Dtypes,
@@ -20,7 +21,14 @@ from ..workload import (
     Workload,
 )
 from .calibration_file import Calibration, calibration_for
-from .degrees import Degrees, check_experts, derive, parse_order, place
+from .degrees import (
+    Degrees,
+    check_division,
+    check_experts,
+    derive,
+    parse_order,
+    place,
+)
 from .errors import SpecError, all_of
 from .figures import Figure
 from .model_load import LoadedModel, load_model
@@ -112,7 +120,7 @@ def _serving(context: _Context, mode: str) -> Serving:
     return Serving(
         skew=None if scenario.routing.skew is None else _leaf(scenario.routing.skew),
         engine=engine,
-        collective_library=_default(system, "collective"),
+        collective_library=_default(system, "serving_collective"),
         expert_library=_default(system, "expert"),
         expert_mode=mode if mode in library else next(iter(library)),
         balance=scenario.routing.balance or "typical",
@@ -141,6 +149,43 @@ def _attention_split(context: _Context, degrees: Degrees) -> str:
     return attention
 
 
+def _check_served(context: _Context) -> None:
+    """Layout keys that only other phases use must not be set."""
+    layout, where = context.scenario.layout, context.where
+    mistakes = [
+        f"{where}: layout.{key} = {value!r}: only for phase train; leave it out"
+        for key, value in (("vpp", layout.vpp), ("stages", layout.stages))
+        if value not in (None, 1)
+    ]
+    if mistakes:
+        raise SpecError(mistakes)
+
+
+def _check_shapes(context: _Context, degrees: Degrees) -> None:
+    """The model's heads, layers and widths must divide over the axes that split them."""
+    if context.model is None:
+        return
+    file, where = context.model.file, context.where
+    sizes = {
+        "attention.heads": (file.attention.heads, "tp", degrees.tp),
+        "layers": (file.layers, "pp", degrees.pp),
+    }
+    if file.dense_layers and context.scenario.layout.attention != "sp_tp_sp":
+        sizes["intermediate"] = (file.intermediate, "tp", degrees.tp)
+    if file.experts is not None:
+        sizes["experts.intermediate"] = (file.experts.intermediate, "etp", degrees.etp)
+    check_division(sizes, where)
+    shared = 0.0 if file.experts is None else file.experts.shared
+    replicas = context.scenario.routing.shared_replicas
+    if replicas and shared != 1.0:
+        raise SpecError(
+            [
+                f"{where}: routing.shared_replicas = {replicas:g}: needs a model with one"
+                f" shared expert, not {shared:g}; use 0"
+            ]
+        )
+
+
 def _layout(context: _Context) -> Layout:
     scenario, where = context.scenario, context.where
     spec, routing = scenario.layout, scenario.routing
@@ -150,7 +195,9 @@ def _layout(context: _Context) -> Layout:
         lambda: parse_order(spec.order, where),
     )
     routed = None if experts is None else experts.routed
-    _, attention, factor = all_of(
+    *_, attention, factor = all_of(
+        lambda: _check_served(context),
+        lambda: _check_shapes(context, degrees),
         lambda: routed and check_experts(routed, routing, degrees, where),
         lambda: _attention_split(context, degrees),
         lambda: place(degrees, _sizes(context.system), order, where),
@@ -187,8 +234,10 @@ def _decode(context: _Context, scenario: DecodeScenario):
     acceptance = w.acceptance
     if len(acceptance) == 1:
         acceptance = acceptance * max(1, w.draft_tokens)
-    serving, layout = all_of(
-        lambda: _serving(context, "low_latency"), lambda: _layout(context)
+    serving, layout, _ = all_of(
+        lambda: _serving(context, "low_latency"),
+        lambda: _layout(context),
+        lambda: _check_drafts(context, w.draft_tokens),
     )
     return Decode(
         sequences_per_device=_leaf(w.sequences_per_device),
@@ -197,6 +246,32 @@ def _decode(context: _Context, scenario: DecodeScenario):
         acceptance=_leaf(acceptance),
         serving=serving,
     ), layout
+
+
+def _check_drafts(context: _Context, drafts: int) -> None:
+    """Drafts come from the model's own multi-token-prediction module."""
+    if drafts and context.model is not None and not context.model.file.draft_layers:
+        raise SpecError(
+            [
+                f"{context.where}: workload.draft_tokens = {drafts}:"
+                f" {context.model.file.name} has no draft module; use 0, or set"
+                " model.draft_layers = 1"
+            ]
+        )
+
+
+def _check_prompt(context: _Context, scenario: PrefillScenario) -> None:
+    """A group of devices must admit at least one prompt."""
+    w, spec = scenario.workload, scenario.layout
+    admitted = w.tokens_per_device * (spec.tp or 1) * (spec.cp or 1)
+    if w.prompt_tokens > admitted:
+        raise SpecError(
+            [
+                f"{context.where}: workload.prompt_tokens = {w.prompt_tokens:g}: a tp x"
+                f" cp group admits only {admitted:g} tokens; raise"
+                " workload.tokens_per_device"
+            ]
+        )
 
 
 def _cache_link(context: _Context, scenario: PrefillScenario) -> str:
@@ -214,10 +289,11 @@ def _cache_link(context: _Context, scenario: PrefillScenario) -> str:
 
 def _prefill(context: _Context, scenario: PrefillScenario):
     w = scenario.workload
-    serving, layout, link = all_of(
+    serving, layout, link, _ = all_of(
         lambda: _serving(context, "normal"),
         lambda: _layout(context),
         lambda: _cache_link(context, scenario),
+        lambda: _check_prompt(context, scenario),
     )
     return Prefill(
         tokens_per_device=_leaf(w.tokens_per_device),
@@ -277,7 +353,8 @@ def _collective(context: _Context, scenario: CollectiveScenario):
     if exchange:
         _pick(system.expert_parallel[library], c.mode, "collective.mode", where)
     scaled = c.kind == "dispatch" and BYTES[c.dtype] <= 1.0
-    scale = c.scale_bytes if c.scale_bytes is not None else (512.0 if scaled else 0.0)
+    slot = SCALE_SLOT_BYTES if scaled else 0.0
+    scale = slot if c.scale_bytes is None else c.scale_bytes
     payload = c.payload_bytes or ASYMPTOTE_BYTES
     if c.tokens_per_rank is not None and not exchange:
         payload = c.tokens_per_rank * (c.hidden or 1.0) * BYTES[c.dtype]
@@ -302,31 +379,18 @@ def _collective(context: _Context, scenario: CollectiveScenario):
 
 
 def _group_factor(context: _Context, scenario: CollectiveScenario) -> np.ndarray:
-    """Where the ranks of a collective sit: from the innermost tier, or on `scope`."""
+    """Where the ranks of a collective sit.
+
+    They are contiguous from the innermost tier. A `scope` that they would not reach is
+    filled first instead, so that the collective crosses it.
+    """
     c, system, where = scenario.collective, context.system, context.where
     ranks, sizes = float(c.ranks or 2), _sizes(system)
-    remote = c.kind in ("read", "write")
-    if (remote or c.kind == "p2p") and ranks != 2.0:
+    pair = c.kind in ("read", "write", "p2p")
+    if pair and ranks != 2.0:
         problem = f"{c.kind} takes 2; leave ranks out"
         raise SpecError([f"{where}: collective.ranks = {ranks:g}: {problem}"])
-    factor = np.ones((len(AXES), len(sizes)))
-    row = AXES.index("ep")
-    scope = c.scope
-    if scope is None and (remote or c.kind == "p2p"):
-        scope = system.scale_up_tier
-    if scope is None:
-        left = ranks
-        for t, size in enumerate(sizes):
-            factor[row, t] = min(left, size)
-            left /= factor[row, t]
-        if left > 1.0 + 1e-9:
-            raise SpecError(
-                [
-                    f"{where}: collective.ranks = {ranks:g}: {system.name} holds"
-                    f" {np.prod(sizes):g} devices in all; use fewer"
-                ]
-            )
-        return factor
+    scope = c.scope or (system.scale_up_tier if pair else system.tier_order[-1])
     if scope not in system.tier_order:
         raise SpecError(
             [
@@ -334,15 +398,21 @@ def _group_factor(context: _Context, scenario: CollectiveScenario) -> np.ndarray
                 f" use one of {', '.join(system.tier_order)}"
             ]
         )
-    tier = system.tier_order.index(scope)
-    if ranks > sizes[tier]:
+    top = system.tier_order.index(scope)
+    if ranks > np.prod(sizes[: top + 1]):
         raise SpecError(
             [
-                f"{where}: collective.ranks = {ranks:g}: tier {scope} of {system.name}"
-                f" joins {sizes[tier]:g}; use fewer or leave scope out"
+                f"{where}: collective.ranks = {ranks:g}: {scope} of {system.name} holds"
+                f" {np.prod(sizes[: top + 1]):g} devices in all; use fewer"
             ]
         )
-    factor[row, tier] = ranks
+    inside = ranks <= np.prod(sizes[:top])
+    inwards = (pair or c.scope is not None) and inside
+    tiers = range(top, -1, -1) if inwards else range(top + 1)
+    factor, left = np.ones((len(AXES), len(sizes))), ranks
+    for t in tiers:
+        factor[AXES.index("ep"), t] = min(left, sizes[t])
+        left /= factor[AXES.index("ep"), t]
     return factor
 
 

@@ -1,7 +1,7 @@
 """From a scenario's degrees to the placement matrix."""
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -82,11 +82,12 @@ def derive(spec: LayoutSpec, has_experts: bool, where: str) -> Degrees:
 def parse_order(text: str | None, where: str) -> tuple[str, ...]:
     """A rank order such as `tp-cp-ep-dp-pp`, innermost first.
 
-    The expert axes fold over the attention axes, so `ep` in an order is accepted and
-    says nothing more.
+    The expert axes fold over the devices of the others, etp innermost, so `ep` in an
+    order is accepted and says nothing more. Both foldings share the pipeline stages,
+    so pp must come first or last.
 
     Raises:
-        SpecError: an axis is missing, unknown or named twice.
+        SpecError: an axis is missing, unknown or named twice, or pp is in between.
     """
     if text is None:
         return DEFAULT_ORDER
@@ -98,7 +99,32 @@ def parse_order(text: str | None, where: str) -> tuple[str, ...]:
                 f" {', '.join(ATTENTION_AXES)} once, such as 'tp-cp-ep-dp-pp'"
             ]
         )
+    if "pp" not in (axes[0], axes[-1]):
+        raise SpecError(
+            [f"{where}: layout.order = {text!r}: pp must come first or last; move it"]
+        )
     return tuple(axes)
+
+
+def check_division(sizes: dict[str, tuple[float, str, int]], where: str) -> None:
+    """Every size must divide by the degree that splits it.
+
+    Args:
+        sizes: for each name the size, the axis and its degree.
+
+    Raises:
+        SpecError: naming each that doesn't, with degrees that would.
+    """
+    mistakes = []
+    for name, (size, axis, split) in sizes.items():
+        if size % split:
+            fitting = [str(d) for d in range(1, 129) if size % d == 0]
+            mistakes.append(
+                f"{where}: layout.{axis} = {split}: does not divide the model's {name} ="
+                f" {size:g}; use one of {', '.join(fitting)}"
+            )
+    if mistakes:
+        raise SpecError(mistakes)
 
 
 def place(
@@ -139,8 +165,3 @@ def check_experts(
                 f" {degrees.ep}; change layout.ep or routing.redundant_experts"
             ]
         )
-
-
-def as_dict(degrees: Degrees) -> dict[str, Any]:
-    """Degrees by axis."""
-    return degrees._asdict()

@@ -173,6 +173,8 @@ class SystemFile(Strict):
     package_tier: str = ""
     scale_up_tier: str
     default_collective: str
+    serving_collective: str = ""
+    """The library inside serving steps; empty for the default one."""
     default_expert: str
     default_engine: str
     sources: dict[str, Source]

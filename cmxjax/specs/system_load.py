@@ -251,6 +251,7 @@ def _load_system(reference: Reference, where: str) -> LoadedSystem:
         scale_up_tier=file.scale_up_tier,
         defaults=(
             ("collective", file.default_collective),
+            ("serving_collective", file.serving_collective or file.default_collective),
             ("expert", file.default_expert),
             ("engine", file.default_engine),
         ),

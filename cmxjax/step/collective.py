@@ -1,15 +1,19 @@
 """Phase `collective`: one collective on a group placed on the tiers."""
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 from flax import struct
 
-from .._types import Leaf, Sharpness
+from .._types import Leaf, Scalar, Sharpness
 from ..collectives.expert import busiest_rank_load, exchange_s
 from ..collectives.library import bus_bytes, collective_s, remote_access_s
-from ..fabric import fabric_of, group_of
+from ..fabric import Group, fabric_of, group_of
 from ..hardware import System
 from ..layout import Layout, splits
 from ..workload import BYTES, Collective
+from .shares import COLLECTIVE_PARTS, EXCHANGE_PARTS, Scales
 
 
 class CollectiveMetrics(struct.PyTreeNode, kw_only=True, frozen=True):
@@ -20,6 +24,8 @@ class CollectiveMetrics(struct.PyTreeNode, kw_only=True, frozen=True):
     """Payload over time; for dispatch and combine all copies that a rank sends."""
     bus_bytes_per_s: Leaf
     """Bus bandwidth as nccl-tests define it."""
+    breakdown: dict[str, Leaf]
+    """Seconds by part, by Euler's theorem; they sum to the time."""
     kind: str = struct.field(pytree_node=False, default="collective_metrics")
 
 
@@ -28,45 +34,62 @@ def collective_metrics(
 ) -> CollectiveMetrics:
     """Time and rates of one collective call on the mean rank."""
     group = group_of(fabric_of(system), splits(layout, "ep"))
-    if w.collective in ("dispatch", "combine"):
-        return _exchange(system, w, group, sharpness)
-    payload = w.payload_bytes
-    if w.collective in ("read", "write"):
-        endpoint = system.endpoints["cpu" if w.path == "npu-cpu" else "npu"]
-        time = remote_access_s(w.collective, group, endpoint, payload, sharpness)
+    exchange = w.collective in ("dispatch", "combine")
+    time_of = _exchange_s if exchange else _collective_s
+
+    def time_s(factors: dict[str, Any]) -> Scalar:
+        return time_of(system, w, group, sharpness, Scales(factors))
+
+    parts = EXCHANGE_PARTS if exchange else COLLECTIVE_PARTS
+    time, shares = jax.value_and_grad(time_s)({part: jnp.ones(()) for part in parts})
+    if exchange:
+        copies = w.tokens_per_rank * w.topk
+        sent = moved = copies * _copy_bytes(w)
     else:
-        library = system.collectives[w.library]
-        time = collective_s(
-            w.collective, group, library, payload, sharpness, driver=w.driver
-        )
+        sent = w.payload_bytes
+        moved = bus_bytes(w.collective, group, sent)
     return CollectiveMetrics(
         time_s=time,
-        bytes_per_s=payload / time,
-        bus_bytes_per_s=bus_bytes(w.collective, group, payload) / time,
+        bytes_per_s=sent / time,
+        bus_bytes_per_s=moved / time,
+        breakdown=shares,
     )
 
 
-def _exchange(
-    system: System, w: Collective, group, sharpness: Sharpness
-) -> CollectiveMetrics:
+def _collective_s(
+    system: System, w: Collective, group: Group, sharpness: Sharpness, scale: Scales
+) -> Scalar:
+    kind, payload = w.collective, w.payload_bytes
+    if kind in ("read", "write"):
+        endpoint = system.endpoints["cpu" if w.path == "npu-cpu" else "npu"]
+        return remote_access_s(kind, group, endpoint, payload, sharpness, scale)
+    library = system.collectives[w.library]
+    return collective_s(kind, group, library, payload, sharpness, scale, w.driver)
+
+
+def _copy_bytes(w: Collective) -> Scalar:
+    return w.hidden * BYTES[w.dtype] + w.scale_bytes
+
+
+def _exchange_s(
+    system: System, w: Collective, group: Group, sharpness: Sharpness, scale: Scales
+) -> Scalar:
     """Dispatch or combine as a benchmark runs it: no wait in situ."""
-    copy_bytes = w.hidden * BYTES[w.dtype] + w.scale_bytes
     skew = system.engines[w.engine].routing_skew if w.skew is None else w.skew
     load = busiest_rank_load(
         w.balance, skew, w.tokens_per_rank * w.topk, group.ranks, jnp.zeros(())
     )
     chip = system.chip
-    time = exchange_s(
+    return exchange_s(
         w.collective,
         group,
         system.expert_parallel[w.library][w.mode],
         w.tokens_per_rank,
         w.topk,
-        copy_bytes,
+        _copy_bytes(w),
         chip.memory_bytes_per_s * chip.memory_efficiency,
         load,
         sharpness,
-        driver=w.driver,
+        scale,
+        w.driver,
     )
-    rate = w.tokens_per_rank * w.topk * copy_bytes / time
-    return CollectiveMetrics(time_s=time, bytes_per_s=rate, bus_bytes_per_s=rate)

@@ -11,7 +11,7 @@ from ..architecture import Architecture, Latent
 from ..collectives.algorithms import chain_s
 from ..fabric import contended_s
 from ..hardware import System
-from ..layout import Layout
+from ..layout import Layout, degree
 from ..workload import Decode
 from .serving import (
     ACTIVATION_BYTES,
@@ -101,6 +101,7 @@ def features_of(
         "kv_write": held_kv * (1.0 + w.draft_tokens),
         "batch_tokens": batch,
         "logit_rows": batch * rows["tp"],
+        "draft_logit_rows": w.sequences_per_device * rows["tp"],
     }
 
 
@@ -117,7 +118,7 @@ def _layer(stage: Stage, a: Architecture, w: Decode, streams: Streams) -> LayerT
 
     reduced = tokens * features["tp"] * a.hidden * ACTIVATION_BYTES
     reduce_s, reduce_loads = _shared(stage, "all_reduce", "tp", reduced)
-    context_s, context_loads = _shared(stage, "all_to_all", "cp", _partials(a, tokens))
+    context_s, context_loads = _context_parallel(stage, a, tokens)
     attention = (ops.total_s.attention, reduce_s + context_s)
     loads = [x + y for x, y in zip(reduce_loads, context_loads)]
     memory = ops.memory_s.attention
@@ -174,23 +175,33 @@ def _combined(
 
 
 def _shared(stage: Stage, kind: str, axis: str, payload_bytes: Scalar):
-    """Time of a collective inside attention, and what it loads each plane with."""
-    if axis == "tp" and stage.layout.attention == "dp":
-        idle = [jnp.zeros(()) for _ in dict.fromkeys(stage.fabric.planes)]
-        return jnp.zeros(()), idle
-    prefix = {"tp": "tensor_parallel", "cp": "context_parallel"}[axis]
-    time = stage.collective(kind, axis, payload_bytes, prefix)
-    return time, stage.collective_loads_s(kind, axis, payload_bytes, prefix)
+    """Time of a tp collective inside attention, and what it loads each plane with."""
+    if stage.layout.attention == "dp":
+        return jnp.zeros(()), [jnp.zeros(()) for _ in dict.fromkeys(stage.fabric.planes)]
+    time = stage.collective(kind, axis, payload_bytes, "tensor_parallel")
+    loads = stage.collective_loads_s(kind, axis, payload_bytes, "tensor_parallel")
+    return time, loads
 
 
-def _partials(a: Architecture, tokens: Scalar) -> Scalar:
-    """Bytes of partial attention outputs that a cp group exchanges.
+def _context_parallel(stage: Stage, a: Architecture, tokens: Scalar):
+    """Attention of requests whose context is split: time and load of each plane.
 
-    The log-sum-exp of each head travels along, in fp32.
+    Every rank sends its queries to all ranks of the group, and each other rank's
+    partial outputs back with the log-sum-exp of every head, in fp32.
     """
     at = a.attention
-    width = at.latent_dim if isinstance(at, Latent) else at.head_dim
-    return tokens * at.heads * (width * ACTIVATION_BYTES + 4.0)
+    if isinstance(at, Latent):
+        query, output = at.latent_dim + at.rope_dim, at.latent_dim
+    else:
+        query, output = at.head_dim, at.head_dim
+    queries = tokens * at.heads * query * ACTIVATION_BYTES
+    partials = tokens * at.heads * (output * ACTIVATION_BYTES + 4.0)
+    prefix, ranks = "context_parallel", degree(stage.layout, "cp")
+    time = stage.full_mesh("cp", queries, prefix) + stage.full_mesh(
+        "cp", partials, prefix
+    )
+    payload = (queries + partials) * ranks
+    return time, stage.collective_loads_s("all_to_all", "cp", payload, prefix)
 
 
 def decode_times(
@@ -203,10 +214,9 @@ def decode_times(
 ) -> DecodeTimes:
     """Time of one decode step.
 
-    Layers x layer time, one more mixture layer for each draft, embedding and head for
-    the main and each draft step, hand-over between pipeline stages, and the host. With
-    pp stages, pp micro-batches of this size are in flight, so a step takes as long as
-    the whole model takes for one.
+    Layers x layer time, one more mixture layer for each draft, embedding, heads, and the
+    host. With pp stages, pp micro-batches of this size are in flight: a step takes as
+    long as the whole model takes for one, and the last stage's tail holds up all pp.
     """
     stage = stage_of(system, layout, w.serving, scales, sharpness)
     modes = jax.vmap(lambda s: _layer(stage, a, w, s))(
@@ -215,16 +225,15 @@ def decode_times(
     drafts = w.draft_tokens
     expert_layers = a.layers - a.dense_layers
     repeated = expert_layers * modes.expert_layer_s + a.dense_layers * modes.dense_layer_s
-    draft_layers = drafts * smooth.positive(a.draft_layers, sharpness)
-    layers = repeated + draft_layers * modes.expert_layer_s
+    layers = repeated + drafts * modes.expert_layer_s
     best, layer, own = layers[0], jax.tree.map(lambda x: x[0], modes), repeated[0]
     if layout.microbatches == "auto":
         faster = layers[0] <= layers[1]
         best = smooth.minimum(layers[0], layers[1], sharpness)
         layer = jax.tree.map(lambda x: jnp.where(faster, x[0], x[1]), modes)
         own = jnp.where(faster, repeated[0], repeated[1])
-    tail = (1.0 + drafts) * layer.tail_s + drafts * layer.draft_s
     host = stage.engine.decode_step_s + drafts * stage.engine.draft_step_s
+    once = layer.tail_s + drafts * layer.draft_s + host * scales("host.step")
     batch = w.sequences_per_device * (1.0 + drafts)
     hand_over = chain_s(
         stage.group("pp"),
@@ -232,7 +241,7 @@ def decode_times(
         batch * a.hidden * ACTIVATION_BYTES,
         scales.prefixed("pipeline"),
     )
-    step = best + tail + hand_over + host * scales("host.step")
+    step = best + degree(layout, "pp") * once + hand_over
     return DecodeTimes(step, layer, host, step - own)
 
 

@@ -1,5 +1,6 @@
 """Phase `op`: one operator on one device."""
 
+import jax
 import jax.numpy as jnp
 from flax import struct
 
@@ -7,7 +8,7 @@ from .._types import Leaf, Sharpness
 from ..hardware import System
 from ..ops.attention import SOFTMAX_FLOP
 from ..ops.table import Op, matrix_flop, tabulate
-from ..roofline import op_times
+from ..roofline import RESOURCES, op_times
 from ..workload import BYTES, Operator
 
 
@@ -21,7 +22,9 @@ class OperatorMetrics(struct.PyTreeNode, kw_only=True, frozen=True):
     utilization: Leaf
     """Work over time x dense peak of the dtype."""
     breakdown: dict[str, Leaf]
-    """Time on each resource before overlap."""
+    """Seconds by resource, by Euler's theorem; they sum to the time."""
+    busy: dict[str, Leaf]
+    """Seconds on each resource, hidden or not."""
     kind: str = struct.field(pytree_node=False, default="operator_metrics")
 
 
@@ -109,7 +112,12 @@ def operator_metrics(
         "rows_and_cache": jnp.ones(()),
     }
     table = tabulate([declare(w)], features)
+
+    def time_s(scale):
+        return op_times(system.chip, table, 1.0, scale, sharpness).total_s[0]
+
     times = op_times(system.chip, table, 1.0, None, sharpness)
+    shares = jax.grad(time_s)(jnp.ones((1, len(RESOURCES))))[0]
     time = times.total_s[0]
     flop = matrix_flop(table)[0]
     peak = system.chip.matrix_flop_per_s[w.dtype]
@@ -118,5 +126,6 @@ def operator_metrics(
         flop_per_s=flop / time,
         bytes_per_s=table.memory_bytes[0] / time,
         utilization=flop / (time * peak),
-        breakdown={name: used[0] for name, used in times.resource_s.items()},
+        breakdown={name: shares[i] for i, name in enumerate(RESOURCES)},
+        busy={name: used[0] for name, used in times.resource_s.items()},
     )

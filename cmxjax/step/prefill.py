@@ -19,6 +19,7 @@ from .serving import (
     components,
     declared,
     expert_load,
+    kv_split,
     overlapped_s,
     row_features,
     stage_of,
@@ -31,6 +32,9 @@ class PrefillTimes(NamedTuple):
     """Seconds of one prefill batch and its parts."""
 
     batch_s: Scalar
+    """From admission to the last token's logits."""
+    steady_s: Scalar
+    """Between one batch and the next when batches follow each other."""
     layer_s: Scalar
     dispatch_s: Scalar
     combine_s: Scalar
@@ -63,7 +67,8 @@ def features_of(
 
     Of a prompt of P tokens a fraction c is cached, so N = (1 - c) P are computed. Causal
     attention of the new tokens sees c P + (N + 1) / 2 keys on average, not P. Latents
-    of cached tokens are expanded to keys and values too.
+    of cached tokens are expanded to keys and values too. A cp group gathers the keys and
+    values of all its tokens; its queries stay split.
     """
     admitted = w.tokens_per_device / microbatches
     tokens = admitted * (1.0 - w.cached_fraction)
@@ -71,19 +76,21 @@ def features_of(
     tp = rows["tp"]
     new = w.prompt_tokens * (1.0 - w.cached_fraction)
     keys = w.prompt_tokens * w.cached_fraction + 0.5 * (new + 1.0)
-    kv = rows["per_kv"]
+    kv, gathered = rows["per_kv"], admitted * degree(layout, "cp")
     return rows | {
-        "up_rows": admitted * tp,
+        "up_rows": gathered * tp,
         "pairs": tokens * tp * keys,
-        "kv_read": admitted * tp * kv,
-        "kv_expanded": 2.0 * admitted,
+        "kv_read": gathered * tp * kv,
+        "kv_expanded": 2.0 * gathered,
         "kv_write": tokens * tp * kv,
         "batch_tokens": tokens * microbatches,
         "logit_rows": w.tokens_per_device / w.prompt_tokens * tp,
     }
 
 
-def _attention_comm_s(stage: Stage, a: Architecture, w: Prefill, tokens: Scalar):
+def _attention_comm_s(
+    stage: Stage, a: Architecture, w: Prefill, tokens: Scalar, admitted: Scalar
+):
     """Collectives of one attention block, and of one dense feed-forward network.
 
     `sp_tp_sp` gathers the small latents before the heads are split and returns the
@@ -92,8 +99,9 @@ def _attention_comm_s(stage: Stage, a: Architecture, w: Prefill, tokens: Scalar)
     zero, tp = jnp.zeros(()), degree(stage.layout, "tp")
     at = a.attention
     element = BYTES[stage.serving.dtypes.attention]
-    cache = tokens * kv_width(a) * BYTES[stage.serving.dtypes.kv]
-    context = stage.collective("all_gather", "cp", cache, "context_parallel")
+    held = admitted * (1.0 if stage.layout.attention == "dp" else tp) * kv_split(a, tp)
+    cache = held * kv_width(a) * BYTES[stage.serving.dtypes.kv]
+    context = stage.full_mesh("cp", cache, "context_parallel")
     if stage.layout.attention == "dp":
         return context, zero
     if stage.layout.attention == "tp":
@@ -122,7 +130,8 @@ def _layer(stage: Stage, a: Architecture, w: Prefill, modes: Modes) -> Layers:
     slow = modes.slowdown
     slowdown = Parts(slow, slow, slow, 1.0, 1.0)
     ops = timed(stage, declarations, features, slowdown).total_s
-    comm, dense_comm = _attention_comm_s(stage, a, w, tokens)
+    admitted = w.tokens_per_device / modes.microbatches
+    comm, dense_comm = _attention_comm_s(stage, a, w, tokens, admitted)
     overlap = (modes.microbatches, modes.exposed, stage.sharpness)
     dense_layer = overlapped_s(ops.attention + ops.dense, comm + dense_comm, *overlap)
     layer, exchanged = dense_layer, [jnp.zeros(()), jnp.zeros(())]
@@ -183,9 +192,14 @@ def prefill_times(
     )
     host = stage.engine.prefill_batch_s * jnp.ones(())
     load = _cache_load_s(stage, a, w) * scales("cache.load")
-    batch = best + chosen.tail_s + hand_over + host * scales("host.step") + load
+    stages = degree(layout, "pp")
+    steady = best + stages * (chosen.tail_s + host * scales("host.step")) + load
+    # the pp micro-batches of a batch also have to fill and drain the pipeline
+    batch = steady + hand_over + (1.0 - 1.0 / stages) * best
     layer_s = jnp.where(expert_layers > 0, chosen.expert_layer_s, chosen.dense_layer_s)
-    return PrefillTimes(batch, layer_s, chosen.dispatch_s, chosen.combine_s, host, load)
+    return PrefillTimes(
+        batch, steady, layer_s, chosen.dispatch_s, chosen.combine_s, host, load
+    )
 
 
 def operator_blocks(a: Architecture, w: Prefill, layout: Layout) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from .. import smooth
 from .._types import Scalar, Sharpness
 from ..architecture import Architecture, GroupedQuery
 from ..collectives.expert import busiest_rank_load, exchange_s, tier_bytes
-from ..collectives.library import collective_s, plane_loads_s
+from ..collectives.library import collective_s, full_mesh_s, plane_loads_s
 from ..fabric import Fabric, Group, fabric_of, group_of, plane_s
 from ..hardware import Engine, System
 from ..layout import Layout, degree, splits
@@ -19,12 +19,8 @@ from ..ops.attention import attention_ops
 from ..ops.feed_forward import dense_ops, draft_ops, expert_ops, tail_ops
 from ..ops.table import Op, select, tabulate
 from ..roofline import op_times
-from ..workload import BYTES, Serving
-from .shares import COLLECTIVE_PARTS, EXCHANGE_PARTS, Scales
-
-DISPATCH_SCALE_BYTES = 512.0
-"""Slot of scales beside each 8-bit token sent (CloudMatrix-Infer, arXiv 2506.12708,
-section 4.2.1)."""
+from ..workload import BYTES, SCALE_SLOT_BYTES, Serving
+from .shares import COLLECTIVE_PARTS, EXCHANGE_PARTS, MESH_PARTS, Scales
 
 ACTIVATION_BYTES = 2.0
 """Bytes per element of the activations that tensor-parallel collectives carry (bf16)."""
@@ -43,7 +39,10 @@ class Parts(NamedTuple):
 def declared(
     a: Architecture, layout: Layout, serving: Serving, absorbed: bool
 ) -> list[tuple[str, Op]]:
-    """The operators of a serving step, each with the part that it belongs to."""
+    """The operators of a serving step, each with the part that it belongs to.
+
+    `absorbed` says that this is decode: MLA in the latent space, and draft steps.
+    """
     dtypes = serving.dtypes
     shared_here = not layout.routing.dispatches_shared
     lists = {
@@ -51,7 +50,7 @@ def declared(
         "dense": dense_ops(a, dtypes),
         "experts": expert_ops(a, dtypes, shared_here),
         "tail": tail_ops(a, dtypes),
-        "draft": draft_ops(a, dtypes),
+        "draft": draft_ops(a, dtypes) if absorbed else [],
     }
     return [(part, op) for part, ops in lists.items() for op in ops]
 
@@ -188,12 +187,24 @@ class Stage(NamedTuple):
         )
         return benchmark * (1.0 + self.engine.wait_excess)
 
+    def full_mesh(self, axis: str, bytes_to_each: Scalar, prefix: str) -> Scalar:
+        """Time of an exchange in which every rank of an axis sends to every other."""
+        scale = self.scales.prefixed(prefix)
+        group, sharpness = self.group(axis), self.sharpness
+        return full_mesh_s(group, self.library, bytes_to_each, sharpness, scale)
+
     def exchanges(self, a: Architecture, load: ExpertLoad, tokens) -> list[Scalar]:
-        """Dispatch and combine of one micro-batch."""
+        """Dispatch and combine of one micro-batch.
+
+        Ranks that split an expert between them also share the tokens that each got,
+        and add up their parts of the results.
+        """
         group = self.group("ep")
         sizes = [copy_bytes(a, self.serving, kind) for kind in EXCHANGES]
+        held = tokens * load.copies_per_token * load.busiest
         return [
             self.exchange(kind, group, load, tokens, size)
+            + self.full_mesh("etp", held * size, "expert_tensor")
             for kind, size in zip(EXCHANGES, sizes)
         ]
 
@@ -268,17 +279,18 @@ def copy_bytes(a: Architecture, serving: Serving, kind: str) -> Scalar:
     """Bytes of one token copy in dispatch or combine, scales of 8-bit tokens included."""
     dtype = serving.dtypes.dispatch if kind == "dispatch" else serving.dtypes.combine
     size = BYTES[dtype]
-    return a.hidden * size + (DISPATCH_SCALE_BYTES if size <= 1.0 else 0.0)
+    return a.hidden * size + (SCALE_SLOT_BYTES if size <= 1.0 else 0.0)
 
 
 def components(a: Architecture, layout: Layout) -> tuple[str, ...]:
     """Names of the step's components that are not operators."""
     names = ["host.step", "pipeline.start", "pipeline.transfer"]
-    names += [f"context_parallel.{part}" for part in COLLECTIVE_PARTS]
+    names += [f"context_parallel.{part}" for part in MESH_PARTS]
     if layout.attention != "dp":
         names += [f"tensor_parallel.{part}" for part in COLLECTIVE_PARTS]
     if a.experts is not None:
         names += [f"{kind}.{part}" for kind in EXCHANGES for part in EXCHANGE_PARTS]
+        names += [f"expert_tensor.{part}" for part in MESH_PARTS]
     return tuple(names)
 
 

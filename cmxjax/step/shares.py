@@ -16,6 +16,7 @@ import numpy as np
 from ..roofline import RESOURCES
 
 COLLECTIVE_PARTS = ("start", "transfer", "protocol")
+MESH_PARTS = ("start", "transfer")
 EXCHANGE_PARTS = ("start", "wait", "transfer", "copies")
 
 

@@ -1,5 +1,7 @@
 """The one function that everything calls: metrics of a scenario."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -148,14 +150,15 @@ def _decode(
     sharpness: Sharpness,
     explain: bool,
 ) -> DecodeMetrics:
-    def step_s(scales: Scales):
+    def step_s(scales: Scales, layout: Layout = layout):
         return decoding.decode_times(system, a, w, layout, scales, sharpness).step_s
 
     times = decoding.decode_times(system, a, w, layout, Scales({}), sharpness)
     shares = used = None
     if explain:
         parts = decoding.operator_blocks(a, w, layout), components(a, layout)
-        shares, used = breakdown(step_s, *parts), busy(step_s, *parts)
+        shares = breakdown(step_s, *parts)
+        used = _busy(step_s, layout, parts)
     per_step = tokens_per_step(w)
     rate = w.sequences_per_device * per_step / times.step_s
     memory = decode_memory(a, w, layout)
@@ -185,7 +188,7 @@ def _prefill(
     sharpness: Sharpness,
     explain: bool,
 ) -> PrefillMetrics:
-    def step_s(scales: Scales):
+    def step_s(scales: Scales, layout: Layout = layout):
         return prefilling.prefill_times(system, a, w, layout, scales, sharpness).batch_s
 
     times = prefilling.prefill_times(system, a, w, layout, Scales({}), sharpness)
@@ -195,8 +198,9 @@ def _prefill(
             prefilling.operator_blocks(a, w, layout),
             prefilling.prefill_components(a, layout),
         )
-        shares, used = breakdown(step_s, *parts), busy(step_s, *parts)
-    rate = w.tokens_per_device / times.batch_s
+        shares = breakdown(step_s, *parts)
+        used = _busy(step_s, layout, parts)
+    rate = w.tokens_per_device / times.steady_s
     active = 1.0 - times.host_s / times.batch_s
     return PrefillMetrics(
         ttft_s=times.batch_s,
@@ -209,6 +213,18 @@ def _prefill(
         busy=used,
         **_common(system, a, layout, rate, prefill_memory(a, w, layout), active),
     )
+
+
+def _busy(step_s: Callable[..., Any], layout: Layout, parts: tuple) -> dict[str, Any]:
+    """Busy times, for `auto` those of the mode that is faster as things are."""
+    if layout.microbatches != "auto":
+        return busy(step_s, *parts)
+    one, two = (
+        partial(step_s, layout=layout.replace(microbatches=count)) for count in "12"
+    )
+    serial = one(Scales({})) <= two(Scales({}))
+    first, second = busy(one, *parts), busy(two, *parts)
+    return {name: jnp.where(serial, first[name], second[name]) for name in first}
 
 
 def _common(
