@@ -44,7 +44,11 @@ def expert_slots(a: Architecture, layout: Layout) -> Scalar:
 
 
 def weight_bytes(a: Architecture, layout: Layout, serving: Serving) -> Scalar:
-    """Weights of one device; layers split over pp, heads over tp, experts over ep."""
+    """Weights of one device; layers split over pp, heads over tp, experts over ep.
+
+    The fullest stage counts: layers over stages, rounded up. Assumes that one stage
+    holds both the embedding and the head.
+    """
     size = BYTES[serving.dtypes.weight]
     tp, pp, etp = (degree(layout, axis) for axis in ("tp", "pp", "etp"))
     whole = layout.attention == "tp"
@@ -70,7 +74,10 @@ def weight_bytes(a: Architecture, layout: Layout, serving: Serving) -> Scalar:
         total = total + expert_layers * mixed + expert_layers * router / size
     tables = (1.0 if a.tied else 2.0) * a.vocabulary * a.hidden
     head = BYTES[serving.dtypes.head] / (tp if whole else 1.0)
-    return total * size / pp + tables * head + a.draft_layers * 2.0 * a.hidden**2 * size
+    fullest = jnp.ceil(a.layers / pp) / a.layers
+    return (
+        total * size * fullest + tables * head + a.draft_layers * 2.0 * a.hidden**2 * size
+    )
 
 
 def decode_memory(a: Architecture, w: Decode, layout: Layout) -> Memory:

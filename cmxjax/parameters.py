@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
-from ._types import Scalar
+from ._types import Real
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ def is_fraction(path: str) -> bool:
     return path.rsplit(".", 1)[-1].endswith(FRACTIONS)
 
 
-def shifted(path: str, leaf: Any, theta: Scalar) -> Any:
+def shifted(path: str, leaf: Any, theta: Real) -> Any:
     r"""A leaf moved by its unconstrained parameter.
 
     Positive leaves become $x e^\theta$. Fractions become

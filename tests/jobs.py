@@ -35,6 +35,24 @@ JOBS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Latent and grouped-query attention in both phases; the latter are dense, with tp."""
 
+_EVERY_AXIS = {
+    "layout": {"devices": 32, "tp": 2, "cp": 2, "dp": 4, "pp": 2, "ep": 8, "etp": 2}
+    | {"attention": "tp", "overlapped_microbatches": "auto"},
+    "routing": {"experts_per_device": 16},
+}
+EVERY_AXIS: dict[str, tuple[str, dict[str, Any]]] = {
+    "every-axis-decode": (
+        "deepseek-r1-decode-hgx-h800",
+        {"model": "qwen3-235b-a22b", "workload.draft_tokens": 1, **_EVERY_AXIS},
+    ),
+    "every-axis-prefill": (
+        "deepseek-r1-prefill-cloudmatrix384",
+        {"model": "qwen3-235b-a22b", "workload.cached_fraction": 0.3}
+        | {"workload.cache_plane": "vpc", **_EVERY_AXIS},
+    ),
+}
+"""Mixtures of experts with grouped queries, split along all axes at once."""
+
 DECODE = ("mla-decode", "gqa-decode")
 PREFILL = ("mla-prefill", "gqa-prefill")
 
@@ -44,12 +62,12 @@ Inputs = tuple[Any, Any, Any, Any, dict[str, Any]]
 
 @functools.cache
 def job(name: str, **changes: Any) -> Inputs:
-    """One of `JOBS` or a shipped scenario, as printed, with dotted keys changed.
+    """One of `JOBS` or `EVERY_AXIS` or a shipped scenario, as printed, with dotted keys changed.
 
     Theta names leaves of every sort and holds zeros, so it changes nothing but has
     gradients. In `changes` two underscores stand for a dot.
     """
-    scenario, own = JOBS.get(name, (name, {}))
+    scenario, own = (JOBS | EVERY_AXIS).get(name, (name, {}))
     dotted = {key.replace("__", "."): value for key, value in changes.items()}
     p = build(load_scenario(scenario, own | dotted), "none")
     engine, tier = p.workload.serving.engine, p.system.scale_up_tier

@@ -36,6 +36,7 @@ def mode(plane="", deduplicates=False, **costs):
         "dispatch_copy_s": 0.0,
         "combine_copy_s": 0.0,
         "sdma_slowdown": 1.0,
+        "core_share": 0.0,
     }
     leaves = {k: jnp.asarray(v, float) for k, v in {**free, **costs}.items()}
     return ExpertMode(plane=plane, deduplicates=deduplicates, **leaves)
@@ -79,10 +80,17 @@ def test_copies_to_the_own_rank_are_read_and_written_in_memory():
     assert took == pytest.approx(0.9e-6 + 2 * own / HBM)
 
 
-def test_the_busiest_rank_sends_and_posts_in_proportion_to_its_load():
-    costs = mode(dispatch_copy_s=0.2e-6)
-    group = placed(8.0)
-    once, twice = (seconds("dispatch", group, costs, load=load) for load in (1.0, 2.0))
+def test_all_ranks_post_alike_in_dispatch_and_the_busiest_one_more_in_combine():
+    costs, group = mode(dispatch_copy_s=1e-6, combine_copy_s=1e-6), placed(8.0)
+    growth = {}
+    for kind in ("dispatch", "combine"):
+        once, twice = (seconds(kind, group, costs, load=load) for load in (1.0, 2.0))
+        growth[kind] = (twice - 0.9e-6) / (once - 0.9e-6)
+    assert growth == pytest.approx({"dispatch": 1.0, "combine": 2.0})
+
+
+def test_the_busiest_rank_receives_in_proportion_to_its_load():
+    once, twice = (seconds("dispatch", placed(8.0), mode(), load=x) for x in (1.0, 2.0))
     assert twice - 0.9e-6 == pytest.approx(2 * (once - 0.9e-6))
 
 

@@ -37,6 +37,7 @@ LLAMA_HEAD = 128256 * 8192
 FEATURES = {
     "one": 1.0,
     "tokens": 0.0,
+    "norm_rows": 0.0,
     "down_rows": 0.0,
     "head_rows": 0.0,
     "up_rows": 0.0,
@@ -44,6 +45,7 @@ FEATURES = {
     "ffn_rows": 0.0,
     "expert_rows": 0.0,
     "logit_rows": 0.0,
+    "draft_logit_rows": 0.0,
     "batch_tokens": 0.0,
     "pairs": 0.0,
     "kv_read": 0.0,
@@ -61,6 +63,7 @@ FEATURES = {
 
 ROWS = (
     "tokens",
+    "norm_rows",
     "down_rows",
     "head_rows",
     "up_rows",

@@ -241,7 +241,13 @@ def test_a_small_decode_batch_reads_weights_and_cache_once():
 def test_an_unlimited_memory_leaves_the_arithmetic_of_prefill():
     """2 x weights x tokens, half a square of causal attention, one head row a prompt."""
     prompts, length, peak = 16, 2048, 1e15
-    inputs = job("gqa-prefill", model="llama-3.1-8b", layout__devices=1, layout__tp=1)
+    inputs = job(
+        "gqa-prefill",
+        model="llama-3.1-8b",
+        layout__devices=1,
+        layout__tp=1,
+        workload__prompt_tokens=1024,
+    )
     dtypes = inputs[0].chip.matrix_flop_per_s
     peaks = {dtype: jnp.asarray(peak) for dtype in dtypes}
     system, a, w, layout, theta = ideal_machine(inputs, matrix_flop_per_s=peaks)

@@ -344,13 +344,18 @@ def test_leaves_left_out_are_assumed_with_a_prior(own):
             assert (found.kind, found.source) == ("assumed", "practice"), path
     assert figures["chip.gemm_efficiency"].prior_sigma > 0.0
     stated = [path for path, found in figures.items() if found.source == "sheet"]
-    assert len(stated) == 9 + 1  # usable memory follows the fitted memory
+    assert len(stated) == 8 + 1  # usable memory follows the fitted memory
 
 
 def test_defaults_bring_libraries_an_engine_and_both_endpoints(own):
     system = load_system(Reference(own)).system
     assert set(system.endpoints) == {"npu", "cpu"}
-    assert set(dict(system.defaults)) == {"collective", "expert", "engine"}
+    assert set(dict(system.defaults)) == {
+        "collective",
+        "serving_collective",
+        "expert",
+        "engine",
+    }
     (library,) = system.expert_parallel.values()
     assert set(library) == {"low_latency", "normal"}
 
@@ -519,9 +524,18 @@ def test_ranks_of_a_collective_are_contiguous_from_the_innermost_tier():
     assert row == [2.0, 8.0, 4.0, 1.0]
 
 
-def test_a_scope_puts_all_ranks_of_a_collective_on_its_tier():
-    factor = collective(kind="all_reduce", ranks=8, scope="node").layout.factor
-    assert [float(x) for x in factor[AXES.index("ep")]] == [1.0, 8.0, 1.0, 1.0]
+@pytest.mark.parametrize(
+    ("ranks", "scope", "splits"),
+    [
+        (8, "node", [2.0, 4.0, 1.0, 1.0]),  # contiguous ranks reach the node's tier
+        (16, "node", [2.0, 8.0, 1.0, 1.0]),
+        (8, "supernode", [1.0, 1.0, 8.0, 1.0]),  # else the tier is filled first
+        (96, "supernode", [2.0, 8.0, 6.0, 1.0]),
+    ],
+)
+def test_a_scope_is_the_tier_that_a_collective_crosses(ranks, scope, splits):
+    factor = collective(kind="all_reduce", ranks=ranks, scope=scope).layout.factor
+    assert [float(x) for x in factor[AXES.index("ep")]] == splits
 
 
 def test_a_remote_read_is_between_two_devices_of_the_supernode():

@@ -168,13 +168,19 @@ def _check_shapes(context: _Context, degrees: Degrees) -> None:
     file, where = context.model.file, context.where
     sizes = {
         "attention.heads": (file.attention.heads, "tp", degrees.tp),
-        "layers": (file.layers, "pp", degrees.pp),
     }
     if file.dense_layers and context.scenario.layout.attention != "sp_tp_sp":
         sizes["intermediate"] = (file.intermediate, "tp", degrees.tp)
     if file.experts is not None:
         sizes["experts.intermediate"] = (file.experts.intermediate, "etp", degrees.etp)
     check_division(sizes, where)
+    if degrees.pp > file.layers:
+        raise SpecError(
+            [
+                f"{where}: layout.pp = {degrees.pp}: {file.name} has {file.layers:g}"
+                " layers; use at most one stage for each"
+            ]
+        )
     shared = 0.0 if file.experts is None else file.experts.shared
     replicas = context.scenario.routing.shared_replicas
     if replicas and shared != 1.0:

@@ -21,6 +21,7 @@ from .serving import (
     expert_load,
     overlapped_s,
     row_features,
+    slowest_stage,
     stage_of,
     timed,
 )
@@ -241,8 +242,10 @@ def decode_times(
         batch * a.hidden * ACTIVATION_BYTES,
         scales.prefixed("pipeline"),
     )
-    step = best + degree(layout, "pp") * once + hand_over
-    return DecodeTimes(step, layer, host, step - own)
+    pp = degree(layout, "pp")
+    fullest = slowest_stage(a, pp, sharpness)
+    step = best * fullest + pp * once + hand_over
+    return DecodeTimes(step, layer, host, step - own * fullest)
 
 
 def operator_blocks(a: Architecture, w: Decode, layout: Layout) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from .serving import (
     kv_split,
     overlapped_s,
     row_features,
+    slowest_stage,
     stage_of,
     timed,
 )
@@ -193,6 +194,7 @@ def prefill_times(
     host = stage.engine.prefill_batch_s * jnp.ones(())
     load = _cache_load_s(stage, a, w) * scales("cache.load")
     stages = degree(layout, "pp")
+    best = best * slowest_stage(a, stages, sharpness)
     steady = best + stages * (chosen.tail_s + host * scales("host.step")) + load
     # the pp micro-batches of a batch also have to fill and drain the pipeline
     batch = steady + hand_over + (1.0 - 1.0 / stages) * best

@@ -294,6 +294,12 @@ def components(a: Architecture, layout: Layout) -> tuple[str, ...]:
     return tuple(names)
 
 
+def slowest_stage(a: Architecture, pp: Scalar, sharpness: Sharpness) -> Scalar:
+    """Layers of the fullest pipeline stage over the mean: 1 where pp divides them."""
+    excess = smooth.ceil(a.layers / pp, sharpness) * pp / a.layers - 1.0
+    return 1.0 + excess * smooth.positive(pp - 1.0, sharpness)
+
+
 def overlapped_s(
     first: Scalar, second: Scalar, count: Scalar, exposed: Scalar, sharpness: Sharpness
 ) -> Scalar:
