@@ -74,10 +74,9 @@ def weight_bytes(a: Architecture, layout: Layout, serving: Serving) -> Scalar:
         total = total + expert_layers * mixed + expert_layers * router / size
     tables = (1.0 if a.tied else 2.0) * a.vocabulary * a.hidden
     head = BYTES[serving.dtypes.head] / (tp if whole else 1.0)
-    fullest = jnp.ceil(a.layers / pp) / a.layers
-    return (
-        total * size * fullest + tables * head + a.draft_layers * 2.0 * a.hidden**2 * size
-    )
+    fullest = jnp.where(pp > 1.0, jnp.ceil(a.layers / pp) / a.layers, 1.0)
+    drafts = a.draft_layers * 2.0 * a.hidden**2
+    return (total * fullest + drafts) * size + tables * head
 
 
 def decode_memory(a: Architecture, w: Decode, layout: Layout) -> Memory:

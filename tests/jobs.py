@@ -38,12 +38,12 @@ JOBS: dict[str, tuple[str, dict[str, Any]]] = {
 _EVERY_AXIS = {
     "layout": {"devices": 32, "tp": 2, "cp": 2, "dp": 4, "pp": 2, "ep": 8, "etp": 2}
     | {"attention": "tp", "overlapped_microbatches": "auto"},
-    "routing": {"experts_per_device": 16},
+    "routing": {"experts_per_device": 16, "redundant_experts": 0},
 }
 EVERY_AXIS: dict[str, tuple[str, dict[str, Any]]] = {
     "every-axis-decode": (
         "deepseek-r1-decode-hgx-h800",
-        {"model": "qwen3-235b-a22b", "workload.draft_tokens": 1, **_EVERY_AXIS},
+        {"model": "qwen3-235b-a22b", "workload.draft_tokens": 0, **_EVERY_AXIS},
     ),
     "every-axis-prefill": (
         "deepseek-r1-prefill-cloudmatrix384",
