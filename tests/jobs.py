@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from cmxjax.parameters import is_fraction, leaf_paths, path_of
 from cmxjax.phases import metrics
@@ -56,13 +57,16 @@ EVERY_AXIS: dict[str, tuple[str, dict[str, Any]]] = {
 DECODE = ("mla-decode", "gqa-decode")
 PREFILL = ("mla-prefill", "gqa-prefill")
 
+OVER = [*JOBS, *(pytest.param(name, marks=pytest.mark.slow) for name in EVERY_AXIS)]
+"""Names to parametrize by; jobs on all axes are slow tests."""
+
 Inputs = tuple[Any, Any, Any, Any, dict[str, Any]]
 """The arguments of `metrics`: system, architecture, workload, layout, theta."""
 
 
 @functools.cache
 def job(name: str, **changes: Any) -> Inputs:
-    """One of `JOBS` or `EVERY_AXIS` or a shipped scenario, as printed, with dotted keys changed.
+    """A job of the tables above or a shipped scenario, with dotted keys changed.
 
     Theta names leaves of every sort and holds zeros, so it changes nothing but has
     gradients. In `changes` two underscores stand for a dot.

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jobs import JOBS, evaluated, headline, job, off_lattice, predict
+from jobs import JOBS, OVER, evaluated, headline, job, off_lattice, predict
 
-over_jobs = pytest.mark.parametrize("name", JOBS)
+over_jobs = pytest.mark.parametrize("name", OVER)
 over_sharpness = pytest.mark.parametrize(
     "sharpness", [None, pytest.param(8.0, marks=pytest.mark.slow)]
 )

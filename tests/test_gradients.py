@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jobs import (
+    EVERY_AXIS,
     JOBS,
     MEMORY,
+    OVER,
     PREFILL,
     SHIPPED,
     TIME,
@@ -33,11 +35,11 @@ QUICK = [(name, None) for name in JOBS] + [
 ]
 SLOW = [
     pytest.param(name, sharpness, marks=pytest.mark.slow)
-    for name in ("mla-prefill", "gqa-decode")
+    for name in ("mla-prefill", "gqa-decode", *EVERY_AXIS)
     for sharpness in (1.0, 4.0, 64.0)
 ]
 over_models = pytest.mark.parametrize(("name", "sharpness"), QUICK + SLOW)
-over_jobs = pytest.mark.parametrize("name", JOBS)
+over_jobs = pytest.mark.parametrize("name", OVER)
 
 
 def of_few_tokens(inputs):

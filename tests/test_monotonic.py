@@ -7,11 +7,14 @@ import jax.numpy as jnp
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jobs import DECODE, JOBS, is_latency, is_rate, job, off_lattice, on_machine, time_s
+from jobs import DECODE, OVER, is_latency, is_rate, job, off_lattice, on_machine, time_s
 
 from cmxjax.parameters import leaf_paths
 
-over_jobs = pytest.mark.parametrize("name", JOBS)
+over_decode = pytest.mark.parametrize(
+    "name", [*DECODE, pytest.param("every-axis-decode", marks=pytest.mark.slow)]
+)
+over_jobs = pytest.mark.parametrize("name", OVER)
 many = settings(deadline=None, max_examples=30)
 
 ROUNDING = 1e-9
@@ -45,7 +48,7 @@ def with_work(inputs, factors, whole=False):
 
 
 def batch_of(name):
-    return "sequences_per_device" if name in DECODE else "tokens_per_device"
+    return "sequences_per_device" if "decode" in name else "tokens_per_device"
 
 
 def test_monotonicity_is_tested_on_every_rate_latency_and_efficiency():
@@ -116,7 +119,7 @@ def test_no_batch_is_slower_than_the_next_larger_one(name, microbatches):
     inputs = (system, a, w, layout.replace(microbatches=microbatches), theta)
     printed = float(getattr(w, batch_of(name)))
     sizes = range(1, 129)
-    if name not in DECODE:
+    if "prefill" in name:
         sizes = [16 * k + j for k in range(1, 24, 2) for j in (-1, 0, 1, 8)]
     times = [
         time_s(with_work(inputs, {batch_of(name): size / printed})) for size in sizes
@@ -129,14 +132,14 @@ def test_no_batch_is_slower_than_the_next_larger_one(name, microbatches):
     assert not shorter
 
 
-@pytest.mark.parametrize("name", DECODE)
+@over_decode
 @many
 @given(load=loads, factor=decades(1.0001, 10.0), sharpness=sharpnesses)
 def test_a_longer_context_never_makes_the_step_shorter(name, load, factor, sharpness):
     check_more_work(weighed(name), "kv_tokens", load, factor, sharpness)
 
 
-@pytest.mark.parametrize("name", DECODE)
+@over_decode
 @many
 @given(
     drafts=st.floats(0.0, 1.0),

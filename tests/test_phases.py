@@ -1,11 +1,14 @@
 """Decode and prefill as a whole: the breakdown, and how the metrics fit together."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jobs import (
     DECODE,
+    EVERY_AXIS,
     JOBS,
+    OVER,
     PREFILL,
     SHIPPED,
     elasticities,
@@ -17,16 +20,17 @@ from jobs import (
     shares,
 )
 
+from cmxjax.phases import metrics
 from cmxjax.roofline import RESOURCES
 from cmxjax.step.shares import COLLECTIVE_PARTS, EXCHANGE_PARTS
 
-over_jobs = pytest.mark.parametrize("name", JOBS)
+over_jobs = pytest.mark.parametrize("name", OVER)
 # a breakdown takes seconds to compile, so most of the relaxed ones are slow tests
 QUICK = [(name, None) for name in (*JOBS, *SHIPPED[-2:])]
 QUICK += [("mla-decode", 8.0), ("gqa-prefill", 8.0)]
 SLOW = [
     pytest.param(name, sharpness, marks=pytest.mark.slow)
-    for name in (*JOBS, *SHIPPED)
+    for name in (*JOBS, *EVERY_AXIS, *SHIPPED)
     for sharpness in (None, 8.0)
     if (name, sharpness) not in QUICK
 ]
@@ -69,7 +73,7 @@ def test_a_breakdown_leaves_the_step_as_it_is(name):
 def test_a_slower_host_adds_its_time_and_changes_no_other_share(name):
     inputs = job(name)
     engine = f"engines.{inputs[2].serving.engine}"
-    leaf = f"{engine}.decode_step_s" if name in DECODE else f"{engine}.prefill_batch_s"
+    leaf = f"{engine}.decode_step_s" if "decode" in name else f"{engine}.prefill_batch_s"
     before, step_before = shares(inputs)
     after, step_after = shares(on_machine(inputs, {leaf: 1.5}))
     extra = elasticities(inputs)[leaf] * step_before / 2.0
@@ -77,6 +81,28 @@ def test_a_slower_host_adds_its_time_and_changes_no_other_share(name):
     change = {key: after[key] - before[key] for key in before}
     np.testing.assert_allclose(change.pop("host.step"), extra, rtol=1e-9)
     assert max(map(abs, change.values())) < 1e-12 * step_before
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mla-decode",
+        *(
+            pytest.param(other, marks=pytest.mark.slow)
+            for other in (*JOBS, *EVERY_AXIS, *SHIPPED)
+            if other != "mla-decode"
+        ),
+    ],
+)
+def test_no_component_has_a_larger_share_than_it_is_busy(name):
+    """What is hidden behind others is busy and has no share."""
+    inputs = job(name)
+    m = jax.jit(lambda x: metrics(*x))(inputs)
+    step_s = m.step_time_s if "decode" in name else m.ttft_s
+    for component, share in m.breakdown.items():
+        assert share <= m.busy[component] * (1.0 + 1e-6) + 1e-9 * step_s, component
+    assert sum(m.busy.values()) > step_s
+    np.testing.assert_allclose(m.busy["host.step"], m.host_time_s, rtol=1e-6)
 
 
 def share_of(seconds, step_s, ending) -> float:
@@ -138,7 +164,7 @@ def with_stages(inputs, stages):
 def test_rates_are_tokens_over_the_step(name, sharpness):
     inputs = with_stages(off_lattice(job(name), 4), 1.0)
     m, w = predict(inputs, sharpness), inputs[2]
-    if name in DECODE:
+    if "decode" in name:
         a, d = w.acceptance[0], w.draft_tokens
         np.testing.assert_allclose(m.tokens_per_step, 1.0 + a * d, rtol=1e-12)
         np.testing.assert_allclose(m.tpot_s * m.tokens_per_step, m.step_time_s)

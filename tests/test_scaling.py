@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jobs import (
     DECODE,
-    JOBS,
+    OVER,
     PREFILL,
     elasticities,
     is_latency,
@@ -25,7 +25,7 @@ from jobs import (
 from cmxjax.layout import AXES
 from cmxjax.parameters import leaf_paths
 
-over_jobs = pytest.mark.parametrize("name", JOBS)
+over_jobs = pytest.mark.parametrize("name", OVER)
 
 
 def in_finer_time(system, c):
@@ -89,7 +89,7 @@ def with_layers(inputs, factor):
 def in_one_stage(inputs):
     """Without a pipeline, whose stages hold whole layers."""
     system, a, w, layout, theta = inputs
-    factor = layout.factor.at[AXES.index("pp")].set(1.0)
+    factor = jnp.asarray(layout.factor).at[AXES.index("pp")].set(1.0)
     return system, a, w, layout.replace(factor=factor), theta
 
 
@@ -197,7 +197,7 @@ def test_data_parallel_copies_add_throughput_and_power_and_no_time():
 def test_a_batch_takes_no_longer_than_its_two_halves(name, share, sharpness):
     """Running half of the requests after the other half is always an option."""
     system, a, w, layout, theta = job(name)
-    field = "sequences_per_device" if name in DECODE else "tokens_per_device"
+    field = "sequences_per_device" if "decode" in name else "tokens_per_device"
     small = w.replace(**{field: share * getattr(w, field)})
     large = w.replace(**{field: 2.0 * share * getattr(w, field)})
     half = time_s((system, a, small, layout, theta), sharpness)
