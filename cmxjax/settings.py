@@ -1,10 +1,12 @@
 """Process-wide settings, made by the command line and by scripts, never on import."""
 
 import os
+import sys
 from pathlib import Path
 
-# Before JAX is imported, if it isn't yet: the loader of cached programs reports two
-# tuning hints of the compiler's own as missing processor features, at length.
+# The loader of cached programs reports two tuning hints of the compiler's own as
+# missing processor features, at length. JAX reads this level when it is imported.
+QUIET = "jax" not in sys.modules
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import jax  # noqa: E402
@@ -22,13 +24,14 @@ def setup(*, cache: bool = True) -> None:
     only costs a compilation.
 
     Args:
-        cache: keep compiled programs on disk.
+        cache: keep compiled programs on disk. Left out where JAX was imported before
+            this module, as loading them would then flood the error stream.
     """
     jax.config.update("jax_enable_x64", True)
     flags = os.environ.get("XLA_FLAGS", "")
     if COMPILER_FLAG not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {COMPILER_FLAG}=false".strip()
-    if cache:
+    if cache and QUIET:
         _keep_programs()
 
 
