@@ -34,6 +34,8 @@ class Experts(struct.PyTreeNode, kw_only=True, frozen=True):
     shared: Leaf
     """Shared experts, each of the routed experts' intermediate size."""
     intermediate: Leaf
+    has_shared: bool = struct.field(pytree_node=False, default=True)
+    """False where `shared` is 0, so that no kernels are launched for it."""
     kind: str = struct.field(pytree_node=False, default="experts")
 
 

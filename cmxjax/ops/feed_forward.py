@@ -126,7 +126,7 @@ def expert_ops(a: Architecture, dtypes: Dtypes, shared_here: bool) -> list[Op]:
             a, dtypes, "experts", "expert_rows", e.intermediate, "per_etp", "experts"
         ),
     ]
-    if shared_here:
+    if shared_here and e.has_shared:
         width = e.shared * e.intermediate
         ops += _projections(a, dtypes, "shared", "tokens", width, "one")
     return ops

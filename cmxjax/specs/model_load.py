@@ -108,7 +108,7 @@ def load_model(reference: Reference, where: str = "scenario") -> LoadedModel:
     experts = None
     if file.experts is not None:
         sizes: dict[str, Any] = {k: leaf(v) for k, v in file.experts}
-        experts = Experts(**sizes)
+        experts = Experts(has_shared=file.experts.shared > 0, **sizes)
     architecture = Architecture(
         hidden=leaf(file.hidden),
         layers=leaf(file.layers),
