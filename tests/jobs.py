@@ -216,5 +216,12 @@ def off_lattice(inputs: Inputs, seed: int) -> Inputs:
     return (*moved, theta)  # pyright: ignore[reportReturnType]
 
 
+def with_stages(inputs: Inputs, stages: float) -> Inputs:
+    """The job with that many pipeline stages, on the outermost tier."""
+    system, a, w, layout, theta = inputs
+    factor = jnp.asarray(layout.factor).at[3].set(1.0).at[3, -1].set(stages)
+    return system, a, w, layout.replace(factor=factor), theta
+
+
 def all_finite(tree: Any) -> bool:
     return all(bool(np.isfinite(leaf).all()) for leaf in jax.tree.leaves(tree))

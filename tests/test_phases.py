@@ -1,7 +1,6 @@
 """Decode and prefill as a whole: the breakdown, and how the metrics fit together."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from jobs import (
@@ -18,6 +17,7 @@ from jobs import (
     on_machine,
     predict,
     shares,
+    with_stages,
 )
 
 from cmxjax.phases import metrics
@@ -168,13 +168,6 @@ def test_shares_of_memory_and_transfers_are_elasticities_of_bandwidths(name):
     started = share_of(seconds, step_s, (".start",))
     assert moved - latency <= -bandwidths * (1 + 1e-9)
     assert -bandwidths <= (moved + started) * (1 + 1e-9)
-
-
-def with_stages(inputs, stages):
-    """The job with that many pipeline stages, on the outermost tier."""
-    system, a, w, layout, theta = inputs
-    factor = jnp.asarray(layout.factor).at[3].set(1.0).at[3, -1].set(stages)
-    return system, a, w, layout.replace(factor=factor), theta
 
 
 @over_jobs

@@ -20,9 +20,9 @@ from jobs import (
     predict,
     scaled,
     time_s,
+    with_stages,
 )
 
-from cmxjax.layout import AXES
 from cmxjax.parameters import leaf_paths
 
 over_jobs = pytest.mark.parametrize("name", OVER)
@@ -86,17 +86,10 @@ def with_layers(inputs, factor):
     return (system, a.replace(layers=layers, dense_layers=dense), *rest)
 
 
-def in_one_stage(inputs):
-    """Without a pipeline, whose stages hold whole layers."""
-    system, a, w, layout, theta = inputs
-    factor = jnp.asarray(layout.factor).at[AXES.index("pp")].set(1.0)
-    return system, a, w, layout.replace(factor=factor), theta
-
-
 @pytest.mark.parametrize("name", DECODE)
 @pytest.mark.parametrize("sharpness", [None, 8.0])
 def test_twice_the_layers_add_the_step_less_its_rest(name, sharpness):
-    inputs = in_one_stage(off_lattice(job(name), 3))
+    inputs = with_stages(off_lattice(job(name), 3), 1.0)
     base = predict(inputs, sharpness)
     twice = predict(with_layers(inputs, 2.0), sharpness)
     repeated = base.step_time_s - base.iteration_rest_s
@@ -107,7 +100,7 @@ def test_twice_the_layers_add_the_step_less_its_rest(name, sharpness):
 @pytest.mark.parametrize("name", PREFILL)
 @pytest.mark.parametrize("sharpness", [None, 8.0])
 def test_a_batch_is_affine_in_the_number_of_layers(name, sharpness):
-    inputs = in_one_stage(off_lattice(job(name), 3))
+    inputs = with_stages(off_lattice(job(name), 3), 1.0)
     one, two, four = (time_s(with_layers(inputs, k), sharpness) for k in (1.0, 2.0, 4.0))
     assert four - two == pytest.approx(2.0 * (two - one), rel=1e-9)
     assert 0.0 < 2.0 * one - two < one
