@@ -26,7 +26,7 @@ test-all: lint
 	$(BIN)/pytest -q -n 2 -m ""
 
 bench: $(READY)
-	$(BIN)/pytest -q tests/benchmarks --benchmark-only
+	$(BIN)/pytest -q -s tests/benchmarks --benchmark-only
 
 lint: $(READY)
 	$(BIN)/ruff check .
