@@ -285,8 +285,8 @@ CHANGES = {
         ["system.tiers.package.size = 0.5", "at least 1"],
     ),
     "a stream without cores": (
-        {"system.engines.cloudmatrix-infer.attention_core_share": 1},
-        ["attention_core_share = 1", "between 0 and 1"],
+        {"system.expert_parallel.cann-ep.normal.core_share": 1},
+        ["core_share = 1", "below 1"],
     ),
     "an unknown leaf of the model": (
         {"model.head": 1},

@@ -58,6 +58,7 @@ class Problem(NamedTuple):
     layout: Layout
     theta: dict[str, Any]
     calibration: str
+    fitted: Calibration
     figures: dict[str, Figure]
     scenario: Scenario
 
@@ -475,6 +476,7 @@ def build(
         layout=layout,
         theta={path: _leaf(value) for path, value in chosen.theta.items()},
         calibration=chosen.name,
+        fitted=chosen,
         figures=loaded.figures,
         scenario=scenario,
     )

@@ -40,7 +40,7 @@ def collective_metrics(
     def time_s(factors: dict[str, Any]) -> Scalar:
         return time_of(system, w, group, sharpness, Scales(factors))
 
-    parts = EXCHANGE_PARTS if exchange else COLLECTIVE_PARTS
+    parts = EXCHANGE_PARTS.get(w.collective, COLLECTIVE_PARTS)
     time, shares = jax.value_and_grad(time_s)({part: jnp.ones(()) for part in parts})
     if exchange:
         copies = w.tokens_per_rank * w.topk

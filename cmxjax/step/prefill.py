@@ -125,7 +125,7 @@ def _layer(stage: Stage, a: Architecture, w: Prefill, modes: Modes) -> Layers:
     """Layers under one mode: compute of a micro-batch beside communication of another."""
     features = features_of(a, w, stage.layout, modes.microbatches)
     tokens = features["tokens"]
-    load = expert_load(a, stage.layout, stage.serving, stage.skew, tokens)
+    load = expert_load(a, stage.layout, stage.serving, stage.skew("prefill"), tokens)
     features |= {"expert_rows": load.rows, "experts": load.active}
     declarations = declared(a, stage.layout, stage.serving, absorbed=False)
     slow = modes.slowdown

@@ -143,10 +143,11 @@ class Stage(NamedTuple):
     def engine(self) -> Engine:
         return self.system.engines[self.serving.engine]
 
-    @property
-    def skew(self) -> Scalar:
-        given = self.serving.skew
-        return self.engine.routing_skew if given is None else given
+    def skew(self, phase: str) -> Scalar:
+        """Excess load of the busiest expert rank, as given or as the engine has it."""
+        given, engine = self.serving.skew, self.engine
+        usual = engine.routing_skew if phase == "decode" else engine.prefill_routing_skew
+        return usual if given is None else given
 
     @property
     def beside_slowdown(self) -> Scalar:
@@ -289,7 +290,7 @@ def components(a: Architecture, layout: Layout) -> tuple[str, ...]:
     if layout.attention != "dp":
         names += [f"tensor_parallel.{part}" for part in COLLECTIVE_PARTS]
     if a.experts is not None:
-        names += [f"{kind}.{part}" for kind in EXCHANGES for part in EXCHANGE_PARTS]
+        names += [f"{kind}.{p}" for kind in EXCHANGES for p in EXCHANGE_PARTS[kind]]
         names += [f"expert_tensor.{part}" for part in MESH_PARTS]
     return tuple(names)
 
