@@ -64,7 +64,13 @@ def matrix_s(chip: Chip, table: OpTable, sharpness: Sharpness) -> Float[Array, "
     ramped = 2.0 * table.groups * (table.depth + chip.half_depth) * area
     work = gemm * ramped / chip.gemm_efficiency
     work = work + attention * matrix_flop(table) / chip.attention_efficiency
-    return work / select(chip.matrix_flop_per_s, list(table.dtypes))
+    peaks = chip.matrix_flop_per_s
+    some = next(iter(peaks))  # what has no matrix work needs no peak for its dtype
+    named = [
+        dtype if kind != "vector" or dtype in peaks else some
+        for dtype, kind in zip(table.dtypes, table.kinds, strict=True)
+    ]
+    return work / select(peaks, named)
 
 
 def _whole(size: Real, tile: Real, sharpness: Sharpness) -> tuple[Real, Real]:

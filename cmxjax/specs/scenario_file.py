@@ -115,6 +115,7 @@ class OpSpec(Strict):
     dtype: Dtype = "bf16"
     out_dtype: Dtype | None = None
     accumulate_dtype: Dtype = "fp32"
+    """Told, without effect: sums stay in the matrix units whatever their format."""
     heads: Positive | None = None
     kv_heads: Positive | None = None
     head_dim: Positive | None = None
@@ -128,6 +129,7 @@ class OpSpec(Strict):
     tokens: Positive | None = None
     hidden: Positive | None = None
     bytes: Bytes | None = None
+    """Read and written by a vector operator, moved by a copy; goes before tokens."""
 
     @model_validator(mode="after")
     def _shape(self):
@@ -138,13 +140,14 @@ class OpSpec(Strict):
             "attention_prefill": attention,
             "attention_decode": attention,
             "vector": (),
-            "copy": ("bytes",),
+            "copy": (),
         }[self.kind]
         missing = [name for name in needed if getattr(self, name) is None]
-        if self.kind == "vector" and self.bytes is None and self.tokens is None:
-            missing = ["tokens and hidden (or bytes)"]
-        if self.kind == "vector" and self.tokens is not None and self.hidden is None:
-            missing = ["hidden"]
+        if self.kind in ("vector", "copy") and self.bytes is None:
+            if self.tokens is None:
+                missing = ["bytes (or tokens and hidden)"]
+            elif self.hidden is None:
+                missing = ["hidden (or bytes)"]
         if self.kind.startswith("attention"):
             if self.latent_dim is None and self.head_dim is None:
                 missing.append("head_dim (or latent_dim for MLA)")
@@ -202,6 +205,11 @@ class CollectiveSpec(Strict):
             raise ValueError("tokens_per_rank needs hidden; add it")
         if self.payload_bytes is not None and self.tokens_per_rank is not None:
             raise ValueError("give payload_bytes or tokens_per_rank, not both")
+        if self.path == "npu-cpu" and self.kind not in ("read", "write", "p2p"):
+            raise ValueError(
+                f"path = 'npu-cpu': host memory takes no part in kind = {self.kind!r};"
+                " use 'npu-npu', or kind read, write or p2p"
+            )
         return self
 
 
