@@ -308,6 +308,11 @@ CHANGES = {
         {"workload.kv_tokens.mean": 1},
         ["workload.kv_tokens.mean = 1", "not a table"],
     ),
+    "an assumed key that there is not": (
+        {"assumed": ["workload.kv_tokens", "layout.microbatches"]},
+        ["assumed", "'layout.microbatches'", "nearest is layout.overlapped_microbatches"],
+    ),
+    "an endless assumed key": ({"assumed": ["a" * 10**6]}, ["assumed", "no key"]),
     "an empty key": ({"": 1}, [" = 1", UNKNOWN]),
     "a key that ends in a dot": ({"workload.": 1}, ["workload. = 1", UNKNOWN]),
 }

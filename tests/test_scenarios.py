@@ -9,6 +9,7 @@ from cmxjax.layout import AXES, degree, devices
 from cmxjax.phases import metrics
 from cmxjax.specs.build import ASYMPTOTE_BYTES, build
 from cmxjax.specs.errors import SpecError
+from cmxjax.specs.files import shipped
 from cmxjax.specs.measurement_file import load_measurements
 from cmxjax.specs.scenario import load_scenario, validate_scenario, with_overrides
 from cmxjax.specs.system_load import Reference, load_system
@@ -710,6 +711,29 @@ def test_decode_uses_low_latency_and_prefill_normal_exchanges():
 @pytest.mark.parametrize(("plane", "link"), [("ub", "cpu-pool"), ("vpc", "vpc")])
 def test_cached_prefixes_come_over_the_named_plane(plane, link):
     assert made(PREFILL, workload__cache_plane=plane).workload.cache_link == link
+
+
+# --- Keys that the source doesn't state
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("system", "model", "engine", "layout", "dtypes.master", "routing.skew"),
+        *("op.accumulate_dtype", "collective.topk", "workload.offload.link"),
+        *("workload.acceptance.1", "layout.stages.0", "pools", "pools.0.layout.tp"),
+        *("system.chip.memory_bytes", "system.alternatives", "model.experts.topk"),
+        *("workload.zero", "workload.tpot_limit", "workload.cache_plane"),
+    ],
+)
+def test_any_key_of_the_schema_may_be_assumed(key):
+    """Of any phase, set or left to its default."""
+    assert made(assumed=[key]).scenario.assumed == [key]
+
+
+def test_every_assumption_of_the_shipped_files_is_a_key():
+    for name in shipped("measurements"):
+        assert load_measurements(name)
 
 
 # --- Phases that are not built yet
