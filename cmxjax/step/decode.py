@@ -15,8 +15,10 @@ from ..layout import Layout, degree
 from ..workload import Decode
 from .serving import (
     ACTIVATION_BYTES,
+    Busy,
     Parts,
     Stage,
+    busy_s,
     declared,
     expert_load,
     overlapped_s,
@@ -49,6 +51,8 @@ class LayerTimes(NamedTuple):
     tail_s: Scalar
     """Embedding and head of one pass over the whole batch, likewise the draft part."""
     draft_s: Scalar
+    busy: Busy
+    """Of a device in all layers, drafts, embedding and heads of the step."""
 
 
 class DecodeTimes(NamedTuple):
@@ -136,6 +140,14 @@ def _layer(stage: Stage, a: Architecture, w: Decode, streams: Streams) -> LayerT
         bounds = (memory + ops.memory_s.experts, loads, exchange_loads)
         layer = _combined(stage, streams, attention, experts, bounds)
         second_stream = sum(experts)
+    count, drafts = streams.microbatches, w.draft_tokens
+    runs = Parts(
+        attention=(a.layers + drafts) * count,
+        dense=a.dense_layers * count,
+        experts=(a.layers - a.dense_layers + drafts) * count,
+        tail=one,
+        draft=drafts,
+    )
     return LayerTimes(
         expert_layer_s=layer,
         dense_layer_s=dense_layer,
@@ -145,6 +157,7 @@ def _layer(stage: Stage, a: Architecture, w: Decode, streams: Streams) -> LayerT
         combine_s=exchanged[1],
         tail_s=ops.total_s.tail,
         draft_s=ops.total_s.draft,
+        busy=busy_s(ops, runs),
     )
 
 
