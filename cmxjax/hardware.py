@@ -148,6 +148,8 @@ class Power(struct.PyTreeNode, kw_only=True, frozen=True):
     """Part of it that the scale-up network draws, busy or not."""
     idle_fraction: Leaf
     """Share of the rest that is drawn without load."""
+    memory_share: Leaf
+    """Share of what load adds that busy memory draws, busy compute the other part."""
     kind: str = struct.field(pytree_node=False, default="power")
 
 

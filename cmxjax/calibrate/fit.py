@@ -112,7 +112,9 @@ def fit(
         matrix = np.nan_to_num(matrix) + precision
         gradient = np.nan_to_num(gradient) - theta / np.square(widths)
         scale = np.einsum("bpp->bp", matrix)[:, :, None] * np.eye(count)
-        step = np.linalg.solve(matrix + damping[:, None, None] * scale, gradient[..., None])
+        step = np.linalg.solve(
+            matrix + damping[:, None, None] * scale, gradient[..., None]
+        )
         trial = theta + step[..., 0]
         trial_logs, trial_slopes = model(trial)
         value = objective(trial, trial_logs, data)

@@ -104,9 +104,13 @@ class Predictor:
 
     def _family(self, members: list[tuple[Term, Pruned]]) -> _Family:
         fields = sorted({term.wanted for term, _ in members}, key=str)
-        pick = np.array([[float(term.wanted == f) for f in fields] for term, _ in members])
+        pick = np.array(
+            [[float(term.wanted == f) for f in fields] for term, _ in members]
+        )
         base = np.array([_base(term.problem, small) for term, small in members])
-        inputs = jax.tree.map(lambda *x: jnp.stack(x), *(small[:4] for _, small in members))
+        inputs = jax.tree.map(
+            lambda *x: jnp.stack(x), *(small[:4] for _, small in members)
+        )
         inputs = (*inputs, jnp.asarray(pick))
         shifts = jax.ShapeDtypeStruct((len(members), CAPACITY, base.shape[1]), float)
         count = jax.ShapeDtypeStruct((), int)
@@ -192,7 +196,9 @@ def _program(fields: list[Wanted]) -> Callable[..., Any]:
         ]
         machine = jax.tree.unflatten(structure, moved)
         m = metrics(machine, architecture, workload, layout, {}, explain=False)
-        values = [scaled_to(getattr(m, f), quantity, per, m) for f, quantity, per in fields]
+        values = [
+            scaled_to(getattr(m, f), quantity, per, m) for f, quantity, per in fields
+        ]
         return jnp.log(jnp.stack(values) @ pick)
 
     def run(inputs: tuple, shifts: Any, count: Any) -> Any:

@@ -18,7 +18,6 @@ from ..units import to_si
 from .rows import Predictor, terms_of
 
 
-
 class Setup(NamedTuple):
     """Rows of all files on the system, ready to be fitted."""
 

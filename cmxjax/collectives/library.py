@@ -67,7 +67,9 @@ def algorithm_s(
         costs = [_after(down[name], up[name], library) for name in up]
         if trees:
             leaf = tree(*args, payload_bytes, reduced, sharpness)
-            costs.append(_after(leaf, tree(*args, payload_bytes, 1.0, sharpness), library))
+            costs.append(
+                _after(leaf, tree(*args, payload_bytes, 1.0, sharpness), library)
+            )
         return cheaper(costs, sharpness)
     scatter = direct(*args, shard, 1.0, sharpness)
     costs = [_after(scatter, cost, library) for cost in up.values()]

@@ -71,7 +71,9 @@ def matches(path: str, pattern: str) -> bool:
     )
 
 
-def resolve(recipe: RecipeSpec, figures: dict[str, Figure], where: str) -> list[Parameter]:
+def resolve(
+    recipe: RecipeSpec, figures: dict[str, Figure], where: str
+) -> list[Parameter]:
     """The recipe's parameters with the leaves that their patterns name.
 
     Raises:

@@ -120,6 +120,7 @@ class PowerSpec(Leaves):
     all_in_w: Figure
     network_w: Figure
     idle_fraction: Figure
+    memory_share: Figure
 
 
 class PartsSpec(Leaves):

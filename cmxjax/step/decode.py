@@ -1,5 +1,6 @@
 """One decode step: attention and experts in two streams, drafts, head, host."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -15,8 +16,10 @@ from ..layout import Layout, degree
 from ..workload import Decode
 from .serving import (
     ACTIVATION_BYTES,
+    Busy,
     Parts,
     Stage,
+    busy_s,
     declared,
     expert_load,
     overlapped_s,
@@ -26,7 +29,6 @@ from .serving import (
     timed,
 )
 from .shares import Scales
-
 
 SPLITS = tuple(cores / 12.0 for cores in range(3, 11))
 """Shares of the cores that an engine considers for its attention stream."""
@@ -53,6 +55,8 @@ class LayerTimes(NamedTuple):
     tail_s: Scalar
     """Embedding and head of one pass over the whole batch, likewise the draft part."""
     draft_s: Scalar
+    busy: Busy
+    """Of a device in all layers, drafts, embedding and heads of the step."""
 
 
 class DecodeTimes(NamedTuple):
@@ -123,7 +127,7 @@ class _Work(NamedTuple):
     features: dict[str, Scalar]
     attention_comm_s: Scalar
     dense_comm_s: Scalar
-    exchanged_s: list[Scalar]
+    exchanged_s: Sequence[Scalar]
     loads_s: list
     """Busy time of each plane from attention, from a dense layer, from experts."""
 
@@ -159,9 +163,7 @@ def _layer(stage: Stage, a: Architecture, w: Decode, streams: Streams) -> LayerT
     return _times(stage, a, w, streams, work, share)
 
 
-def _best_split(
-    stage: Stage, a: Architecture, w: Decode, streams: Streams
-) -> Scalar:
+def _best_split(stage: Stage, a: Architecture, w: Decode, streams: Streams) -> Scalar:
     """Share of the cores for attention that makes a layer shortest.
 
     The published split, 16 of 24 for a context of 4096 tokens, is what this gives; a
@@ -203,6 +205,14 @@ def _times(
         second = (ops.total_s.experts, sum(work.exchanged_s))
         bounds = (memory + ops.memory_s.experts, attention_loads, exchange_loads)
         layer = _combined(stage, streams, attention, second, bounds)
+    count, drafts = streams.microbatches, w.draft_tokens
+    runs = Parts(
+        attention=(a.layers + drafts) * count,
+        dense=a.dense_layers * count,
+        experts=(a.layers - a.dense_layers + drafts) * count,
+        tail=jnp.ones(()),
+        draft=drafts,
+    )
     return LayerTimes(
         expert_layer_s=layer,
         dense_layer_s=dense_layer,
@@ -212,6 +222,7 @@ def _times(
         combine_s=work.exchanged_s[1],
         tail_s=ops.total_s.tail,
         draft_s=ops.total_s.draft,
+        busy=busy_s(ops, runs),
     )
 
 

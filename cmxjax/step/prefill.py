@@ -14,8 +14,10 @@ from ..layout import Layout, degree
 from ..workload import BYTES, Prefill
 from .serving import (
     ACTIVATION_BYTES,
+    Busy,
     Parts,
     Stage,
+    busy_s,
     components,
     declared,
     expert_load,
@@ -41,6 +43,8 @@ class PrefillTimes(NamedTuple):
     combine_s: Scalar
     host_s: Scalar
     cache_load_s: Scalar
+    busy: Busy
+    """Of a device in one batch."""
 
 
 class Modes(NamedTuple):
@@ -59,6 +63,8 @@ class Layers(NamedTuple):
     dispatch_s: Scalar
     combine_s: Scalar
     tail_s: Scalar
+    busy: Busy
+    """Of a device in all layers, embedding and head of the batch."""
 
 
 def features_of(
@@ -130,7 +136,15 @@ def _layer(stage: Stage, a: Architecture, w: Prefill, modes: Modes) -> Layers:
     declarations = declared(a, stage.layout, stage.serving, absorbed=False)
     slow = modes.slowdown
     slowdown = Parts(slow, slow, slow, 1.0, 1.0)
-    ops = timed(stage, declarations, features, slowdown).total_s
+    times = timed(stage, declarations, features, slowdown)
+    ops, count = times.total_s, modes.microbatches
+    runs = Parts(
+        attention=a.layers * count,
+        dense=a.dense_layers * count,
+        experts=(a.layers - a.dense_layers) * count,
+        tail=1.0,
+        draft=0.0,
+    )
     admitted = w.tokens_per_device / modes.microbatches
     comm, dense_comm = _attention_comm_s(stage, a, w, tokens, admitted)
     overlap = (modes.microbatches, modes.exposed, stage.sharpness)
@@ -140,7 +154,8 @@ def _layer(stage: Stage, a: Architecture, w: Prefill, modes: Modes) -> Layers:
         exchanged = stage.exchanges(a, load, tokens)
         compute = ops.attention + ops.experts
         layer = overlapped_s(compute, comm + sum(exchanged), *overlap)
-    return Layers(layer, dense_layer, exchanged[0], exchanged[1], ops.tail)
+    busy = busy_s(times, runs)
+    return Layers(layer, dense_layer, exchanged[0], exchanged[1], ops.tail, busy)
 
 
 def _modes_of(stage: Stage, has_experts: bool) -> Modes:
@@ -200,7 +215,14 @@ def prefill_times(
     batch = steady + hand_over + (1.0 - 1.0 / stages) * best
     layer_s = jnp.where(expert_layers > 0, chosen.expert_layer_s, chosen.dense_layer_s)
     return PrefillTimes(
-        batch, steady, layer_s, chosen.dispatch_s, chosen.combine_s, host, load
+        batch_s=batch,
+        steady_s=steady,
+        layer_s=layer_s,
+        dispatch_s=chosen.dispatch_s,
+        combine_s=chosen.combine_s,
+        host_s=host,
+        cache_load_s=load,
+        busy=chosen.busy,
     )
 
 

@@ -22,6 +22,8 @@ from ..roofline import op_times
 from ..workload import BYTES, SCALE_SLOT_BYTES, Serving
 from .shares import COLLECTIVE_PARTS, EXCHANGE_PARTS, MESH_PARTS, Scales
 
+HIGHEST = jax.lax.Precision.HIGHEST
+
 ACTIVATION_BYTES = 2.0
 """Bytes per element of the activations that tensor-parallel collectives carry (bf16)."""
 
@@ -206,7 +208,7 @@ class Stage(NamedTuple):
         return [
             self.exchange(kind, group, load, tokens, size)
             + self.full_mesh("etp", held * size, "expert_tensor")
-            for kind, size in zip(EXCHANGES, sizes)
+            for kind, size in zip(EXCHANGES, sizes, strict=True)
         ]
 
     def exchange_loads_s(self, a: Architecture, load: ExpertLoad, tokens):
@@ -243,10 +245,27 @@ def stage_of(
 
 
 class Timed(NamedTuple):
-    """Operator times summed by part: whole, and on memory alone."""
+    """Operator times summed by part."""
 
     total_s: Parts
-    memory_s: Parts
+    busy_s: Float[Array, "2 part"]
+    """Of full matrix units, and of memory."""
+
+    @property
+    def memory_s(self) -> Parts:
+        return Parts(*self.busy_s[1])
+
+
+class Busy(NamedTuple):
+    """Seconds that a step's work would fill a device's matrix units and its memory."""
+
+    compute_s: Scalar
+    memory_s: Scalar
+
+
+def busy_s(ops: Timed, counts: Parts) -> Busy:
+    """Busy times of a step that runs each part `counts` times, hidden or not."""
+    return Busy(*jnp.dot(ops.busy_s, jnp.stack(counts), precision=HIGHEST))
 
 
 def timed(
@@ -262,18 +281,21 @@ def timed(
     times = op_times(
         stage.system.chip, table, slow, stage.scales("operators"), stage.sharpness
     )
-    total, memory = _by_part(times.total_s, parts), _by_part(times.memory_s, parts)
-    return Timed(Parts(*total), Parts(*memory))
+    values = jnp.stack([times.total_s, times.compute_s, times.memory_s])
+    sums = _by_part(values, parts)
+    return Timed(Parts(*sums[0]), sums[1:])
 
 
-def _by_part(values: Float[Array, " op"], parts: list[str]) -> Float[Array, " part"]:
+def _by_part(
+    values: Float[Array, "sort op"], parts: list[str]
+) -> Float[Array, "sort part"]:
     """Sums over the operators of each part.
 
     A product with a constant matrix, not a sum for each part: the compiler would
     compute the whole table again for every sum.
     """
     member = np.array([[float(p == name) for name in Parts._fields] for p in parts])
-    return jnp.dot(values, member, precision=jax.lax.Precision.HIGHEST)
+    return jnp.dot(values, member, precision=HIGHEST)
 
 
 def copy_bytes(a: Architecture, serving: Serving, kind: str) -> Scalar:
