@@ -132,11 +132,13 @@ def calibrate(
     seed: int = 0,
     start: np.ndarray | None = None,
     progress: Callable[[str], Any] = lambda text: None,
+    checkpoint: Callable[[np.ndarray], Any] = lambda theta: None,
 ) -> Calibrated:
     """Fit from many starts, learn the discrepancy, and leave out rows in turn.
 
     Args:
         start: optimum of an interrupted run, which makes restarts unnecessary.
+        checkpoint: called with the optimum of the first round.
 
     Raises:
         ArithmeticError: no start converges.
@@ -161,6 +163,7 @@ def calibrate(
         if round_ == 0:
             near = fits.objective <= fits.objective[best] + 0.1
             converged = int((fits.converged & near).sum())
+            checkpoint(fits.theta[best])
         first = fits.theta[best][None]
         progress(f"cross-validation, round {round_ + 1} of {ROUNDS}")
         cross = left_out(setup, model, first[0], fold, names, found)

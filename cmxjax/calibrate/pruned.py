@@ -41,18 +41,14 @@ class _Used(NamedTuple):
 
 def _of_collective(w: Collective) -> tuple[_Used, Collective]:
     exchange = w.collective in ("dispatch", "combine")
-    remote = w.collective in ("read", "write")
     used = _Used(
-        collectives="" if exchange or remote else w.library,
+        collectives="" if exchange else w.library,
         expert_library=w.library if exchange else "",
         expert_mode=w.mode if exchange else "",
         engines=w.engine,
-        endpoints=("cpu" if w.path == "npu-cpu" else "npu") if remote else "",
+        endpoints="" if exchange else "cpu" if w.path == "npu-cpu" else "npu",
     )
-    alike = w.replace(
-        library=SAME, mode=SAME if exchange else "", engine=SAME, path="npu-npu"
-    )
-    return used, alike
+    return used, w.replace(library=SAME, mode=SAME if exchange else "", engine=SAME)
 
 
 def _of_serving(w: Decode | Prefill) -> tuple[_Used, Decode | Prefill]:
@@ -88,8 +84,8 @@ def _cut(system: System, used: _Used) -> tuple[System, dict[str, str]]:
         collectives=_only(system.collectives, used.collectives),
         expert_parallel=modes,
         engines=_only(system.engines, used.engines),
-        # remote access knows its endpoints by kind, not by name
-        endpoints=_only(system.endpoints, used.endpoints, "npu"),
+        # remote access asks for its endpoint by name
+        endpoints=_only(system.endpoints, used.endpoints, used.endpoints),
         links=_only(system.links, used.links),
         name="",
         defaults=(),
@@ -100,7 +96,6 @@ def _cut(system: System, used: _Used) -> tuple[System, dict[str, str]]:
             f"expert_parallel.{used.expert_library}.{used.expert_mode}"
         ),
         f"engines.{SAME}": f"engines.{used.engines}",
-        "endpoints.npu": f"endpoints.{used.endpoints}",
         f"links.{SAME}": f"links.{used.links}",
     }
     return small, branches

@@ -2,8 +2,8 @@
 
 A prediction is one number of one problem; a ratio row has two. Predictions whose
 problems share a structure are one family and one program, compiled ahead of time, the
-families side by side in threads. A program takes a batch of shifts of any length up to its
-capacity, so restarts, folds and synthetic data all ride in one call.
+families side by side in threads. A program takes a batch of shifts of any length up to
+its capacity, so restarts, folds and synthetic data all ride in one call.
 """
 
 from collections.abc import Callable, Iterable

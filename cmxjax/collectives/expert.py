@@ -4,11 +4,12 @@ $$ t = \alpha + (n - 1)\,p + b + (J + \kappa\,b) \ln n + t_\mathrm{sum}, \qquad
 b = \max\bigl(t_\mathrm{wire},\; \text{copies}\cdot t_\mathrm{copy} \bigr) $$
 
 alpha is the library's start with the fabric's latency; p is what each of the n - 1
-other ranks costs (counts, addresses, flags); (J + kappa b) ln n is the wait of a dispatch for
-the slowest of n ranks whose delays have exponential tails (their expected maximum is the
-harmonic number of n), after which combine finds the ranks in step; the wire time splits
-by destination: the same device (a copy in its memory), the same package, node, supernode,
-each on its plane; combine reads what has arrived and adds it up, copy by copy.
+other ranks costs (counts, addresses, flags); (J + kappa b) ln n is the wait of a
+dispatch for the slowest of n ranks whose delays have exponential tails (their expected
+maximum is the harmonic number of n), after which combine finds the ranks in step; the
+wire time splits by destination: the same device (a copy in its memory), the same
+package, node, supernode, each on its plane; combine reads what has arrived and adds it
+up, copy by copy.
 """
 
 import jax.numpy as jnp

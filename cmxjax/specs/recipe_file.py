@@ -1,7 +1,7 @@
 """What a calibration fits and why: parameters, measurement files, rows left out."""
 
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pydantic import Field, ValidationError
 
@@ -115,8 +115,3 @@ def why_excluded(recipe: RecipeSpec, row: str) -> str | None:
         if any(fnmatchcase(row, pattern) for pattern in exclusion.rows):
             return exclusion.reason
     return None
-
-
-def as_raw(recipe: RecipeSpec) -> dict[str, Any]:
-    """The recipe as plain data, for the provenance of a result."""
-    return recipe.model_dump(exclude_none=True)
