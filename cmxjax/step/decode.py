@@ -21,11 +21,13 @@ from .serving import (
     busy_s,
     declared,
     expert_load,
+    faster,
     overlapped_s,
     row_features,
     slowest_stage,
     stage_of,
     timed,
+    weighed,
 )
 from .shares import Scales
 
@@ -81,9 +83,7 @@ def streams_of(stage: Stage, has_experts: bool) -> Streams:
         first = share**-chip.core_exponent
         second = (1.0 - share) ** -chip.core_exponent
     double = Streams(2.0 * one, engine.stream_exposed_fraction * one, first, second)
-    chosen = {"1": [serial], "2": [double], "auto": [serial, double]}
-    modes = chosen[stage.layout.microbatches]
-    return jax.tree.map(lambda *x: jnp.stack(x), *modes)
+    return weighed(stage.layout, serial, double)
 
 
 def features_of(
@@ -125,7 +125,7 @@ def _layer(stage: Stage, a: Architecture, w: Decode, streams: Streams) -> LayerT
     reduce_s, reduce_loads = _shared(stage, "all_reduce", "tp", reduced)
     context_s, context_loads = _context_parallel(stage, a, tokens)
     attention = (ops.total_s.attention, reduce_s + context_s)
-    loads = [x + y for x, y in zip(reduce_loads, context_loads)]
+    loads = [x + y for x, y in zip(reduce_loads, context_loads, strict=True)]
     memory = ops.memory_s.attention
 
     dense = (ops.total_s.dense, reduce_s)
@@ -240,12 +240,7 @@ def decode_times(
     expert_layers = a.layers - a.dense_layers
     repeated = expert_layers * modes.expert_layer_s + a.dense_layers * modes.dense_layer_s
     layers = repeated + drafts * modes.expert_layer_s
-    best, layer, own = layers[0], jax.tree.map(lambda x: x[0], modes), repeated[0]
-    if layout.microbatches == "auto":
-        faster = layers[0] <= layers[1]
-        best = smooth.minimum(layers[0], layers[1], sharpness)
-        layer = jax.tree.map(lambda x: jnp.where(faster, x[0], x[1]), modes)
-        own = jnp.where(faster, repeated[0], repeated[1])
+    best, (layer, own) = faster(layout, layers, (modes, repeated), sharpness)
     host = stage.engine.decode_step_s + drafts * stage.engine.draft_step_s
     once = layer.tail_s + drafts * layer.draft_s + host * scales("host.step")
     batch = w.sequences_per_device * (1.0 + drafts)
