@@ -1,6 +1,6 @@
 """What decode and prefill share: token counts on the layout, operators, exchanges."""
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,8 @@ from ..ops.table import Op, select, tabulate
 from ..roofline import op_times
 from ..workload import BYTES, SCALE_SLOT_BYTES, Serving
 from .shares import COLLECTIVE_PARTS, EXCHANGE_PARTS, MESH_PARTS, Scales
+
+T = TypeVar("T")
 
 HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -321,6 +323,32 @@ def slowest_stage(a: Architecture, pp: Scalar, sharpness: Sharpness) -> Scalar:
     """Layers of the fullest pipeline stage over the mean: 1 where pp divides them."""
     excess = smooth.ceil(a.layers / pp, sharpness) * pp / a.layers - 1.0
     return 1.0 + excess * smooth.positive(pp - 1.0, sharpness)
+
+
+def weighed(layout: Layout, serial: T, double: T) -> T:
+    """The modes of overlap that a layout weighs, along a leading axis of every leaf.
+
+    Args:
+        serial: settings of one micro-batch in sequence; `double` of two overlapped.
+    """
+    chosen = {"1": [serial], "2": [double], "auto": [serial, double]}
+    return jax.tree.map(lambda *x: jnp.stack(x), *chosen[layout.microbatches])
+
+
+def faster(
+    layout: Layout, seconds: Float[Array, " mode"], values: T, sharpness: Sharpness
+) -> tuple[Scalar, T]:
+    """Time of the layout's mode, for `auto` of the faster one, and its values.
+
+    Args:
+        seconds: time of each mode that is weighed.
+        values: a tree whose leaves have an entry for each mode.
+    """
+    if layout.microbatches != "auto":
+        return seconds[0], jax.tree.map(lambda x: x[0], values)
+    first = seconds[0] <= seconds[1]
+    best = smooth.minimum(seconds[0], seconds[1], sharpness)
+    return best, jax.tree.map(lambda x: jnp.where(first, x[0], x[1]), values)
 
 
 def overlapped_s(
