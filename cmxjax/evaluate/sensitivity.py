@@ -37,6 +37,9 @@ NUDGE = 1e-5
 KINK = 1e-3
 """Difference of the one-sided elasticities above which there is a kink."""
 
+STEEP = 20.0
+"""A one-sided elasticity beyond this is a step, as where one more tile is needed."""
+
 WHAT_IF = 1.2
 """Factor of the what-if column."""
 
@@ -58,6 +61,19 @@ class Elasticity(NamedTuple):
     @property
     def kink(self) -> bool:
         return abs(self.right - self.left) > KINK
+
+    @property
+    def note(self) -> str:
+        """The one-sided values at a kink; a step is a finite change at once."""
+        if not self.kink:
+            return ""
+        sides = []
+        for side, slope, sign in (("below", self.left, -1), ("above", self.right, 1)):
+            if abs(slope) > STEEP:
+                sides.append(f"steps by {sign * slope * NUDGE:+.2%} {side}")
+            else:
+                sides.append(f"{slope:+.3f} {side}")
+        return ", ".join(sides)
 
     @property
     def first_order(self) -> float:
@@ -196,6 +212,33 @@ def sensitivity(
     found.sort(key=lambda e: -abs(e.elasticity))
     total = sum(e.elasticity * _time_power(e.path) for e in found)
     return Sensitivity(problem, name, field, float(np.exp(base)), found, total)
+
+
+POINTS = 24
+"""Values of a key along which shares are drawn."""
+
+
+def grid(text: str) -> tuple[str, list[float]]:
+    """`KEY=FIRST:LAST` as the key and values between them, evenly spaced in the log.
+
+    Raises:
+        SpecError: not of that form, or not two positive numbers in order.
+    """
+    key, _, ends = text.partition("=")
+    try:
+        first, last = (float(end) for end in ends.split(":"))
+    except ValueError:
+        first, last = 0.0, 0.0
+    if not key or not 0.0 < first < last < math.inf:
+        raise SpecError([f"--over {text!r}: write KEY=FIRST:LAST, such as {EXAMPLE}"])
+    whole = float(first).is_integer() and float(last).is_integer()
+    values = np.geomspace(first, last, POINTS)
+    if whole:
+        values = np.unique(np.round(values))
+    return key, [float(value) for value in values]
+
+
+EXAMPLE = "workload.sequences_per_device=1:128"
 
 
 def _time_power(path: str) -> float:

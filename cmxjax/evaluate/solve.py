@@ -7,14 +7,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ..quantities import field_of
 from ..specs.build import Problem, build
 from ..specs.errors import SpecError
 from ..specs.scenario import load_scenario
 from ..specs.scenario_file import Scenario
-from ..units import UNITS, dimension_of, to_si
 from .limits import parse_limit
 from .sensitivity import inputs_of, leaves_of, log_metric
 
@@ -127,44 +125,45 @@ def solve(
         return float(value) - goal, float(slope)
 
     z, (error, slope) = 0.0, gap(0.0)
-    low, high, taken = _bracket(gap, error, slope)
+    low, high, taken = _bracket(gap, error)
     reason = ""
     if low is None or high is None:
-        reason = _unreached(problem, target, paths, gap)
-    while not reason and abs(error) > CLOSE and taken < STEPS:
-        step = z - error / slope if slope else math.nan
-        inside = min(low[0], high[0]) < step < max(low[0], high[0])
-        z = step if inside else 0.5 * (low[0] + high[0])
-        error, slope = gap(z)
-        taken += 1
-        if error > 0.0:
-            high = z, error
-        else:
-            low = z, error
+        reason = _unreached(target, paths, gap)
+    else:
+        while abs(error) > CLOSE and taken < STEPS:
+            step = z - error / slope if slope else math.nan
+            inside = min(low, high) < step < max(low, high)
+            z = step if inside else 0.5 * (low + high)
+            error, slope = gap(z)
+            taken += 1
+            if error > 0.0:
+                high = z
+            else:
+                low = z
     factor = math.exp(z)
     values = {} if reason else {path: known[path] * factor for path in paths}
     reached = target.value * math.exp(error)
     return Solution(problem, list(paths), values, factor, target, reached, taken, reason)
 
 
-def _bracket(gap: Any, error: float, slope: float) -> tuple[Any, Any, int]:
+def _bracket(gap: Any, error: float) -> tuple[float | None, float | None, int]:
     """Points below and above the target, going out from 0 in growing strides."""
-    low = (0.0, error) if error <= 0.0 else None
-    high = (0.0, error) if error > 0.0 else None
+    low = 0.0 if error <= 0.0 else None
+    high = 0.0 if error > 0.0 else None
     stride, taken = 0.1, 0
     while (low is None or high is None) and stride <= math.log(WIDEST):
         for z in (stride, -stride):
             value, _ = gap(z)
             taken += 1
             if math.isfinite(value) and value <= 0.0 and low is None:
-                low = z, value
+                low = z
             if math.isfinite(value) and value > 0.0 and high is None:
-                high = z, value
+                high = z
         stride *= 2.0
     return low, high, taken
 
 
-def _unreached(problem: Problem, target: Target, paths: tuple, gap: Any) -> str:
+def _unreached(target: Target, paths: tuple[str, ...], gap: Any) -> str:
     ends = [gap(z)[0] for z in (-math.log(WIDEST), math.log(WIDEST))]
     finite = [e for e in ends if math.isfinite(e)]
     nearest = min(finite, key=abs, default=math.nan)
