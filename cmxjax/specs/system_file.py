@@ -90,6 +90,7 @@ class ExpertModeSpec(Leaves):
     dispatch_copy_s: Figure
     combine_copy_s: Figure
     sdma_slowdown: Figure
+    scale_slot_bytes: Figure
     core_share: Figure
 
 
