@@ -10,8 +10,9 @@ import tyro
 from rich.console import Console
 
 BAD_INPUT = 2
-Name = Annotated[str, tyro.conf.Positional]
-Names = Annotated[tuple[str, ...], tyro.conf.Positional]
+METAVAR = tyro.conf.arg(metavar="NAME|FILE")
+Name = Annotated[str, tyro.conf.Positional, METAVAR]
+Names = Annotated[tuple[str, ...], tyro.conf.Positional, METAVAR]
 
 
 @dataclass(frozen=True)
@@ -19,15 +20,20 @@ class Predict:
     """Predict one scenario: a shipped name or a TOML file."""
 
     scenario: Name
+    """A shipped scenario (see `list scenarios`) or a path that ends in .toml."""
     set: tuple[str, ...] = ()
-    """Dotted keys to change, such as workload.kv_tokens=8192."""
+    """Dotted keys to change, such as workload.kv_tokens=8192 or
+    'system.chip.memory_bytes_per_s="4 TB/s"'."""
     max: str | None = None
-    """Find the largest value of this workload key that meets the limits."""
+    """Find the largest value of this workload key, such as
+    workload.sequences_per_device, that fits the memory and meets the limits."""
     limit: tuple[str, ...] = ()
     """Bounds for --max, such as tpot=50ms."""
     calibration: str | None = None
-    """A calibration's name, or none for the spec as printed."""
+    """A calibration's name, or none for the spec as printed; left out, the one that ships
+    for the system."""
     json: bool = False
+    """Print JSON alone, in SI, with units in the keys."""
 
     def run(self, console: Console) -> Any:
         from .evaluate.limits import largest, parse_limit
@@ -59,9 +65,12 @@ class Validate:
     """Compare predictions with a measurement file, shipped or your own."""
 
     measurements: Name
+    """A shipped file (see `list measurements`) or a path that ends in .toml."""
     calibration: str | None = None
-    """A calibration's name, or none for the spec as printed."""
+    """A calibration's name, or none for the spec as printed; left out, the one that ships
+    for the system."""
     json: bool = False
+    """Print JSON alone, in SI, with units in the keys."""
 
     def run(self, console: Console) -> Any:
         from .evaluate.validate import validate
@@ -77,9 +86,12 @@ class Compare:
     """Set two or more systems or scenarios side by side."""
 
     names: Names
+    """Systems (their totals) or scenarios, shipped or paths."""
     calibration: str | None = None
-    """A calibration's name, or none for the spec as printed."""
+    """A calibration's name, or none for the spec as printed; left out, the one that ships
+    for the system."""
     json: bool = False
+    """Print JSON alone, in SI, with units in the keys."""
 
     def run(self, console: Console) -> Any:
         from .evaluate.compare import compare
@@ -104,6 +116,7 @@ class List:
         tyro.conf.Positional,
     ]
     json: bool = False
+    """Print JSON alone, in SI, with units in the keys."""
 
     def run(self, console: Console) -> Any:
         from .report.tables import names_table
@@ -123,7 +136,9 @@ class Show:
     """Show a system's or model's leaves with sources, or any shipped file."""
 
     name: Name
+    """Whatever `list` lists, or a path."""
     json: bool = False
+    """Print JSON alone, in SI, with units in the keys."""
 
     def run(self, console: Console) -> Any:
         from .report.show import show
@@ -334,7 +349,8 @@ def main(arguments: list[str] | None = None) -> int:
     command = tyro.cli(
         tyro.conf.OmitArgPrefixes[Commands],  # pyright: ignore
         prog="cmxjax",
-        description="A differentiable performance model of AI supernodes.",
+        description="A differentiable performance model of AI supernodes."
+        " Start with `cmxjax list scenarios` and `cmxjax predict NAME`.",
         args=given,
     )
     from .settings import setup

@@ -40,6 +40,7 @@ def mode(plane="", deduplicates=False, **costs):
         "combine_peer_s": 0.0,
         "sdma_slowdown": 1.0,
         "core_share": 0.0,
+        "scale_slot_bytes": 224.0,
     }
     leaves = {k: jnp.asarray(v, float) for k, v in {**free, **costs}.items()}
     return ExpertMode(plane=plane, deduplicates=deduplicates, **leaves)
@@ -370,17 +371,20 @@ def test_a_skew_of_zero_is_perfect_balance():
 @pytest.mark.parametrize(
     ("name", "dispatched", "combined"),
     [
-        # 7168 bytes of int8 with a slot of 512 for scales; 7168 x 2 of bf16 without
+        # 7168 bytes of int8 with a slot of 512 for scales, of fp8 with 4 for each 128;
+        # 7168 x 2 of bf16 without
         ("deepseek-r1-decode-cloudmatrix384", 7168 + 512, 2 * 7168),
-        ("deepseek-r1-decode-hgx-h800", 7168 + 512, 2 * 7168),
+        ("deepseek-r1-decode-hgx-h800", 7168 + 224, 2 * 7168),
     ],
 )
 def test_dispatch_sends_eight_bit_tokens_and_their_scales(
     problem, name, dispatched, combined
 ):
     p = problem(name)
+    serving = p.workload.serving
+    mode = p.system.expert_parallel[serving.expert_library][serving.expert_mode]
     sizes = [
-        float(copy_bytes(p.architecture, p.workload.serving, kind))
+        float(copy_bytes(p.architecture, serving, kind, mode.scale_slot_bytes))
         for kind in ("dispatch", "combine")
     ]
     assert sizes == [dispatched, combined]
