@@ -13,7 +13,7 @@ from ..architecture import Architecture, GroupedQuery
 from ..collectives.expert import busiest_rank_load, exchange_s, tier_bytes
 from ..collectives.library import collective_s, full_mesh_s, plane_loads_s
 from ..fabric import Fabric, Group, fabric_of, group_of, plane_s
-from ..hardware import Engine, System
+from ..hardware import Engine, System, Trainer
 from ..layout import Layout, degree, splits
 from ..ops.attention import attention_ops
 from ..ops.feed_forward import dense_ops, draft_ops, expert_ops, tail_ops
@@ -144,9 +144,16 @@ class Stage(NamedTuple):
         return self.system.engines[self.serving.engine]
 
     @property
+    def software(self) -> Engine | Trainer:
+        """The engine that serves, or the framework that trains."""
+        if self.serving.trains:
+            return self.system.trainers[self.serving.engine]
+        return self.engine
+
+    @property
     def skew(self) -> Scalar:
         given = self.serving.skew
-        return self.engine.routing_skew if given is None else given
+        return self.software.routing_skew if given is None else given
 
     @property
     def beside_slowdown(self) -> Scalar:
@@ -185,7 +192,7 @@ class Stage(NamedTuple):
             self.sharpness,
             self.scales.prefixed(kind),
         )
-        return benchmark * (1.0 + self.engine.wait_excess)
+        return benchmark * (1.0 + self.software.wait_excess)
 
     def full_mesh(self, axis: str, bytes_to_each: Scalar, prefix: str) -> Scalar:
         """Time of an exchange in which every rank of an axis sends to every other."""
