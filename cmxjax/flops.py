@@ -9,15 +9,14 @@ mosaic      all weights in N, full attention (llm-foundry)
 parameters  6 N with all weights, no attention
 """
 
-import jax.numpy as jnp
-
 from ._types import Scalar
 from .architecture import (
     Architecture,
     Latent,
     active_parameters,
-    layer_parameters,
-    norm_parameters,
+    attention_parameters,
+    expert_layer_parameters,
+    feed_forward_parameters,
 )
 
 CONVENTIONS = ("megatron", "causal", "bloom", "mosaic", "parameters")
@@ -41,21 +40,19 @@ def convention_named(name: str) -> str:
 
 
 def matrix_parameters(a: Architecture) -> Scalar:
-    """Weights that multiply a token forward: layers, drafts and head, no norms."""
-    topk = 0.0 if a.experts is None else a.experts.topk
-    layers = layer_parameters(a, topk) - a.layers * norm_parameters(a)
-    head = a.vocabulary * a.hidden
-    return layers + head + a.draft_layers * (_draft_layer(a) + head)
+    """Weights that multiply a token forward: layers, drafts and head, no norms.
 
-
-def _draft_layer(a: Architecture) -> Scalar:
-    """Weights of a multi-token-prediction layer: one layer more and its projection."""
-    topk = 0.0 if a.experts is None else a.experts.topk
-    kinds = a.dense_layers if a.experts is None else 0.0
-    one = layer_parameters(
-        a.replace(layers=1.0, dense_layers=jnp.minimum(kinds, 1.0)), topk
-    )
-    return one + 2.0 * a.hidden**2
+    A multi-token-prediction module is a layer, its projection and the head once more.
+    """
+    attention, head = attention_parameters(a), a.vocabulary * a.hidden
+    dense = feed_forward_parameters(a, a.intermediate)
+    other = dense
+    if a.experts is not None:
+        other = expert_layer_parameters(a, a.experts.topk)
+    layers = a.layers * attention + a.dense_layers * dense
+    layers = layers + (a.layers - a.dense_layers) * other
+    draft = attention + other + 2.0 * a.hidden**2 + head
+    return layers + head + a.draft_layers * draft
 
 
 def pair_width(a: Architecture) -> Scalar:

@@ -22,7 +22,7 @@ from .hardware import System
 CHECKPOINT_BYTES = 14.0
 """Per weight: bf16 weight, fp32 master weight and two fp32 moments."""
 
-NEWTON_STEPS = 6
+NEWTON_STEPS = 3
 
 
 class Goodput(NamedTuple):
@@ -51,7 +51,8 @@ def best_interval_s(checkpoint_s, mtbf_s) -> Scalar:
     cost = checkpoint_s / mtbf_s
     u = jnp.sqrt(2.0 * cost)
     for _ in range(NEWTON_STEPS):
-        u = u - (1.0 - jnp.exp(-u - cost) - u) / (jnp.exp(-u - cost) - 1.0)
+        fails = -jnp.expm1(-u - cost)
+        u = u + (fails - u) / fails
     return u * mtbf_s
 
 

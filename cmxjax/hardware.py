@@ -153,6 +153,11 @@ class Trainer(struct.PyTreeNode, kw_only=True, frozen=True):
     pipeline_exposed_fraction: Leaf
     data_exposed_fraction: Leaf
     offload_exposed_fraction: Leaf
+    matrix_rate_factor: Leaf
+    """Rate of this framework's GEMM kernels over the chip's, likewise the next two."""
+    attention_rate_factor: Leaf
+    vector_rate_factor: Leaf
+    """Of kernels bound by memory: below 1 where they are not fused."""
     backward_attention_efficiency: Leaf
     """Rate of the attention kernel backward over forward."""
     narrow_efficiency: Leaf

@@ -16,7 +16,7 @@ from .hardware import System, devices_per_package, ordered_tiers
 from .layout import Layout
 from .step.shares import Scales, breakdown, busy
 from .step.train import TrainTimes, operator_blocks, train_components, train_times
-from .step.train_state import TrainMemory, spans_of, train_memory
+from .step.train_state import TrainMemory, plan_of, train_memory
 from .workload import Train
 
 TRILLION = 1e12
@@ -82,17 +82,17 @@ def train_metrics(
     explain: bool,
 ) -> TrainMetrics:
     """Predict one training step."""
+    plan = plan_of(system, a, w, layout, sharpness)
 
     def step_s(scales: Scales) -> Scalar:
-        return train_times(system, a, w, layout, scales, sharpness).step_s
+        return train_times(system, a, w, layout, plan, scales, sharpness).step_s
 
-    times = train_times(system, a, w, layout, Scales({}), sharpness)
+    times = train_times(system, a, w, layout, plan, Scales({}), sharpness)
     shares = used = None
     if explain:
         parts = operator_blocks(a, w), train_components(a, w)
         shares, used = breakdown(step_s, *parts), busy(step_s, *parts)
-    span = spans_of(a, w, layout, sharpness)
-    memory = train_memory(system, a, w, layout, span)
+    memory = train_memory(system, a, w, layout, plan)
     return TrainMetrics(
         step_time_s=times.step_s,
         layer_time_s=times.layer.total,

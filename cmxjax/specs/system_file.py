@@ -124,6 +124,9 @@ class TrainerSpec(Leaves):
     pipeline_exposed_fraction: Figure
     data_exposed_fraction: Figure
     offload_exposed_fraction: Figure
+    matrix_rate_factor: Figure
+    attention_rate_factor: Figure
+    vector_rate_factor: Figure
     backward_attention_efficiency: Figure
     narrow_efficiency: Figure
     wait_excess: Figure

@@ -7,21 +7,20 @@ for every pass. Experts reduce over the ranks that hold the same ones.
 Reference: Rajbhandari et al., arXiv 1910.02054, section 7.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
 from .. import smooth
 from .._types import Scalar, Sharpness
 from ..architecture import Architecture
-from ..collectives.library import collective_s
-from ..fabric import Group, group_of
 from ..hardware import Trainer
-from ..layout import splits
+from ..layout import Layout, splits
 from ..workload import BYTES, Train
 from .pipeline import Line
+from .requests import Request
 from .serving import Stage
-from .train_state import Held, Span, layer_weights, stage_weights
+from .train_state import Held, Plan
 
 UPDATE_BYTES = 30.0
 """Bytes that Adam moves per weight it owns: reads gradient, master weight and two
@@ -31,14 +30,17 @@ NORM_BYTES = 8.0
 """Bytes per gradient held: read for the norm, and zeroed, in fp32."""
 
 
+Pair = tuple[Scalar, Scalar]
+
+
 class Reduction(NamedTuple):
     """Seconds of data-parallel traffic of a device."""
 
     scatter_once: Scalar
     gather_once: Scalar
-    scatter_layer: tuple[Scalar, Scalar]
+    scatter_layer: Pair
     """For each micro-batch and layer, dense and expert."""
-    gather_layer: tuple[Scalar, Scalar]
+    gather_layer: Pair
 
     def once_s(self, line: Line, trainer: Trainer, sharpness: Sharpness) -> Scalar:
         """What one step's traffic adds: it hides beside one pass of a micro-batch.
@@ -53,68 +55,73 @@ class Reduction(NamedTuple):
         return scatter - behind + gather - ahead
 
 
-def _groups(stage: Stage) -> dict[str, Group]:
-    layout = stage.layout
-    shared = splits(layout, "dp") * splits(layout, "cp")
-    return {
-        "data_parallel": group_of(stage.fabric, shared),
-        "expert_data_parallel": group_of(stage.fabric, splits(layout, "edp")),
-    }
+def _axes(a: Architecture, layout: Layout) -> dict[str, Any]:
+    """How the ranks that hold the same weights split over the tiers, by component."""
+    axes = {"data_parallel": splits(layout, "dp") * splits(layout, "cp")}
+    if a.experts is not None:
+        axes["expert_data_parallel"] = splits(layout, "edp")
+    return axes
 
 
-def _moved_s(stage: Stage, kind: str, held: Held, size: float) -> Scalar:
-    """Time of one collective over both groups' weights, one after the other."""
-    total = jnp.zeros(())
-    for (name, group), weights in zip(_groups(stage).items(), held):
-        payload = weights * size
-        if kind != "all_reduce":
-            payload = payload / group.ranks
-        scale = stage.scales.prefixed(name)
-        total = total + collective_s(
-            kind, group, stage.library, payload, stage.sharpness, scale
-        )
-    return total
-
-
-def reduction_of(stage: Stage, a: Architecture, w: Train, span: Span) -> Reduction:
-    """Data-parallel traffic of a device of the first stage."""
-    zero = jnp.zeros(())
-    held = Held(*(x[0] for x in stage_weights(a, stage.layout, span)))
-    if a.experts is None:
-        held = Held(held.shared, zero)
+def requests_of(
+    a: Architecture, w: Train, layout: Layout, plan: Plan
+) -> dict[str, list[Request]]:
+    """Data-parallel collectives of a device of the first stage, by kind."""
+    once = Held(*(x[0] for x in plan.weights))
     gradient, weight = BYTES[w.serving.dtypes.gradient], BYTES["bf16"]
-    none = (zero, zero)
     if w.zero == 0:
-        moved = _moved_s(stage, "all_reduce", held, gradient)
-        return Reduction(moved, zero, none, none)
-    scatter = gather = zero
+        return {"all_reduce": _asked(a, layout, "once", once, gradient, False)}
+    asked: dict[str, list[Request]] = {"all_gather": [], "reduce_scatter": []}
     if w.zero < 3:
-        gather = _moved_s(stage, "all_gather", held, weight)
+        asked["all_gather"] += _asked(a, layout, "once", once, weight)
     if w.zero == 1:
-        scatter = _moved_s(stage, "reduce_scatter", held, gradient)
-        return Reduction(scatter, gather, none, none)
-    dense, expert = layer_weights(a, stage.layout)
-
-    def both(kind: str, size: float) -> tuple[Scalar, Scalar]:
-        first = _moved_s(stage, kind, dense, size)
-        second = first if a.experts is None else _moved_s(stage, kind, expert, size)
-        return first, second
-
-    gathers = both("all_gather", weight) if w.zero >= 3 else none
-    return Reduction(scatter, gather, both("reduce_scatter", gradient), gathers)
+        asked["reduce_scatter"] += _asked(a, layout, "once", once, gradient)
+        return asked
+    sorts = ("dense", "expert") if a.experts is not None else ("dense",)
+    for sort, held in zip(sorts, plan.layer_weights):
+        asked["reduce_scatter"] += _asked(a, layout, sort, held, gradient)
+        if w.zero >= 3:
+            asked["all_gather"] += _asked(a, layout, sort, held, weight)
+    return asked
 
 
-def update_s(stage: Stage, a: Architecture, w: Train, span: Span) -> Scalar:
+def _asked(
+    a: Architecture, layout: Layout, name: str, held: Held, size: float, sharded=True
+) -> list[Request]:
+    """One collective for common weights and, in a mixture, one for experts."""
+    found = []
+    for (prefix, split), weights in zip(_axes(a, layout).items(), held):
+        payload = weights * size / (jnp.prod(split) if sharded else 1.0)
+        found.append(Request(f"{name} {prefix}", prefix, split, payload))
+    return found
+
+
+def reduction_of(a: Architecture, w: Train, times: dict[str, dict]) -> Reduction:
+    """Data-parallel traffic from the times of its collectives, by kind and name."""
+
+    def total(kind: str, name: str) -> Scalar:
+        found = times.get(kind, {})
+        own = [v for key, v in found.items() if key.split(" ")[0] == name]
+        return sum(own, jnp.zeros(()))
+
+    def layers(kind: str) -> Pair:
+        dense = total(kind, "dense")
+        return dense, dense if a.experts is None else total(kind, "expert")
+
+    scatter = total("reduce_scatter", "once") + total("all_reduce", "once")
+    gather = total("all_gather", "once")
+    return Reduction(scatter, gather, layers("reduce_scatter"), layers("all_gather"))
+
+
+def update_s(stage: Stage, a: Architecture, w: Train, plan: Plan) -> Scalar:
     """Time of the optimizer on the fullest stage, offloaded state over the host link.
 
     Memory-bound: bytes of the states that a device owns over the memory's rate.
     """
-    held = stage_weights(a, stage.layout, span)
-    groups = list(_groups(stage).values())
     owned = whole = jnp.zeros(())
-    for weights, group in zip(held, groups):
+    for weights, split in zip(plan.weights, _axes(a, stage.layout).values()):
         whole = whole + weights
-        owned = owned + weights / (group.ranks if w.zero >= 1 else 1.0)
+        owned = owned + weights / (jnp.prod(split) if w.zero >= 1 else 1.0)
     owned, whole = _fullest(owned, stage), _fullest(whole, stage)
     chip = stage.system.chip
     rate = chip.memory_bytes_per_s * chip.memory_efficiency

@@ -19,6 +19,7 @@ Reference: Huang et al., arXiv 1811.06965 (GPipe); Narayanan et al., arXiv 2104.
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -92,33 +93,35 @@ def line_of_stages(work: Work) -> Line:
 def line_of_classes(first: Work, middle: Work, last: Work, stages: Scalar) -> Line:
     """A line of a first, a last and equal stages between; the count may be fractional.
 
-    With one stage the first is also the last and must hold everything.
+    With one stage the first is also the last and must hold everything. The candidates
+    are the first, both outermost middle ones, and the last; rows of the coefficients
+    say how many of each class they are, or have before them.
     """
     more = jnp.clip(stages - 1.0, 0.0, 1.0)
     inner = jnp.maximum(stages - 2.0, 0.0)
     some = jnp.minimum(inner, 1.0)
-    last, middle = scaled(last, more), scaled(middle, some)
     rest = jnp.maximum(inner - 1.0, 0.0)
-    between = scaled(middle, 1.0 + rest)
-    zero = scaled(first, 0.0)
-    before = [zero, scaled(first, some), added(first, scaled(middle, rest))]
-    before = [*before[:2], scaled(before[2], some), scaled(added(first, between), more)]
-    after = [added(between, last), added(scaled(middle, rest), last), last, zero]
-    after = [after[0], scaled(after[1], some), scaled(after[2], some), zero]
-    behind = [stages - 1.0, stages - 2.0, jnp.ones(()), jnp.zeros(())]
-    ahead = [jnp.zeros(()), jnp.ones(()), stages - 2.0, stages - 1.0]
+    o, i = jnp.zeros(()), jnp.ones(())
+    own = [[i, o, o], [o, some, o], [o, some, o], [1.0 - more, o, more]]
+    before = [[o, o, o], [some, o, o], [some, some * rest, o], [more, inner, o]]
+    after = [[o, inner, more], [o, some * rest, some], [o, o, some], [o, o, o]]
+    whole = [[i, inner, more]]
+    behind = [stages - 1.0, stages - 2.0, i, o]
+    ahead = [o, i, stages - 2.0, stages - 1.0]
+    classes = jnp.stack([jnp.stack(x) for x in zip(first, middle, last)])
 
-    def stacked(works: list[Work]) -> Work:
-        return Work(*(jnp.stack(parts) for parts in zip(*works)))
+    def mixed(rows: list[list]) -> Work:
+        weights = jnp.stack([jnp.stack(row) for row in rows])
+        found = jnp.dot(classes, weights.T, precision=jax.lax.Precision.HIGHEST)
+        return Work(*(found[k] for k in range(3)))
 
-    end = added(last, scaled(first, 1.0 - more))
     return Line(
-        stacked([first, middle, middle, end]),
-        stacked(before),
-        stacked(after),
-        added(first, between, last),
-        jnp.stack(jnp.broadcast_arrays(*behind)),
-        jnp.stack(jnp.broadcast_arrays(*ahead)),
+        mixed(own),
+        mixed(before),
+        mixed(after),
+        Work(*(x[0] for x in mixed(whole))),
+        jnp.stack(behind),
+        jnp.stack(ahead),
         first,
         stages,
     )

@@ -12,12 +12,12 @@ from ..architecture import Architecture, Latent
 from ..collectives.algorithms import chain_s
 from ..fabric import Fabric
 from ..hardware import Chip, System, Trainer, ordered_tiers
-from ..layout import Layout, degree, devices
+from ..layout import Layout, degree, devices, splits
 from ..ops.table import Op
 from ..ops.training import ELEMENT, declared, tabulate_passes
 from ..roofline import op_times
 from ..workload import BYTES, Train
-from .gradients import Reduction, reduction_of, update_s
+from .gradients import Reduction, reduction_of, requests_of, update_s
 from .pipeline import (
     Line,
     Work,
@@ -27,9 +27,10 @@ from .pipeline import (
     pipeline_s,
     scaled,
 )
-from .serving import Stage, expert_load, row_features, stage_of
+from .requests import Request, times_of
+from .serving import ExpertLoad, Stage, row_features, stage_of
 from .shares import COLLECTIVE_PARTS, EXCHANGE_PARTS, MESH_PARTS, Scales
-from .train_state import Span, layer_activations, layer_weights, spans_of
+from .train_state import Plan, Span
 
 PARTS = ("attention", "core", "dense", "experts", "embedding", "head", "draft")
 JITTER_FLOOR = 1e-2  # keeps the square root smooth where there is one rank
@@ -111,13 +112,16 @@ def features_of(a: Architecture, w: Train, layout: Layout) -> dict[str, Scalar]:
 
 
 def training_chip(chip: Chip, trainer: Trainer) -> Chip:
-    """The device as a training framework drives it: eager launches, 8-bit recipes."""
+    """The device as a training framework drives it: its kernels and eager launches."""
     peaks = {
         dtype: peak * (trainer.narrow_efficiency if BYTES[dtype] == 1.0 else 1.0)
         for dtype, peak in chip.matrix_flop_per_s.items()
     }
     return chip.replace(
         matrix_flop_per_s=peaks,
+        gemm_efficiency=chip.gemm_efficiency * trainer.matrix_rate_factor,
+        attention_efficiency=chip.attention_efficiency * trainer.attention_rate_factor,
+        memory_efficiency=chip.memory_efficiency * trainer.vector_rate_factor,
         matrix_launch_s=trainer.launch_s,
         vector_launch_s=trainer.launch_s,
     )
@@ -127,10 +131,9 @@ def _trainer(stage: Stage) -> Trainer:
     return stage.system.trainers[stage.serving.engine]
 
 
-def _compute(stage: Stage, a: Architecture, w: Train) -> Compute:
+def _compute(stage: Stage, a: Architecture, w: Train, load: ExpertLoad) -> Compute:
     """Operator times of one micro-batch, summed by part."""
     features = features_of(a, w, stage.layout)
-    load = expert_load(a, stage.layout, stage.serving, stage.skew, features["tokens"])
     features |= {
         "expert_rows": load.rows,
         "experts": load.active,
@@ -175,55 +178,79 @@ class Exchanges(NamedTuple):
     """From a pipeline stage to the next."""
 
 
-def _exchanges(stage: Stage, a: Architecture, w: Train) -> Exchanges:
-    layout = stage.layout
-    tp, cp, pp = (degree(layout, axis) for axis in ("tp", "cp", "pp"))
-    tokens = w.micro_batch * w.sequence_tokens / (cp * tp)
-    own, zero = tokens * a.hidden * ELEMENT, jnp.zeros(())
-    gather = scatter = reduce = zero
-    if layout.attention != "dp":
-        axis = ("tp", own, "tensor_parallel")
-        if layout.sequence_parallel:
-            gather = stage.collective("all_gather", *axis)
-            scatter = stage.collective("reduce_scatter", *axis)
-        else:
-            reduce = stage.collective("all_reduce", "tp", own * tp, "tensor_parallel")
-    load = expert_load(a, layout, stage.serving, stage.skew, tokens)
+def _requests(
+    stage: Stage, a: Architecture, w: Train, plan: Plan
+) -> dict[str, list[Request]]:
+    """All gathers, reductions and exchanges of a step, by kind."""
+    layout, tokens = stage.layout, plan.tokens
+    own, tp = tokens * a.hidden * ELEMENT, degree(layout, "tp")
+    asked: dict[str, list[Request]] = {}
+
+    def ask(kind: str, axis: str, prefix: str, payload: Scalar) -> None:
+        found = Request(axis, prefix, splits(layout, axis), payload)
+        asked.setdefault(kind, []).append(found)
+
+    if layout.attention != "dp" and layout.sequence_parallel:
+        ask("all_gather", "tp", "tensor_parallel", own)
+        ask("reduce_scatter", "tp", "tensor_parallel", own)
+    elif layout.attention != "dp":
+        ask("all_reduce", "tp", "tensor_parallel", own * tp)
+    pair, ends = _context_widths(stage, a)
+    if _trainer(stage).context == "all_to_all":
+        moved = tokens * (pair + ends) * ELEMENT
+        ask("all_to_all", "cp", "context_parallel", moved)
+    else:
+        ask("all_gather", "cp", "context_parallel", tokens * pair * ELEMENT)
+        ask("reduce_scatter", "cp", "context_parallel", tokens * pair * ELEMENT)
+    for kind, requests in requests_of(a, w, layout, plan).items():
+        asked.setdefault(kind, []).extend(requests)
+    return asked
+
+
+def _context_widths(stage: Stage, a: Architecture) -> tuple[Scalar, Scalar]:
+    """Elements of a token's keys and values, and of its queries and outputs, on the
+    devices of a tp group together."""
+    at = a.attention
+    if isinstance(at, Latent):
+        width = at.heads * (at.nope_dim + at.rope_dim + at.value_dim)
+        return width, width
+    shared = jnp.maximum(at.kv_heads, degree(stage.layout, "tp"))
+    return 2.0 * shared * at.head_dim, 2.0 * at.heads * at.head_dim
+
+
+def _exchanges(
+    stage: Stage, a: Architecture, plan: Plan, times: dict[str, dict]
+) -> Exchanges:
+    """Collectives of one layer and micro-batch.
+
+    In context parallelism a ring hands the keys and values of c - 1 other ranks
+    through, backward with their gradients (Liu et al., arXiv 2310.01889); all-to-all
+    changes from a split of the sequence to one of the heads and back (Jacobs et al.,
+    arXiv 2309.14509).
+    """
+    layout, zero = stage.layout, jnp.zeros(())
+
+    def found(kind: str, axis: str) -> Scalar:
+        return times.get(kind, {}).get(axis, zero)
+
+    own = plan.tokens * a.hidden * ELEMENT
     expert = zero
     if a.experts is not None:
-        expert = sum(stage.exchanges(a, load, tokens), zero)
-    sent = own if layout.sequence_parallel else own * tp
+        expert = sum(stage.exchanges(a, plan.load, plan.tokens), zero)
+    sent = own if layout.sequence_parallel else own * degree(layout, "tp")
     chain = chain_s(
         stage.group("pp"), stage.library, sent, stage.scales.prefixed("pipeline")
     )
-    hop = chain / jnp.maximum(pp - 1.0, 1.0)
-    forward, backward = _context(stage, a, tokens)
-    return Exchanges(gather, scatter, reduce, forward, backward, expert, hop)
-
-
-def _context(stage: Stage, a: Architecture, tokens: Scalar) -> tuple[Scalar, Scalar]:
-    """Context parallelism forward and backward.
-
-    A ring hands keys and values of c - 1 other ranks through, backward with their
-    gradients (Liu et al., arXiv 2310.01889). All-to-all changes from a split of the
-    sequence to one of the heads and back (Jacobs et al., arXiv 2309.14509).
-    """
-    tp, at = degree(stage.layout, "tp"), a.attention
-    if isinstance(at, Latent):
-        key = at.nope_dim + at.rope_dim
-        pair, ends = at.heads * (key + at.value_dim), at.heads * (key + at.value_dim)
-    else:
-        shared = jnp.maximum(at.kv_heads, tp)
-        pair, ends = 2.0 * shared * at.head_dim, 2.0 * at.heads * at.head_dim
-    prefix = "context_parallel"
-    if _trainer(stage).context == "all_to_all":
-        payload = tokens * (pair + ends) * ELEMENT
-        forward = stage.collective("all_to_all", "cp", payload, prefix)
-        return forward, forward
-    held = tokens * pair * ELEMENT
-    forward = stage.collective("all_gather", "cp", held, prefix)
-    back = stage.collective("reduce_scatter", "cp", held, prefix)
-    return forward, forward + back
+    forward = found("all_gather", "cp") + found("all_to_all", "cp")
+    return Exchanges(
+        gather=found("all_gather", "tp"),
+        scatter=found("reduce_scatter", "tp"),
+        reduce=found("all_reduce", "tp"),
+        context_forward=forward,
+        context_backward=forward + found("reduce_scatter", "cp"),
+        expert=expert,
+        hop=chain / jnp.maximum(degree(layout, "pp") - 1.0, 1.0),
+    )
 
 
 class Model(NamedTuple):
@@ -306,14 +333,14 @@ def _exchanged(stage: Stage, layer: Work, exchange: Scalar, w: Train) -> Work:
     return Work(forward, backward, layer.weight)
 
 
-def _offloaded(stage: Stage, a: Architecture, w: Train, layer: Work, sort: int) -> Work:
+def _offloaded(stage: Stage, w: Train, layer: Work, plan: Plan, sort: int) -> Work:
     """A layer beside which a share of its activations goes to the host and back, and a
     share of its weights comes from there for each pass."""
     if not w.offload_link:
         return layer
     link = stage.system.links[w.offload_link]
-    moved = layer_activations(a, w, stage.layout)[sort] * w.offload_activations
-    weights = sum(layer_weights(a, stage.layout)[sort]) * BYTES["bf16"]
+    moved = plan.activations[sort] * w.offload_activations
+    weights = sum(plan.layer_weights[sort]) * BYTES["bf16"]
     moved = (moved + weights * w.offload_weights) / (link.bytes_per_s * link.efficiency)
     moved = moved * stage.scales("offload.transfer")
     exposed, s = _trainer(stage).offload_exposed_fraction, stage.sharpness
@@ -374,6 +401,7 @@ def train_times(
     a: Architecture,
     w: Train,
     layout: Layout,
+    plan: Plan,
     scales: Scales,
     sharpness: Sharpness,
 ) -> TrainTimes:
@@ -386,19 +414,20 @@ def train_times(
     stage = stage_of(system, layout, w.serving, scales, sharpness)
     stage = stage._replace(fabric=_fabric(system, w, layout, stage.fabric))
     trainer = _trainer(stage)
-    model = _layers(stage, a, w, _compute(stage, a, w), _exchanges(stage, a, w))
-    span = spans_of(a, w, layout, sharpness)
-    reduction = reduction_of(stage, a, w, span)
+    times = times_of(stage, _requests(stage, a, w, plan))
+    exchanges = _exchanges(stage, a, plan, times)
+    model = _layers(stage, a, w, _compute(stage, a, w, plan.load), exchanges)
+    reduction = reduction_of(a, w, times)
     model = model._replace(
-        dense=_hidden(stage, a, w, model.dense, reduction, 0),
-        expert=_hidden(stage, a, w, model.expert, reduction, 1),
+        dense=_hidden(stage, w, model.dense, plan, reduction, 0),
+        expert=_hidden(stage, w, model.expert, plan, reduction, 1),
     )
-    line = _line(a, w, layout, model, span)
+    line = _line(a, w, layout, model, plan.span)
     microbatches = w.global_batch / (w.micro_batch * degree(layout, "dp"))
     pipe = pipeline_s(w.schedule, line, microbatches, w.chunks, sharpness)
     once = reduction.once_s(line, trainer, sharpness)
     host = trainer.step_s * scales("host.step")
-    rest = once + update_s(stage, a, w, span) + host
+    rest = once + update_s(stage, a, w, plan) + host
     stretch = _stretch(trainer, layout)
     expert_layers = a.layers - a.dense_layers
     shares = a.dense_layers / a.layers, expert_layers / a.layers
@@ -417,15 +446,10 @@ def train_times(
 
 
 def _hidden(
-    stage: Stage,
-    a: Architecture,
-    w: Train,
-    layer: Work,
-    reduction: Reduction,
-    sort: int,
+    stage: Stage, w: Train, layer: Work, plan: Plan, reduction: Reduction, sort: int
 ) -> Work:
     """A layer with what moves beside each of its micro-batches: ZeRO and offload."""
-    layer = _offloaded(stage, a, w, layer, sort)
+    layer = _offloaded(stage, w, layer, plan, sort)
     exposed, s = _trainer(stage).data_exposed_fraction, stage.sharpness
     forward, backward = layer.forward, layer.backward
     if w.zero >= 3:

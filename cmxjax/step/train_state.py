@@ -32,7 +32,7 @@ from ..layout import Layout, degree
 from ..ops.training import ELEMENT
 from ..workload import BYTES, Train
 from .pipeline import in_flight
-from .serving import expert_load
+from .serving import ExpertLoad, expert_load
 
 QUANTIZED_COPIES = 2.0
 """8-bit training keeps each weight quantized twice, as it is and transposed."""
@@ -127,13 +127,15 @@ def layer_weights(a: Architecture, layout: Layout) -> tuple[Held, Held]:
     return Held(dense, zero), Held(mixed, held * expert)
 
 
-def stage_weights(a: Architecture, layout: Layout, span: Span) -> Held:
+def stage_weights(
+    a: Architecture, layout: Layout, span: Span, layers: tuple[Held, Held]
+) -> Held:
     """Weights that a device of each stage holds, (stage,).
 
     A tied head that is not on the embedding's stage is a copy of it.
     """
     tp = degree(layout, "tp")
-    dense, expert = layer_weights(a, layout)
+    dense, expert = layers
     table = a.vocabulary * a.hidden / tp
     both = span.embedding * span.head if a.tied else 0.0
     tables = table * (span.embedding + span.head - both)
@@ -160,7 +162,9 @@ class Layers(NamedTuple):
     """Its input alone, which is what recompute keeps."""
 
 
-def layer_activations(a: Architecture, w: Train, layout: Layout) -> Layers:
+def layer_activations(
+    a: Architecture, w: Train, layout: Layout, load: ExpertLoad
+) -> Layers:
     """Bytes that one micro-batch leaves in a layer, nothing recomputed in full."""
     tp, cp = degree(layout, "tp"), degree(layout, "cp")
     group = w.micro_batch * w.sequence_tokens / cp
@@ -180,8 +184,6 @@ def layer_activations(a: Architecture, w: Train, layout: Layout) -> Layers:
     if a.experts is None:
         return Layers(dense, dense, entry)
     e = a.experts
-    skew = 0.0 if w.serving.skew is None else w.serving.skew
-    load = expert_load(a, layout, w.serving, skew, tokens)
     copies = load.rows * load.active
     routed = copies * (a.hidden * (linear + ELEMENT) + e.intermediate * wide)
     shared = tokens * e.shared * e.intermediate * wide
@@ -196,6 +198,40 @@ def attention_width(a: Architecture) -> Scalar:
         latents = at.query_rank + at.latent_dim + at.rope_dim
         return at.heads * (2.0 * key + 2.0 * at.value_dim) + latents
     return (2.0 * at.heads + 2.0 * at.kv_heads) * at.head_dim
+
+
+class Plan(NamedTuple):
+    """What a device holds and handles, worked out once for times and memory."""
+
+    tokens: Scalar
+    """Of one micro-batch on one device."""
+    load: ExpertLoad
+    span: Span
+    weights: Held
+    """Of each stage; of one dense and one expert layer."""
+    layer_weights: tuple[Held, Held]
+    activations: Layers
+
+
+def plan_of(
+    system: System, a: Architecture, w: Train, layout: Layout, sharpness: Sharpness
+) -> Plan:
+    """The state of a job on its devices."""
+    split = degree(layout, "cp") * degree(layout, "tp")
+    tokens = w.micro_batch * w.sequence_tokens / split
+    given = w.serving.skew
+    skew = system.trainers[w.serving.engine].routing_skew if given is None else given
+    load = expert_load(a, layout, w.serving, skew, tokens)
+    span = spans_of(a, w, layout, sharpness)
+    layers = layer_weights(a, layout)
+    return Plan(
+        tokens=tokens,
+        load=load,
+        span=span,
+        weights=stage_weights(a, layout, span, layers),
+        layer_weights=layers,
+        activations=layer_activations(a, w, layout, load),
+    )
 
 
 class TrainMemory(NamedTuple):
@@ -219,10 +255,10 @@ def data_ranks(layout: Layout) -> tuple[Scalar, Scalar]:
 
 
 def train_memory(
-    system: System, a: Architecture, w: Train, layout: Layout, span: Span
+    system: System, a: Architecture, w: Train, layout: Layout, plan: Plan
 ) -> TrainMemory:
     """Memory of a device of each stage, offloaded parts left out."""
-    weights = stage_weights(a, layout, span)
+    weights = plan.weights
     trainer, dtypes = system.trainers[w.serving.engine], w.serving.dtypes
     ranks, expert_ranks = data_ranks(layout)
     whole = weights.shared + weights.expert
@@ -231,11 +267,11 @@ def train_memory(
     if BYTES[dtypes.activation] < size:
         size = size + QUANTIZED_COPIES * BYTES[dtypes.activation]
     held = split if w.zero >= 3 else whole
-    dense, expert = layer_weights(a, layout)
+    dense, expert = plan.layer_weights
     gathered = jnp.maximum(sum(dense), sum(expert)) * GATHERED_LAYERS * size
     state = split if w.zero >= 1 else whole
     kept = (split if w.zero >= 2 else whole) * BYTES[dtypes.gradient]
-    alive = _activations(a, w, layout, span)
+    alive = _activations(a, w, layout, plan)
     overhead = trainer.memory_overhead_bytes + alive * trainer.activation_slack
     if w.zero >= 3:
         overhead = overhead + gathered
@@ -248,10 +284,10 @@ def train_memory(
     )
 
 
-def _activations(a: Architecture, w: Train, layout: Layout, span: Span) -> PerStage:
+def _activations(a: Architecture, w: Train, layout: Layout, plan: Plan) -> PerStage:
     pp, dp, tp, cp = (degree(layout, axis) for axis in ("pp", "dp", "tp", "cp"))
     microbatches = w.global_batch / (w.micro_batch * dp)
-    layer = layer_activations(a, w, layout)
+    layer, span = plan.activations, plan.span
     fraction = w.recompute_fraction
     flight = in_flight(w.schedule, span.position, pp, microbatches, w.chunks)
     whole = span.dense * layer.dense + span.expert * layer.expert
