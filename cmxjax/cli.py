@@ -181,10 +181,9 @@ class Calibrate:
                 self.seed,
                 spinner.update,
             )
-        picture = Path(out) / "fit.png"
-        draw(report.result, picture)
+        pictures = draw(report.result, Path(out))
         console.print(calibration_tables(report.result))
-        written = ", ".join(str(path) for path in [*report.files, picture])
+        written = ", ".join(str(path) for path in [*report.files, *pictures])
         console.print(f"written: {written}")
         console.print(f"use it with --calibration {report.files[0]}")
         return as_calibration(report.result, report.name).model_dump()

@@ -12,7 +12,11 @@ from cmxjax.cli import main
 from cmxjax.evaluate.validate import validate
 from cmxjax.parameters import leaf_paths
 from cmxjax.specs.build import build
-from cmxjax.specs.calibration_file import calibration_for, calibration_names
+from cmxjax.specs.calibration_file import (
+    calibration_for,
+    calibration_names,
+    shipped_calibration,
+)
 from cmxjax.specs.errors import SpecError
 from cmxjax.specs.files import shipped
 from cmxjax.specs.measurement_file import load_measurements
@@ -299,7 +303,7 @@ def prepare_some(recipe, ids):
 
 @pytest.mark.parametrize("name", calibration_names())
 def test_shipped_calibrations_fit_their_systems(name):
-    calibration = calibration_for(name, name)
+    calibration = shipped_calibration(name)
     figures = load_system(Reference(calibration.system)).figures
     calibration.check(figures)
     assert set(calibration.absorbed) <= figures.keys()

@@ -29,7 +29,7 @@ def automatic(
         SpecError: the files are wrong or hold nothing on the system.
     """
     recipe = RecipeSpec.model_construct(
-        system=system, measurements=[], robust=4.0, parameters=[], excluded=[]
+        system=system, phases=[], measurements=[], robust=4.0, parameters=[], excluded=[]
     )
     setup = prepare(recipe, files, system, progress)
     loose = [

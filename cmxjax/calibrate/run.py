@@ -79,7 +79,8 @@ def fit(
         setup = automatic(system, files, compiled)
     else:
         setup = prepare(recipe, files, where, compiled)
-    name = f"{setup.recipe.system}" if not measurements else f"{setup.recipe.system}-own"
+    shipped_inputs = recipe is not None and not is_path(system) and not measurements
+    name = system if shipped_inputs else f"{setup.recipe.system}-own"
     start = None if out is None else _resumed(Path(out), setup, restarts, seed)
     result = calibrate(
         setup,

@@ -45,8 +45,12 @@ def _families(problems: list[Problem]) -> Iterator[list[int]]:
     yield from groups.values()
 
 
-STEP = 1e-4
-"""Shift of an unconstrained parameter on either side of a difference quotient."""
+STEP = 0.1
+"""Shift of an unconstrained parameter on either side of a difference quotient.
+
+As wide as an error bar: the exact model has steps, as where one more tile is needed, and
+the slope across one of them says nothing about what an error bar away does.
+"""
 
 
 def evaluate(problems: list[Problem], with_slopes: bool = False) -> list[Outcome]:

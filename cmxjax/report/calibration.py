@@ -1,6 +1,7 @@
 """Tables and pictures of a calibration."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Group
@@ -119,49 +120,92 @@ def calibration_tables(result: Calibrated) -> Group:
     )
 
 
-def draw(result: Calibrated, path: Path) -> None:
-    """Predicted against published, and left-out residuals with their sigmas, by kind."""
-    import matplotlib
+def draw(result: Calibrated, folder: Path) -> list[Path]:
+    """Pictures `fit.png` and `residuals.png` of a calibration; returns their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / "fit.png", folder / "residuals.png"]
+    _draw_fit(result, paths[0])
+    _draw_residuals(result, paths[1])
+    return paths
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
 
-    rows = [(i, kind_of(row)) for i, row in enumerate(result.setup.rows)]
-    rows = [(i, kind) for i, kind in rows if result.fitted[i]]
-    kinds = sorted({kind for _, kind in rows})
-    colors = pyplot.get_cmap("tab20").colors  # pyright: ignore
-    figure, (left, right) = pyplot.subplots(
-        1, 2, figsize=(13, 6), width_ratios=(1, 1.7), layout="constrained"
+def _draw_fit(result: Calibrated, path: Path) -> None:
+    """Predicted against published: a panel for each kind and unit."""
+    pyplot = _pyplot()
+    panels: dict[str, list[int]] = {}
+    for i, row in enumerate(result.setup.rows):
+        if result.fitted[i]:
+            what = f"{kind_of(row)}, {row.spec.quantity}"
+            panels.setdefault(f"{what} [{row.spec.unit}]", []).append(i)
+    columns = 4
+    lines = -(-len(panels) // columns)
+    figure, axes = pyplot.subplots(
+        lines, columns, figsize=(13, 3.1 * lines), layout="constrained", squeeze=False
     )
-    place = 0
-    for k, kind in enumerate(kinds):
-        own = np.array([i for i, name in rows if name == kind])
-        observed = np.exp(result.setup.observed[own])
-        predicted = observed * np.exp(result.log_error[own])
-        color = colors[k % len(colors)]
-        left.plot(observed, predicted, "o", ms=4, color=color, label=kind)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_visible(False)
+    for axis, (name, own) in zip(axes.flat, sorted(panels.items())):
+        observed = np.array([result.setup.rows[i].spec.value for i in own])
+        before = observed * np.exp(result.prior_log_error[own])
+        after = observed * np.exp(result.log_error[own])
+        sigma = after * result.sigma[own]
+        axis.plot(observed, before, "x", ms=4, color="gray", label="prior")
+        axis.errorbar(observed, after, yerr=sigma, fmt="o", ms=4, lw=0.8, label="fit")
+        low = 0.9 * min(observed.min(), after.min(), before.min())
+        high = 1.1 * max(observed.max(), after.max(), before.max())
+        axis.plot([low, high], [low, high], color="gray", lw=0.8, zorder=0)
+        if high / low > 5.0:
+            axis.set(xscale="log", yscale="log")
+        axis.set_title(name, fontsize=8)
+        axis.tick_params(labelsize=7)
+    axes[0, 0].legend(fontsize=7)
+    figure.supxlabel("published")
+    figure.supylabel("predicted, with one sigma")
+    figure.suptitle(f"{result.setup.recipe.system}: prediction and publication")
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def _draw_residuals(result: Calibrated, path: Path) -> None:
+    """Errors of rows left out in turn, with their sigmas, by kind."""
+    pyplot = _pyplot()
+    kinds: dict[str, list[int]] = {}
+    for i, row in enumerate(result.setup.rows):
+        if result.fitted[i]:
+            kinds.setdefault(kind_of(row), []).append(i)
+    figure, axis = pyplot.subplots(figsize=(12, 5), layout="constrained")
+    colors = pyplot.get_cmap("tab20").colors
+    place, ticks = 0, []
+    for k, kind in enumerate(sorted(kinds)):
+        own = kinds[kind]
         x = place + np.arange(len(own))
-        place += len(own) + 1
-        right.errorbar(
+        ticks.append((x.mean(), kind))
+        place += len(own) + 2
+        axis.errorbar(
             x,
             100.0 * result.cross.log_error[own],
             yerr=100.0 * result.cross.sigma[own],
             fmt="o",
             ms=3,
             lw=0.8,
-            color=color,
+            color=colors[k % len(colors)],
         )
-    ends = np.array(left.get_xlim())
-    left.set(xscale="log", yscale="log", xlabel="published, SI", ylabel="predicted, SI")
-    ends = np.array(left.get_xlim())
-    left.plot(ends, ends, color="gray", lw=0.8, zorder=0)
-    left.set_title(f"{result.setup.recipe.system}: predicted and published")
-    left.legend(fontsize=8)
-    right.axhline(0.0, color="gray", lw=0.8, zorder=0)
-    right.set_ylim(-60, 60)
-    right.set_xticks([])
-    right.set(ylabel="log error of rows left out, % (bars: one sigma)")
-    right.set_title("rows left out in turn, by kind; outside the frame: see rows.csv")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+    axis.axhline(0.0, color="gray", lw=0.8, zorder=0)
+    axis.set_xticks([t for t, _ in ticks], [kind for _, kind in ticks], rotation=25)
+    axis.set(ylim=(-60, 60), ylabel="log error of rows left out in turn, %")
+    axis.set_title(
+        f"{result.setup.recipe.system}: rows left out in turn, bars of one sigma;"
+        " what is outside the frame is in rows.csv",
+        fontsize=10,
+    )
+    figure.savefig(path, dpi=110)
     pyplot.close(figure)
+
+
+def _pyplot() -> Any:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot

@@ -18,7 +18,13 @@ from ..workload import (
     SystemQuery,
     Workload,
 )
-from .calibration_file import Calibration, calibration_for
+from .calibration_file import (
+    UNCALIBRATED,
+    Calibration,
+    calibration_for,
+    calibration_names,
+    shipped_calibration,
+)
 from .context import Context as _Context
 from .context import check_dtypes as _check_dtypes
 from .context import default as _default
@@ -37,6 +43,7 @@ from .degrees import (
 from .errors import SpecError, all_of, shown
 from .figures import Figure
 from .model_load import load_model
+from .relatives import relatives
 from .scenario_file import (
     CollectiveScenario,
     DecodeScenario,
@@ -46,7 +53,7 @@ from .scenario_file import (
     SystemScenario,
     TrainScenario,
 )
-from .system_load import load_system
+from .system_load import LoadedSystem, Reference, load_system
 from .train_build import check_stages, train_workload
 
 ASYMPTOTE_BYTES = 2.0**30
@@ -447,6 +454,23 @@ _BUILDERS = {
 }
 
 
+def _calibration(loaded: LoadedSystem, name: str | None, phase: str) -> Calibration:
+    """The calibration of a system; without one, what its calibrated relatives say."""
+    system = loaded.system.name
+    chosen = calibration_for(system, name, phase)
+    chosen.check(loaded.figures)
+    if name == UNCALIBRATED or chosen.name != UNCALIBRATED:
+        return chosen
+    others = [shipped_calibration(other) for other in calibration_names()]
+    if not others:
+        return chosen
+    return relatives(
+        system,
+        loaded.figures,
+        [(c, load_system(Reference(c.system)).figures) for c in others],
+    )
+
+
 def build(
     scenario: Scenario, calibration: str | None = None, where: str = "scenario"
 ) -> Problem:
@@ -475,8 +499,7 @@ def build(
     )
     context = _Context(scenario, loaded.system, model, where)
     workload, layout = _BUILDERS[scenario.phase](context, scenario)
-    chosen: Calibration = calibration_for(loaded.system.name, calibration)
-    chosen.check(loaded.figures)
+    chosen = _calibration(loaded, calibration, scenario.phase)
     return Problem(
         system=loaded.system,
         architecture=None if model is None else model.architecture,

@@ -48,6 +48,8 @@ class Calibration(Strict):
 
     name: str
     system: str
+    phases: list[str] = []
+    """Phases that it is meant for; empty for all that no other one claims."""
     parameters: dict[str, FittedSpec] = {}
     covariance: list[list[Number]] = []
     """Of the shifts, in the order of `parameters`."""
@@ -106,7 +108,12 @@ def calibration_names() -> list[str]:
     return sorted(name.removesuffix(".json") for name in names)
 
 
-def _read(name: str) -> Calibration:
+def shipped_calibration(name: str) -> Calibration:
+    """A calibration by its shipped name or by path.
+
+    Raises:
+        SpecError: the file is wrong.
+    """
     return _parsed(version(name))
 
 
@@ -124,8 +131,10 @@ def _parsed(key: tuple[str, float]) -> Calibration:
         raise SpecError(explain(error, where)) from None
 
 
-def calibration_for(system: str, name: str | None) -> Calibration:
-    """The calibration to use for a system.
+def calibration_for(
+    system: str, name: str | None, phase: str | None = None
+) -> Calibration:
+    """The calibration to use for a system, or for one phase on it.
 
     `none` is the spec as printed. A named calibration applies to the system that it
     holds; other systems use what ships for them, which is also the default.
@@ -140,11 +149,11 @@ def calibration_for(system: str, name: str | None) -> Calibration:
         if not is_path(name) and name not in names:
             options = ", ".join([*names, UNCALIBRATED])
             raise SpecError([f"calibration = {name!r}: not there; use one of {options}"])
-        chosen = _read(name)
+        chosen = shipped_calibration(name)
         if chosen.system == system:
             return chosen
-    for shipped in names:
-        calibration = _read(shipped)
-        if calibration.system == system:
-            return calibration
+    own = [c for c in map(shipped_calibration, names) if c.system == system]
+    claimed = [c for c in own if phase in c.phases]
+    for calibration in claimed + [c for c in own if not c.phases]:
+        return calibration
     return Calibration(name=UNCALIBRATED, system=system)

@@ -34,6 +34,8 @@ class RecipeSpec(Strict):
     """One calibration: a system, its parameters, and the files it is fitted to."""
 
     system: Text
+    phases: list[Text] = []
+    """Phases that the result is meant for; empty for all that no other one claims."""
     measurements: list[Text] = []
     robust: Positive | None = None
     """Degrees of freedom of Student's t; without it residuals are Gaussian."""
