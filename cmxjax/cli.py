@@ -27,6 +27,8 @@ class Predict:
     """Bounds for --max, such as tpot=50ms."""
     calibration: str | None = None
     """A calibration's name, or none for the spec as printed."""
+    trace: str | None = None
+    """Write a training step's timeline to this file, for chrome://tracing or Perfetto."""
     json: bool = False
 
     def run(self, console: Console) -> Any:
@@ -48,6 +50,10 @@ class Predict:
             console.print(f"largest {self.max}: {best:g}")
         prediction = predict(load_scenario(self.scenario, changes), self.calibration)
         found = prediction.as_json()
+        if self.trace is not None:
+            from .evaluate.trace import write_trace
+
+            write_trace(prediction.problem, self.trace)
         if self.max is not None:
             found[self.max] = changes[self.max]
         console.print(prediction_tables(prediction))

@@ -143,12 +143,6 @@ def pipeline_s(
     return _TIMES[schedule](line, microbatches, chunks, sharpness)
 
 
-def _largest(values: Float[Array, " candidate"], sharpness: Sharpness) -> Scalar:
-    if sharpness is None:
-        return values.max()
-    return smooth.maximum_of(list(values), sharpness)
-
-
 def _positive(values):
     return jnp.maximum(values, 0.0)
 
@@ -159,7 +153,9 @@ def _both(work: Work):
 
 def _gpipe(line: Line, m: Scalar, chunks: Scalar, sharpness: Sharpness) -> Scalar:
     """Two flow shops of equal jobs: their sum over stages and m - 1 of the longest."""
-    slowest = _largest(line.own.forward, sharpness) + _largest(_both(line.own), sharpness)
+    slowest = smooth.largest(line.own.forward, sharpness) + smooth.largest(
+        _both(line.own), sharpness
+    )
     return line.whole.total + (m - 1.0) * slowest
 
 
@@ -167,7 +163,7 @@ def _1f1b(line: Line, m: Scalar, chunks: Scalar, sharpness: Sharpness) -> Scalar
     after = line.after.total
     waits = _positive(after - line.behind * line.own.forward)
     waits = waits + _positive(after - line.behind * _both(line.own))
-    return _largest(line.before.total + m * line.own.total + waits, sharpness)
+    return smooth.largest(line.before.total + m * line.own.total + waits, sharpness)
 
 
 def _interleaved(line: Line, m: Scalar, chunks: Scalar, sharpness: Sharpness) -> Scalar:
@@ -178,12 +174,12 @@ def _interleaved(line: Line, m: Scalar, chunks: Scalar, sharpness: Sharpness) ->
     own, before, after, whole = line.own, line.before, line.after, line.whole
     rounds = (chunks - 1.0) * line.stages
     warm = (2.0 * line.behind + rounds + 1.0) / chunks
-    down = whole.forward + rounds * _largest(own.forward, sharpness)
-    up = _both(whole) + rounds * _largest(_both(own), sharpness)
+    down = whole.forward + rounds * smooth.largest(own.forward, sharpness)
+    up = _both(whole) + rounds * smooth.largest(_both(own), sharpness)
     first = (down + _both(after) - before.forward) / chunks - warm * own.forward
     last = (up + after.forward - _both(before)) / chunks - warm * _both(own)
     path = before.total / chunks + m * own.total + _positive(first) + _positive(last)
-    return _largest(path, sharpness)
+    return smooth.largest(path, sharpness)
 
 
 def _zero_bubble(line: Line, m: Scalar, chunks: Scalar, sharpness: Sharpness) -> Scalar:
@@ -202,8 +198,8 @@ def _zero_bubble(line: Line, m: Scalar, chunks: Scalar, sharpness: Sharpness) ->
     early = _positive(m - behind - 1.0) * own.backward
     early = early + _positive(m - line.stages) * own.weight + after + own.backward
     leaves = start + jnp.maximum(gone, early) + up
-    whole = _largest(jnp.maximum(stays, leaves), sharpness)
-    busy = m * _largest(own.total, sharpness)
+    whole = smooth.largest(jnp.maximum(stays, leaves), sharpness)
+    busy = m * smooth.largest(own.total, sharpness)
     return busy + (whole - busy) / chunks
 
 
@@ -217,7 +213,7 @@ def _dualpipe(line: Line, m: Scalar, chunks: Scalar, sharpness: Sharpness) -> Sc
     mean = scaled(line.whole, 1.0 / line.stages)
     gap = _positive(mean.total + mean.backward - 2.0 * mean.weight)
     idle = _positive(0.5 * line.stages - 1.0) * gap
-    return m * _largest(mirrored.total, sharpness) + idle
+    return m * smooth.largest(mirrored.total, sharpness) + idle
 
 
 _TIMES = {

@@ -50,5 +50,5 @@ def _of_kind(stage: Stage, kind: str, requests: list[Request]) -> dict[str, Any]
         )
         for part in COLLECTIVE_PARTS
     }
-    found = jax.vmap(one)(splits, payloads, scales)
+    found: Any = jax.vmap(one)(splits, payloads, scales)
     return {request.name: found[i] for i, request in enumerate(requests)}
