@@ -32,6 +32,8 @@ class Predict:
     calibration: str | None = None
     """A calibration's name, or none for the spec as printed; left out, the one that ships
     for the system."""
+    trace: str | None = None
+    """Write a training step's timeline to this file, for chrome://tracing or Perfetto."""
     json: bool = False
     """Print JSON alone, in SI, with units in the keys."""
 
@@ -54,6 +56,10 @@ class Predict:
             console.print(f"largest {self.max}: {best:g}")
         prediction = predict(load_scenario(self.scenario, changes), self.calibration)
         found = prediction.as_json()
+        if self.trace is not None:
+            from .evaluate.trace import write_trace
+
+            write_trace(prediction.problem, self.trace)
         if self.max is not None:
             found[self.max] = changes[self.max]
         console.print(prediction_tables(prediction))

@@ -1,6 +1,5 @@
 """Metrics of a training step: rates, utilization, memory, energy, goodput."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -178,16 +177,16 @@ def _price(system: System) -> Scalar:
 def _memory(system: System, memory: TrainMemory) -> dict[str, Any]:
     """Classes of the worst device, and the whole of the first and the last stage."""
     total = memory.total
-    worst: Callable[[Any], Any] = lambda x: (x * (total >= total.max())).max()
+    worst = jnp.argmax(total)
     usable = system.chip.memory_usable_bytes
     return {
-        "memory_bytes": total.max(),
+        "memory_bytes": total[worst],
         "memory_first_stage_bytes": total[0],
         "memory_last_stage_bytes": total[-1],
-        "memory_weights_bytes": worst(memory.weights),
-        "memory_gradients_bytes": worst(memory.gradients),
-        "memory_optimizer_bytes": worst(memory.optimizer),
-        "memory_activations_bytes": worst(memory.activations),
-        "memory_communication_bytes": worst(memory.communication * jnp.ones_like(total)),
-        "memory_excess_bytes": jnp.maximum(total.max() - usable, 0.0),
+        "memory_weights_bytes": memory.weights[worst],
+        "memory_gradients_bytes": memory.gradients[worst],
+        "memory_optimizer_bytes": memory.optimizer[worst],
+        "memory_activations_bytes": memory.activations[worst],
+        "memory_communication_bytes": memory.communication[worst],
+        "memory_excess_bytes": jnp.maximum(total[worst] - usable, 0.0),
     }

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jobs import all_finite, is_latency, is_rate, scaled
+from test_budgets import EQUATIONS, equations
 
 from cmxjax.architecture import total_parameters
 from cmxjax.flops import flop_per_token
@@ -443,6 +444,12 @@ def test_a_network_of_a_published_cluster_slows_with_its_nodes():
     steep = scaled(system, {"fabrics.hf-h100.node_exponent": 2.0})
     times = [float(_predict(s, *inputs[1:]).step_time_s) for s in (system, steep)]
     assert times[1] > times[0]
+
+
+@pytest.mark.parametrize("name", ["dense", "mixture"])
+def test_the_phase_is_a_small_program(name):
+    program = jax.make_jaxpr(functools.partial(metrics, explain=False))(*job(name)).jaxpr
+    assert equations(program) < EQUATIONS
 
 
 # --- Bad input

@@ -32,8 +32,10 @@ ATTENTION_BACKWARD = 2.5
 """Matrix work of fused attention backward over forward: five products for two, as the
 scores are computed again (Dao, arXiv 2307.08691, section 4.1)."""
 
-LOSS_MOVES = 14.0
-"""Bytes per logit of the loss: cast to fp32 (2 + 4), softmax in place (4 + 4)."""
+LOSS_MOVES = 24.0
+"""Bytes per logit of an unfused loss, forward. Cast to fp32, maximum, difference,
+exponential, sum and quotient move 38; the gradient 22: together 60, of which backward
+takes `BACKWARD_MOVES` times as much as forward."""
 
 PERMUTE_MOVES = 16.0
 """Bytes per element and copy: permuted, sorted by expert, and both undone, each a read

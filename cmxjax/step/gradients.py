@@ -122,7 +122,7 @@ def update_s(stage: Stage, a: Architecture, w: Train, plan: Plan) -> Scalar:
     for weights, split in zip(plan.weights, _axes(a, stage.layout).values()):
         whole = whole + weights
         owned = owned + weights / (jnp.prod(split) if w.zero >= 1 else 1.0)
-    owned, whole = _fullest(owned, stage), _fullest(whole, stage)
+    owned, whole = (smooth.largest(x, stage.sharpness) for x in (owned, whole))
     chip = stage.system.chip
     rate = chip.memory_bytes_per_s * chip.memory_efficiency
     kept = owned if w.zero >= 2 else whole
@@ -134,9 +134,3 @@ def update_s(stage: Stage, a: Architecture, w: Train, plan: Plan) -> Scalar:
     size = BYTES["fp32"] + BYTES["bf16"]  # gradients go out, weights come back
     moved = owned * size * w.offload_optimizer / (link.bytes_per_s * link.efficiency)
     return update + moved * stage.scales("offload.transfer")
-
-
-def _fullest(values, stage: Stage) -> Scalar:
-    if stage.sharpness is None:
-        return values.max()
-    return smooth.maximum_of(list(values), stage.sharpness)

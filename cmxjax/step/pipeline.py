@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from .. import smooth
@@ -90,38 +91,52 @@ def line_of_stages(work: Work) -> Line:
     )
 
 
+def _coefficients() -> np.ndarray:
+    """What the candidates of `line_of_classes` are made of, (row, class, weight).
+
+    Rows: own work of the first, both outermost middle and the last stage; what is
+    before each; what is after each; the whole line. Classes: first, middle, last.
+    Weights: 1, more (a second stage), some (a third), rest (a fourth and so on, where
+    there is a third), inner (stages between the ends).
+    """
+    one, more, some, rest, inner = np.eye(5)
+    o = np.zeros(5)
+    own = [[one, o, o], [o, some, o], [o, some, o], [one - more, o, more]]
+    before = [[o, o, o], [some, o, o], [some, rest, o], [more, inner, o]]
+    after = [[o, inner, more], [o, rest, some], [o, o, some], [o, o, o]]
+    return np.array([*own, *before, *after, [one, inner, more]])
+
+
+_COEFFICIENTS = _coefficients()
+
+
 def line_of_classes(first: Work, middle: Work, last: Work, stages: Scalar) -> Line:
     """A line of a first, a last and equal stages between; the count may be fractional.
 
     With one stage the first is also the last and must hold everything. The candidates
-    are the first, both outermost middle ones, and the last; rows of the coefficients
-    say how many of each class they are, or have before them.
+    are the first, both outermost middle ones, and the last.
     """
-    more = jnp.clip(stages - 1.0, 0.0, 1.0)
     inner = jnp.maximum(stages - 2.0, 0.0)
-    some = jnp.minimum(inner, 1.0)
-    rest = jnp.maximum(inner - 1.0, 0.0)
-    o, i = jnp.zeros(()), jnp.ones(())
-    own = [[i, o, o], [o, some, o], [o, some, o], [1.0 - more, o, more]]
-    before = [[o, o, o], [some, o, o], [some, some * rest, o], [more, inner, o]]
-    after = [[o, inner, more], [o, some * rest, some], [o, o, some], [o, o, o]]
-    whole = [[i, inner, more]]
-    behind = [stages - 1.0, stages - 2.0, i, o]
-    ahead = [o, i, stages - 2.0, stages - 1.0]
-    classes = jnp.stack([jnp.stack(x) for x in zip(first, middle, last)])
+    some, one = jnp.minimum(inner, 1.0), jnp.ones(())
+    more = jnp.minimum(jnp.maximum(stages - 1.0, 0.0), 1.0)
+    rest = some * jnp.maximum(inner - 1.0, 0.0)
+    highest = jax.lax.Precision.HIGHEST
+    weights = jnp.stack([one, more, some, rest, inner])
+    rows = jnp.dot(_COEFFICIENTS, weights, precision=highest)
+    classes = jnp.stack([*first, *middle, *last]).reshape(3, 3)
+    found = jnp.dot(rows, classes, precision=highest)
 
-    def mixed(rows: list[list]) -> Work:
-        weights = jnp.stack([jnp.stack(row) for row in rows])
-        found = jnp.dot(classes, weights.T, precision=jax.lax.Precision.HIGHEST)
-        return Work(*(found[k] for k in range(3)))
+    def work(part: Array) -> Work:
+        return Work(*(part[..., k] for k in range(3)))
 
+    ahead = jnp.stack([0.0 * stages, one, stages - 2.0, stages - 1.0])
     return Line(
-        mixed(own),
-        mixed(before),
-        mixed(after),
-        Work(*(x[0] for x in mixed(whole))),
-        jnp.stack(behind),
-        jnp.stack(ahead),
+        work(found[:4]),
+        work(found[4:8]),
+        work(found[8:12]),
+        work(found[12]),
+        jnp.stack([stages - 1.0, stages - 2.0, one, 0.0 * stages]),
+        ahead,
         first,
         stages,
     )
@@ -143,12 +158,6 @@ def pipeline_s(
     return _TIMES[schedule](line, microbatches, chunks, sharpness)
 
 
-def _largest(values: Float[Array, " candidate"], sharpness: Sharpness) -> Scalar:
-    if sharpness is None:
-        return values.max()
-    return smooth.maximum_of(list(values), sharpness)
-
-
 def _positive(values):
     return jnp.maximum(values, 0.0)
 
@@ -159,7 +168,9 @@ def _both(work: Work):
 
 def _gpipe(line: Line, m: Scalar, chunks: Scalar, sharpness: Sharpness) -> Scalar:
     """Two flow shops of equal jobs: their sum over stages and m - 1 of the longest."""
-    slowest = _largest(line.own.forward, sharpness) + _largest(_both(line.own), sharpness)
+    slowest = smooth.largest(line.own.forward, sharpness) + smooth.largest(
+        _both(line.own), sharpness
+    )
     return line.whole.total + (m - 1.0) * slowest
 
 
@@ -167,7 +178,7 @@ def _1f1b(line: Line, m: Scalar, chunks: Scalar, sharpness: Sharpness) -> Scalar
     after = line.after.total
     waits = _positive(after - line.behind * line.own.forward)
     waits = waits + _positive(after - line.behind * _both(line.own))
-    return _largest(line.before.total + m * line.own.total + waits, sharpness)
+    return smooth.largest(line.before.total + m * line.own.total + waits, sharpness)
 
 
 def _interleaved(line: Line, m: Scalar, chunks: Scalar, sharpness: Sharpness) -> Scalar:
@@ -178,12 +189,12 @@ def _interleaved(line: Line, m: Scalar, chunks: Scalar, sharpness: Sharpness) ->
     own, before, after, whole = line.own, line.before, line.after, line.whole
     rounds = (chunks - 1.0) * line.stages
     warm = (2.0 * line.behind + rounds + 1.0) / chunks
-    down = whole.forward + rounds * _largest(own.forward, sharpness)
-    up = _both(whole) + rounds * _largest(_both(own), sharpness)
+    down = whole.forward + rounds * smooth.largest(own.forward, sharpness)
+    up = _both(whole) + rounds * smooth.largest(_both(own), sharpness)
     first = (down + _both(after) - before.forward) / chunks - warm * own.forward
     last = (up + after.forward - _both(before)) / chunks - warm * _both(own)
     path = before.total / chunks + m * own.total + _positive(first) + _positive(last)
-    return _largest(path, sharpness)
+    return smooth.largest(path, sharpness)
 
 
 def _zero_bubble(line: Line, m: Scalar, chunks: Scalar, sharpness: Sharpness) -> Scalar:
@@ -202,8 +213,8 @@ def _zero_bubble(line: Line, m: Scalar, chunks: Scalar, sharpness: Sharpness) ->
     early = _positive(m - behind - 1.0) * own.backward
     early = early + _positive(m - line.stages) * own.weight + after + own.backward
     leaves = start + jnp.maximum(gone, early) + up
-    whole = _largest(jnp.maximum(stays, leaves), sharpness)
-    busy = m * _largest(own.total, sharpness)
+    whole = smooth.largest(jnp.maximum(stays, leaves), sharpness)
+    busy = m * smooth.largest(own.total, sharpness)
     return busy + (whole - busy) / chunks
 
 
@@ -217,7 +228,7 @@ def _dualpipe(line: Line, m: Scalar, chunks: Scalar, sharpness: Sharpness) -> Sc
     mean = scaled(line.whole, 1.0 / line.stages)
     gap = _positive(mean.total + mean.backward - 2.0 * mean.weight)
     idle = _positive(0.5 * line.stages - 1.0) * gap
-    return m * _largest(mirrored.total, sharpness) + idle
+    return m * smooth.largest(mirrored.total, sharpness) + idle
 
 
 _TIMES = {

@@ -53,7 +53,10 @@ class TrainTimes(NamedTuple):
     pipeline_s: Scalar
     line: Line
     rest_s: Scalar
-    """Gradients that are not hidden, optimizer, host."""
+    """Gradients that are not hidden, optimizer, host, as the next three."""
+    reduce_s: Scalar
+    update_s: Scalar
+    host_s: Scalar
     microbatches: Scalar
     bubble: Scalar
     """Share of the pipeline's time in which the mean stage idles."""
@@ -427,7 +430,8 @@ def train_times(
     pipe = pipeline_s(w.schedule, line, microbatches, w.chunks, sharpness)
     once = reduction.once_s(line, trainer, sharpness)
     host = trainer.step_s * scales("host.step")
-    rest = once + update_s(stage, a, w, plan) + host
+    update = update_s(stage, a, w, plan)
+    rest = once + update + host
     stretch = _stretch(trainer, layout)
     expert_layers = a.layers - a.dense_layers
     shares = a.dense_layers / a.layers, expert_layers / a.layers
@@ -439,6 +443,9 @@ def train_times(
         pipeline_s=pipe * stretch,
         line=line,
         rest_s=rest * stretch,
+        reduce_s=once * stretch,
+        update_s=update * stretch,
+        host_s=host * stretch,
         microbatches=microbatches,
         bubble=1.0 - busy / pipe,
         stretch=stretch,

@@ -224,11 +224,15 @@ def plan_of(
     load = expert_load(a, layout, w.serving, skew, tokens)
     span = spans_of(a, w, layout, sharpness)
     layers = layer_weights(a, layout)
+    weights = stage_weights(a, layout, span, layers)
+    if w.schedule == "dualpipe":  # a device holds a stage and its mirror image
+        more = jnp.clip(degree(layout, "pp") - 1.0, 0.0, 1.0)
+        weights = Held(*(x + more * x[::-1] for x in weights))
     return Plan(
         tokens=tokens,
         load=load,
         span=span,
-        weights=stage_weights(a, layout, span, layers),
+        weights=weights,
         layer_weights=layers,
         activations=layer_activations(a, w, layout, load),
     )
