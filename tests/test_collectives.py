@@ -36,6 +36,8 @@ def library(*algorithms, **costs):
         "efficiency": 1.0,
         "small_efficiency": 1.0,
         "reduce_efficiency": 1.0,
+        "switch_efficiency": 1.0,
+        "chunk_s": 0.0,
         "protocol_s": 0.0,
         "protocol_bytes": 1e6,
         "protocol_exposed_fraction": 0.2,
