@@ -20,7 +20,8 @@ from .ops.table import OpTable, matrix_flop, select
 from .workload import BYTES
 
 GRANULE = 16.0
-"""Rows and columns that matrix units process at least: 16 on Ascend's cube."""
+"""Rows and columns that matrix units process at least: 16 on Ascend's cube (Liao et al.,
+HPCA 2021); assumed for others, whose instructions take 8 or 16."""
 
 RESOURCES = ("matrix", "vector", "memory", "launch")
 

@@ -22,11 +22,13 @@ from .serving import (
     busy_s,
     declared,
     expert_load,
+    faster,
     overlapped_s,
     row_features,
     slowest_stage,
     stage_of,
     timed,
+    weighed,
 )
 from .shares import Scales
 
@@ -73,9 +75,7 @@ def streams_of(stage: Stage) -> Streams:
     one = jnp.ones(())
     serial = Streams(one, one, 0.0 * one)
     double = Streams(2.0 * one, stage.engine.stream_exposed_fraction * one, one)
-    chosen = {"1": [serial], "2": [double], "auto": [serial, double]}
-    modes = chosen[stage.layout.microbatches]
-    return jax.tree.map(lambda *x: jnp.stack(x), *modes)
+    return weighed(stage.layout, serial, double)
 
 
 def _slowdown(stage: Stage, streams: Streams, share: Scalar, has_experts: bool) -> Parts:
@@ -303,12 +303,7 @@ def decode_times(
     expert_layers = a.layers - a.dense_layers
     repeated = expert_layers * modes.expert_layer_s + a.dense_layers * modes.dense_layer_s
     layers = repeated + drafts * modes.expert_layer_s
-    best, layer, own = layers[0], jax.tree.map(lambda x: x[0], modes), repeated[0]
-    if layout.microbatches == "auto":
-        faster = layers[0] <= layers[1]
-        best = smooth.minimum(layers[0], layers[1], sharpness)
-        layer = jax.tree.map(lambda x: jnp.where(faster, x[0], x[1]), modes)
-        own = jnp.where(faster, repeated[0], repeated[1])
+    best, (layer, own) = faster(layout, layers, (modes, repeated), sharpness)
     host = stage.engine.decode_step_s + drafts * stage.engine.draft_step_s
     once = layer.tail_s + drafts * layer.draft_s + host * scales("host.step")
     batch = w.sequences_per_device * (1.0 + drafts)

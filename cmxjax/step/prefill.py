@@ -21,12 +21,14 @@ from .serving import (
     components,
     declared,
     expert_load,
+    faster,
     kv_split,
     overlapped_s,
     row_features,
     slowest_stage,
     stage_of,
     timed,
+    weighed,
 )
 from .shares import Scales
 
@@ -163,8 +165,7 @@ def _modes_of(stage: Stage, has_experts: bool) -> Modes:
     serial = Modes(one, one, one)
     slow = stage.beside_slowdown * one if has_experts else one
     double = Modes(2.0 * one, stage.engine.stream_exposed_fraction * one, slow)
-    chosen = {"1": [serial], "2": [double], "auto": [serial, double]}
-    return jax.tree.map(lambda *x: jnp.stack(x), *chosen[stage.layout.microbatches])
+    return weighed(stage.layout, serial, double)
 
 
 def _cache_load_s(stage: Stage, a: Architecture, w: Prefill) -> Scalar:
@@ -194,11 +195,7 @@ def prefill_times(
     )
     expert_layers = a.layers - a.dense_layers
     layers = expert_layers * modes.expert_layer_s + a.dense_layers * modes.dense_layer_s
-    best, chosen = layers[0], jax.tree.map(lambda x: x[0], modes)
-    if layout.microbatches == "auto":
-        faster = layers[0] <= layers[1]
-        best = smooth.minimum(layers[0], layers[1], sharpness)
-        chosen = jax.tree.map(lambda x: jnp.where(faster, x[0], x[1]), modes)
+    best, chosen = faster(layout, layers, modes, sharpness)
     computed = w.tokens_per_device * (1.0 - w.cached_fraction)
     hand_over = chain_s(
         stage.group("pp"),
