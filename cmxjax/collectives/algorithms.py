@@ -133,7 +133,8 @@ def in_switch(
     used = smooth.positive(group.splits - 1.0, sharpness)
     sent = volume / group.units * used
     wire = port_s(group.fabric, sent, library.switch_efficiency, sharpness)
-    return Cost(2.0 * (group.fabric.latency_s * used).sum(), wire)
+    hops = group.fabric.latency_s + library.step_s
+    return Cost(2.0 * (hops * used).sum(), wire)
 
 
 def chain_s(
