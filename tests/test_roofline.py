@@ -176,6 +176,21 @@ def test_attention_runs_at_an_efficiency_of_its_own():
     assert took == pytest.approx(2 * 1e9 * 256 / (100e12 * 0.5))
 
 
+def test_attention_takes_its_fill_once_a_launch():
+    work = table(Op("a", "block", "attention", "pairs", 8.0, launches=3.0), pairs=1e6)
+    plain = resource_s(chip(), work, "matrix")
+    filled = resource_s(chip(attention_fill_s=5e-6), work, "matrix")
+    assert filled == pytest.approx(plain + 3 * 5e-6)
+
+
+@pytest.mark.parametrize(("dtype", "factor"), [("int8", 1 / 0.8), ("bf16", 1.0)])
+def test_the_8_bit_efficiency_slows_8_bit_gemms_alone(dtype, factor):
+    work = gemm(1280, 1024, 4096, dtype=dtype)
+    plain = resource_s(chip(), work, "matrix")
+    slower = resource_s(chip(eight_bit_efficiency=0.8), work, "matrix")
+    assert slower == pytest.approx(plain * factor)
+
+
 @pytest.mark.parametrize(
     ("resource", "factor"),
     [("matrix", 1.7), ("vector", 1.7), ("memory", 1.0), ("launch", 1.0)],

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-from rich.console import Group
+from rich.console import Console, Group
 from rich.text import Text
 
 from ..calibrate.calibrate import Calibrated
@@ -165,3 +165,13 @@ def draw(result: Calibrated, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
     pyplot.close(figure)
+
+
+def publish(result: Calibrated, folder: Path) -> Group:
+    """Write the tables to `table.txt` and the picture to `fit.png`; return the tables."""
+    tables = calibration_tables(result)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "table.txt").open("w", encoding="utf-8") as file:
+        Console(file=file, width=150).print(tables)
+    draw(result, folder / "fit.png")
+    return tables
