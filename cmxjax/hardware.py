@@ -23,6 +23,8 @@ class Chip(struct.PyTreeNode, kw_only=True, frozen=True):
     tile_columns: Leaf
     gemm_efficiency: Leaf
     """Share of the peak that an unlimited GEMM reaches."""
+    eight_bit_efficiency: Leaf
+    """Further factor on GEMMs with 8-bit operands (power limit, promotion of sums)."""
     attention_efficiency: Leaf
     memory_efficiency: Leaf
     vector_efficiency: Leaf
@@ -32,6 +34,8 @@ class Chip(struct.PyTreeNode, kw_only=True, frozen=True):
     half_depth: Leaf
     half_memory_bytes: Leaf
     """Bytes at which a kernel reaches half its memory bandwidth."""
+    attention_fill_s: Leaf
+    """Fill and drain of a fused attention kernel: uneven blocks, split keys to add up."""
     roofline_exposed_fraction: Leaf
     """Share of the shorter of compute and memory time that a kernel does not hide."""
     matrix_launch_s: Leaf
@@ -84,13 +88,20 @@ class CollectiveLibrary(struct.PyTreeNode, kw_only=True, frozen=True):
     """Likewise for messages below `protocol_bytes`."""
     reduce_efficiency: Leaf
     """Further factor on the rate of collectives that reduce."""
+    switch_efficiency: Leaf
+    """Share of a port's rate that an all-reduce inside the switches reaches."""
+    chunk_s: Leaf
+    """Cost of handing on one chunk, where messages are cut into chunks."""
     protocol_s: Leaf
     """Floor under the time of messages beyond `protocol_bytes` per rank."""
     protocol_bytes: Leaf
     protocol_exposed_fraction: Leaf
     sdma_slowdown: Leaf
     algorithms: tuple[str, ...] = struct.field(pytree_node=False)
-    """Those it chooses from: `direct`, `ring`, `striped_ring`, `staged`, `tree`."""
+    """Those it chooses from: `direct`, `ring`, `striped_ring`, `staged`, `tree`,
+    `in_switch`."""
+    pipelined: bool = struct.field(pytree_node=False, default=False)
+    """It cuts messages into chunks that follow each other through stages."""
     kind: str = struct.field(pytree_node=False, default="collective_library")
 
 

@@ -17,6 +17,7 @@ from . import smooth
 from ._types import Real, Sharpness
 from .hardware import Chip
 from .ops.table import OpTable, matrix_flop, select
+from .workload import BYTES
 
 GRANULE = 16.0
 """Rows and columns that matrix units process at least: 16 on Ascend's cube (Liao et al.,
@@ -52,7 +53,7 @@ def matrix_s(chip: Chip, table: OpTable, sharpness: Sharpness) -> Float[Array, "
     M / (M + M_h) of the efficiency e, likewise in N and K. With more tiles than the C
     cores the last wave is partly idle; with fewer, kernels split K instead. Every term
     grows with M, N and g, so more work never takes less time. Attention kernels have
-    an efficiency of their own and neither ramps nor waves.
+    an efficiency of their own and a fill, and neither ramps nor waves.
     """
     rows, row_tiles = _whole(table.rows, chip.tile_rows, sharpness)
     columns, column_tiles = _whole(table.columns, chip.tile_columns, sharpness)
@@ -65,9 +66,17 @@ def matrix_s(chip: Chip, table: OpTable, sharpness: Sharpness) -> Float[Array, "
     gemm = np.array([float(kind == "gemm") for kind in table.kinds])
     attention = np.array([float(kind == "attention") for kind in table.kinds])
     ramped = 2.0 * table.groups * (table.depth + chip.half_depth) * area
-    work = gemm * ramped / chip.gemm_efficiency
-    work = work + attention * matrix_flop(table) / chip.attention_efficiency
-    return work / _peaks(chip, table)
+    multiplied = gemm * ramped / _gemm_rate(chip, table)
+    rate = _peaks(chip, table) * chip.attention_efficiency
+    attended = matrix_flop(table) / rate + table.launches * chip.attention_fill_s
+    return multiplied + attention * attended
+
+
+def _gemm_rate(chip: Chip, table: OpTable) -> Real:
+    """Rate of an unlimited GEMM of each operator's dtype."""
+    eight_bit = np.array([float(BYTES[dtype] == 1.0) for dtype in table.dtypes])
+    kept = 1.0 - eight_bit * (1.0 - chip.eight_bit_efficiency)
+    return _peaks(chip, table) * chip.gemm_efficiency * kept
 
 
 def _peaks(chip: Chip, table: OpTable) -> Real:
@@ -118,5 +127,5 @@ def op_times(
     busy = smooth.overlap_s(compute, memory, exposed, sharpness)
     total = smooth.overlap_s(busy, launch, exposed, sharpness)
     used = (matrix, vector, memory, launch)
-    filled = matrix_flop(table) / (_peaks(chip, table) * chip.gemm_efficiency)
+    filled = matrix_flop(table) / _gemm_rate(chip, table)
     return OpTimes(total, filled, dict(zip(RESOURCES, used, strict=True)))

@@ -36,6 +36,8 @@ def library(*algorithms, **costs):
         "efficiency": 1.0,
         "small_efficiency": 1.0,
         "reduce_efficiency": 1.0,
+        "switch_efficiency": 1.0,
+        "chunk_s": 0.0,
         "protocol_s": 0.0,
         "protocol_bytes": 1e6,
         "protocol_exposed_fraction": 0.2,
@@ -103,6 +105,32 @@ def test_all_to_all_sends_all_but_the_own_part_directly(algorithms):
 def test_a_message_takes_its_latency_and_its_bytes(algorithm):
     expected = M * BETA + ALPHA
     assert seconds("p2p", flat(2), library(algorithm)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("n", [2, 8, 64])
+def test_switches_pass_the_buffer_once_where_a_ring_passes_it_twice(n):
+    lib = library("ring", "in_switch", step_s=1e-6, switch_efficiency=0.9)
+    expected = M * BETA / 0.9 + 2 * (ALPHA + 1e-6)
+    ring = seconds("all_reduce", flat(n), library("ring", step_s=1e-6))
+    took = seconds("all_reduce", flat(n), lib)
+    assert took == pytest.approx(min(expected, ring))
+
+
+def test_switches_reduce_inside_a_node_before_they_send_between_nodes():
+    # a rank sends all of the buffer to its node's switch and its eighth to the outer one
+    rates, latencies = jnp.array([100e9, 1e9]), jnp.array([1e-6, 4e-6])
+    group = tiered(8.0, 4.0, planes=("nvlink", "rdma"), rates=rates, latencies=latencies)
+    took = seconds("all_reduce", group, library("in_switch"))
+    assert took == pytest.approx(M / 8 / 1e9 + 2 * 5e-6)
+
+
+def test_a_message_in_chunks_takes_the_best_number_of_them():
+    chunk = 2e-6
+    lib = library("direct", chunk_s=chunk).replace(pipelined=True)
+    counts = np.arange(1, 1000)
+    wire = 7 * M * BETA
+    best = (wire + wire / counts + counts * chunk).min()
+    assert seconds("all_gather", flat(8), lib) == pytest.approx(best + ALPHA, rel=1e-3)
 
 
 def test_broadcast_without_trees_is_a_scatter_and_an_all_gather():

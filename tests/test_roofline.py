@@ -26,7 +26,9 @@ def chip(**changes):
         "tile_rows": 128.0,
         "tile_columns": 256.0,
         "gemm_efficiency": 0.8,
+        "eight_bit_efficiency": 1.0,
         "attention_efficiency": 0.5,
+        "attention_fill_s": 0.0,
         "memory_efficiency": 0.9,
         "vector_efficiency": 0.4,
         "half_rows": 0.0,
@@ -172,6 +174,21 @@ def test_attention_runs_at_an_efficiency_of_its_own():
     op = Op("a", "block", "attention", "pairs", 256.0, dtype="bf16")
     took = resource_s(chip(half_rows=100.0), table(op, pairs=1e9), "matrix")
     assert took == pytest.approx(2 * 1e9 * 256 / (100e12 * 0.5))
+
+
+def test_attention_takes_its_fill_once_a_launch():
+    work = table(Op("a", "block", "attention", "pairs", 8.0, launches=3.0), pairs=1e6)
+    plain = resource_s(chip(), work, "matrix")
+    filled = resource_s(chip(attention_fill_s=5e-6), work, "matrix")
+    assert filled == pytest.approx(plain + 3 * 5e-6)
+
+
+@pytest.mark.parametrize(("dtype", "factor"), [("int8", 1 / 0.8), ("bf16", 1.0)])
+def test_the_8_bit_efficiency_slows_8_bit_gemms_alone(dtype, factor):
+    work = gemm(1280, 1024, 4096, dtype=dtype)
+    plain = resource_s(chip(), work, "matrix")
+    slower = resource_s(chip(eight_bit_efficiency=0.8), work, "matrix")
+    assert slower == pytest.approx(plain * factor)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,8 @@ from .._types import Scalar, Sharpness
 from ..fabric import Group, peers, port_s, reach_s
 from ..hardware import CollectiveLibrary
 
+_TINY = 1e-30  # keeps sqrt differentiable where nothing is sent
+
 
 class Cost(NamedTuple):
     """The two parts of a collective's time."""
@@ -115,6 +117,26 @@ def tree(
     return Cost(latency, wire)
 
 
+def in_switch(
+    group: Group,
+    library: CollectiveLibrary,
+    volume: Scalar,
+    sharpness: Sharpness,
+) -> Cost:
+    """An all-reduce inside the switches: a port passes the buffer once each way.
+
+    A ring passes it twice, so a switch that reaches half the rate of a port is as fast.
+    Inner tiers reduce first; on the next one a rank sends its share of their sum.
+
+    Reference: Graham et al., COMHPC 2016 (SHARP); Klenk et al., ISCA 2020 (NVLink).
+    """
+    used = smooth.positive(group.splits - 1.0, sharpness)
+    sent = volume / group.units * used
+    wire = port_s(group.fabric, sent, library.switch_efficiency, sharpness)
+    hops = group.fabric.latency_s + library.step_s
+    return Cost(2.0 * (hops * used).sum(), wire)
+
+
 def chain_s(
     group: Group,
     library: CollectiveLibrary,
@@ -128,9 +150,27 @@ def chain_s(
     return starts * scale("start") + hops.sum() * scale("transfer")
 
 
-def cheaper(costs: list[Cost], sharpness: Sharpness) -> Scalar:
+def whole_s(cost: Cost, library: CollectiveLibrary) -> Scalar:
+    r"""Latency, wire time and, where messages are cut into chunks, what cutting costs.
+
+    $$ t = \alpha + b + 2 \sqrt{\gamma\, b} $$
+
+    With k chunks, one more stage costs b / k to fill and each chunk gamma to hand on;
+    the square root is their sum at the best k, so the rate climbs slowly with size.
+
+    Reference: Johnsson & Ho, IEEE Transactions on Computers 38(9), 1989.
+    """
+    whole = cost.latency_s + cost.wire_s
+    if not library.pipelined:
+        return whole
+    return whole + 2.0 * jnp.sqrt(library.chunk_s * cost.wire_s + _TINY)
+
+
+def cheaper(
+    costs: list[Cost], library: CollectiveLibrary, sharpness: Sharpness
+) -> Scalar:
     """Time of the cheapest algorithm."""
-    best = costs[0].latency_s + costs[0].wire_s
+    best = whole_s(costs[0], library)
     for cost in costs[1:]:
-        best = smooth.minimum(best, cost.latency_s + cost.wire_s, sharpness)
+        best = smooth.minimum(best, whole_s(cost, library), sharpness)
     return best

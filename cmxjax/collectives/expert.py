@@ -56,10 +56,15 @@ def tier_bytes(
     if mode.plane:
         away = jnp.asarray(_outermost(group, mode.plane))
         return each * (group.ranks - 1.0) * away
-    sent = each * peers(group)
     if mode.deduplicates:
-        sent = _deduplicated(group, sent, tokens, copies, copy_bytes)
-    return sent
+        return _deduplicated(group, tokens, copies / tokens, copy_bytes)
+    return each * peers(group)
+
+
+def visited(places: Scalar, copies_per_token: Scalar) -> Scalar:
+    """Different ranks or nodes that a token with some copies reaches on average."""
+    missed = jnp.maximum((places - 1.0) / places, 1e-6)  # one place, by one copy
+    return places * (1.0 - jnp.exp(copies_per_token * jnp.log(missed)))
 
 
 def _outermost(group: Group, plane: str) -> np.ndarray:
@@ -70,22 +75,20 @@ def _outermost(group: Group, plane: str) -> np.ndarray:
 
 
 def _deduplicated(
-    group: Group,
-    sent: Float[Array, " tier"],
-    tokens: Scalar,
-    copies: Scalar,
-    copy_bytes: Scalar,
+    group: Group, tokens: Scalar, copies_per_token: Scalar, copy_bytes: Scalar
 ) -> Float[Array, " tier"]:
     r"""A token crosses the outer plane once per unit it visits and spreads inside.
 
-    A token with k copies visits $G (1 - (1 - 1/G)^k)$ of G units. What would have
-    crossed beyond that travels on the inner plane instead. Source: DeepEP's
-    forwarding from RDMA to NVLink.
+    A token with k copies visits $G (1 - (1 - 1/G)^k)$ of G units, and goes to each
+    rank once, however many of its experts are there. What would have crossed beyond
+    that travels on the inner plane instead. Source: DeepEP's forwarding from RDMA to
+    NVLink.
     """
     units, inside = group.splits[-1], group.units[-1]
-    missed = jnp.maximum((units - 1.0) / units, 1e-6)  # of one unit, by one copy
-    visited = units * (1.0 - jnp.exp(copies / tokens * jnp.log(missed)))
-    crossing = tokens * copy_bytes * visited * (units - 1.0) / units
+    held = visited(group.ranks, copies_per_token)
+    sent = tokens * held * copy_bytes / group.ranks * peers(group)
+    reached = visited(units, copies_per_token)
+    crossing = tokens * copy_bytes * reached * (units - 1.0) / units
     crossing = jnp.minimum(crossing, sent[-1])
     forwarded = sent[-2] + sent[-1] * (inside - 1.0) / inside
     return jnp.concatenate([sent[:-2], jnp.stack([forwarded, crossing])])
@@ -115,6 +118,9 @@ def exchange_s(
     """
     copies = tokens * copies_per_token * load
     sent = tier_bytes(group, mode, tokens * load, copies, copy_bytes)
+    if mode.deduplicates:
+        copies_per_token = visited(group.ranks, copies_per_token)
+        copies = tokens * copies_per_token * load
     wire = port_s(group.fabric, sent, mode.efficiency, sharpness)
     to_self = 2.0 * copies * copy_bytes / group.ranks / memory_bytes_per_s
     wire = smooth.maximum(wire, to_self, sharpness) * scale("transfer")

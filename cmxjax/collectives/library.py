@@ -4,7 +4,7 @@ from .. import smooth
 from .._types import Scalar, Sharpness
 from ..fabric import Group, peers, plane_s, port_s, reach_s
 from ..hardware import CollectiveLibrary, Endpoint
-from .algorithms import Cost, cheaper, direct, ring, staged, tree
+from .algorithms import Cost, cheaper, direct, in_switch, ring, staged, tree, whole_s
 
 KINDS = (
     "all_reduce",
@@ -54,11 +54,11 @@ def algorithm_s(
     if kind in ("p2p", "all_to_all"):
         # all-to-all: a rank keeps one part of its payload and sends the others
         part = payload_bytes / (1.0 if kind == "p2p" else group.ranks)
-        return cheaper([direct(*args, part, 1.0, sharpness)], sharpness)
+        return cheaper([direct(*args, part, 1.0, sharpness)], library, sharpness)
     if kind in ("all_gather", "reduce_scatter"):
         rate = reduced if kind == "reduce_scatter" else 1.0
         costs = _gathering(*args, payload_bytes, rate, sharpness)
-        return cheaper(list(costs.values()), sharpness)
+        return cheaper(list(costs.values()), library, sharpness)
     shard = payload_bytes / group.ranks
     trees = "tree" in library.algorithms
     up = _gathering(*args, shard, 1.0, sharpness)
@@ -70,12 +70,14 @@ def algorithm_s(
             costs.append(
                 _after(leaf, tree(*args, payload_bytes, 1.0, sharpness), library)
             )
-        return cheaper(costs, sharpness)
+        if "in_switch" in library.algorithms:
+            costs.append(in_switch(*args, payload_bytes, sharpness))
+        return cheaper(costs, library, sharpness)
     scatter = direct(*args, shard, 1.0, sharpness)
     costs = [_after(scatter, cost, library) for cost in up.values()]
     if trees:
         costs.append(tree(*args, payload_bytes, 1.0, sharpness))
-    return cheaper(costs, sharpness)
+    return cheaper(costs, library, sharpness)
 
 
 def collective_s(
@@ -116,7 +118,7 @@ def full_mesh_s(
     """A gather, scatter or all-to-all in which every rank sends to every other."""
     cost = direct(group, library, bytes_to_each, 1.0, sharpness)
     several = smooth.positive(group.ranks - 1.0, sharpness)
-    moved = (cost.latency_s + cost.wire_s) * scale("transfer")
+    moved = whole_s(cost, library) * scale("transfer")
     return several * (library.start_s * scale("start") + moved)
 
 

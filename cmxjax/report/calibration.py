@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Group
+from rich.console import Console, Group
 from rich.text import Text
 
 from ..calibrate.calibrate import Calibrated
@@ -209,3 +209,13 @@ def _pyplot() -> Any:
     from matplotlib import pyplot
 
     return pyplot
+
+
+def publish(result: Calibrated, folder: Path) -> Group:
+    """Write the tables to `table.txt` and the pictures; return the tables."""
+    tables = calibration_tables(result)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "table.txt").open("w", encoding="utf-8") as file:
+        Console(file=file, width=150).print(tables)
+    draw(result, folder)
+    return tables

@@ -27,6 +27,7 @@ class ChipSpec(Leaves):
     tile_rows: Figure
     tile_columns: Figure
     gemm_efficiency: Figure
+    eight_bit_efficiency: Figure
     attention_efficiency: Figure
     memory_efficiency: Figure
     vector_efficiency: Figure
@@ -34,6 +35,7 @@ class ChipSpec(Leaves):
     half_columns: Figure
     half_depth: Figure
     half_memory_bytes: Figure
+    attention_fill_s: Figure
     roofline_exposed_fraction: Figure
     matrix_launch_s: Figure
     vector_launch_s: Figure
@@ -63,18 +65,21 @@ class SideLinkSpec(Leaves):
     efficiency: Figure
 
 
-Algorithm = Literal["direct", "ring", "striped_ring", "staged", "tree"]
+Algorithm = Literal["direct", "ring", "striped_ring", "staged", "tree", "in_switch"]
 
 
 class CollectiveLibrarySpec(Leaves):
     algorithms: list[Algorithm] = Field(
         default=["direct", "striped_ring", "tree"], min_length=1
     )
+    pipelined: bool = False
     start_s: Figure
     step_s: Figure
     efficiency: Figure
     small_efficiency: Figure
     reduce_efficiency: Figure
+    switch_efficiency: Figure
+    chunk_s: Figure
     protocol_s: Figure
     protocol_bytes: Figure
     protocol_exposed_fraction: Figure

@@ -233,7 +233,11 @@ def _load_system(reference: Reference, where: str) -> LoadedSystem:
         endpoints={k: Endpoint(**v) for k, v in tree["endpoints"].items()},
         links={k: SideLink(**v) for k, v in tree.get("links", {}).items()},
         collectives={
-            k: CollectiveLibrary(algorithms=tuple(file.collectives[k].algorithms), **v)
+            k: CollectiveLibrary(
+                algorithms=tuple(file.collectives[k].algorithms),
+                pipelined=file.collectives[k].pipelined,
+                **v,
+            )
             for k, v in tree["collectives"].items()
         },
         expert_parallel={
