@@ -140,8 +140,9 @@ def exchange_s(
         reach = reach_s(group, sharpness)
     start = (start + reach + (group.ranks - 1.0) * peer_s) * scale("start")
     if dispatch:
-        delay = mode.jitter_s + mode.spread * busy
-        after = delay * jnp.log(group.ranks) * scale("wait")
+        # the random part of sending scales with it, so it is no component of its own
+        delay = mode.jitter_s * scale("wait") + mode.spread * busy
+        after = delay * jnp.log(group.ranks)
     else:
         summed = tokens * (copies_per_token + 1.0) * copy_bytes
         after = summed / memory_bytes_per_s * scale("sum")
