@@ -85,7 +85,7 @@ def _case(seed: int, i: int) -> Case:
 def _pinned(rng: np.random.Generator, mixture: bool, devices: int) -> dict[str, int]:
     """Axes that stay at 1: fewer are free the more devices there are."""
     free = {"cp": 0.3, "etp": 0.3, "pp": 0.6}
-    scale = 1.0 if devices <= 128 else 0.6 if devices <= 768 else 0.0
+    scale = 1.5 if devices <= 128 else 1.0 if devices <= 384 else 0.2
     pinned = {axis: 1 for axis, share in free.items() if rng.random() > scale * share}
     if not mixture:
         pinned["etp"] = 1

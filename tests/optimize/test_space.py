@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from cmxjax.layout import AXES, ATTENTION_AXES, EXPERT_AXES
+from cmxjax.layout import ATTENTION_AXES, AXES, EXPERT_AXES
 from cmxjax.optimize.factors import divisors, factorizations, footprints
 from cmxjax.optimize.space import (
     Frame,
