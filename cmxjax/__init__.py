@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .evaluate.limits import parse_limit as parse_limit
     from .evaluate.predict import predict as predict
     from .evaluate.validate import validate as validate
+    from .optimization.answer import optimize as optimize
     from .phases import metrics as metrics
     from .settings import setup as setup
     from .specs.build import build as build
@@ -32,6 +33,7 @@ _HOMES = {
     "largest": "evaluate.limits",
     "load_scenario": "specs.scenario",
     "metrics": "phases",
+    "optimize": "optimization.answer",
     "parse_limit": "evaluate.limits",
     "predict": "evaluate.predict",
     "setup": "settings",

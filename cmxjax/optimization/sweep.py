@@ -1,4 +1,4 @@
-"""The exhaustive sweep: every point exactly, in chunks, keeping the best and the front."""
+"""The exhaustive sweep: every point exactly, keeping the best and the front."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ class Sweep(NamedTuple):
     best: Point | None
     """The best feasible point, or the least infeasible one."""
     score: Scored | None
-    count: int
+    points: int
     feasible: int
     front: Front
 

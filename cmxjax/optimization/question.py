@@ -1,7 +1,6 @@
 """What is asked: an objective and limits on metrics, and how a point is scored."""
 
 import math
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +15,7 @@ from ..quantities import field_of
 from ..specs.build import Problem
 from ..specs.errors import SpecError
 from ..specs.measurement_file import QUANTITIES
-from .serving import Family, layout_of, unshared
+from .serving import Family, layout_of, model_of, unshared
 from .space import Space
 
 FIELDS = {
@@ -66,7 +65,7 @@ class Question(NamedTuple):
     def inputs(self) -> tuple:
         """Pytrees without names, so that models of one shape share programs."""
         p = self.problem
-        system, a = p.system.replace(name=""), p.architecture.replace(name="")
+        system, a = p.system.replace(name=""), model_of(p).replace(name="")
         return system, a, p.workload, p.layout, p.theta
 
     @property
@@ -164,8 +163,7 @@ def score(
     return Score(target.weights @ logs, violations, logs)
 
 
-@partial(jax.jit, static_argnames=("family", "fields", "names"))
-def score_rows(
+def _score_rows(
     inputs: tuple,
     target: Target,
     factors: Any,
@@ -190,3 +188,15 @@ def score_rows(
 
     size = min(4096, factors.shape[0])
     return jax.lax.map(one, (factors, values), batch_size=size)
+
+
+STATIC = ("family", "fields", "names")
+
+FAST_COMPILE: dict[str, bool | str] = {"xla_backend_optimization_level": "0"}
+"""For programs that run for less time than they take to compile."""
+
+score_rows = jax.jit(_score_rows, static_argnames=STATIC)
+"""For millions of points."""
+
+score_few = jax.jit(_score_rows, static_argnames=STATIC, compiler_options=FAST_COMPILE)
+"""For thousands of points: compiles in half the time and runs slower."""

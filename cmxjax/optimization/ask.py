@@ -103,7 +103,7 @@ def _bare(scenario: Any, devices: int) -> Scenario:
 
 
 def _rules(problem: Problem, pinned: dict[str, int]) -> Rules:
-    a = problem.architecture
+    a = serving.model_of(problem)
     if unknown := pinned.keys() - set(AXES):
         raise SpecError(
             [f"{name}: no such axis; use one of {', '.join(AXES)}" for name in unknown]

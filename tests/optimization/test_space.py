@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from cmxjax.layout import ATTENTION_AXES, AXES, EXPERT_AXES
-from cmxjax.optimize.factors import divisors, factorizations, footprints
-from cmxjax.optimize.space import (
+from cmxjax.optimization.factors import divisors, factorizations, footprints
+from cmxjax.optimization.space import (
     Frame,
     Rules,
     Setting,

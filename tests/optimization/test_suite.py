@@ -2,7 +2,7 @@
 
 import hashlib
 
-from cmxjax.optimize.suite import DENSE, draw
+from cmxjax.optimization.suite import DENSE, draw
 from cmxjax.specs.scenario import validate_scenario
 
 

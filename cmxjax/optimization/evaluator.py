@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .question import Question, score_rows
+from ..layout import AXES
+from .question import Question, score_few
 
 ROWS = 128
 """Points of one call; calls are padded to it, so that there is one program a family."""
@@ -77,14 +78,26 @@ class Evaluator:
                 self._score(family, mine[start : start + ROWS])
         return [self.known[point] for point in points]
 
+    def prepare(self, family: int) -> None:
+        """Compile a family's program, so that it may happen beside other work."""
+        splits = np.ones((len(AXES), self.tiers), np.int16).tobytes()
+        point = Point(family, 0, splits, (0,) * len(self.question.space.settings))
+        self._run(family, [point])
+
     def _score(self, family: int, points: list[Point]) -> None:
+        objective, violation, logs = map(np.asarray, self._run(family, points))
+        for row, point in enumerate(points):
+            own = float(objective[row]), float(violation[row]), tuple(logs[row].tolist())
+            self.known[point] = Scored(*own)
+
+    def _run(self, family: int, points: list[Point]) -> tuple:
         question, padded = self.question, points + points[-1:] * (ROWS - len(points))
         settings = question.space.settings
         factors = np.stack([factor_of(point, self.tiers) for point in padded])
         values = np.array(
             [[s.values[i] for s, i in zip(settings, point.levels)] for point in padded]
         )
-        found = score_rows(
+        return score_few(
             question.inputs,
             question.target,
             factors,
@@ -93,10 +106,6 @@ class Evaluator:
             question.fields,
             tuple(setting.name for setting in settings),
         )
-        objective, violation, logs = map(np.asarray, found)
-        for row, point in enumerate(points):
-            own = float(objective[row]), float(violation[row]), tuple(logs[row].tolist())
-            self.known[point] = Scored(*own)
 
     def best(self) -> tuple[Point, Scored] | None:
         """The best point scored so far, feasible or not."""

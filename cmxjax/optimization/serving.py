@@ -1,5 +1,6 @@
 """What a decode or prefill job leaves free: degrees, experts per device, batch."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -40,9 +41,16 @@ class Family(NamedTuple):
     microbatches: str = "auto"
 
 
+def model_of(problem: Problem) -> Architecture:
+    """The problem's model. Raises `TypeError` if the phase has none."""
+    if problem.architecture is None:
+        raise TypeError(f"phase {problem.workload.kind} has no model to lay out")
+    return problem.architecture
+
+
 def families(problem: Problem) -> tuple[Family, ...]:
     """The scenario's own way first, then what else the model and the phase allow."""
-    a, layout = problem.architecture, problem.layout
+    a, layout = model_of(problem), problem.layout
     own = Family("sp_tp_sp" if layout.attention == "sp_tp_sp" else "tp")
     own = own._replace(dispatches_shared=layout.routing.dispatches_shared)
     found = [own]
@@ -61,7 +69,7 @@ def settings(problem: Problem) -> tuple[Setting, ...]:
         batch = Setting("sequences_per_device", tuple(map(float, SEQUENCES)))
     else:
         batch = Setting("tokens_per_device", tuple(map(float, TOKENS)))
-    if problem.architecture.experts is None:
+    if model_of(problem).experts is None:
         return (batch,)
     return (batch, Setting("extra_slots", EXTRA_SLOTS))
 
@@ -74,7 +82,7 @@ class Slots(NamedTuple):
 
 
 def expert_slots(
-    a: Architecture, family: Family, ep: Scalar, extra: Scalar, sharpness: Sharpness
+    a: Architecture, family: Family, ep: Any, extra: Any, sharpness: Sharpness
 ) -> Slots:
     """The fewest whole slots per rank that hold all experts, and `extra` more.
 
@@ -101,7 +109,7 @@ def layout_of(
     base: Layout,
     family: Family,
     factor: Any,
-    values: dict[str, Scalar],
+    values: Mapping[str, Any],
     sharpness: Sharpness,
 ) -> Layout:
     """The layout of a point of the space."""
