@@ -14,9 +14,9 @@ from .question import FAST_COMPILE, STATIC, Question, score
 from .serving import Family
 from .space import Rules
 
-RATE = 0.15
+RATE = 0.25
 SHARPNESS = (2.0, 40.0)
-PENALTY = (1.0, 12.0)
+PENALTY = (4.0, 16.0)
 """Weight of the logs by which limits are exceeded, from the first step to the last."""
 
 SNAPSHOTS = 4
@@ -85,7 +85,8 @@ def descend(question: Question, family: Family, effort: Effort, seed: int) -> De
         space.rules._replace(pinned=()),
         any(degree > 1 for _, degree in space.rules.pinned),
     )
-    return Descent(*(np.asarray(x) for x in found), frames)
+    logs, values, objective, violation = map(np.asarray, found)
+    return Descent(logs, values, objective, violation, frames)
 
 
 def _descended(

@@ -13,6 +13,7 @@ from .plan import faces
 from .question import Question
 from .refine import refine, settle
 from .rounding import round_plan
+from .sample import random_placements
 from .space import count
 
 GRADIENT_COST = 4
@@ -24,6 +25,10 @@ ROUNDED = 2
 
 SETTLED = 24
 """Rounded placements that climbs start from."""
+
+
+DRAWN, EXPLORED = 48, 16
+"""Random placements of a round of exploration, and rounds."""
 
 
 class Search(NamedTuple):
@@ -81,6 +86,7 @@ def search(question: Question, seed: int = 0, effort: Effort | None = None) -> S
     settled = settle(evaluator, _starts(scores), longest // 8)
     settled.sort(key=lambda point: evaluator.known[point].rank)
     refine(evaluator, settled, budget)
+    _explore(evaluator, budget, np.random.default_rng(seed))
     best, score = min(evaluator.known.items(), key=lambda item: item[1].rank)
     return Search(
         best,
@@ -91,6 +97,29 @@ def search(question: Question, seed: int = 0, effort: Effort | None = None) -> S
         evaluator.count,
         _front(evaluator),
     )
+
+
+def _explore(evaluator: Evaluator, budget: int, rng: np.random.Generator) -> None:
+    """Spend what is left of the budget on climbs from random placements.
+
+    Some valleys are narrow: an axis pays only together with another one. A space that
+    is small or well descended has little budget left when this begins.
+    """
+    question = evaluator.question
+    space, longest = question.space, len(question.space.settings[0].values)
+    for _ in range(EXPLORED):
+        found = evaluator.best()
+        if found is None or evaluator.count >= budget * 3 // 4:
+            return
+        frame = int(rng.integers(len(space.frames)))
+        drawn = random_placements(space.frames[frame], space.rules, DRAWN, rng)
+        points = [
+            point_of(int(rng.integers(len(question.families))), frame, f, found[0].levels)
+            for f in drawn
+        ]
+        scores = dict(zip(points, evaluator(points)))
+        firsts = sorted(scores, key=lambda point: scores[point].rank)[: DRAWN // 8]
+        refine(evaluator, settle(evaluator, firsts, longest // 8), budget)
 
 
 def _relaxed(descent: Descent) -> float | None:
