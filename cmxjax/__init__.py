@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .calibrate.run import fit as fit
     from .evaluate.compare import compare as compare
     from .evaluate.limits import largest as largest
     from .evaluate.limits import parse_limit as parse_limit
@@ -30,6 +31,7 @@ _HOMES = {
     "SpecError": "specs.errors",
     "build": "specs.build",
     "compare": "evaluate.compare",
+    "fit": "calibrate.run",
     "largest": "evaluate.limits",
     "load_scenario": "specs.scenario",
     "metrics": "phases",

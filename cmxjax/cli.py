@@ -152,7 +152,9 @@ class List:
     """List what ships with the package."""
 
     what: Annotated[
-        Literal["systems", "models", "measurements", "scenarios", "calibrations"],
+        Literal[
+            "systems", "models", "measurements", "scenarios", "recipes", "calibrations"
+        ],
         tyro.conf.Positional,
     ]
     json: bool = False
@@ -185,7 +187,49 @@ class Show:
         return shown.data
 
 
-Commands = Predict | Validate | Compare | Optimize | List | Show
+@dataclass(frozen=True)
+class Calibrate:
+    """Fit a system's physical parameters to measurements, with error bars."""
+
+    system: Name
+    """A shipped system or recipe, or the path of a recipe."""
+    measurements: tuple[str, ...] = ()
+    """Measurement files to fit besides those of the recipe."""
+    out: str | None = None
+    """Folder for the result; calibration-SYSTEM without it."""
+    restarts: int = 32
+    seed: int = 0
+    json: bool = False
+
+    def run(self, console: Console) -> Any:
+        from pathlib import Path
+
+        from .calibrate.result import as_calibration
+        from .calibrate.run import fit
+        from .report.calibration import calibration_tables, draw
+
+        stem = Path(self.system).stem
+        out = f"calibration-{stem}" if self.out is None else self.out
+        status = Console(stderr=True, highlight=False)
+        with status.status("reading") as spinner:
+            report = fit(
+                self.system,
+                self.measurements,
+                out,
+                self.restarts,
+                self.seed,
+                spinner.update,
+            )
+        picture = Path(out) / "fit.png"
+        draw(report.result, picture)
+        console.print(calibration_tables(report.result))
+        written = ", ".join(str(path) for path in [*report.files, picture])
+        console.print(f"written: {written}")
+        console.print(f"use it with --calibration {report.files[0]}")
+        return as_calibration(report.result, report.name).model_dump()
+
+
+Commands = Predict | Validate | Compare | Calibrate | Optimize | List | Show
 
 
 def parse_changes(pairs: tuple[str, ...]) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def contended_s(
     first: list[Scalar], second: list[Scalar], sharpness: Sharpness
 ) -> Scalar:
     """Least time of two sets of transfers at once: on a shared plane they add up."""
-    both = [a + b for a, b in zip(first, second)]
+    both = [a + b for a, b in zip(first, second, strict=True)]
     return smooth.maximum_of(both, sharpness)
 
 

@@ -80,6 +80,8 @@ class CollectiveLibrary(struct.PyTreeNode, kw_only=True, frozen=True):
     step_s: Leaf
     """Cost of one step of a ring or tree beyond the link's latency."""
     efficiency: Leaf
+    small_efficiency: Leaf
+    """Likewise for messages below `protocol_bytes`."""
     reduce_efficiency: Leaf
     """Further factor on the rate of collectives that reduce."""
     protocol_s: Leaf
@@ -99,10 +101,16 @@ class ExpertMode(struct.PyTreeNode, kw_only=True, frozen=True):
     combine_start_s: Leaf
     jitter_s: Leaf
     """Scale of a rank's random delay; n ranks wait for the worst of n."""
+    spread: Leaf
+    """Likewise of the part of its sending time that is random."""
     efficiency: Leaf
     dispatch_copy_s: Leaf
     """Time a device spends on each token copy it sends, however small."""
     combine_copy_s: Leaf
+    """Time to add up a copy that has come back, beyond reading it."""
+    dispatch_peer_s: Leaf
+    """Time spent on each other rank: counts, addresses and flags to exchange."""
+    combine_peer_s: Leaf
     sdma_slowdown: Leaf
     core_share: Leaf
     """Share of the cores that drive the copies while compute runs beside them."""
@@ -122,12 +130,13 @@ class Engine(struct.PyTreeNode, kw_only=True, frozen=True):
     prefill_batch_s: Leaf
     wait_excess: Leaf
     """Dispatch and combine in a step take 1 + this times their benchmark time."""
-    attention_core_share: Leaf
-    """Cores of the attention stream where decode partitions them between streams."""
     stream_exposed_fraction: Leaf
     routing_skew: Leaf
-    """Excess load of the busiest expert rank beyond sampling noise."""
+    """Excess load of the busiest expert rank beyond sampling noise, in decode."""
+    prefill_routing_skew: Leaf
+    """Likewise in prefill, where the tokens of a prompt take similar ways."""
     partitions_cores: bool = struct.field(pytree_node=False, default=False)
+    """Decode splits the cores between attention and experts, as suits the batch."""
     kind: str = struct.field(pytree_node=False, default="engine")
 
 
@@ -139,6 +148,8 @@ class Power(struct.PyTreeNode, kw_only=True, frozen=True):
     """Part of it that the scale-up network draws, busy or not."""
     idle_fraction: Leaf
     """Share of the rest that is drawn without load."""
+    memory_share: Leaf
+    """Share of what load adds that busy memory draws, busy compute the other part."""
     kind: str = struct.field(pytree_node=False, default="power")
 
 

@@ -4,9 +4,11 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from ._types import Scalar
+from . import smooth
+from ._types import Scalar, Sharpness
 from .architecture import (
     Architecture,
+    GroupedQuery,
     Latent,
     attention_parameters,
     feed_forward_parameters,
@@ -17,8 +19,11 @@ from .layout import Layout, degree
 from .workload import BYTES, SCALE_SLOT_BYTES, Decode, Prefill, Serving
 
 WORKSPACE_ROWS = 4.0
-"""Copies of the batch's hidden states that are alive at once. Assumes that kernels work
-through wider intermediates in pieces."""
+"""Copies of the batch's hidden states that are alive at once (assumed): residual, normed
+input, output of a block, and one that is being sent or received."""
+
+COMPUTED_BYTES = 2.0
+"""Bytes of an element that a projection writes, before it is quantized: bf16."""
 
 
 class Memory(NamedTuple):
@@ -43,11 +48,23 @@ def expert_slots(a: Architecture, layout: Layout) -> Scalar:
     return held / degree(layout, "ep")
 
 
-def weight_bytes(a: Architecture, layout: Layout, serving: Serving) -> Scalar:
+def weight_bytes(
+    a: Architecture,
+    layout: Layout,
+    serving: Serving,
+    absorbed: bool = False,
+    draft_layers: Scalar | float = 0.0,
+    sharpness: Sharpness = None,
+) -> Scalar:
     """Weights of one device; layers split over pp, heads over tp, experts over ep.
 
     The fullest stage counts: layers over stages, rounded up. Assumes that one stage
     holds both the embedding and the head.
+
+    Args:
+        absorbed: MLA keeps the expansions of keys and values in the attention dtype, in
+            which they multiply queries and outputs, and not as they are stored.
+        draft_layers: multi-token-prediction modules that are loaded.
     """
     size = BYTES[serving.dtypes.weight]
     tp, pp, etp = (degree(layout, axis) for axis in ("tp", "pp", "etp"))
@@ -59,9 +76,13 @@ def weight_bytes(a: Architecture, layout: Layout, serving: Serving) -> Scalar:
         if not whole:
             kept = kept + at.heads * at.value_dim * a.hidden
         attention = kept + (attention - kept) / tp
+        if absorbed:
+            expansion = at.latent_dim * at.heads * (at.nope_dim + at.value_dim) / tp
+            wider = BYTES[serving.dtypes.attention] / size - 1.0
+            attention = attention + expansion * wider
     else:
         attention = attention / tp
-    layers = a.layers + a.draft_layers
+    layers = a.layers + draft_layers
     dense = feed_forward_parameters(a, a.intermediate) / (tp if whole else 1.0)
     total = layers * attention + a.dense_layers * dense
     if a.experts is not None:
@@ -74,55 +95,129 @@ def weight_bytes(a: Architecture, layout: Layout, serving: Serving) -> Scalar:
         total = total + expert_layers * mixed + expert_layers * router / size
     tables = (1.0 if a.tied else 2.0) * a.vocabulary * a.hidden
     head = BYTES[serving.dtypes.head] / (tp if whole else 1.0)
-    fullest = jnp.where(pp > 1.0, jnp.ceil(a.layers / pp) / a.layers, 1.0)
-    drafts = a.draft_layers * 2.0 * a.hidden**2
+    stage = smooth.ceil(a.layers / pp, sharpness)
+    fullest = jnp.where(pp > 1.0, stage / a.layers, 1.0)
+    drafts = draft_layers * 2.0 * a.hidden**2
     return (total * fullest + drafts) * size + tables * head
 
 
-def decode_memory(a: Architecture, w: Decode, layout: Layout) -> Memory:
-    """Memory while decoding at the mean context length."""
+def decode_memory(
+    a: Architecture, w: Decode, layout: Layout, sharpness: Sharpness = None
+) -> Memory:
+    """Memory while decoding at the mean context length.
+
+    The modules that draft tokens, and their cache, are there where drafts are: a
+    fraction of a draft holds that fraction of them.
+    """
     tp = degree(layout, "tp")
     held = (
         w.sequences_per_device * w.kv_tokens * (1.0 if layout.attention == "dp" else tp)
     )
     tokens = w.sequences_per_device * (1.0 + w.draft_tokens)
-    return _serving_memory(a, layout, w.serving, held, tokens, tokens)
+    drafting = a.draft_layers * jnp.minimum(w.draft_tokens, 1.0)
+    at = a.attention
+    if isinstance(at, Latent):
+        per_token = at.heads * (2.0 * at.latent_dim + at.rope_dim)
+    else:
+        per_token = _queries_and_outputs(at) + tp * _own_kv(at, tp)
+    attention = tokens * per_token * BYTES[w.serving.dtypes.attention]
+    return Memory(
+        weights=weight_bytes(a, layout, w.serving, True, drafting, sharpness),
+        kv_cache=_cache_bytes(a, layout, w.serving, held, a.layers + drafting),
+        communication=_buffer_bytes(a, layout, w.serving, tokens),
+        activations=_activations(a, layout, w.serving, tokens, attention, tokens),
+    )
 
 
-def prefill_memory(a: Architecture, w: Prefill, layout: Layout) -> Memory:
-    """Memory at the end of a prefill batch."""
-    tp = degree(layout, "tp")
+def prefill_memory(
+    a: Architecture, w: Prefill, layout: Layout, sharpness: Sharpness = None
+) -> Memory:
+    """Memory at the end of a prefill batch.
+
+    MLA expands the latents of all tokens, cached ones included, to keys and values; a cp
+    group gathers them. No draft module is held, for none runs in this phase.
+    """
+    tp, cp = degree(layout, "tp"), degree(layout, "cp")
     # under sp_tp_sp each device keeps its own tokens' latents, but a group's heads
     kept = layout.attention == "sp_tp_sp" and isinstance(a.attention, Latent)
     held = w.tokens_per_device * (1.0 if layout.attention == "dp" or kept else tp)
     tokens = w.tokens_per_device * (1.0 - w.cached_fraction)
     logits = w.tokens_per_device / w.prompt_tokens
-    return _serving_memory(a, layout, w.serving, held, tokens, logits)
+    at = a.attention
+    if isinstance(at, Latent):
+        # one head's queries and outputs are as wide as its keys and values
+        pair = at.heads * (at.nope_dim + at.rope_dim + at.value_dim)
+        elements = (tokens + w.tokens_per_device * cp) * pair
+    else:
+        gathered = tokens + w.tokens_per_device * (cp - 1.0)
+        elements = tokens * _queries_and_outputs(at) + gathered * tp * _own_kv(at, tp)
+    attention = elements * BYTES[w.serving.dtypes.attention]
+    return Memory(
+        weights=weight_bytes(a, layout, w.serving, sharpness=sharpness),
+        kv_cache=_cache_bytes(a, layout, w.serving, held, a.layers),
+        communication=_buffer_bytes(a, layout, w.serving, tokens),
+        activations=_activations(a, layout, w.serving, tokens, attention, logits),
+    )
 
 
-def _serving_memory(
+def _queries_and_outputs(at: GroupedQuery) -> Scalar | float:
+    """Elements of a token's queries and attention outputs, all heads."""
+    return 2.0 * at.heads * at.head_dim
+
+
+def _own_kv(at: GroupedQuery, tp: Scalar) -> Scalar:
+    """Elements of a token's keys and values in the heads that a device holds."""
+    own = jnp.maximum(1.0 / tp, 1.0 / at.kv_heads)
+    return own * 2.0 * at.kv_heads * at.head_dim
+
+
+def _cache_bytes(
+    a: Architecture, layout: Layout, serving: Serving, held: Scalar, layers: Scalar
+) -> Scalar:
+    """Keys and values of the tokens held, in the heads that a device holds."""
+    width = kv_width(a) * BYTES[serving.dtypes.kv]
+    if not isinstance(a.attention, Latent):
+        tp = degree(layout, "tp")
+        width = width * jnp.maximum(1.0 / tp, 1.0 / a.attention.kv_heads)
+    return held * width * layers
+
+
+def _activations(
     a: Architecture,
     layout: Layout,
     serving: Serving,
-    kv_held: Scalar,
     tokens: Scalar,
+    attention: Scalar,
     logit_tokens: Scalar,
-) -> Memory:
-    dtypes, tp = serving.dtypes, degree(layout, "tp")
-    width = kv_width(a) * BYTES[dtypes.kv]
-    if not isinstance(a.attention, Latent):
-        width = width * jnp.maximum(1.0 / tp, 1.0 / a.attention.kv_heads)
-    cache = kv_held * width * (a.layers + a.draft_layers)
+) -> Scalar:
+    """Hidden states, and the largest of what attention, experts and head work on.
+
+    Two overlapped micro-batches of half the tokens are in attention and in the
+    feed-forward half at the same time. Where the faster of one and two is taken, one
+    counts: it never holds less. Assumes that copies are spread evenly over the experts.
+
+    Args:
+        attention: bytes of queries, keys, values and outputs of all tokens.
+    """
     replicated = layout.attention == "tp" and not layout.sequence_parallel
-    rows = tokens * tp if replicated else tokens
-    alive = WORKSPACE_ROWS * rows * a.hidden * BYTES["bf16"]
-    alive = alive + logit_tokens * a.vocabulary * BYTES["fp32"]
-    return Memory(
-        weights=weight_bytes(a, layout, serving),
-        kv_cache=cache,
-        communication=_buffer_bytes(a, layout, serving, tokens),
-        activations=alive,
-    )
+    rows = tokens * degree(layout, "tp") if replicated else tokens
+    hidden = WORKSPACE_ROWS * rows * a.hidden * COMPUTED_BYTES
+    # up and gate projections, and their product as the next projection reads it
+    up = (2.0 if a.gated else 1.0) * COMPUTED_BYTES + BYTES[serving.dtypes.activation]
+    feed_forward = tokens * jnp.where(a.dense_layers > 0.0, a.intermediate, 0.0) * up
+    if a.experts is not None:
+        # a dispatched shared expert is one more copy, a local one runs on every token
+        copies = a.experts.topk + (
+            1.0 if layout.routing.dispatches_shared else a.experts.shared
+        )
+        mixed = tokens * copies * a.experts.intermediate * up
+        feed_forward = jnp.maximum(feed_forward, mixed)
+    if layout.microbatches == "2":
+        buffers = 0.5 * (attention + feed_forward)
+    else:
+        buffers = jnp.maximum(attention, feed_forward)
+    logits = logit_tokens * a.vocabulary * BYTES["fp32"]
+    return hidden + jnp.maximum(buffers, logits)
 
 
 def _buffer_bytes(

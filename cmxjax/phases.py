@@ -161,8 +161,8 @@ def _decode(
         used = _busy(step_s, layout, parts)
     per_step = tokens_per_step(w)
     rate = w.sequences_per_device * per_step / times.step_s
-    memory = decode_memory(a, w, layout)
-    active = 1.0 - times.host_s / times.step_s
+    memory = decode_memory(a, w, layout, sharpness)
+    loads = [seconds / times.step_s for seconds in times.layer.busy]
     return DecodeMetrics(
         tpot_s=times.step_s / per_step,
         step_time_s=times.step_s,
@@ -176,7 +176,7 @@ def _decode(
         iteration_rest_s=times.iteration_rest_s,
         breakdown=shares,
         busy=used,
-        **_common(system, a, layout, rate, memory, active),
+        **_common(system, a, layout, rate, memory, loads),
     )
 
 
@@ -201,7 +201,8 @@ def _prefill(
         shares = breakdown(step_s, *parts)
         used = _busy(step_s, layout, parts)
     rate = w.tokens_per_device / times.steady_s
-    active = 1.0 - times.host_s / times.batch_s
+    memory = prefill_memory(a, w, layout, sharpness)
+    loads = [seconds / times.steady_s for seconds in times.busy]
     return PrefillMetrics(
         ttft_s=times.batch_s,
         layer_time_s=times.layer_s,
@@ -211,7 +212,7 @@ def _prefill(
         cache_load_time_s=times.cache_load_s,
         breakdown=shares,
         busy=used,
-        **_common(system, a, layout, rate, prefill_memory(a, w, layout), active),
+        **_common(system, a, layout, rate, memory, loads),
     )
 
 
@@ -233,14 +234,15 @@ def _common(
     layout: Layout,
     device_rate: Scalar,
     memory: Memory,
-    active: Scalar,
+    loads: list[Scalar],
 ) -> dict[str, Any]:
     """Rates, memory and power of a serving phase.
 
-    Power takes the share of the step that is not spent in the host as utilization.
+    `loads` are the shares of the step that compute units and memory are busy, on the
+    mean device of the pipeline.
     """
     devices = layouts.devices(layout)
-    power = job_power_w(system, devices, active)
+    power = job_power_w(system, devices, *loads)
     sizes = [tier.size for tier in ordered_tiers(system)]
     return {
         "tokens_per_s_per_device": device_rate,

@@ -19,7 +19,8 @@ from .hardware import Chip
 from .ops.table import OpTable, matrix_flop, select
 
 GRANULE = 16.0
-"""Rows and columns that matrix units process at least: 16 on Ascend's cube."""
+"""Rows and columns that matrix units process at least: 16 on Ascend's cube (Liao et al.,
+HPCA 2021); assumed for others, whose instructions take 8 or 16."""
 
 RESOURCES = ("matrix", "vector", "memory", "launch")
 
@@ -28,6 +29,8 @@ class OpTimes(NamedTuple):
     """Seconds of each operator: in all, and its use of each resource."""
 
     total_s: Float[Array, " op"]
+    compute_s: Float[Array, " op"]
+    """Matrix work at the rate of an unlimited GEMM, which fills the matrix units."""
     resource_s: dict[str, Float[Array, " op"]]
     """Before overlap, by the names in `RESOURCES`."""
 
@@ -64,7 +67,18 @@ def matrix_s(chip: Chip, table: OpTable, sharpness: Sharpness) -> Float[Array, "
     ramped = 2.0 * table.groups * (table.depth + chip.half_depth) * area
     work = gemm * ramped / chip.gemm_efficiency
     work = work + attention * matrix_flop(table) / chip.attention_efficiency
-    return work / select(chip.matrix_flop_per_s, list(table.dtypes))
+    return work / _peaks(chip, table)
+
+
+def _peaks(chip: Chip, table: OpTable) -> Real:
+    """Matrix peak of each operator's dtype."""
+    peaks = chip.matrix_flop_per_s
+    some = next(iter(peaks))  # what has no matrix work needs no peak for its dtype
+    named = [
+        dtype if kind != "vector" or dtype in peaks else some
+        for dtype, kind in zip(table.dtypes, table.kinds, strict=True)
+    ]
+    return select(peaks, named)
 
 
 def _whole(size: Real, tile: Real, sharpness: Sharpness) -> tuple[Real, Real]:
@@ -104,4 +118,5 @@ def op_times(
     busy = smooth.overlap_s(compute, memory, exposed, sharpness)
     total = smooth.overlap_s(busy, launch, exposed, sharpness)
     used = (matrix, vector, memory, launch)
-    return OpTimes(total, dict(zip(RESOURCES, used)))
+    filled = matrix_flop(table) / (_peaks(chip, table) * chip.gemm_efficiency)
+    return OpTimes(total, filled, dict(zip(RESOURCES, used, strict=True)))

@@ -89,16 +89,15 @@ def positive(x: Real, sharpness: Sharpness) -> Any:
 
 
 def gate(ratio: Real) -> Any:
-    """A soft switch at `ratio = 1`: `r^8 / (1 + r^8)`, by three squarings.
+    """A soft switch at `ratio = 1`: `r^32 / (1 + r^32)`, by five squarings.
 
     It is physics (a protocol that changes over a range of sizes), so it does not
     depend on the sharpness.
     """
-    capped = jnp.minimum(ratio, 16.0)  # 16**8 is 4e9: the switch is closed long before
-    square = capped * capped
-    fourth = square * square
-    eighth = fourth * fourth
-    return eighth / (1.0 + eighth)
+    power = jnp.minimum(ratio, 4.0)  # 4**32 is 2e19: the switch is closed long before
+    for _ in range(5):
+        power = power * power
+    return power / (1.0 + power)
 
 
 def anneal(start: float, stop: float, steps: int) -> Float[Array, " steps"]:

@@ -285,8 +285,8 @@ CHANGES = {
         ["system.tiers.package.size = 0.5", "at least 1"],
     ),
     "a stream without cores": (
-        {"system.engines.cloudmatrix-infer.attention_core_share": 1},
-        ["attention_core_share = 1", "between 0 and 1"],
+        {"system.expert_parallel.cann-ep.normal.core_share": 1},
+        ["core_share = 1", "below 1"],
     ),
     "an unknown leaf of the model": (
         {"model.head": 1},
@@ -308,6 +308,11 @@ CHANGES = {
         {"workload.kv_tokens.mean": 1},
         ["workload.kv_tokens.mean = 1", "not a table"],
     ),
+    "an assumed key that there is not": (
+        {"assumed": ["workload.kv_tokens", "layout.microbatches"]},
+        ["assumed", "'layout.microbatches'", "nearest is layout.overlapped_microbatches"],
+    ),
+    "an endless assumed key": ({"assumed": ["a" * 10**6]}, ["assumed", "no key"]),
     "an empty key": ({"": 1}, [" = 1", UNKNOWN]),
     "a key that ends in a dot": ({"workload.": 1}, ["workload. = 1", UNKNOWN]),
 }
@@ -485,6 +490,34 @@ SCENARIOS = {
         collective('kind = "read", path = "npu-gpu"'),
         ["collective.path = 'npu-gpu'", "'npu-cpu'"],
     ),
+    "host memory in a collective of devices": (
+        collective('kind = "all_reduce", ranks = 8, path = "npu-cpu"'),
+        ["collective: path = 'npu-cpu'", "'all_reduce'", "use 'npu-npu'"],
+    ),
+    "expert ranks of a dense model": (
+        JOB + "layout = { devices = 8, ep = 8 }",
+        ["layout.ep = 8", "llama-3.1-8b has no experts", "leave it out"],
+    ),
+    "split experts of a dense model": (
+        JOB + "layout = { devices = 8, etp = 8 }",
+        ["layout.etp = 8", "has no experts"],
+    ),
+    "redundant experts of a dense model": (
+        JOB + "routing = { redundant_experts = 8 }",
+        ["routing.redundant_experts = 8", "has no experts"],
+    ),
+    "experts on the devices of a dense model": (
+        JOB + "routing = { experts_per_device = 8 }",
+        ["routing.experts_per_device = 8", "has no experts"],
+    ),
+    "uneven stages in serving": (
+        JOB + "layout = { devices = 2, pp = 2, stages = [20, 12] }",
+        ["layout.stages = '[20, 12]'", "32 layers evenly", "pp = 2", "leave it out"],
+    ),
+    "interleaved stages in serving": (
+        JOB + "layout = { devices = 2, pp = 2, vpp = 4 }",
+        ["layout.vpp = 4", "only for phase train", "use 1"],
+    ),
     "a scope that the system lacks": (
         collective('kind = "all_gather", ranks = 2, scope = "package"', "gb200-nvl72"),
         ["collective.scope = 'package'", "gb200-nvl72", "supernode"],
@@ -530,7 +563,7 @@ SCENARIOS = {
     ),
     "a vector operator without a size": (
         operator('kind = "vector"'),
-        ["needs tokens and hidden (or bytes)"],
+        ["needs bytes (or tokens and hidden)"],
     ),
     "a vector operator without a width": (
         operator('kind = "vector", tokens = 8'),

@@ -34,6 +34,7 @@ def library(*algorithms, **costs):
         "start_s": 0.0,
         "step_s": 0.0,
         "efficiency": 1.0,
+        "small_efficiency": 1.0,
         "reduce_efficiency": 1.0,
         "protocol_s": 0.0,
         "protocol_bytes": 1e6,

@@ -32,9 +32,12 @@ def mode(plane="", deduplicates=False, **costs):
         "dispatch_start_s": 0.0,
         "combine_start_s": 0.0,
         "jitter_s": 0.0,
+        "spread": 0.0,
         "efficiency": 1.0,
         "dispatch_copy_s": 0.0,
         "combine_copy_s": 0.0,
+        "dispatch_peer_s": 0.0,
+        "combine_peer_s": 0.0,
         "sdma_slowdown": 1.0,
         "core_share": 0.0,
     }

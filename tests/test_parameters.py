@@ -77,7 +77,7 @@ def test_a_fraction_of_a_half_moves_by_its_odds():
 @given(st.floats(0.01, 0.99), st.floats(-20.0, 20.0))
 def test_a_fraction_stays_between_zero_and_one(fraction, theta):
     # odds within [1e-2, 1e2] times e^20 still differ from 0 and 1 in doubles
-    assert 0.0 < float(shifted("engines.a.attention_core_share", fraction, theta)) < 1.0
+    assert 0.0 < float(shifted("expert_parallel.a.b.core_share", fraction, theta)) < 1.0
 
 
 @settings(deadline=None)
@@ -105,7 +105,7 @@ def test_a_shift_and_its_opposite_cancel(path, leaf, theta):
     [
         ("chip.gemm_efficiency", True),
         ("chip.roofline_exposed_fraction", True),
-        ("engines.sglang.attention_core_share", True),
+        ("expert_parallel.hccl.normal.core_share", True),
         ("chip.memory_bytes_per_s", False),
         ("tiers.node.oversubscription", False),
         ("engines.sglang.wait_excess", False),

@@ -109,7 +109,9 @@ def test_a_batch_is_affine_in_the_number_of_layers(name, sharpness):
 @over_jobs
 def test_memory_of_the_cache_is_linear_in_layers(name):
     inputs = job(name)
-    layers, drafts = float(inputs[1].layers), float(inputs[1].draft_layers)
+    layers, drafts = float(inputs[1].layers), 0.0
+    if inputs[2].kind == "decode":
+        drafts = float(inputs[1].draft_layers * inputs[2].draft_tokens)
     base, twice = predict(inputs), predict(with_layers(inputs, 2.0))
     expected = (2.0 * layers + drafts) / (layers + drafts)
     ratio = twice.memory_kv_cache_bytes / base.memory_kv_cache_bytes
@@ -158,7 +160,8 @@ def test_twice_the_experts_on_twice_the_ranks_leave_their_weights_a_rank(name):
     experts = a.experts.replace(routed=2.0 * a.experts.routed)
     base = predict((system, a, w, layout, theta)).memory_weights_bytes
     twice = predict((system, a.replace(experts=experts), w, wider, theta))
-    mixed = a.layers + a.draft_layers - a.dense_layers
+    drafts = a.draft_layers if w.kind == "decode" else 0.0
+    mixed = a.layers + drafts - a.dense_layers
     router = 2.0 * a.hidden * a.experts.routed * mixed  # its bf16 rows are everywhere
     np.testing.assert_allclose(twice.memory_weights_bytes, base + router, rtol=1e-12)
 

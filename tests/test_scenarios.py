@@ -9,6 +9,7 @@ from cmxjax.layout import AXES, degree, devices
 from cmxjax.phases import metrics
 from cmxjax.specs.build import ASYMPTOTE_BYTES, build
 from cmxjax.specs.errors import SpecError
+from cmxjax.specs.files import shipped
 from cmxjax.specs.measurement_file import load_measurements
 from cmxjax.specs.scenario import load_scenario, validate_scenario, with_overrides
 from cmxjax.specs.system_load import Reference, load_system
@@ -373,6 +374,13 @@ def test_a_user_system_predicts_its_totals(own):
     assert float(m.peak_flop_per_s) == 8 * 300e12
 
 
+def test_a_chip_without_bf16_runs_models_in_another_format(own):
+    Path(own).write_text(SYSTEM.replace("bf16 =", "fp16 ="))
+    formats = dict.fromkeys(("weight", "activation", "attention", "kv", "head"), "fp16")
+    args = {"system": own, "engine": "default", "dtypes": formats}
+    assert float(predicted(made(DENSE, **args)).tpot_s) > 0.0
+
+
 def test_a_user_system_takes_changes_like_a_shipped_one(own):
     p = made(
         DENSE,
@@ -562,6 +570,99 @@ def test_every_head_has_its_own_keys_unless_told_otherwise():
     assert (float(w.kv_heads), float(w.value_dim)) == (8.0, 64.0)
 
 
+def test_a_kernel_with_heads_of_its_own_expands_latents_in_prefill():
+    """MLA is materialized in prefill, absorbed in decode."""
+    shape = {"heads": 8, "head_dim": 64, "latent_dim": 32, "sequences": 2}
+    shape |= {"kv_tokens": 100}
+    assert not operator(kind="attention_prefill", **shape).workload.latent
+    assert operator(kind="attention_decode", **shape).workload.latent
+
+
+def test_a_copy_moves_its_tokens_where_no_bytes_are_given():
+    p = operator(kind="copy", tokens=10, hidden=100, dtype="fp8")
+    assert float(p.workload.payload_bytes) == 1000.0
+    m = predicted(p)
+    assert float(m.bytes_per_s * m.time_s) == pytest.approx(2000.0, rel=1e-12)
+
+
+def test_data_of_any_format_can_be_copied():
+    """Only matrix units need a peak for it: 910C computes in no fp8."""
+    made = {"tokens": 10, "hidden": 100, "dtype": "fp8"}
+    assert float(predicted(operator(kind="vector", **made)).utilization) == 0.0
+
+
+# --- Keys that a phase or kind has no use for
+
+
+def predicted(p):
+    return metrics(p.system, p.architecture, p.workload, p.layout, p.theta)
+
+
+REDUNDANT = {
+    "an expert degree of one": {"layout.ep": 1, "layout.etp": 1, "layout.edp": 8},
+    "no experts to copy": {"routing.redundant_experts": 0, "routing.shared_replicas": 0},
+    "balance and skew": {"routing.balance": "typical", "routing.skew": 0.3},
+    "formats of exchanges": {"dtypes.dispatch": "fp8", "dtypes.combine": "bf16"},
+    "formats of training": {"dtypes.master": "fp32", "dtypes.gradient": "bf16"},
+    "an acceptance of no draft": {"workload.acceptance": [0.8, 0.6]},
+    "one virtual stage": {"layout.vpp": 1},
+    "even stages": {"layout.stages": [80]},
+}
+
+
+@pytest.mark.parametrize("case", REDUNDANT, ids=str)
+def test_a_redundant_key_of_a_dense_model_changes_nothing(case):
+    changed = build(load_scenario(DENSE, REDUNDANT[case]), "none")
+    assert float(predicted(changed).tpot_s) == float(predicted(made(DENSE)).tpot_s)
+
+
+def test_stages_as_even_as_they_can_be_are_those_of_serving():
+    """61 layers on 2 stages: 31 and 30."""
+    layout = {"devices": 64, "tp": 32, "pp": 2, "attention": "sp_tp_sp"}
+    routing = {"redundant_experts": 32}
+    changes = {"layout": layout, "routing": routing}
+    even = made(PREFILL, **changes)
+    told = made(PREFILL, **(changes | {"layout": layout | {"stages": [30, 31]}}))
+    assert float(predicted(told).ttft_s) == float(predicted(even).ttft_s)
+
+
+def test_a_cache_plane_is_idle_where_nothing_is_cached():
+    changes = {"workload__cache_plane": "ub", "workload__cached_fraction": 0.0}
+    assert float(predicted(made(PREFILL, **changes)).cache_load_time_s) == 0.0
+
+
+def test_an_all_to_all_sends_each_of_the_topk_copies():
+    tokens = {"kind": "all_to_all", "ranks": 8, "tokens_per_rank": 10, "hidden": 100}
+    one = collective(**tokens).workload.payload_bytes
+    eight = collective(**tokens, topk=8).workload.payload_bytes
+    scaled = collective(**tokens, topk=8, dtype="int8", scale_bytes=4)
+    assert float(one) == 10 * 100 * 2
+    assert float(eight) == 8 * float(one)
+    assert float(scaled.workload.payload_bytes) == 10 * 8 * (100 + 4)
+
+
+def test_topk_means_nothing_to_a_gather():
+    tokens = {"kind": "all_gather", "ranks": 8, "tokens_per_rank": 10, "hidden": 100}
+    plain, more = collective(**tokens), collective(**tokens, topk=8, mode="normal")
+    assert float(predicted(plain).time_s) == float(predicted(more).time_s)
+
+
+def test_sending_to_host_memory_is_writing_it():
+    to_host = {"path": "npu-cpu", "payload_bytes": "1 MiB"}
+    sent = predicted(collective(kind="p2p", **to_host))
+    written = predicted(collective(kind="write", **to_host))
+    assert float(sent.time_s) == float(written.time_s)
+    assert float(sent.time_s) != float(predicted(collective(kind="p2p")).time_s)
+
+
+def test_copy_engines_are_slower_than_cores_in_remote_access_too():
+    cores, engines = (
+        predicted(collective(kind="read", payload_bytes="1 GiB", engine=engine))
+        for engine in ("vector_cores", "sdma")
+    )
+    assert float(engines.time_s / cores.time_s) == pytest.approx(1.09, rel=1e-3)
+
+
 # --- Defaults
 
 
@@ -610,6 +711,29 @@ def test_decode_uses_low_latency_and_prefill_normal_exchanges():
 @pytest.mark.parametrize(("plane", "link"), [("ub", "cpu-pool"), ("vpc", "vpc")])
 def test_cached_prefixes_come_over_the_named_plane(plane, link):
     assert made(PREFILL, workload__cache_plane=plane).workload.cache_link == link
+
+
+# --- Keys that the source doesn't state
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("system", "model", "engine", "layout", "dtypes.master", "routing.skew"),
+        *("op.accumulate_dtype", "collective.topk", "workload.offload.link"),
+        *("workload.acceptance.1", "layout.stages.0", "pools", "pools.0.layout.tp"),
+        *("system.chip.memory_bytes", "system.alternatives", "model.experts.topk"),
+        *("workload.zero", "workload.tpot_limit", "workload.cache_plane"),
+    ],
+)
+def test_any_key_of_the_schema_may_be_assumed(key):
+    """Of any phase, set or left to its default."""
+    assert made(assumed=[key]).scenario.assumed == [key]
+
+
+def test_every_assumption_of_the_shipped_files_is_a_key():
+    for name in shipped("measurements"):
+        assert load_measurements(name)
 
 
 # --- Phases that are not built yet

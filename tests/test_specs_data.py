@@ -401,3 +401,11 @@ def test_totals_are_positive_and_count_whole_packages(name):
     assert float(m.peak_flop_per_s) > 1e15
     assert float(m.memory_bytes) > 1e11
     assert float(m.power_w) > 1e3
+
+
+def test_every_listed_source_is_used():
+    for name in shipped("measurements"):
+        text = (DATA / "measurements" / f"{name}.toml").read_text("utf-8")
+        raw = tomllib.loads(text)
+        used = {row["source"] for row in raw["measurements"]}
+        assert used == set(raw["sources"]), name

@@ -1,12 +1,15 @@
 r"""MoE dispatch and combine, and the load of the busiest rank.
 
-$$ t = \alpha + J \ln n + \max\bigl(t_\mathrm{wire},\; \text{copies}\cdot t_\mathrm{copy}
-\bigr) $$
+$$ t = \alpha + (n - 1)\,p + b + (J + \kappa\,b) \ln n + t_\mathrm{sum}, \qquad
+b = \max\bigl(t_\mathrm{wire},\; \text{copies}\cdot t_\mathrm{copy} \bigr) $$
 
-alpha is the library's start with the fabric's latency; J ln n is the wait for the
-slowest of n ranks whose delays have exponential tails (their expected maximum is the
-harmonic number of n); the wire time splits by destination: the same device (a copy in
-its memory), the same package, node, supernode, each on its plane.
+alpha is the library's start with the fabric's latency; p is what each of the n - 1
+other ranks costs (counts, addresses, flags); (J + kappa b) ln n is the wait of a
+dispatch for the slowest of n ranks whose delays have exponential tails (their expected
+maximum is the harmonic number of n), after which combine finds the ranks in step; the
+wire time splits by destination: the same device (a copy in its memory), the same
+package, node, supernode, each on its plane; combine reads what has arrived and adds it
+up, copy by copy.
 """
 
 import jax.numpy as jnp
@@ -116,19 +119,26 @@ def exchange_s(
     to_self = 2.0 * copies * copy_bytes / group.ranks / memory_bytes_per_s
     wire = smooth.maximum(wire, to_self, sharpness) * scale("transfer")
     dispatch = kind == "dispatch"
-    copy_s = mode.dispatch_copy_s if dispatch else mode.combine_copy_s
     start = mode.dispatch_start_s if dispatch else mode.combine_start_s
-    # every rank posts as many copies in dispatch; the busiest one returns more
-    posted = tokens * copies_per_token if dispatch else copies
-    posting = posted * copy_s * scale("copies")
-    busy = smooth.maximum(wire, posting, sharpness)
+    peer_s = mode.dispatch_peer_s if dispatch else mode.combine_peer_s
+    # every rank posts and adds up as many copies; the busiest one moves more
+    posted = tokens * copies_per_token * scale("copies")
+    busy = wire
+    if dispatch:
+        busy = smooth.maximum(wire, posted * mode.dispatch_copy_s, sharpness)
     if driver == "sdma":
         busy = busy * mode.sdma_slowdown
     if mode.plane:
         reach = (group.fabric.latency_s * _outermost(group, mode.plane)).sum()
     else:
         reach = reach_s(group, sharpness)
-    start = (start + reach) * scale("start")
-    wait = mode.jitter_s * jnp.log(group.ranks) * scale("wait")
+    start = (start + reach + (group.ranks - 1.0) * peer_s) * scale("start")
+    if dispatch:
+        delay = mode.jitter_s + mode.spread * busy
+        after = delay * jnp.log(group.ranks) * scale("wait")
+    else:
+        summed = tokens * (copies_per_token + 1.0) * copy_bytes
+        after = summed / memory_bytes_per_s * scale("sum")
+        after = after + posted * mode.combine_copy_s
     several = smooth.positive(group.ranks - 1.0, sharpness)
-    return several * (start + wait + busy)
+    return several * (start + busy + after)

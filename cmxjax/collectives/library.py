@@ -32,8 +32,10 @@ def _gathering(group, library, shard_bytes, rate, sharpness) -> dict[str, Cost]:
     return offered or {"direct": choices["direct"]()}
 
 
-def _sum(first: Cost, second: Cost) -> Cost:
-    return Cost(first.latency_s + second.latency_s, first.wire_s + second.wire_s)
+def _after(first: Cost, second: Cost, library: CollectiveLibrary) -> Cost:
+    """Two halves of a collective; the second starts when every rank has its part."""
+    latency = first.latency_s + library.step_s + second.latency_s
+    return Cost(latency, first.wire_s + second.wire_s)
 
 
 def algorithm_s(
@@ -62,13 +64,15 @@ def algorithm_s(
     up = _gathering(*args, shard, 1.0, sharpness)
     if kind == "all_reduce":
         down = _gathering(*args, shard, reduced, sharpness)
-        costs = [_sum(down[name], up[name]) for name in up]
+        costs = [_after(down[name], up[name], library) for name in up]
         if trees:
             leaf = tree(*args, payload_bytes, reduced, sharpness)
-            costs.append(_sum(leaf, tree(*args, payload_bytes, 1.0, sharpness)))
+            costs.append(
+                _after(leaf, tree(*args, payload_bytes, 1.0, sharpness), library)
+            )
         return cheaper(costs, sharpness)
     scatter = direct(*args, shard, 1.0, sharpness)
-    costs = [_sum(scatter, cost) for cost in up.values()]
+    costs = [_after(scatter, cost, library) for cost in up.values()]
     if trees:
         costs.append(tree(*args, payload_bytes, 1.0, sharpness))
     return cheaper(costs, sharpness)
@@ -85,15 +89,18 @@ def collective_s(
 ) -> Scalar:
     """Time of one collective on a group; a group of one rank takes none.
 
-    Beyond the algorithm there is the library's start, and a floor under messages
-    larger than its protocol threshold, which hides behind the wire time.
+    Beyond the algorithm there is the library's start. Messages beyond its protocol
+    threshold go another way: at the rate of `efficiency` instead of `small_efficiency`,
+    and with a floor under their time, most of which hides behind the wire time.
     """
     several = smooth.positive(group.ranks - 1.0, sharpness)
+    large = smooth.gate(payload_bytes / library.protocol_bytes)
+    small, full = library.small_efficiency, library.efficiency
+    library = library.replace(efficiency=small + large * (full - small))
     moved = algorithm_s(kind, group, library, payload_bytes, sharpness)
     moved = moved * scale("transfer")
     if driver == "sdma":
         moved = moved * library.sdma_slowdown
-    large = smooth.gate(payload_bytes / library.protocol_bytes)
     floor = large * library.protocol_s * scale("protocol")
     busy = smooth.overlap_s(moved, floor, library.protocol_exposed_fraction, sharpness)
     return several * (library.start_s * scale("start") + busy)

@@ -113,11 +113,3 @@ def _difference(own: Any, k: int) -> Any:
     """Slope of every metric along parameter k."""
     up, down = 1 + 2 * k, 2 + 2 * k
     return jax.tree.map(lambda x: (x[up] - x[down]) / (2.0 * STEP), own)
-
-
-def relative_sigma(
-    value: float, slopes: dict[str, float], sigmas: dict[str, float]
-) -> float:
-    """Standard error of the log of a metric by the delta method, priors independent."""
-    terms = [slopes[path] / value * sigmas[path] for path in slopes if path in sigmas]
-    return float(np.sqrt(np.sum(np.square(terms)))) if terms else 0.0

@@ -17,7 +17,7 @@ class Comparison(NamedTuple):
     def as_json(self) -> dict[str, Any]:
         return {
             name: prediction.as_json()
-            for name, prediction in zip(self.names, self.predictions)
+            for name, prediction in zip(self.names, self.predictions, strict=True)
         }
 
 

@@ -11,7 +11,8 @@ from ..specs.calibration_file import UNCALIBRATED
 from ..specs.errors import SpecError, all_of
 from ..specs.measurement_file import Measurement, load_measurements
 from ..units import from_si, to_si
-from .batch import Outcome, evaluate, relative_sigma, uncertain
+from .batch import Outcome, evaluate
+from .uncertainty import ratio_sigma, relative_sigma
 
 
 class Row(NamedTuple):
@@ -63,12 +64,11 @@ class Validation(NamedTuple):
 
 
 class _Sided(NamedTuple):
-    """Value, slopes and prior widths of one side of a row's fraction line."""
+    """Value of one side of a row's fraction line, and slopes of its log."""
 
     value: float
     slopes: dict[str, float]
-    sigmas: dict[str, float]
-    system: str
+    problem: Problem
 
 
 def _side(problem: Problem, outcome: Outcome, row: Measurement) -> _Sided:
@@ -79,28 +79,18 @@ def _side(problem: Problem, outcome: Outcome, row: Measurement) -> _Sided:
         value = float(getattr(metrics, field))
         return float(scaled_to(value, spec.quantity, spec.per, outcome.metrics))
 
-    slopes = {path: value_of(m) for path, m in (outcome.slopes or {}).items()}
     value = value_of(outcome.metrics)
-    return _Sided(value, slopes, uncertain(problem), problem.system.name)
+    slopes = {p: value_of(m) / value for p, m in (outcome.slopes or {}).items()}
+    return _Sided(value, slopes, problem)
 
 
 def _sigma(above: _Sided, below: _Sided | None) -> float:
-    """Relative sigma of a value or of a ratio whose sides share a system's leaves."""
     if below is None:
-        return relative_sigma(above.value, above.slopes, above.sigmas)
-    if above.system != below.system:
-        first = relative_sigma(above.value, above.slopes, above.sigmas)
-        return math.hypot(first, relative_sigma(below.value, below.slopes, below.sigmas))
-    paths = above.slopes.keys() | below.slopes.keys()
-    shared = {
-        path: above.slopes.get(path, 0.0) / above.value
-        - below.slopes.get(path, 0.0) / below.value
-        for path in paths
-    }
-    return relative_sigma(1.0, shared, {**below.sigmas, **above.sigmas})
+        return relative_sigma(above.problem, above.slopes)
+    return ratio_sigma(above.problem, above.slopes, below.problem, below.slopes)
 
 
-def _check(rows: list[Measurement], name: str) -> None:
+def check_rows(rows: list[Measurement], name: str) -> None:
     """Every row's quantity must be one that its phase predicts."""
     mistakes = []
     for row in rows:
@@ -116,7 +106,7 @@ def _check(rows: list[Measurement], name: str) -> None:
         raise SpecError(mistakes)
 
 
-def _problems(
+def problems_of(
     rows: list[Measurement], name: str, calibration: str | None
 ) -> list[tuple[Problem, Problem | None]]:
     built, mistakes = [], []
@@ -145,7 +135,7 @@ def validate(name: str, calibration: str | None = None) -> Validation:
     """
     rows = load_measurements(name)
     _, pairs = all_of(
-        lambda: _check(rows, name), lambda: _problems(rows, name, calibration)
+        lambda: check_rows(rows, name), lambda: problems_of(rows, name, calibration)
     )
     flat = [problem for pair in pairs for problem in pair if problem is not None]
     outcomes = iter(evaluate(flat, with_slopes=True))

@@ -17,10 +17,12 @@ from ..workload import BYTES, Dtypes
 from .table import Op
 
 SOFTMAX_FLOP = 12.0
-"""Vector FLOP per score: scale, maximum, subtract, exponential (about six), sum."""
+"""Vector FLOP per score (assumed: scale, maximum, subtract, sum and two conversions one
+each, an exponential about six)."""
 
 NORM_FLOP = 8.0
-"""Vector FLOP per element of a norm with residual and quantization."""
+"""Vector FLOP per element (assumed: residual, square, sum, two products, and scale,
+round and convert of the quantization)."""
 
 
 def attention_ops(a: Architecture, dtypes: Dtypes, absorbed: bool) -> list[Op]:

@@ -16,7 +16,8 @@ from .attention import NORM_FLOP
 from .table import Op
 
 ACTIVATION_FLOP = 10.0
-"""Vector FLOP per element of SwiGLU or GELU with quantization of its result."""
+"""Vector FLOP per element of SwiGLU or GELU with quantization of its result (assumed: an
+exponential about six, divide, product, scale and round)."""
 
 
 def _projections(
@@ -133,7 +134,8 @@ def expert_ops(a: Architecture, dtypes: Dtypes, shared_here: bool) -> list[Op]:
 
 
 SELECT_FLOP = 20.0
-"""Vector FLOP per routing score: sigmoid or softmax and the search for the top k."""
+"""Vector FLOP per routing score: sigmoid or softmax and the search for the top k
+(assumed)."""
 
 
 def tail_ops(a: Architecture, dtypes: Dtypes) -> list[Op]:
@@ -170,7 +172,8 @@ def _head(a: Architecture, dtypes: Dtypes, name: str, rows: str) -> Op:
 
 
 SOFTMAX_LOGIT_FLOP = 12.0
-"""Vector FLOP per logit of the softmax or top-k that picks a token."""
+"""Vector FLOP per logit of the softmax or top-k that picks a token (assumed, as for the
+scores of attention)."""
 
 
 def draft_ops(a: Architecture, dtypes: Dtypes) -> list[Op]:

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 
+from ..layout import AXES
 from .factors import ATTENTION, EXPERT, PIPELINE, divisors
 from .space import Rules, allowed
 
@@ -17,8 +18,8 @@ def neighbors(factor: np.ndarray, rules: Rules) -> list[np.ndarray]:
     """Allowed placements one move away.
 
     A move takes a prime factor within a tier from one axis to another of the same
-    folding, or to or from the pipeline in both foldings at once; or it exchanges what
-    two axes hold in two tiers, which leaves the degrees as they are.
+    folding, or to or from the pipeline in both foldings at once; or two axes exchange
+    a prime factor each in two tiers.
     """
     found = [*_within(factor, rules.experts > 0), *_between(factor)]
     if not found:
@@ -31,8 +32,12 @@ def neighbors(factor: np.ndarray, rules: Rules) -> list[np.ndarray]:
     return list(distinct.values())
 
 
-def _moved(factor: np.ndarray, moves: list[tuple[int, int, int]], prime: int):
+def _moved(
+    factor: np.ndarray | None, moves: list[tuple[int, int, int]], prime: int
+) -> np.ndarray | None:
     """The matrix after each (source, target, tier), or None if a source lacks it."""
+    if factor is None:
+        return None
     result = factor.copy()
     for source, target, tier in moves:
         if result[source, tier] % prime:
@@ -85,12 +90,24 @@ def _staged(
 
 
 def _between(factor: np.ndarray) -> list[np.ndarray]:
-    """Axes that exchange a prime factor between two tiers."""
+    """Axes that exchange prime factors, equal or not, between two tiers.
+
+    Equal ones only move the axes; others turn, say, 24 stages on 4 replicas into 16 on
+    6, which single moves reach over much worse layouts only.
+    """
     found = []
-    for one, other in itertools.combinations(range(factor.shape[1]), 2):
+    tiers = range(factor.shape[1])
+    dp, edp = AXES.index("dp"), AXES.index("edp")
+    for one, other in itertools.permutations(tiers, 2):
         for axes in _foldings(True):
             for a, b in itertools.permutations(axes, 2):
-                for prime in primes(int(np.gcd(factor[a, one], factor[b, other]))):
-                    moves = [(a, b, one), (b, a, other)]
-                    found.append(_moved(factor, moves, prime))
+                for given in primes(int(factor[a, one])):
+                    for taken in primes(int(factor[b, other])):
+                        moved = _moved(factor, [(a, b, one)], given)
+                        found.append(_moved(moved, [(b, a, other)], taken))
+        for given in primes(int(factor[PIPELINE, one])):
+            for taken in primes(int(np.gcd(factor[dp, other], factor[edp, other]))):
+                moved = _staged(factor, dp, edp, one, given, inwards=False)
+                if moved is not None:
+                    found.append(_staged(moved, dp, edp, other, taken, inwards=True))
     return [matrix for matrix in found if matrix is not None]

@@ -11,7 +11,7 @@ from ..layout import AXES
 from ..optimization.answer import Answer, changes_of
 from ..optimization.search import GRADIENT_COST
 from ..specs.errors import SpecError
-from .tables import number, plain_table
+from .tables import make_table, number
 
 ROWS = 12
 """Rows of a printed front; the JSON holds all of them."""
@@ -25,24 +25,24 @@ def answer_tables(answer: Answer) -> Group:
         f"{p.scenario.phase} on {p.system.name}: best {q.objective} by {answer.method}"
         f" in {answer.seconds:.1f} s (calibration: {p.calibration})"
     )
-    table = plain_table(title, "quantity", "value")
+    table = make_table(title, "quantity", "value")
     for name, value in answer.metrics.items():
         table.add_row(name, number(name, value))
     for key, value in answer.changes.items():
         table.add_row(key, f"{value:g}" if isinstance(value, float) else str(value))
-    parts: list[Any] = [table, _certificateplain_table(answer)]
+    parts: list[Any] = [table, _certificatemake_table(answer)]
     latency = answer.front.fields[1]
     if answer.front.entries[latency]:
-        parts.append(_frontplain_table(answer, latency))
+        parts.append(_frontmake_table(answer, latency))
     verdict = Text("feasible", style="green")
     if not answer.feasible:
         verdict = Text("; ".join(answer.reasons), style="red")
     return Group(*parts, verdict)
 
 
-def _certificateplain_table(answer: Answer):
+def _certificatemake_table(answer: Answer):
     c = answer.certificate
-    table = plain_table("how good it is", "", "value", "model evaluations")
+    table = make_table("how good it is", "", "value", "model evaluations")
     field = answer.question.fields[int(abs(answer.question.target.weights).argmax())]
 
     def show(value: float | None) -> str:
@@ -66,9 +66,9 @@ def _certificateplain_table(answer: Answer):
     return table
 
 
-def _frontplain_table(answer: Answer, cost: str):
+def _frontmake_table(answer: Answer, cost: str):
     rate = answer.front.fields[0]
-    table = plain_table(f"{rate} against {cost}", cost, rate, "degrees", "settings")
+    table = make_table(f"{rate} against {cost}", cost, rate, "degrees", "settings")
     rows = answer.front.table(cost)
     step = max(1, -(-len(rows) // ROWS))
     for throughput, paid, point in rows[::step]:

@@ -19,8 +19,7 @@ def number(name: str, value: float) -> str:
     return format_si(value, dimension_of(name))
 
 
-def plain_table(title: str, *columns: str) -> Table:
-    """A table with a bold title; all columns but the first hold numbers."""
+def make_table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold")
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i == 0 else "right")
@@ -31,7 +30,7 @@ def prediction_tables(prediction: Prediction) -> Group:
     """Metrics, breakdown and feasibility of one prediction."""
     p = prediction.problem
     title = f"{p.scenario.phase} on {p.system.name} (calibration: {p.calibration})"
-    table = plain_table(title, "metric", "value")
+    table = make_table(title, "metric", "value")
     for name, value in prediction.values.items():
         table.add_row(name, number(name, value))
     parts: list = [table]
@@ -45,7 +44,7 @@ def prediction_tables(prediction: Prediction) -> Group:
 
 def _breakdown_table(prediction: Prediction) -> Table:
     total = sum(prediction.breakdown.values())
-    table = plain_table("where the time goes", "component", "time", "share", "busy")
+    table = make_table("where the time goes", "component", "time", "share", "busy")
     ordered = sorted(prediction.breakdown.items(), key=lambda item: -item[1])
     for name, share in ordered:
         busy = prediction.busy[name]
@@ -63,7 +62,7 @@ def _breakdown_table(prediction: Prediction) -> Table:
 def validation_table(name: str, validation: Validation) -> Group:
     """Every row of a measurement file beside its prediction."""
     title = f"validate {name} (calibration: {validation.calibration})"
-    table = plain_table(
+    table = make_table(
         title, "measurement", "observed", "predicted", "unit", "error", "sigma", "verdict"
     )
     for row in validation.rows:
@@ -96,7 +95,7 @@ def validation_table(name: str, validation: Validation) -> Group:
 def comparison_table(comparison: Comparison) -> Table:
     """Metrics of several systems, with the ratio of each to the first."""
     first, *others = comparison.predictions
-    table = plain_table("compare", "metric", *comparison.names)
+    table = make_table("compare", "metric", *comparison.names)
     for name, value in first.values.items():
         cells = [number(name, value)]
         for other in others:
@@ -113,7 +112,7 @@ def comparison_table(comparison: Comparison) -> Table:
 
 def names_table(what: str, names: list[str]) -> Table:
     """A list of shipped names."""
-    table = plain_table(what, "name")
+    table = make_table(what, "name")
     for name in names:
         table.add_row(name)
     return table
@@ -121,9 +120,7 @@ def names_table(what: str, names: list[str]) -> Table:
 
 def figures_table(name: str, figures: dict[str, Figure]) -> Table:
     """Every leaf of a system with its value, unit and source."""
-    table = plain_table(
-        f"{name}: leaves to set as system.<path>", "path", "value", "unit"
-    )
+    table = make_table(f"{name}: leaves to set as system.<path>", "path", "value", "unit")
     for column in ("kind", "source", "locator"):
         table.add_column(column)
     for path, figure in figures.items():
@@ -141,7 +138,7 @@ def figures_table(name: str, figures: dict[str, Figure]) -> Table:
 def alternatives_table(file: SystemFile) -> Table:
     """Other published values, and whether each set agrees with itself."""
     title = "alternatives, chosen by system.alternatives = NAME"
-    table = plain_table(title, "name", "path", "value", "unit", "consistent", "source")
+    table = make_table(title, "name", "path", "value", "unit", "consistent", "source")
     for name, alternative in file.alternatives.items():
         for path, figure in alternative.set.items():
             consistent = "yes" if alternative.self_consistent else "no"
@@ -153,7 +150,7 @@ def alternatives_table(file: SystemFile) -> Table:
 
 def leaves_table(name: str, leaves: dict[str, float], source: str) -> Table:
     """Every numeric leaf of a model."""
-    table = plain_table(f"{name}: leaves to set as model.<path>", "path", "value")
+    table = make_table(f"{name}: leaves to set as model.<path>", "path", "value")
     for path, value in leaves.items():
         table.add_row(path, f"{value:g}")
     table.caption = f"source: {source}"

@@ -1,5 +1,6 @@
 """From a validated scenario to the pytrees of one prediction."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -30,7 +31,7 @@ from .degrees import (
     parse_order,
     place,
 )
-from .errors import SpecError, all_of
+from .errors import SpecError, all_of, shown
 from .figures import Figure
 from .model_load import LoadedModel, load_model
 from .scenario_file import (
@@ -59,6 +60,7 @@ class Problem(NamedTuple):
     layout: Layout
     theta: dict[str, Any]
     calibration: str
+    fitted: Calibration
     figures: dict[str, Figure]
     scenario: Scenario
 
@@ -112,6 +114,8 @@ def _serving(context: _Context, mode: str) -> Serving:
     used = {
         f"dtypes.{k}": getattr(dtypes, k) for k in ("activation", "attention", "head")
     }
+    if context.model is not None and context.model.file.experts is not None:
+        used["dtype of the router"] = "bf16"
     engine = scenario.engine or _default(system, "engine")
     library = system.expert_parallel[_default(system, "expert")]
     all_of(
@@ -150,13 +154,41 @@ def _attention_split(context: _Context, degrees: Degrees) -> str:
     return attention
 
 
-def _check_served(context: _Context) -> None:
-    """Layout keys that only other phases use must not be set."""
+def _check_served(context: _Context, degrees: Degrees) -> None:
+    """Layout keys that only other phases use must say what serving does anyway."""
     layout, where = context.scenario.layout, context.where
+    layers = 0 if context.model is None else int(context.model.file.layers)
+    mistakes, stages = [], layout.stages
+    if layout.vpp not in (None, 1):
+        mistakes.append(
+            f"{where}: layout.vpp = {layout.vpp}: only for phase train; use 1"
+        )
+    if stages is not None and (
+        (len(stages), sum(stages)) != (degrees.pp, layers)
+        or max(stages) != math.ceil(layers / degrees.pp)
+    ):
+        mistakes.append(
+            f"{where}: layout.stages{shown(str(stages))}: serving splits {layers} layers"
+            f" evenly over pp = {degrees.pp}; leave it out"
+        )
+    if mistakes:
+        raise SpecError(mistakes)
+
+
+def _check_dense(context: _Context) -> None:
+    """A model without experts can't spread, split or copy them."""
+    layout, routing = context.scenario.layout, context.scenario.routing
+    name = "the model" if context.model is None else context.model.file.name
+    given = {
+        "layout.ep": layout.ep if layout.ep != 1 else None,
+        "layout.etp": layout.etp if layout.etp != 1 else None,
+        "routing.redundant_experts": routing.redundant_experts or None,
+        "routing.experts_per_device": routing.experts_per_device,
+    }
     mistakes = [
-        f"{where}: layout.{key} = {value!r}: only for phase train; leave it out"
-        for key, value in (("vpp", layout.vpp), ("stages", layout.stages))
-        if value not in (None, 1)
+        f"{context.where}: {key} = {value:g}: {name} has no experts; leave it out"
+        for key, value in given.items()
+        if value is not None
     ]
     if mistakes:
         raise SpecError(mistakes)
@@ -208,13 +240,14 @@ def _layout(context: _Context) -> Layout:
     scenario, where = context.scenario, context.where
     spec, routing = scenario.layout, scenario.routing
     experts = context.model.file.experts if context.model else None
-    degrees, order = all_of(
+    degrees, order, _ = all_of(
         lambda: derive(spec, experts is not None, where),
         lambda: parse_order(spec.order, where),
+        lambda: experts is None and _check_dense(context),
     )
     routed = None if experts is None else experts.routed
     *_, attention, factor = all_of(
-        lambda: _check_served(context),
+        lambda: _check_served(context, degrees),
         lambda: _check_shapes(context, degrees),
         lambda: routed and check_experts(routed, routing, degrees, where),
         lambda: _attention_split(context, degrees),
@@ -324,13 +357,15 @@ def _prefill(context: _Context, scenario: PrefillScenario):
 
 def _operator(context: _Context, scenario: OpScenario):
     op = scenario.op
-    _check_dtypes({"op.dtype": op.dtype}, context.system, context.where)
-    decode = op.kind == "attention_decode"
+    if op.kind not in ("vector", "copy"):
+        _check_dtypes({"op.dtype": op.dtype}, context.system, context.where)
+    decode, prefill = (op.kind == f"attention_{phase}" for phase in ("decode", "prefill"))
     kv_tokens = op.kv_tokens or 1.0
     head_dim = op.head_dim or 1.0
     elements = (op.tokens or 1.0, op.hidden or 1.0)
     if op.kind == "vector" and op.bytes is not None:
         elements = (op.bytes / (BYTES[op.dtype] + BYTES[op.out_dtype or op.dtype]), 1.0)
+    size = elements[0] * elements[1] * BYTES[op.dtype]
     workload = Operator(
         groups=_leaf(op.groups),
         m=_leaf(op.m or 1.0),
@@ -347,9 +382,9 @@ def _operator(context: _Context, scenario: OpScenario):
         kv_tokens=_leaf(kv_tokens),
         tokens=_leaf(elements[0]),
         hidden=_leaf(elements[1]),
-        payload_bytes=_leaf(op.bytes or 1.0),
+        payload_bytes=_leaf(op.bytes or size),
         operator=op.kind,
-        latent=op.latent_dim is not None,
+        latent=op.latent_dim is not None and not (prefill and op.head_dim),
         causal=op.causal,
         dtype=op.dtype,
         out_dtype=op.out_dtype or ("bf16" if "gemm" in op.kind else op.dtype),
@@ -375,7 +410,9 @@ def _collective(context: _Context, scenario: CollectiveScenario):
     scale = slot if c.scale_bytes is None else c.scale_bytes
     payload = c.payload_bytes or ASYMPTOTE_BYTES
     if c.tokens_per_rank is not None and not exchange:
-        payload = c.tokens_per_rank * (c.hidden or 1.0) * BYTES[c.dtype]
+        copies = (c.topk or 1.0) if c.kind == "all_to_all" else 1.0
+        token = (c.hidden or 1.0) * BYTES[c.dtype] + scale
+        payload = c.tokens_per_rank * copies * token
     skew = scenario.routing.skew
     workload = Collective(
         payload_bytes=_leaf(payload),
@@ -487,6 +524,7 @@ def build(
         layout=layout,
         theta={path: _leaf(value) for path, value in chosen.theta.items()},
         calibration=chosen.name,
+        fitted=chosen,
         figures=loaded.figures,
         scenario=scenario,
     )

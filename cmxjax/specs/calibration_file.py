@@ -1,27 +1,73 @@
 """Fitted parameters that ship with the package, or none."""
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+import numpy as np
+from pydantic import ValidationError, model_validator
 
 from .errors import SpecError, explain
-from .figures import Figure, NonNegative, Number, Strict
-from .files import DATA, is_path, parse_json, read_text
+from .figures import Figure, NonNegative, Number, Strict, Text
+from .files import DATA, is_path, parse_json, read_text, version
+from .scenario_file import Scenario
 
 UNCALIBRATED = "none"
 
 
+def level_of(scenario: Scenario) -> str:
+    """The level whose model discrepancy a scenario's predictions carry.
+
+    `operator`, `collective`, `exchange` (MoE dispatch and combine), or `phase`.
+    """
+    if scenario.phase == "op":
+        return "operator"
+    if scenario.phase == "collective":
+        exchange = scenario.collective.kind in ("dispatch", "combine")
+        return "exchange" if exchange else "collective"
+    return "phase"
+
+
+class FittedSpec(Strict):
+    """One fitted parameter: a shift of every leaf that it names."""
+
+    leaves: list[Text]
+    theta: Number
+    sigma: NonNegative
+    """Standard error; the root of the covariance's diagonal."""
+    prior_sigma: NonNegative
+    identified: bool
+    """Whether the data narrow the prior; if not, the prior is all that is known."""
+    bic_gain: Number
+    """Rise of the Bayesian information criterion when the parameter is held fixed."""
+    reason: Text
+
+
 class Calibration(Strict):
-    """Unconstrained parameters of one system, by leaf path, with their sigmas."""
+    """Fitted parameters of one system with their covariance."""
 
     name: str
     system: str
-    theta: dict[str, Number] = {}
-    sigma: dict[str, NonNegative] = {}
+    parameters: dict[str, FittedSpec] = {}
+    covariance: list[list[Number]] = []
+    """Of the shifts, in the order of `parameters`."""
+    absorbed: list[str] = []
+    """Leaves whose prior widths are part of the discrepancy."""
     discrepancy: dict[str, NonNegative] = {}
-    """Relative model error by phase, to be added to that of the parameters."""
+    """Relative error of the model itself, by level; see `level_of`."""
     provenance: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _square(self) -> "Calibration":
+        count = len(self.parameters)
+        if [len(row) for row in self.covariance] != [count] * count:
+            raise ValueError(f"covariance must be {count} x {count}, as the parameters")
+        return self
+
+    @property
+    def theta(self) -> dict[str, float]:
+        """Shift of each leaf."""
+        return {leaf: p.theta for p in self.parameters.values() for leaf in p.leaves}
 
     def check(self, figures: dict[str, Figure]) -> None:
         """Raises `SpecError` if a parameter is not a leaf of the system."""
@@ -35,6 +81,21 @@ class Calibration(Strict):
                 ]
             )
 
+    def variance(self, slopes: dict[str, float]) -> float:
+        """Variance of a log metric from the fitted parameters, by the delta method.
+
+        Args:
+            slopes: derivative of the log metric along the shift of each leaf.
+        """
+        along = np.array(
+            [
+                sum(slopes.get(leaf, 0.0) for leaf in p.leaves)
+                for p in self.parameters.values()
+            ]
+        )
+        matrix = np.array(self.covariance).reshape(len(along), len(along))
+        return float(along @ matrix @ along)
+
 
 def calibration_names() -> list[str]:
     """Names of the shipped calibrations."""
@@ -46,6 +107,12 @@ def calibration_names() -> list[str]:
 
 
 def _read(name: str) -> Calibration:
+    return _parsed(version(name))
+
+
+@lru_cache(maxsize=64)
+def _parsed(key: tuple[str, float]) -> Calibration:
+    name = key[0]
     if is_path(name):
         text, where = read_text(Path(name)), name
     else:

@@ -122,8 +122,8 @@ def check_figure(path: str, figure: Figure) -> str | None:
     last, problem = path.rsplit(".", 1)[-1], None
     if last.endswith(("efficiency", "fraction", "share")) and figure.si > 1.0:
         problem = "a fraction can't exceed 1"
-    elif last == "attention_core_share" and not 0.0 < figure.si < 1.0:
-        problem = "both streams need cores; use a share between 0 and 1"
+    elif last == "core_share" and figure.si >= 1.0:
+        problem = "compute needs cores too; use a share below 1"
     elif last == "size" and figure.si < 1.0:
         problem = "must be at least 1"
     elif figure.value == 0.0 and (wanted.endswith("_rate") or last.endswith(_DIVISORS)):

@@ -18,7 +18,7 @@ from .figures import (
 )
 from .files import load
 from .scenario import validate_scenario, with_overrides
-from .scenario_file import Scenario
+from .scenario_file import KnownKeys, Scenario
 
 T = TypeVar("T")
 
@@ -78,7 +78,7 @@ class MeasurementSpec(Strict):
     scenario: str
     set: dict[str, Any] = {}
     ratio_to: dict[str, Any] | None = None
-    assumed: list[str] = []
+    assumed: KnownKeys = []
     quantity: Literal[tuple(QUANTITIES)]  # pyright: ignore[reportInvalidTypeForm]
     part: Literal["attention", "moe"] | None = Field(None, validate_default=True)
     per: Literal["device", "package", "total"] | None = None

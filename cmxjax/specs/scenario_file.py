@@ -1,10 +1,13 @@
 """What a scenario may say. The schema is complete for all phases, built or not."""
 
+import difflib
 import math
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 
+from .errors import LONGEST_VALUE
 from .figures import Fraction, NonNegative, Positive, Strict, Text, quantity
 from .files import missing
 from .system_file import Dtype
@@ -117,6 +120,7 @@ class OpSpec(Strict):
     dtype: Dtype = "bf16"
     out_dtype: Dtype | None = None
     accumulate_dtype: Dtype = "fp32"
+    """Told, without effect: sums stay in the matrix units whatever their format."""
     heads: Positive | None = None
     kv_heads: Positive | None = None
     head_dim: Positive | None = None
@@ -130,6 +134,7 @@ class OpSpec(Strict):
     tokens: Positive | None = None
     hidden: Positive | None = None
     bytes: Bytes | None = None
+    """Read and written by a vector operator, moved by a copy; goes before tokens."""
 
     @model_validator(mode="after")
     def _shape(self):
@@ -140,13 +145,14 @@ class OpSpec(Strict):
             "attention_prefill": attention,
             "attention_decode": attention,
             "vector": (),
-            "copy": ("bytes",),
+            "copy": (),
         }[self.kind]
         missing = [name for name in needed if getattr(self, name) is None]
-        if self.kind == "vector" and self.bytes is None and self.tokens is None:
-            missing = ["tokens and hidden (or bytes)"]
-        if self.kind == "vector" and self.tokens is not None and self.hidden is None:
-            missing = ["hidden"]
+        if self.kind in ("vector", "copy") and self.bytes is None:
+            if self.tokens is None:
+                missing = ["bytes (or tokens and hidden)"]
+            elif self.hidden is None:
+                missing = ["hidden (or bytes)"]
         if self.kind.startswith("attention"):
             if self.latent_dim is None and self.head_dim is None:
                 missing.append("head_dim (or latent_dim for MLA)")
@@ -204,6 +210,11 @@ class CollectiveSpec(Strict):
             raise ValueError("tokens_per_rank needs hidden; add it")
         if self.payload_bytes is not None and self.tokens_per_rank is not None:
             raise ValueError("give payload_bytes or tokens_per_rank, not both")
+        if self.path == "npu-cpu" and self.kind not in ("read", "write", "p2p"):
+            raise ValueError(
+                f"path = 'npu-cpu': host memory takes no part in kind = {self.kind!r};"
+                " use 'npu-npu', or kind read, write or p2p"
+            )
         return self
 
 
@@ -293,12 +304,36 @@ class PoolSpec(Strict):
     layout: LayoutSpec = LayoutSpec()
 
 
+def _known_keys(keys: list[str]) -> list[str]:
+    """Dotted keys that a scenario of some phase may have, set or defaulted.
+
+    Raises:
+        ValueError: one can't be a key, with the nearest one that can.
+    """
+    known, found = schema_keys(), []
+    for key in keys:
+        first, _, rest = key.partition(".")
+        item = key.rpartition(".")[0] if key.rpartition(".")[2].isdigit() else key
+        leaf = first in ("system", "model", "pools") and rest
+        if not leaf and key not in known and item not in known:
+            short = key[:LONGEST_VALUE]
+            (near,) = difflib.get_close_matches(short, known, n=1, cutoff=0.0)
+            found.append(f"{short!r} is no key of a scenario; the nearest is {near}")
+    if found:
+        raise ValueError("\n".join(found))
+    return keys
+
+
+KnownKeys = Annotated[list[str], AfterValidator(_known_keys)]
+
+
 class Common(Strict):
     """Keys of every scenario."""
 
     system: SystemName
     engine: Text | None = None
-    assumed: list[str] = []
+    assumed: KnownKeys = []
+    """Keys that the source doesn't state."""
     dtypes: DtypesSpec = DtypesSpec()
     layout: LayoutSpec = LayoutSpec()
     routing: RoutingSpec = RoutingSpec()
@@ -362,3 +397,20 @@ Scenario = (
     | TrainScenario
     | ServeScenario
 )
+
+
+@cache
+def schema_keys() -> tuple[str, ...]:
+    """Every dotted key of every phase, tables included; leaves of specs are not."""
+    keys: dict[str, None] = {}
+
+    def visit(prefix: str, model: type[BaseModel]) -> None:
+        for name, field in model.model_fields.items():
+            keys[prefix + name] = None
+            for table in (field.annotation, *get_args(field.annotation)):
+                if isinstance(table, type) and issubclass(table, BaseModel):
+                    visit(f"{prefix}{name}.", table)
+
+    for scenario in SCENARIOS.values():
+        visit("", scenario)
+    return tuple(keys)

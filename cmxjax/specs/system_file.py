@@ -73,6 +73,7 @@ class CollectiveLibrarySpec(Leaves):
     start_s: Figure
     step_s: Figure
     efficiency: Figure
+    small_efficiency: Figure
     reduce_efficiency: Figure
     protocol_s: Figure
     protocol_bytes: Figure
@@ -86,9 +87,12 @@ class ExpertModeSpec(Leaves):
     dispatch_start_s: Figure
     combine_start_s: Figure
     jitter_s: Figure
+    spread: Figure
     efficiency: Figure
     dispatch_copy_s: Figure
     combine_copy_s: Figure
+    dispatch_peer_s: Figure
+    combine_peer_s: Figure
     sdma_slowdown: Figure
     core_share: Figure
 
@@ -107,15 +111,16 @@ class EngineSpec(Leaves):
     draft_step_s: Figure
     prefill_batch_s: Figure
     wait_excess: Figure
-    attention_core_share: Figure
     stream_exposed_fraction: Figure
     routing_skew: Figure
+    prefill_routing_skew: Figure
 
 
 class PowerSpec(Leaves):
     all_in_w: Figure
     network_w: Figure
     idle_fraction: Figure
+    memory_share: Figure
 
 
 class PartsSpec(Leaves):

@@ -32,7 +32,10 @@ class CollectiveMetrics(struct.PyTreeNode, kw_only=True, frozen=True):
 def collective_metrics(
     system: System, w: Collective, layout: Layout, sharpness: Sharpness
 ) -> CollectiveMetrics:
-    """Time and rates of one collective call on the mean rank."""
+    """Time and rates of one collective call on the mean rank.
+
+    Sending to host memory (p2p on the npu-cpu path) is a remote write.
+    """
     group = group_of(fabric_of(system), splits(layout, "ep"))
     exchange = w.collective in ("dispatch", "combine")
     time_of = _exchange_s if exchange else _collective_s
@@ -40,7 +43,7 @@ def collective_metrics(
     def time_s(factors: dict[str, Any]) -> Scalar:
         return time_of(system, w, group, sharpness, Scales(factors))
 
-    parts = EXCHANGE_PARTS if exchange else COLLECTIVE_PARTS
+    parts = EXCHANGE_PARTS.get(w.collective, COLLECTIVE_PARTS)
     time, shares = jax.value_and_grad(time_s)({part: jnp.ones(()) for part in parts})
     if exchange:
         copies = w.tokens_per_rank * w.topk
@@ -60,10 +63,13 @@ def _collective_s(
     system: System, w: Collective, group: Group, sharpness: Sharpness, scale: Scales
 ) -> Scalar:
     kind, payload = w.collective, w.payload_bytes
-    if kind in ("read", "write"):
-        endpoint = system.endpoints["cpu" if w.path == "npu-cpu" else "npu"]
-        return remote_access_s(kind, group, endpoint, payload, sharpness, scale)
-    library = system.collectives[w.library]
+    library, to_host = system.collectives[w.library], w.path == "npu-cpu"
+    if kind in ("read", "write") or to_host:
+        endpoint = system.endpoints["cpu" if to_host else "npu"]
+        access = "write" if kind == "p2p" else kind
+        if w.driver == "sdma":
+            payload = payload * library.sdma_slowdown
+        return remote_access_s(access, group, endpoint, payload, sharpness, scale)
     return collective_s(kind, group, library, payload, sharpness, scale, w.driver)
 
 

@@ -1,5 +1,6 @@
 """One decode step: attention and experts in two streams, drafts, head, host."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -15,17 +16,24 @@ from ..layout import Layout, degree
 from ..workload import Decode
 from .serving import (
     ACTIVATION_BYTES,
+    Busy,
     Parts,
     Stage,
+    busy_s,
     declared,
     expert_load,
+    faster,
     overlapped_s,
     row_features,
     slowest_stage,
     stage_of,
     timed,
+    weighed,
 )
 from .shares import Scales
+
+SPLITS = tuple(cores / 12.0 for cores in range(3, 11))
+"""Shares of the cores that an engine considers for its attention stream."""
 
 
 class Streams(NamedTuple):
@@ -33,8 +41,8 @@ class Streams(NamedTuple):
 
     microbatches: Scalar
     exposed: Scalar
-    attention_slowdown: Scalar
-    expert_slowdown: Scalar
+    overlapped: Scalar
+    """1 where two micro-batches run side by side, else 0."""
 
 
 class LayerTimes(NamedTuple):
@@ -49,6 +57,8 @@ class LayerTimes(NamedTuple):
     tail_s: Scalar
     """Embedding and head of one pass over the whole batch, likewise the draft part."""
     draft_s: Scalar
+    busy: Busy
+    """Of a device in all layers, drafts, embedding and heads of the step."""
 
 
 class DecodeTimes(NamedTuple):
@@ -60,26 +70,31 @@ class DecodeTimes(NamedTuple):
     iteration_rest_s: Scalar
 
 
-def streams_of(stage: Stage, has_experts: bool) -> Streams:
-    """One micro-batch in sequence, two overlapped, or both to be weighed.
+def streams_of(stage: Stage) -> Streams:
+    """One micro-batch in sequence, two overlapped, or both to be weighed."""
+    one = jnp.ones(())
+    serial = Streams(one, one, 0.0 * one)
+    double = Streams(2.0 * one, stage.engine.stream_exposed_fraction * one, one)
+    return weighed(stage.layout, serial, double)
+
+
+def _slowdown(stage: Stage, streams: Streams, share: Scalar, has_experts: bool) -> Parts:
+    """Slowdown of the compute of each part.
 
     Where the engine partitions the cores, a stream with a share f of them slows by
     f to the power of minus the chip's core exponent (CloudMatrix-Infer, arXiv
     2506.12708, section 4.2.3). Otherwise compute and communication are the streams,
     and the cores that drive the communication are missing from compute.
     """
-    engine, chip = stage.engine, stage.system.chip
-    one = jnp.ones(())
-    serial = Streams(one, one, one, one)
-    share = engine.attention_core_share
-    first = second = stage.beside_slowdown if has_experts else one
-    if engine.partitions_cores:
-        first = share**-chip.core_exponent
-        second = (1.0 - share) ** -chip.core_exponent
-    double = Streams(2.0 * one, engine.stream_exposed_fraction * one, first, second)
-    chosen = {"1": [serial], "2": [double], "auto": [serial, double]}
-    modes = chosen[stage.layout.microbatches]
-    return jax.tree.map(lambda *x: jnp.stack(x), *modes)
+    one = 1.0
+    if stage.engine.partitions_cores:
+        exponent = stage.system.chip.core_exponent
+        first, second = share**-exponent, (1.0 - share) ** -exponent
+    else:
+        first = second = stage.beside_slowdown if has_experts else jnp.ones(())
+    first = one + streams.overlapped * (first - one)
+    second = one + streams.overlapped * (second - one)
+    return Parts(first, second, second, one, one)
 
 
 def features_of(
@@ -106,45 +121,108 @@ def features_of(
     }
 
 
-def _layer(stage: Stage, a: Architecture, w: Decode, streams: Streams) -> LayerTimes:
-    """Layers under one mode of overlap."""
+class _Work(NamedTuple):
+    """What a layer consists of, whatever the split of the cores."""
+
+    features: dict[str, Scalar]
+    attention_comm_s: Scalar
+    dense_comm_s: Scalar
+    exchanged_s: Sequence[Scalar]
+    loads_s: list
+    """Busy time of each plane from attention, from a dense layer, from experts."""
+
+
+def _work(stage: Stage, a: Architecture, w: Decode, streams: Streams) -> _Work:
     features = features_of(a, w, stage.layout, streams.microbatches)
     tokens = features["tokens"]
-    load = expert_load(a, stage.layout, stage.serving, stage.skew, tokens)
+    load = expert_load(a, stage.layout, stage.serving, stage.skew("decode"), tokens)
     features |= {"expert_rows": load.rows, "experts": load.active}
-    first, second, one = streams.attention_slowdown, streams.expert_slowdown, 1.0
-    slowdown = Parts(first, second, second, one, one)
-    declarations = declared(a, stage.layout, stage.serving, absorbed=True)
-    ops = timed(stage, declarations, features, slowdown)
-
     reduced = tokens * features["tp"] * a.hidden * ACTIVATION_BYTES
     reduce_s, reduce_loads = _shared(stage, "all_reduce", "tp", reduced)
     context_s, context_loads = _context_parallel(stage, a, tokens)
-    attention = (ops.total_s.attention, reduce_s + context_s)
-    loads = [x + y for x, y in zip(reduce_loads, context_loads)]
-    memory = ops.memory_s.attention
-
-    dense = (ops.total_s.dense, reduce_s)
-    bounds = (memory + ops.memory_s.dense, loads, reduce_loads)
-    dense_layer = _combined(stage, streams, attention, dense, bounds)
-    layer, second_stream = dense_layer, sum(dense)
-    exchanged = [jnp.zeros(()), jnp.zeros(())]
+    loads = [x + y for x, y in zip(reduce_loads, context_loads, strict=True)]
+    exchanged, exchange_loads = [jnp.zeros(()), jnp.zeros(())], reduce_loads
     if a.experts is not None:
         exchanged = stage.exchanges(a, load, tokens)
-        experts = (ops.total_s.experts, sum(exchanged))
         exchange_loads = stage.exchange_loads_s(a, load, tokens)
-        bounds = (memory + ops.memory_s.experts, loads, exchange_loads)
-        layer = _combined(stage, streams, attention, experts, bounds)
-        second_stream = sum(experts)
+    return _Work(
+        features,
+        reduce_s + context_s,
+        reduce_s,
+        exchanged,
+        [loads, reduce_loads, exchange_loads],
+    )
+
+
+def _layer(stage: Stage, a: Architecture, w: Decode, streams: Streams) -> LayerTimes:
+    """Layers under one mode of overlap."""
+    work = _work(stage, a, w, streams)
+    share = jnp.asarray(0.5)
+    if stage.engine.partitions_cores:
+        share = _best_split(stage, a, w, streams)
+    return _times(stage, a, w, streams, work, share)
+
+
+def _best_split(stage: Stage, a: Architecture, w: Decode, streams: Streams) -> Scalar:
+    """Share of the cores for attention that makes a layer shortest.
+
+    The published split, 16 of 24 for a context of 4096 tokens, is what this gives; a
+    shorter context leaves more cores to the experts. The choice does not follow the
+    scales of a breakdown. Relaxed, splits are weighed by their times to the power of
+    minus 8 times the sharpness.
+    """
+    plain = stage._replace(scales=Scales({}))
+    work = _work(plain, a, w, streams)
+    shares = jnp.asarray(SPLITS)
+    times = jax.vmap(lambda f: _times(plain, a, w, streams, work, f))(shares)
+    layer = times.dense_layer_s if a.experts is None else times.expert_layer_s
+    if stage.sharpness is None:
+        return shares[jnp.argmin(layer)]
+    closeness = jax.nn.softmax(-8.0 * stage.sharpness * jnp.log(layer))
+    return (closeness * shares).sum()
+
+
+def _times(
+    stage: Stage,
+    a: Architecture,
+    w: Decode,
+    streams: Streams,
+    work: _Work,
+    share: Scalar,
+) -> LayerTimes:
+    """A layer's times when attention has this share of the cores."""
+    slowdown = _slowdown(stage, streams, share, a.experts is not None)
+    declarations = declared(a, stage.layout, stage.serving, absorbed=True)
+    ops = timed(stage, declarations, work.features, slowdown)
+    attention = (ops.total_s.attention, work.attention_comm_s)
+    dense = (ops.total_s.dense, work.dense_comm_s)
+    attention_loads, dense_loads, exchange_loads = work.loads_s
+    memory = ops.memory_s.attention
+    bounds = (memory + ops.memory_s.dense, attention_loads, dense_loads)
+    dense_layer = _combined(stage, streams, attention, dense, bounds)
+    layer, second = dense_layer, dense
+    if a.experts is not None:
+        second = (ops.total_s.experts, sum(work.exchanged_s))
+        bounds = (memory + ops.memory_s.experts, attention_loads, exchange_loads)
+        layer = _combined(stage, streams, attention, second, bounds)
+    count, drafts = streams.microbatches, w.draft_tokens
+    runs = Parts(
+        attention=(a.layers + drafts) * count,
+        dense=a.dense_layers * count,
+        experts=(a.layers - a.dense_layers + drafts) * count,
+        tail=jnp.ones(()),
+        draft=drafts,
+    )
     return LayerTimes(
         expert_layer_s=layer,
         dense_layer_s=dense_layer,
         attention_stream_s=sum(attention),
-        expert_stream_s=second_stream,
-        dispatch_s=exchanged[0],
-        combine_s=exchanged[1],
+        expert_stream_s=sum(second),
+        dispatch_s=work.exchanged_s[0],
+        combine_s=work.exchanged_s[1],
         tail_s=ops.total_s.tail,
         draft_s=ops.total_s.draft,
+        busy=busy_s(ops, runs),
     )
 
 
@@ -220,19 +298,12 @@ def decode_times(
     long as the whole model takes for one, and the last stage's tail holds up all pp.
     """
     stage = stage_of(system, layout, w.serving, scales, sharpness)
-    modes = jax.vmap(lambda s: _layer(stage, a, w, s))(
-        streams_of(stage, a.experts is not None)
-    )
+    modes = jax.vmap(lambda s: _layer(stage, a, w, s))(streams_of(stage))
     drafts = w.draft_tokens
     expert_layers = a.layers - a.dense_layers
     repeated = expert_layers * modes.expert_layer_s + a.dense_layers * modes.dense_layer_s
     layers = repeated + drafts * modes.expert_layer_s
-    best, layer, own = layers[0], jax.tree.map(lambda x: x[0], modes), repeated[0]
-    if layout.microbatches == "auto":
-        faster = layers[0] <= layers[1]
-        best = smooth.minimum(layers[0], layers[1], sharpness)
-        layer = jax.tree.map(lambda x: jnp.where(faster, x[0], x[1]), modes)
-        own = jnp.where(faster, repeated[0], repeated[1])
+    best, (layer, own) = faster(layout, layers, (modes, repeated), sharpness)
     host = stage.engine.decode_step_s + drafts * stage.engine.draft_step_s
     once = layer.tail_s + drafts * layer.draft_s + host * scales("host.step")
     batch = w.sequences_per_device * (1.0 + drafts)

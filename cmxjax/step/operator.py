@@ -120,7 +120,7 @@ def operator_metrics(
     shares = jax.grad(time_s)(jnp.ones((1, len(RESOURCES))))[0]
     time = times.total_s[0]
     flop = matrix_flop(table)[0]
-    peak = system.chip.matrix_flop_per_s[w.dtype]
+    peak = system.chip.matrix_flop_per_s.get(table.dtypes[0], 1.0)
     return OperatorMetrics(
         time_s=time,
         flop_per_s=flop / time,

@@ -14,17 +14,21 @@ from ..layout import Layout, degree
 from ..workload import BYTES, Prefill
 from .serving import (
     ACTIVATION_BYTES,
+    Busy,
     Parts,
     Stage,
+    busy_s,
     components,
     declared,
     expert_load,
+    faster,
     kv_split,
     overlapped_s,
     row_features,
     slowest_stage,
     stage_of,
     timed,
+    weighed,
 )
 from .shares import Scales
 
@@ -41,6 +45,8 @@ class PrefillTimes(NamedTuple):
     combine_s: Scalar
     host_s: Scalar
     cache_load_s: Scalar
+    busy: Busy
+    """Of a device in one batch."""
 
 
 class Modes(NamedTuple):
@@ -59,6 +65,8 @@ class Layers(NamedTuple):
     dispatch_s: Scalar
     combine_s: Scalar
     tail_s: Scalar
+    busy: Busy
+    """Of a device in all layers, embedding and head of the batch."""
 
 
 def features_of(
@@ -125,12 +133,20 @@ def _layer(stage: Stage, a: Architecture, w: Prefill, modes: Modes) -> Layers:
     """Layers under one mode: compute of a micro-batch beside communication of another."""
     features = features_of(a, w, stage.layout, modes.microbatches)
     tokens = features["tokens"]
-    load = expert_load(a, stage.layout, stage.serving, stage.skew, tokens)
+    load = expert_load(a, stage.layout, stage.serving, stage.skew("prefill"), tokens)
     features |= {"expert_rows": load.rows, "experts": load.active}
     declarations = declared(a, stage.layout, stage.serving, absorbed=False)
     slow = modes.slowdown
     slowdown = Parts(slow, slow, slow, 1.0, 1.0)
-    ops = timed(stage, declarations, features, slowdown).total_s
+    times = timed(stage, declarations, features, slowdown)
+    ops, count = times.total_s, modes.microbatches
+    runs = Parts(
+        attention=a.layers * count,
+        dense=a.dense_layers * count,
+        experts=(a.layers - a.dense_layers) * count,
+        tail=1.0,
+        draft=0.0,
+    )
     admitted = w.tokens_per_device / modes.microbatches
     comm, dense_comm = _attention_comm_s(stage, a, w, tokens, admitted)
     overlap = (modes.microbatches, modes.exposed, stage.sharpness)
@@ -140,7 +156,8 @@ def _layer(stage: Stage, a: Architecture, w: Prefill, modes: Modes) -> Layers:
         exchanged = stage.exchanges(a, load, tokens)
         compute = ops.attention + ops.experts
         layer = overlapped_s(compute, comm + sum(exchanged), *overlap)
-    return Layers(layer, dense_layer, exchanged[0], exchanged[1], ops.tail)
+    busy = busy_s(times, runs)
+    return Layers(layer, dense_layer, exchanged[0], exchanged[1], ops.tail, busy)
 
 
 def _modes_of(stage: Stage, has_experts: bool) -> Modes:
@@ -148,8 +165,7 @@ def _modes_of(stage: Stage, has_experts: bool) -> Modes:
     serial = Modes(one, one, one)
     slow = stage.beside_slowdown * one if has_experts else one
     double = Modes(2.0 * one, stage.engine.stream_exposed_fraction * one, slow)
-    chosen = {"1": [serial], "2": [double], "auto": [serial, double]}
-    return jax.tree.map(lambda *x: jnp.stack(x), *chosen[stage.layout.microbatches])
+    return weighed(stage.layout, serial, double)
 
 
 def _cache_load_s(stage: Stage, a: Architecture, w: Prefill) -> Scalar:
@@ -179,11 +195,7 @@ def prefill_times(
     )
     expert_layers = a.layers - a.dense_layers
     layers = expert_layers * modes.expert_layer_s + a.dense_layers * modes.dense_layer_s
-    best, chosen = layers[0], jax.tree.map(lambda x: x[0], modes)
-    if layout.microbatches == "auto":
-        faster = layers[0] <= layers[1]
-        best = smooth.minimum(layers[0], layers[1], sharpness)
-        chosen = jax.tree.map(lambda x: jnp.where(faster, x[0], x[1]), modes)
+    best, chosen = faster(layout, layers, modes, sharpness)
     computed = w.tokens_per_device * (1.0 - w.cached_fraction)
     hand_over = chain_s(
         stage.group("pp"),
@@ -200,7 +212,14 @@ def prefill_times(
     batch = steady + hand_over + (1.0 - 1.0 / stages) * best
     layer_s = jnp.where(expert_layers > 0, chosen.expert_layer_s, chosen.dense_layer_s)
     return PrefillTimes(
-        batch, steady, layer_s, chosen.dispatch_s, chosen.combine_s, host, load
+        batch_s=batch,
+        steady_s=steady,
+        layer_s=layer_s,
+        dispatch_s=chosen.dispatch_s,
+        combine_s=chosen.combine_s,
+        host_s=host,
+        cache_load_s=load,
+        busy=chosen.busy,
     )
 
 

@@ -1,6 +1,6 @@
 """What decode and prefill share: token counts on the layout, operators, exchanges."""
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,10 @@ from ..ops.table import Op, select, tabulate
 from ..roofline import op_times
 from ..workload import BYTES, SCALE_SLOT_BYTES, Serving
 from .shares import COLLECTIVE_PARTS, EXCHANGE_PARTS, MESH_PARTS, Scales
+
+T = TypeVar("T")
+
+HIGHEST = jax.lax.Precision.HIGHEST
 
 ACTIVATION_BYTES = 2.0
 """Bytes per element of the activations that tensor-parallel collectives carry (bf16)."""
@@ -143,10 +147,11 @@ class Stage(NamedTuple):
     def engine(self) -> Engine:
         return self.system.engines[self.serving.engine]
 
-    @property
-    def skew(self) -> Scalar:
-        given = self.serving.skew
-        return self.engine.routing_skew if given is None else given
+    def skew(self, phase: str) -> Scalar:
+        """Excess load of the busiest expert rank, as given or as the engine has it."""
+        given, engine = self.serving.skew, self.engine
+        usual = engine.routing_skew if phase == "decode" else engine.prefill_routing_skew
+        return usual if given is None else given
 
     @property
     def beside_slowdown(self) -> Scalar:
@@ -205,7 +210,7 @@ class Stage(NamedTuple):
         return [
             self.exchange(kind, group, load, tokens, size)
             + self.full_mesh("etp", held * size, "expert_tensor")
-            for kind, size in zip(EXCHANGES, sizes)
+            for kind, size in zip(EXCHANGES, sizes, strict=True)
         ]
 
     def exchange_loads_s(self, a: Architecture, load: ExpertLoad, tokens):
@@ -242,10 +247,27 @@ def stage_of(
 
 
 class Timed(NamedTuple):
-    """Operator times summed by part: whole, and on memory alone."""
+    """Operator times summed by part."""
 
     total_s: Parts
-    memory_s: Parts
+    busy_s: Float[Array, "2 part"]
+    """Of full matrix units, and of memory."""
+
+    @property
+    def memory_s(self) -> Parts:
+        return Parts(*self.busy_s[1])
+
+
+class Busy(NamedTuple):
+    """Seconds that a step's work would fill a device's matrix units and its memory."""
+
+    compute_s: Scalar
+    memory_s: Scalar
+
+
+def busy_s(ops: Timed, counts: Parts) -> Busy:
+    """Busy times of a step that runs each part `counts` times, hidden or not."""
+    return Busy(*jnp.dot(ops.busy_s, jnp.stack(counts), precision=HIGHEST))
 
 
 def timed(
@@ -261,18 +283,21 @@ def timed(
     times = op_times(
         stage.system.chip, table, slow, stage.scales("operators"), stage.sharpness
     )
-    total, memory = _by_part(times.total_s, parts), _by_part(times.memory_s, parts)
-    return Timed(Parts(*total), Parts(*memory))
+    values = jnp.stack([times.total_s, times.compute_s, times.memory_s])
+    sums = _by_part(values, parts)
+    return Timed(Parts(*sums[0]), sums[1:])
 
 
-def _by_part(values: Float[Array, " op"], parts: list[str]) -> Float[Array, " part"]:
+def _by_part(
+    values: Float[Array, "sort op"], parts: list[str]
+) -> Float[Array, "sort part"]:
     """Sums over the operators of each part.
 
     A product with a constant matrix, not a sum for each part: the compiler would
     compute the whole table again for every sum.
     """
     member = np.array([[float(p == name) for name in Parts._fields] for p in parts])
-    return jnp.dot(values, member, precision=jax.lax.Precision.HIGHEST)
+    return jnp.dot(values, member, precision=HIGHEST)
 
 
 def copy_bytes(a: Architecture, serving: Serving, kind: str) -> Scalar:
@@ -289,7 +314,7 @@ def components(a: Architecture, layout: Layout) -> tuple[str, ...]:
     if layout.attention != "dp":
         names += [f"tensor_parallel.{part}" for part in COLLECTIVE_PARTS]
     if a.experts is not None:
-        names += [f"{kind}.{part}" for kind in EXCHANGES for part in EXCHANGE_PARTS]
+        names += [f"{kind}.{p}" for kind in EXCHANGES for p in EXCHANGE_PARTS[kind]]
         names += [f"expert_tensor.{part}" for part in MESH_PARTS]
     return tuple(names)
 
@@ -298,6 +323,32 @@ def slowest_stage(a: Architecture, pp: Scalar, sharpness: Sharpness) -> Scalar:
     """Layers of the fullest pipeline stage over the mean: 1 where pp divides them."""
     excess = smooth.ceil(a.layers / pp, sharpness) * pp / a.layers - 1.0
     return 1.0 + excess * smooth.positive(pp - 1.0, sharpness)
+
+
+def weighed(layout: Layout, serial: T, double: T) -> T:
+    """The modes of overlap that a layout weighs, along a leading axis of every leaf.
+
+    Args:
+        serial: settings of one micro-batch in sequence; `double` of two overlapped.
+    """
+    chosen = {"1": [serial], "2": [double], "auto": [serial, double]}
+    return jax.tree.map(lambda *x: jnp.stack(x), *chosen[layout.microbatches])
+
+
+def faster(
+    layout: Layout, seconds: Float[Array, " mode"], values: T, sharpness: Sharpness
+) -> tuple[Scalar, T]:
+    """Time of the layout's mode, for `auto` of the faster one, and its values.
+
+    Args:
+        seconds: time of each mode that is weighed.
+        values: a tree whose leaves have an entry for each mode.
+    """
+    if layout.microbatches != "auto":
+        return seconds[0], jax.tree.map(lambda x: x[0], values)
+    first = seconds[0] <= seconds[1]
+    best = smooth.minimum(seconds[0], seconds[1], sharpness)
+    return best, jax.tree.map(lambda x: jnp.where(first, x[0], x[1]), values)
 
 
 def overlapped_s(

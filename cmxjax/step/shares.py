@@ -17,7 +17,10 @@ from ..roofline import RESOURCES
 
 COLLECTIVE_PARTS = ("start", "transfer", "protocol")
 MESH_PARTS = ("start", "transfer")
-EXCHANGE_PARTS = ("start", "wait", "transfer", "copies")
+EXCHANGE_PARTS = {
+    "dispatch": ("start", "wait", "transfer", "copies"),
+    "combine": ("start", "transfer", "copies", "sum"),
+}
 
 
 class Scales:

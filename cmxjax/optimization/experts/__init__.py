@@ -1,1 +1,1 @@
-"""Replicas of experts and their placement on devices, from measured or synthetic loads."""
+"""Replicas of experts and their placement on devices, from loads."""

@@ -54,9 +54,9 @@ def exact(
     kind[-1] = 0.0
     found = milp(
         objective,
-        constraints=LinearConstraint(np.array(rows), low, high),
+        constraints=LinearConstraint(np.array(rows), low, high),  # pyright: ignore
         integrality=kind,
-        bounds=Bounds(0.0, upper),
+        bounds=Bounds(0.0, upper),  # pyright: ignore
         options={"time_limit": time_limit_s, "mip_rel_gap": 1e-6},
     )
     if found.status != 0:

@@ -1,0 +1,224 @@
+"""Fit a recipe's parameters, with error bars that left-out rows confirm."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..specs.recipe_file import Parameter
+from . import folds
+from .fit import Data, Fit, fit, objective, starts
+from .posterior import (
+    IDENTIFIED,
+    USUAL,
+    Direction,
+    covariance,
+    coverage,
+    directions,
+    discrepancy,
+    row_variance,
+)
+from .rows import Model
+from .setup import Setup
+
+FOLDS = 5
+ROUNDS = 3
+"""Rounds of fitting and of learning the discrepancy from left-out rows."""
+
+FIXED = 1e-9
+"""Prior width of a parameter that is held at its prior mean."""
+
+TOUCHED = 0.01
+"""Elasticity above which a fitted row is said to depend on a leaf."""
+
+
+class LeftOut(NamedTuple):
+    """Errors of rows under fits that did not see them."""
+
+    log_error: np.ndarray
+    sigma: np.ndarray
+    """Predictive, of parameters and discrepancy."""
+    groups: list[str]
+    """What was left out with each row."""
+
+
+class Calibrated(NamedTuple):
+    """A fit with everything that says how good it is."""
+
+    setup: Setup
+    theta: np.ndarray
+    covariance: np.ndarray
+    discrepancy: dict[str, float]
+    log_error: np.ndarray
+    """ln(predicted / observed) of every row, fitted or not."""
+    sigma: np.ndarray
+    """Predictive sigma of every row."""
+    prior_log_error: np.ndarray
+    cross: LeftOut
+    tables: LeftOut
+    sources: LeftOut
+    bic_gain: np.ndarray
+    """By how much the Bayesian information criterion rises without each parameter."""
+    singular_values: np.ndarray
+    weak: list[Direction]
+    converged: int
+    restarts: int
+
+    @property
+    def fitted(self) -> np.ndarray:
+        return self.setup.fitted > 0
+
+    @property
+    def shrinkage(self) -> np.ndarray:
+        """Posterior over prior width of each parameter."""
+        prior = np.array([p.sigma for p in self.setup.parameters])
+        return np.sqrt(np.diag(self.covariance)) / prior
+
+    @property
+    def identified(self) -> np.ndarray:
+        return self.shrinkage <= IDENTIFIED
+
+    @property
+    def coverage(self) -> dict[str, float]:
+        """Of rows left out in turn."""
+        rows = self.fitted
+        return coverage(self.cross.log_error[rows], self.cross.sigma[rows])
+
+
+def _data(setup: Setup, sigma: np.ndarray, weight: np.ndarray) -> Data:
+    prior = np.array([p.sigma for p in setup.parameters])
+    return Data(setup.observed[None], sigma, weight, prior, setup.recipe.robust)
+
+
+def _sigma(setup: Setup, found: dict[str, float]) -> np.ndarray:
+    model = np.array([found.get(level, USUAL) for level in setup.levels])
+    return np.hypot(setup.row_sigma, model)
+
+
+def left_out(
+    setup: Setup,
+    model: Model,
+    theta: np.ndarray,
+    fold: np.ndarray,
+    names: list[str],
+    found: dict[str, float],
+) -> LeftOut:
+    """Fit without each fold in turn, starting from theta, and predict what was left."""
+    weight = folds.weights(fold, setup.fitted)
+    data = _data(setup, _sigma(setup, found), weight)
+    fits = fit(model, np.repeat(theta[None], len(weight), 0), data)
+    spread = row_variance(fits.slopes, covariance(fits.logs, fits.slopes, data))
+    rows = np.arange(len(fold))
+    errors = fits.logs[fold, rows] - setup.observed
+    extra = np.array([found.get(level, 0.0) for level in setup.levels])
+    sigma = np.sqrt(spread[fold, rows] + np.square(extra))
+    return LeftOut(errors, sigma, [names[k] for k in fold])
+
+
+def _bic_gain(setup: Setup, model: Model, best: Fit, data: Data) -> np.ndarray:
+    """Rise of 2 x misfit + ln(rows) x parameters when one of them is held fixed."""
+    count = best.theta.shape[1]
+    widths = np.where(np.eye(count) > 0, FIXED, np.asarray(data.prior_sigma)[None])
+    start = np.repeat(best.theta, count, 0) * (1.0 - np.eye(count))
+    without = fit(model, start, data._replace(prior_sigma=widths))
+    misfit = objective(np.zeros_like(without.theta), without.logs, data)
+    full = objective(np.zeros_like(best.theta), best.logs, data)
+    return 2.0 * (misfit - full) - np.log(setup.fitted.sum())
+
+
+def calibrate(
+    setup: Setup,
+    restarts: int = 32,
+    seed: int = 0,
+    start: np.ndarray | None = None,
+    progress: Callable[[str], Any] = lambda text: None,
+    checkpoint: Callable[[np.ndarray], Any] = lambda theta: None,
+) -> Calibrated:
+    """Fit from many starts, learn the discrepancy, and leave out rows in turn.
+
+    Args:
+        start: optimum of an interrupted run, which makes restarts unnecessary.
+        checkpoint: called with the optimum of the first round.
+
+    Raises:
+        ArithmeticError: no start converges.
+    """
+    model = setup.predictor.model(setup.parameters)
+    prior = np.array([p.sigma for p in setup.parameters])
+    found: dict[str, float] = {}
+    first = starts(prior, restarts, seed) if start is None else start[None]
+    fold = folds.by_run(setup.rows, FOLDS)
+    names = [str(k) for k in range(FOLDS)]
+    converged = 0
+    for round_ in range(ROUNDS):
+        progress(f"fit, round {round_ + 1} of {ROUNDS}")
+        data = _data(setup, _sigma(setup, found), setup.fitted[None])
+        fits = fit(model, first, data)
+        best = int(np.argmin(fits.objective))
+        if not fits.converged[best]:
+            raise ArithmeticError(
+                f"the fit does not converge in {fits.steps} steps; look for rows that"
+                " contradict each other, or narrow the priors"
+            )
+        if round_ == 0:
+            near = fits.objective <= fits.objective[best] + 0.1
+            converged = int((fits.converged & near).sum())
+            checkpoint(fits.theta[best])
+        first = fits.theta[best][None]
+        progress(f"cross-validation, round {round_ + 1} of {ROUNDS}")
+        cross = left_out(setup, model, first[0], fold, names, found)
+        spread = np.square(cross.sigma) - np.square(
+            [found.get(level, 0.0) for level in setup.levels]
+        )
+        found = discrepancy(cross.log_error, spread, setup.levels, setup.fitted)
+    progress("tables and sources left out in turn")
+    data = _data(setup, _sigma(setup, found), setup.fitted[None])
+    final = fit(model, first, data)
+    cross = left_out(setup, model, final.theta[0], fold, names, found)
+    others = []
+    for labels in (
+        [folds.table_of(row) for row in setup.rows],
+        [row.spec.source for row in setup.rows],
+    ):
+        numbers, groups = folds.by_label(labels)
+        others.append(left_out(setup, model, final.theta[0], numbers, groups, found))
+    progress("information criterion of each parameter")
+    spread = covariance(final.logs, final.slopes, data)
+    values, weak = directions(
+        final.logs, final.slopes, data, [p.name for p in setup.parameters]
+    )
+    extra = np.square([found.get(level, 0.0) for level in setup.levels])
+    return Calibrated(
+        setup=setup,
+        theta=final.theta[0],
+        covariance=spread[0],
+        discrepancy=found,
+        log_error=final.logs[0] - setup.observed,
+        sigma=np.sqrt(row_variance(final.slopes, spread)[0] + extra),
+        prior_log_error=model(np.zeros((1, len(prior))))[0][0] - setup.observed,
+        cross=cross,
+        tables=others[0],
+        sources=others[1],
+        bic_gain=_bic_gain(setup, model, final, data),
+        singular_values=values,
+        weak=weak,
+        converged=converged,
+        restarts=len(starts(prior, restarts, seed)) if start is None else 1,
+    )
+
+
+def absorbed(setup: Setup) -> list[str]:
+    """Uncertain leaves that fitted rows depend on but that are not fitted.
+
+    Their prior widths are part of the discrepancy that left-out rows show, so a
+    prediction must not count them once more.
+    """
+    owned = {path for p in setup.parameters for path in p.leaves}
+    loose = [
+        Parameter(path, (path,), figure.prior_sigma, "")
+        for path, figure in setup.figures.items()
+        if figure.prior_sigma > 0.0 and path not in owned
+    ]
+    _, slopes = setup.predictor.model(loose)(np.zeros((1, len(loose))))
+    strongest = np.abs(slopes[0][setup.fitted > 0]).max(axis=0)
+    return sorted(p.name for p, s in zip(loose, strongest) if s >= TOUCHED)

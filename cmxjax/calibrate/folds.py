@@ -1,0 +1,50 @@
+"""Which rows are left out together."""
+
+import numpy as np
+
+from ..specs.measurement_file import Measurement
+
+
+def kind_of(row: Measurement) -> str:
+    """What a row measures: its phase, and the operator or collective."""
+    scenario = row.scenario
+    part = getattr(scenario, "op", None) or getattr(scenario, "collective", None)
+    return scenario.phase if part is None else str(part.kind)
+
+
+def table_of(row: Measurement) -> str:
+    """Source and table, section or page of a row."""
+    return f"{row.spec.source}: {row.spec.locator.split(',')[0]}"
+
+
+def by_run(rows: list[Measurement], count: int, seed: int = 0) -> np.ndarray:
+    """A fold number for each row: runs stay whole and kinds spread over the folds.
+
+    A run is everything that was measured under the same scenario.
+    """
+    runs: dict[str, list[int]] = {}
+    for i, row in enumerate(rows):
+        runs.setdefault(repr(row.scenario), []).append(i)
+    kinds: dict[str, list[list[int]]] = {}
+    for members in runs.values():
+        kinds.setdefault(kind_of(rows[members[0]]), []).append(members)
+    shuffle = np.random.default_rng(seed)
+    fold = np.zeros(len(rows), int)
+    position = 0
+    for kind in sorted(kinds):
+        for k in shuffle.permutation(len(kinds[kind])):
+            fold[kinds[kind][k]] = position % count
+            position += 1
+    return fold
+
+
+def by_label(labels: list[str]) -> tuple[np.ndarray, list[str]]:
+    """A fold for each distinct label, and the labels in order."""
+    names = sorted(set(labels))
+    return np.array([names.index(label) for label in labels]), names
+
+
+def weights(fold: np.ndarray, fitted: np.ndarray) -> np.ndarray:
+    """Row weights of each fold's fit, (fold, row): its own rows are left out."""
+    count = int(fold.max()) + 1
+    return np.stack([fitted * (fold != k) for k in range(count)])

@@ -1,0 +1,217 @@
+"""Log predictions of measured rows and their slopes, in few compiled programs.
+
+A prediction is one number of one problem; a ratio row has two. Predictions whose
+problems share a structure are one family and one program, compiled ahead of time, the
+families side by side in threads. A program takes a batch of shifts of any length up to
+its capacity, so restarts, folds and synthetic data all ride in one call.
+"""
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..parameters import leaf_paths, shifted
+from ..phases import metrics
+from ..quantities import field_of, scaled_to
+from ..specs.build import Problem
+from ..specs.measurement_file import Measurement, MeasurementSpec
+from ..specs.recipe_file import Parameter
+from .pruned import Pruned, pruned
+
+CAPACITY = 128
+"""Points that one call of a program can take."""
+
+Wanted = tuple[str, str, str | None]
+"""A metrics field, its quantity, and what it counts per: device, package or total."""
+
+THREADS = 2
+"""Programs that compile or run at once; each compilation keeps about one core busy."""
+
+
+class Term(NamedTuple):
+    """One prediction: a number of a problem, and the row and side it belongs to."""
+
+    problem: Problem
+    wanted: Wanted
+    row: int
+    sign: float
+    """+1 above a row's line, -1 below it."""
+
+
+class _Family(NamedTuple):
+    run: Callable[..., Any]
+    inputs: tuple
+    """Stacked over the family's terms: system, ..., pick."""
+    origins: list[list[str]]
+    """Path of each leaf of each term's system."""
+    base: np.ndarray
+    """Shifts that a problem's own calibration gives its leaves, (term, leaf)."""
+    rows: np.ndarray
+    signs: np.ndarray
+
+
+def terms_of(
+    rows: Iterable[Measurement], pairs: Iterable[tuple[Problem, Problem | None]]
+) -> list[Term]:
+    """The predictions that measured rows consist of."""
+    found = []
+    for i, (row, (above, below)) in enumerate(zip(rows, pairs, strict=True)):
+        found.append(Term(above, _wanted(row.spec, above), i, 1.0))
+        if below is not None:
+            found.append(Term(below, _wanted(row.spec, below), i, -1.0))
+    return found
+
+
+def _wanted(spec: MeasurementSpec, problem: Problem) -> Wanted:
+    field = field_of(spec.quantity, spec.part, problem.scenario.phase)
+    return field, spec.quantity, spec.per
+
+
+Model = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""From (batch, parameter) to logs (batch, row) and slopes (batch, row, parameter)."""
+
+
+class Predictor:
+    """Compiled log predictions of rows and their slopes along every leaf.
+
+    Args:
+        terms: the predictions; their rows count from 0.
+        progress: called with the number of programs compiled so far and in all.
+    """
+
+    def __init__(
+        self,
+        terms: list[Term],
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ):
+        self.rows = 1 + max((term.row for term in terms), default=-1)
+        grouped: dict[Any, list[tuple[Term, Pruned]]] = {}
+        for term in terms:
+            small = pruned(term.problem)
+            leaves, structure = jax.tree.flatten(small[:4])
+            key = (structure, tuple(leaf.shape for leaf in leaves))
+            grouped.setdefault(key, []).append((term, small))
+        members = list(grouped.values())
+        self._families: list[_Family] = []
+        with ThreadPoolExecutor(THREADS) as pool:
+            for family in pool.map(self._family, members):
+                self._families.append(family)
+                progress(len(self._families), len(members))
+
+    def _family(self, members: list[tuple[Term, Pruned]]) -> _Family:
+        fields = sorted({term.wanted for term, _ in members}, key=str)
+        pick = np.array(
+            [[float(term.wanted == f) for f in fields] for term, _ in members]
+        )
+        base = np.array([_base(term.problem, small) for term, small in members])
+        inputs = jax.tree.map(
+            lambda *x: jnp.stack(x), *(small[:4] for _, small in members)
+        )
+        inputs = (*inputs, jnp.asarray(pick))
+        shifts = jax.ShapeDtypeStruct((len(members), CAPACITY, base.shape[1]), float)
+        count = jax.ShapeDtypeStruct((), int)
+        return _Family(
+            jax.jit(_program(fields)).lower(inputs, shifts, count).compile(),
+            inputs,
+            [small.origins for _, small in members],
+            base,
+            np.array([term.row for term, _ in members]),
+            np.array([term.sign for term, _ in members]),
+        )
+
+    def model(self, parameters: list[Parameter]) -> Model:
+        """Log predictions of all rows as a function of some parameters.
+
+        Returns:
+            A function from (batch, parameter) to logs (batch, row) and slopes
+            (batch, row, parameter). Values that are not finite stay so.
+        """
+        designs = [
+            np.array([_design(paths, parameters) for paths in family.origins])
+            for family in self._families
+        ]
+
+        def of_theta(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            theta = np.atleast_2d(theta)
+            logs = np.zeros((len(theta), self.rows))
+            slopes = np.zeros((*logs.shape, len(parameters)))
+            for i in range(0, len(theta), CAPACITY):
+                part = slice(i, i + CAPACITY)
+                moved = [np.einsum("tlp,bp->tbl", d, theta[part]) for d in designs]
+                found = self._run(moved)
+                for family, design, (values, tangents) in zip(
+                    self._families, designs, found, strict=True
+                ):
+                    along = np.einsum("tbl,tlp->tbp", tangents, design)
+                    for j, (row, sign) in enumerate(zip(family.rows, family.signs)):
+                        logs[part, row] += sign * values[j]
+                        slopes[part, row] += sign * along[j]
+            return logs, slopes
+
+        return of_theta
+
+    def _run(self, moved: list[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Values (term, batch) and slopes (term, batch, leaf) of every family."""
+
+        def one(family: _Family, shifts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            terms, count, leaves = shifts.shape
+            padded = np.zeros((terms, CAPACITY, leaves))
+            padded[:, :count] = shifts + family.base[:, None]
+            values, slopes = family.run(family.inputs, padded, np.int64(count))
+            return np.asarray(values)[:, :count], np.asarray(slopes)[:, :count]
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            return list(pool.map(one, self._families, moved))
+
+
+def _design(paths: list[str], parameters: list[Parameter]) -> np.ndarray:
+    """Which parameter moves each leaf, (leaf, parameter)."""
+    owner = {path: k for k, p in enumerate(parameters) for path in p.leaves}
+    matrix = np.zeros((len(paths), len(parameters)))
+    for i, path in enumerate(paths):
+        if path in owner:
+            matrix[i, owner[path]] = 1.0
+    return matrix
+
+
+def _base(problem: Problem, small: Pruned) -> np.ndarray:
+    """Shifts that a problem's own calibration gives its leaves."""
+    return np.array([float(problem.theta.get(path, 0.0)) for path in small.origins])
+
+
+def _program(fields: list[Wanted]) -> Callable[..., Any]:
+    """Log of one number and its slopes, over a family's terms and a batch of shifts."""
+
+    def log_of(shifts: Any, one: tuple) -> Any:
+        system, architecture, workload, layout, pick = one
+        leaves, structure = jax.tree.flatten(system)
+        paths = leaf_paths(system)
+        moved = [
+            shifted(path, leaf, shifts[i])
+            for i, (path, leaf) in enumerate(zip(paths, leaves, strict=True))
+        ]
+        machine = jax.tree.unflatten(structure, moved)
+        m = metrics(machine, architecture, workload, layout, {}, explain=False)
+        values = [
+            scaled_to(getattr(m, f), quantity, per, m) for f, quantity, per in fields
+        ]
+        return jnp.log(jnp.stack(values) @ pick)
+
+    def run(inputs: tuple, shifts: Any, count: Any) -> Any:
+        def one_term(term: tuple) -> Any:
+            one, points = term
+
+            def one_point(i: Any, found: tuple) -> tuple:
+                value, slope = jax.value_and_grad(log_of)(points[i], one)
+                return found[0].at[i].set(value), found[1].at[i].set(slope)
+
+            empty = jnp.zeros(len(points)), jnp.zeros(points.shape)
+            return jax.lax.fori_loop(0, count, one_point, empty)
+
+        return jax.lax.map(one_term, (inputs, shifts))
+
+    return run

@@ -1,0 +1,119 @@
+"""From a system's name and measurement files to a calibration on disk."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..specs.errors import SpecError
+from ..specs.files import is_path, parse_json, read_text, shipped
+from ..specs.recipe_file import RecipeSpec, load_recipe
+from ..specs.system_load import Reference, load_system
+from .automatic import automatic
+from .calibrate import Calibrated, calibrate
+from .result import write, write_text
+from .setup import Setup, prepare
+
+CHECKPOINT = "fit.partial.json"
+"""Optimum of the first fit; a run that was interrupted goes on from there."""
+
+
+class Report(NamedTuple):
+    """A calibration and the files that hold it."""
+
+    result: Calibrated
+    name: str
+    files: list[Path]
+
+
+def recipe_for(system: str) -> tuple[RecipeSpec | None, str]:
+    """A system's recipe and its printable name: a recipe by path or name, or none.
+
+    Raises:
+        SpecError: no such system, or the recipe is wrong.
+    """
+    if is_path(system):
+        return load_recipe(system), system
+    for name in shipped("recipes"):
+        if name == system:
+            return load_recipe(name), f"{name}.toml"
+    load_system(Reference(system))  # says which systems there are
+    return None, system
+
+
+def fit(
+    system: str,
+    measurements: tuple[str, ...] = (),
+    out: str | None = None,
+    restarts: int = 32,
+    seed: int = 0,
+    progress: Callable[[str], Any] = lambda text: None,
+) -> Report:
+    """Calibrate a system and write the result.
+
+    Args:
+        system: a shipped recipe or system, or the path of a recipe.
+        measurements: files to fit besides those of the recipe.
+        out: folder for the result; None writes nothing.
+
+    Returns:
+        The report. `NAME.json` in `out` is what `--calibration` takes.
+
+    Raises:
+        SpecError: (a `ValueError`) with every mistake of the files.
+        ArithmeticError: the fit does not converge.
+    """
+    if restarts < 1:
+        raise SpecError([f"restarts = {restarts}: use at least 1"])
+    recipe, where = recipe_for(system)
+    files = [*(recipe.measurements if recipe else []), *measurements]
+    if not files:
+        raise SpecError([f"{where}: no measurements; name files with --measurements"])
+
+    def compiled(done: int, total: int) -> None:
+        progress(f"compiled {done} of {total} programs")
+
+    if recipe is None:
+        setup = automatic(system, files, compiled)
+    else:
+        setup = prepare(recipe, files, where, compiled)
+    name = f"{setup.recipe.system}" if not measurements else f"{setup.recipe.system}-own"
+    start = None if out is None else _resumed(Path(out), setup, restarts, seed)
+    result = calibrate(
+        setup,
+        restarts,
+        seed,
+        start,
+        progress,
+        lambda theta: (
+            None if out is None else _save(Path(out), setup, theta, restarts, seed)
+        ),
+    )
+    paths = [] if out is None else write(result, name, Path(out))
+    if out is not None:
+        (Path(out) / CHECKPOINT).unlink(missing_ok=True)
+    return Report(result, name, paths)
+
+
+def _key(setup: Setup, restarts: int, seed: int) -> str:
+    return f"{setup.fingerprint()}-{restarts}-{seed}"
+
+
+def _save(
+    folder: Path, setup: Setup, theta: np.ndarray, restarts: int, seed: int
+) -> None:
+    state = {"key": _key(setup, restarts, seed), "theta": [float(t) for t in theta]}
+    write_text(folder / CHECKPOINT, json.dumps(state))
+
+
+def _resumed(folder: Path, setup: Setup, restarts: int, seed: int) -> np.ndarray | None:
+    """The first fit's optimum, if an interrupted run on the same inputs left it."""
+    path = folder / CHECKPOINT
+    if not path.exists():
+        return None
+    state = parse_json(read_text(path), str(path))
+    if state.get("key") != _key(setup, restarts, seed):
+        return None
+    return np.array(state["theta"], float)

@@ -1,0 +1,98 @@
+"""What a calibration works on: rows, observations, levels, and which rows are fitted."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from ..evaluate.validate import check_rows, problems_of
+from ..specs.calibration_file import level_of
+from ..specs.errors import SpecError
+from ..specs.figures import Figure
+from ..specs.measurement_file import Measurement, load_measurements
+from ..specs.recipe_file import Parameter, RecipeSpec, resolve, why_excluded
+from ..specs.system_load import Reference, load_system
+from ..units import to_si
+from .rows import Predictor, terms_of
+
+
+class Setup(NamedTuple):
+    """Rows of all files on the system, ready to be fitted."""
+
+    recipe: RecipeSpec
+    parameters: list[Parameter]
+    figures: dict[str, Figure]
+    rows: list[Measurement]
+    predictor: Predictor
+    observed: np.ndarray
+    """Logs of the observations in SI, (row,)."""
+    row_sigma: np.ndarray
+    """What the file says of each observation, (row,)."""
+    levels: list[str]
+    reasons: list[str]
+    """Why a row is not fitted; empty for rows in the fit."""
+
+    @property
+    def fitted(self) -> np.ndarray:
+        """1 for rows in the fit, else 0."""
+        return np.array([0.0 if reason else 1.0 for reason in self.reasons])
+
+    def fingerprint(self) -> str:
+        """A hash of everything that the result depends on."""
+        data = [
+            self.recipe.model_dump(),
+            [[p.name, p.leaves, p.sigma] for p in self.parameters],
+            [row.spec.model_dump() for row in self.rows],
+            [row.scenario.model_dump() for row in self.rows],
+            {path: figure.si for path, figure in self.figures.items()},
+        ]
+        text = json.dumps(data, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def prepare(
+    recipe: RecipeSpec,
+    files: list[str],
+    where: str,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Setup:
+    """Read the files, build every row's problems and compile their predictions.
+
+    Rows of phase `system` are totals of printed figures: nothing in them is fitted.
+    Rows of other systems are left to those systems' calibrations.
+
+    Raises:
+        SpecError: with every mistake of the recipe or of a file.
+    """
+    loaded = load_system(Reference(recipe.system), where)
+    parameters = resolve(recipe, loaded.figures, where)
+    rows: list[Measurement] = []
+    pairs = []
+    for name in files:
+        found = load_measurements(name)
+        check_rows(found, name)
+        built = problems_of(found, name, "none")
+        for row, pair in zip(found, built, strict=True):
+            if row.scenario.phase != "system" and pair[0].system.name == recipe.system:
+                rows.append(row)
+                pairs.append(pair)
+    if not rows:
+        raise SpecError(
+            [f"{where}: no measurement of {recipe.system} in {', '.join(files) or 'it'}"]
+        )
+    ids = [row.spec.id for row in rows]
+    if repeated := sorted({i for i in ids if ids.count(i) > 1}):
+        raise SpecError([f"{where}: measurements repeat: {', '.join(repeated)}"])
+    return Setup(
+        recipe=recipe,
+        parameters=parameters,
+        figures=loaded.figures,
+        rows=rows,
+        predictor=Predictor(terms_of(rows, pairs), progress),
+        observed=np.log([to_si(row.spec.value, row.spec.unit) for row in rows]),
+        row_sigma=np.array([row.relative_sigma for row in rows]),
+        levels=[level_of(row.scenario) for row in rows],
+        reasons=[why_excluded(recipe, row.spec.id) or "" for row in rows],
+    )

@@ -1,0 +1,57 @@
+"""Standard errors of predictions: fitted parameters, priors, and the model itself."""
+
+import math
+
+from ..specs.build import Problem
+from ..specs.calibration_file import level_of
+from .batch import uncertain
+
+
+def _variance(problem: Problem, slopes: dict[str, float]) -> float:
+    """Variance of a log metric from fitted parameters and from priors."""
+    fitted = problem.fitted
+    settled = fitted.theta.keys() | set(fitted.absorbed)
+    priors = sum(
+        (slopes.get(path, 0.0) * sigma) ** 2
+        for path, sigma in uncertain(problem).items()
+        if path not in settled
+    )
+    return fitted.variance(slopes) + priors
+
+
+def _discrepancy(problem: Problem, slopes: dict[str, float]) -> float:
+    """Relative error of the model; none where the metric depends on nothing uncertain."""
+    if problem.scenario.phase == "system" or not any(slopes.values()):
+        return 0.0
+    return problem.fitted.discrepancy.get(level_of(problem.scenario), 0.0)
+
+
+def relative_sigma(problem: Problem, slopes: dict[str, float]) -> float:
+    """Standard error of the log of a metric by the delta method.
+
+    Args:
+        slopes: derivative of the log along the shift of each uncertain leaf.
+    """
+    extra = _discrepancy(problem, slopes)
+    return math.sqrt(_variance(problem, slopes) + extra**2)
+
+
+def ratio_sigma(
+    above: Problem,
+    above_slopes: dict[str, float],
+    below: Problem,
+    below_slopes: dict[str, float],
+) -> float:
+    """Standard error of the log of a ratio.
+
+    Sides on one system share its leaves, so what they have in common cancels; the
+    discrepancy was learned from such ratios too and counts once.
+    """
+    if above.system.name != below.system.name:
+        first = relative_sigma(above, above_slopes)
+        return math.hypot(first, relative_sigma(below, below_slopes))
+    paths = above_slopes.keys() | below_slopes.keys()
+    slopes = {
+        path: above_slopes.get(path, 0.0) - below_slopes.get(path, 0.0) for path in paths
+    }
+    return relative_sigma(above, slopes)
