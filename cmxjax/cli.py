@@ -10,8 +10,9 @@ import tyro
 from rich.console import Console
 
 BAD_INPUT = 2
-Name = Annotated[str, tyro.conf.Positional]
-Names = Annotated[tuple[str, ...], tyro.conf.Positional]
+METAVAR = tyro.conf.arg(metavar="NAME|FILE")
+Name = Annotated[str, tyro.conf.Positional, METAVAR]
+Names = Annotated[tuple[str, ...], tyro.conf.Positional, METAVAR]
 
 
 @dataclass(frozen=True)
@@ -19,15 +20,20 @@ class Predict:
     """Predict one scenario: a shipped name or a TOML file."""
 
     scenario: Name
+    """A shipped scenario (see `list scenarios`) or a path that ends in .toml."""
     set: tuple[str, ...] = ()
-    """Dotted keys to change, such as workload.kv_tokens=8192."""
+    """Dotted keys to change, such as workload.kv_tokens=8192 or
+    'system.chip.memory_bytes_per_s="4 TB/s"'."""
     max: str | None = None
-    """Find the largest value of this workload key that meets the limits."""
+    """Find the largest value of this workload key, such as
+    workload.sequences_per_device, that fits the memory and meets the limits."""
     limit: tuple[str, ...] = ()
     """Bounds for --max, such as tpot=50ms."""
     calibration: str | None = None
-    """A calibration's name, or none for the spec as printed."""
+    """A calibration's name, or none for the spec as printed; left out, the one that ships
+    for the system."""
     json: bool = False
+    """Print JSON alone, in SI, with units in the keys."""
 
     def run(self, console: Console) -> Any:
         from .evaluate.limits import largest, parse_limit
@@ -59,9 +65,12 @@ class Validate:
     """Compare predictions with a measurement file, shipped or your own."""
 
     measurements: Name
+    """A shipped file (see `list measurements`) or a path that ends in .toml."""
     calibration: str | None = None
-    """A calibration's name, or none for the spec as printed."""
+    """A calibration's name, or none for the spec as printed; left out, the one that ships
+    for the system."""
     json: bool = False
+    """Print JSON alone, in SI, with units in the keys."""
 
     def run(self, console: Console) -> Any:
         from .evaluate.validate import validate
@@ -77,9 +86,12 @@ class Compare:
     """Set two or more systems or scenarios side by side."""
 
     names: Names
+    """Systems (their totals) or scenarios, shipped or paths."""
     calibration: str | None = None
-    """A calibration's name, or none for the spec as printed."""
+    """A calibration's name, or none for the spec as printed; left out, the one that ships
+    for the system."""
     json: bool = False
+    """Print JSON alone, in SI, with units in the keys."""
 
     def run(self, console: Console) -> Any:
         from .evaluate.compare import compare
@@ -158,6 +170,7 @@ class List:
         tyro.conf.Positional,
     ]
     json: bool = False
+    """Print JSON alone, in SI, with units in the keys."""
 
     def run(self, console: Console) -> Any:
         from .report.tables import names_table
@@ -177,7 +190,9 @@ class Show:
     """Show a system's or model's leaves with sources, or any shipped file."""
 
     name: Name
+    """Whatever `list` lists, or a path."""
     json: bool = False
+    """Print JSON alone, in SI, with units in the keys."""
 
     def run(self, console: Console) -> Any:
         from .report.show import show
@@ -229,7 +244,113 @@ class Calibrate:
         return as_calibration(report.result, report.name).model_dump()
 
 
-Commands = Predict | Validate | Compare | Calibrate | Optimize | List | Show
+@dataclass(frozen=True)
+class Sensitivity:
+    """What a metric follows: elasticities, what binds, and inverse questions."""
+
+    scenario: Name
+    set: tuple[str, ...] = ()
+    """Dotted keys to change, such as workload.kv_tokens=8192."""
+    quantity: str | None = None
+    """The metric to explain, such as tpot."""
+    solve: str | None = None
+    """A leaf to find for --for; system.tiers.*.bytes_per_s moves all that match."""
+    target: Annotated[str | None, tyro.conf.arg(name="for")] = None
+    """What the metric should be: tpot=50ms, or tpot=@SCENARIO."""
+    over: str | None = None
+    """KEY=FIRST:LAST, a workload key over which to draw what binds."""
+    picture: str | None = None
+    """File for the bars, or with --over for the shares."""
+    calibration: str | None = None
+    """A calibration's name, or none for the spec as printed."""
+    json: bool = False
+
+    def run(self, console: Console) -> Any:
+        from pathlib import Path
+
+        from .evaluate.sensitivity import sensitivity
+        from .evaluate.solve import solve
+        from .report.sensitivity import (
+            draw_binding,
+            draw_elasticities,
+            sensitivity_tables,
+            solution_table,
+        )
+        from .specs.errors import SpecError
+        from .specs.scenario import load_scenario
+
+        if (self.solve is None) != (self.target is None):
+            raise SpecError(["--solve LEAF and --for QUANTITY=VALUE go together"])
+        if self.over is not None and self.picture is None:
+            raise SpecError(["--over: needs --picture FILE"])
+        changes = parse_changes(self.set)
+        scenario = load_scenario(self.scenario, changes)
+        if self.solve is not None and self.target is not None:
+            solution = solve(scenario, self.solve, self.target, self.calibration)
+            console.print(solution_table(solution))
+            return solution.as_json()
+        if self.over is not None and self.picture is not None:
+            key, values, found = self._binding(changes)
+            draw_binding(key, values, found, Path(self.picture))
+            console.print(f"written: {self.picture}")
+            return {"key": key, "values": values, "picture": self.picture}
+        result = sensitivity(scenario, self.quantity, self.calibration)
+        console.print(sensitivity_tables(result))
+        if self.picture is not None:
+            draw_elasticities(result, Path(self.picture))
+            console.print(f"written: {self.picture}")
+        return result.as_json()
+
+    def _binding(self, changes: dict[str, Any]) -> tuple[str, list[float], list]:
+        from .evaluate.predict import predict
+        from .evaluate.sensitivity import grid
+        from .specs.scenario import load_scenario
+
+        key, values = grid(self.over or "")
+        scenarios = [load_scenario(self.scenario, changes | {key: v}) for v in values]
+        return key, values, [predict(s, self.calibration) for s in scenarios]
+
+
+@dataclass(frozen=True)
+class PlanMeasurements:
+    """Which measurement would narrow a prediction most."""
+
+    scenario: Name
+    candidates: str | None = None
+    """A list of possible measurements: a shipped plan or a TOML file."""
+    set: tuple[str, ...] = ()
+    """Dotted keys to change, such as workload.kv_tokens=8192."""
+    quantity: str | None = None
+    """The metric that matters, such as tpot."""
+    calibration: str | None = None
+    """A calibration's name, or none for the spec as printed."""
+    json: bool = False
+
+    def run(self, console: Console) -> Any:
+        from .calibrate.plan import plan_measurements
+        from .report.sensitivity import plan_table
+        from .specs.scenario import load_scenario
+
+        scenario = load_scenario(self.scenario, parse_changes(self.set))
+        base = scenario.system if isinstance(scenario.system, str) else "cloudmatrix384"
+        plan = plan_measurements(
+            scenario, self.candidates or base, self.quantity, self.calibration
+        )
+        console.print(plan_table(plan))
+        return plan.as_json()
+
+
+Commands = (
+    Predict
+    | Validate
+    | Compare
+    | Calibrate
+    | Sensitivity
+    | Optimize
+    | PlanMeasurements
+    | List
+    | Show
+)
 
 
 def parse_changes(pairs: tuple[str, ...]) -> dict[str, Any]:
@@ -311,7 +432,8 @@ def main(arguments: list[str] | None = None) -> int:
     command = tyro.cli(
         tyro.conf.OmitArgPrefixes[Commands],  # pyright: ignore
         prog="cmxjax",
-        description="A differentiable performance model of AI supernodes.",
+        description="A differentiable performance model of AI supernodes."
+        " Start with `cmxjax list scenarios` and `cmxjax predict NAME`.",
         args=given,
     )
     from .settings import setup

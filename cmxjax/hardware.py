@@ -112,6 +112,8 @@ class ExpertMode(struct.PyTreeNode, kw_only=True, frozen=True):
     """Time spent on each other rank: counts, addresses and flags to exchange."""
     combine_peer_s: Leaf
     sdma_slowdown: Leaf
+    scale_slot_bytes: Leaf
+    """Scales sent beside each 8-bit token."""
     core_share: Leaf
     """Share of the cores that drive the copies while compute runs beside them."""
     plane: str = struct.field(pytree_node=False, default="")

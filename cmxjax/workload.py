@@ -21,8 +21,8 @@ BYTES = {
 """Bytes of one element. Scales of quantized blocks are counted where they are sent."""
 
 SCALE_SLOT_BYTES = 512.0
-"""Slot of scales beside each 8-bit token sent (CloudMatrix-Infer, arXiv 2506.12708,
-section 4.2.1)."""
+"""Slot of scales beside each 8-bit token in a buffer, the largest of all libraries
+(CloudMatrix-Infer, arXiv 2506.12708, section 4.2.1)."""
 
 
 class Dtypes(NamedTuple):

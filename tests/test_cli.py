@@ -2,8 +2,10 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -229,3 +231,18 @@ def test_the_module_is_the_command():
     )
     assert "cloudmatrix384" in json.loads(done.stdout)
     assert done.stderr == ""
+
+
+def readme_examples() -> list[str]:
+    text = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+    return re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+
+
+def test_the_files_of_the_readme_work_as_printed(tmp_path):
+    scenario, system, rows = readme_examples()
+    for name, text in (("job", scenario), ("mine", system), ("rows", rows)):
+        (tmp_path / f"{name}.toml").write_text(text)
+    path = str(tmp_path)
+    assert main(["predict", f"{path}/job.toml"]) == 0
+    assert main(["compare", "cloudmatrix384", f"{path}/mine.toml"]) == 0
+    assert main(["validate", f"{path}/rows.toml"]) == 0

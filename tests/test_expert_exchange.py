@@ -40,6 +40,7 @@ def mode(plane="", deduplicates=False, **costs):
         "combine_peer_s": 0.0,
         "sdma_slowdown": 1.0,
         "core_share": 0.0,
+        "scale_slot_bytes": 224.0,
     }
     leaves = {k: jnp.asarray(v, float) for k, v in {**free, **costs}.items()}
     return ExpertMode(plane=plane, deduplicates=deduplicates, **leaves)
@@ -61,18 +62,35 @@ def seconds(kind, group, m, tokens=128.0, copies=8.0, size=7680.0, **more):
 @pytest.mark.parametrize(("kind", "start_s"), [("dispatch", 20e-6), ("combine", 30e-6)])
 def test_exchange_among_eight_dies_by_hand(kind, start_s):
     # 4 packages of 2: of 128 x 8 copies an eighth stays, an eighth goes to the sibling
-    # and six eighths over UB, which takes longest; the slowest of 8 ranks is ln 8 late
+    # and six eighths over UB, which takes longest; the slowest of 8 ranks is ln 8 late,
+    # and so is a tenth of its sending; combine reads 8 copies of a token and writes one
     costs = {"dispatch_start_s": 20e-6, "combine_start_s": 30e-6, "jitter_s": 4e-6}
-    took = seconds(kind, placed(8.0), mode(efficiency=0.7, **costs))
+    took = seconds(kind, placed(8.0), mode(efficiency=0.7, spread=0.1, **costs))
     wire = 128 * 8 * 7680 * 6 / 8 / (196e9 * 0.7)
-    assert took == pytest.approx(start_s + 0.9e-6 + 4e-6 * np.log(8) + wire)
+    after = {
+        "dispatch": (4e-6 + 0.1 * wire) * np.log(8),
+        "combine": 128 * 9 * 7680 / HBM,
+    }
+    assert took == pytest.approx(start_s + 0.9e-6 + wire + after[kind])
 
 
-@pytest.mark.parametrize(("kind", "copy_s"), [("dispatch", 0.2e-6), ("combine", 0.1e-6)])
-def test_posting_the_copies_bounds_the_exchange_of_many_small_tokens(kind, copy_s):
-    costs = mode(dispatch_copy_s=0.2e-6, combine_copy_s=0.1e-6)
-    took = seconds(kind, placed(8.0), costs, size=64.0)
-    assert took == pytest.approx(0.9e-6 + 128 * 8 * copy_s)
+def test_every_other_rank_costs_its_share():
+    costs = mode(dispatch_peer_s=20e-6, combine_peer_s=5e-6)
+    for kind, peer_s in (("dispatch", 20e-6), ("combine", 5e-6)):
+        extra = seconds(kind, placed(8.0), costs) - seconds(kind, placed(8.0), mode())
+        assert extra == pytest.approx(7 * peer_s)
+
+
+def test_posting_the_copies_bounds_the_dispatch_of_many_small_tokens():
+    took = seconds("dispatch", placed(8.0), mode(dispatch_copy_s=0.2e-6), size=64.0)
+    assert took == pytest.approx(0.9e-6 + 128 * 8 * 0.2e-6)
+
+
+def test_combine_adds_up_copy_by_copy_after_the_transfer():
+    extra = seconds("combine", placed(8.0), mode(combine_copy_s=0.1e-6)) - seconds(
+        "combine", placed(8.0), mode()
+    )
+    assert extra == pytest.approx(128 * 8 * 0.1e-6)
 
 
 def test_copies_to_the_own_rank_are_read_and_written_in_memory():
@@ -83,13 +101,18 @@ def test_copies_to_the_own_rank_are_read_and_written_in_memory():
     assert took == pytest.approx(0.9e-6 + 2 * own / HBM)
 
 
-def test_all_ranks_post_alike_in_dispatch_and_the_busiest_one_more_in_combine():
-    costs, group = mode(dispatch_copy_s=1e-6, combine_copy_s=1e-6), placed(8.0)
-    growth = {}
-    for kind in ("dispatch", "combine"):
-        once, twice = (seconds(kind, group, costs, load=load) for load in (1.0, 2.0))
-        growth[kind] = (twice - 0.9e-6) / (once - 0.9e-6)
-    assert growth == pytest.approx({"dispatch": 1.0, "combine": 2.0})
+def test_all_ranks_post_and_add_up_alike_whatever_the_busiest_one_gets():
+    group = placed(8.0)
+    posted = mode(dispatch_copy_s=1e-6)
+    once, twice = (seconds("dispatch", group, posted, load=x) for x in (1.0, 2.0))
+    assert twice == pytest.approx(once)
+    added = mode(combine_copy_s=1e-6)
+    extra = [
+        seconds("combine", group, added, load=x)
+        - seconds("combine", group, mode(), load=x)
+        for x in (1.0, 2.0)
+    ]
+    assert extra == pytest.approx([128 * 8 * 1e-6] * 2)
 
 
 def test_the_busiest_rank_receives_in_proportion_to_its_load():
@@ -148,8 +171,9 @@ def test_combine_among_eight_dies_responds_to_the_link_inside_the_package():
     part = 128 * 8 / 8 * 7680
     before = seconds("combine", placed(8.0), mode())
     after = seconds("combine", placed(8.0, slow), mode())
-    assert before == pytest.approx(0.9e-6 + 6 * part / 196e9)
-    assert after == pytest.approx(0.9e-6 + part / 27e9)
+    summed = 128 * 9 * 7680 / HBM
+    assert before == pytest.approx(0.9e-6 + 6 * part / 196e9 + summed)
+    assert after == pytest.approx(0.9e-6 + part / 27e9 + summed)
 
 
 def test_relaxed_combine_responds_to_every_plane_it_uses():
@@ -347,17 +371,20 @@ def test_a_skew_of_zero_is_perfect_balance():
 @pytest.mark.parametrize(
     ("name", "dispatched", "combined"),
     [
-        # 7168 bytes of int8 with a slot of 512 for scales; 7168 x 2 of bf16 without
+        # 7168 bytes of int8 with a slot of 512 for scales, of fp8 with 4 for each 128;
+        # 7168 x 2 of bf16 without
         ("deepseek-r1-decode-cloudmatrix384", 7168 + 512, 2 * 7168),
-        ("deepseek-r1-decode-hgx-h800", 7168 + 512, 2 * 7168),
+        ("deepseek-r1-decode-hgx-h800", 7168 + 224, 2 * 7168),
     ],
 )
 def test_dispatch_sends_eight_bit_tokens_and_their_scales(
     problem, name, dispatched, combined
 ):
     p = problem(name)
+    serving = p.workload.serving
+    mode = p.system.expert_parallel[serving.expert_library][serving.expert_mode]
     sizes = [
-        float(copy_bytes(p.architecture, p.workload.serving, kind))
+        float(copy_bytes(p.architecture, serving, kind, mode.scale_slot_bytes))
         for kind in ("dispatch", "combine")
     ]
     assert sizes == [dispatched, combined]

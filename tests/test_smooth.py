@@ -207,8 +207,9 @@ def test_a_protocol_gate_is_half_open_at_its_threshold():
 
 
 def test_a_protocol_gate_is_closed_well_below_and_open_well_above_its_threshold():
-    # eighth powers: a factor of two is 256, a factor of ten 1e8
-    np.testing.assert_allclose(smooth.gate(0.5), 1 / 257, rtol=1e-12)
+    # 32nd powers: a factor of two is 4e9, a tenth more is 21
+    np.testing.assert_allclose(smooth.gate(0.5), 1 / (1 + 2.0**32), rtol=1e-12)
+    np.testing.assert_allclose(smooth.gate(1.1), 1 / (1 + 1.1**-32), rtol=1e-12)
     np.testing.assert_allclose(smooth.gate(10.0), 1.0, rtol=2e-8)
     assert float(smooth.gate(0.0)) == 0.0
 

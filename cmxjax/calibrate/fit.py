@@ -119,7 +119,8 @@ def fit(
         trial_logs, trial_slopes = model(trial)
         value = objective(trial, trial_logs, data)
         better = value < best
-        gain = np.where(better, best - value, 0.0)
+        gain = np.zeros_like(best)
+        gain[better] = best[better] - value[better]
         settled |= better & (gain <= tolerance * (1.0 + np.abs(value)))
         settled |= damping > LARGEST_DAMPING
         keep = better & ~np.isnan(value)

@@ -79,7 +79,7 @@ def validation_table(name: str, validation: Validation) -> Group:
         )
     count = len(validation.rows)
     summary = (
-        f"{count} rows: median error {validation.median:.1%},"
+        f"{count} row{'s' * (count != 1)}: median error {validation.median:.1%},"
         f" largest {validation.worst:.1%}. A row is consistent if it agrees within its"
         " own printed precision."
     )

@@ -11,7 +11,6 @@ from ..hardware import System, ordered_tiers
 from ..layout import AXES, Layout, Routing
 from ..workload import (
     BYTES,
-    SCALE_SLOT_BYTES,
     Collective,
     Decode,
     Dtypes,
@@ -405,9 +404,9 @@ def _collective(context: _Context, scenario: CollectiveScenario):
     )
     if exchange:
         _pick(system.expert_parallel[library], c.mode, "collective.mode", where)
-    scaled = c.kind == "dispatch" and BYTES[c.dtype] <= 1.0
-    slot = SCALE_SLOT_BYTES if scaled else 0.0
-    scale = slot if c.scale_bytes is None else c.scale_bytes
+    scale = c.scale_bytes or 0.0
+    if c.scale_bytes is None and c.kind == "dispatch" and BYTES[c.dtype] <= 1.0:
+        scale = float(system.expert_parallel[library][c.mode].scale_slot_bytes)
     payload = c.payload_bytes or ASYMPTOTE_BYTES
     if c.tokens_per_rank is not None and not exchange:
         copies = (c.topk or 1.0) if c.kind == "all_to_all" else 1.0

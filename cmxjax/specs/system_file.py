@@ -94,6 +94,7 @@ class ExpertModeSpec(Leaves):
     dispatch_peer_s: Figure
     combine_peer_s: Figure
     sdma_slowdown: Figure
+    scale_slot_bytes: Figure
     core_share: Figure
 
 

@@ -13,13 +13,13 @@ from ..architecture import Architecture, GroupedQuery
 from ..collectives.expert import busiest_rank_load, exchange_s, tier_bytes
 from ..collectives.library import collective_s, full_mesh_s, plane_loads_s
 from ..fabric import Fabric, Group, fabric_of, group_of, plane_s
-from ..hardware import Engine, System
+from ..hardware import Engine, ExpertMode, System
 from ..layout import Layout, degree, splits
 from ..ops.attention import attention_ops
 from ..ops.feed_forward import dense_ops, draft_ops, expert_ops, tail_ops
 from ..ops.table import Op, select, tabulate
 from ..roofline import op_times
-from ..workload import BYTES, SCALE_SLOT_BYTES, Serving
+from ..workload import BYTES, Serving
 from .shares import COLLECTIVE_PARTS, EXCHANGE_PARTS, MESH_PARTS, Scales
 
 T = TypeVar("T")
@@ -161,6 +161,11 @@ class Stage(NamedTuple):
         return left**-self.system.chip.core_exponent
 
     @property
+    def expert_mode(self) -> ExpertMode:
+        library = self.system.expert_parallel[self.serving.expert_library]
+        return library[self.serving.expert_mode]
+
+    @property
     def library(self):
         return self.system.collectives[self.serving.collective_library]
 
@@ -205,7 +210,8 @@ class Stage(NamedTuple):
         and add up their parts of the results.
         """
         group = self.group("ep")
-        sizes = [copy_bytes(a, self.serving, kind) for kind in EXCHANGES]
+        slot = self.expert_mode.scale_slot_bytes
+        sizes = [copy_bytes(a, self.serving, kind, slot) for kind in EXCHANGES]
         held = tokens * load.copies_per_token * load.busiest
         return [
             self.exchange(kind, group, load, tokens, size)
@@ -216,11 +222,10 @@ class Stage(NamedTuple):
     def exchange_loads_s(self, a: Architecture, load: ExpertLoad, tokens):
         """Time that dispatch and combine keep each plane's port busy."""
         group = self.group("ep")
-        library = self.system.expert_parallel[self.serving.expert_library]
-        mode, held = library[self.serving.expert_mode], tokens * load.busiest
-        copies = held * load.copies_per_token
+        mode, held = self.expert_mode, tokens * load.busiest
+        copies, slot = held * load.copies_per_token, mode.scale_slot_bytes
         sent = [
-            tier_bytes(group, mode, held, copies, copy_bytes(a, self.serving, kind))
+            tier_bytes(group, mode, held, copies, copy_bytes(a, self.serving, kind, slot))
             * self.scales(f"{kind}.transfer")
             for kind in EXCHANGES
         ]
@@ -300,11 +305,11 @@ def _by_part(
     return jnp.dot(values, member, precision=HIGHEST)
 
 
-def copy_bytes(a: Architecture, serving: Serving, kind: str) -> Scalar:
+def copy_bytes(a: Architecture, serving: Serving, kind: str, slot: Scalar) -> Scalar:
     """Bytes of one token copy in dispatch or combine, scales of 8-bit tokens included."""
     dtype = serving.dtypes.dispatch if kind == "dispatch" else serving.dtypes.combine
     size = BYTES[dtype]
-    return a.hidden * size + (SCALE_SLOT_BYTES if size <= 1.0 else 0.0)
+    return a.hidden * size + (slot if size <= 1.0 else 0.0)
 
 
 def components(a: Architecture, layout: Layout) -> tuple[str, ...]:

@@ -1,0 +1,174 @@
+"""Inverse questions: which value of a leaf makes a metric what is wanted."""
+
+import math
+from fnmatch import fnmatchcase
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ..quantities import field_of
+from ..specs.build import Problem, build
+from ..specs.errors import SpecError
+from ..specs.scenario import load_scenario
+from ..specs.scenario_file import Scenario
+from .limits import parse_limit
+from .sensitivity import inputs_of, leaves_of, log_metric
+
+WIDEST = 1e6
+"""Largest factor by which a leaf is moved, up or down."""
+
+STEPS = 60
+CLOSE = 1e-9
+"""Newton stops when ln(metric / target) is this small."""
+
+
+class Target(NamedTuple):
+    """What a metric should be."""
+
+    quantity: str
+    field: str
+    value: float
+    """In SI."""
+    meaning: str
+
+
+class Solution(NamedTuple):
+    """The leaf's value, or why there is none."""
+
+    problem: Problem
+    paths: list[str]
+    values: dict[str, float]
+    """Of every leaf that was moved, in SI; empty without a solution."""
+    factor: float
+    target: Target
+    reached: float
+    """The metric there, in SI."""
+    iterations: int
+    reason: str
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "calibration": self.problem.calibration,
+            "target": {self.target.field: self.target.value},
+            "reached": {self.target.field: self.reached},
+            "factor": self.factor,
+            "values": self.values,
+            "iterations": self.iterations,
+            "solved": not self.reason,
+            "reason": self.reason,
+        }
+
+
+def parse_target(text: str, scenario: Scenario, calibration: str | None) -> Target:
+    """`tpot=50ms`, or `tpot=@NAME` for the value that another scenario has.
+
+    Raises:
+        SpecError: no such quantity, unit or scenario.
+    """
+    name, equals, wanted = text.partition("=")
+    if not equals or not wanted:
+        raise SpecError([f"--for {text!r}: write QUANTITY=VALUE, such as tpot=50ms"])
+    try:
+        field = field_of(name, "attention", scenario.phase)
+    except ValueError as error:
+        raise SpecError([f"--for {text!r}: {error}"]) from None
+    if not wanted.startswith("@"):
+        limit = parse_limit(text)
+        return Target(name, field, limit.value, wanted)
+    other = load_scenario(wanted[1:])
+    if other.phase != scenario.phase:
+        raise SpecError(
+            [f"--for {text!r}: phase {other.phase}; name one of phase {scenario.phase}"]
+        )
+    inputs = inputs_of(build(other, calibration))
+    return Target(name, field, math.exp(float(log_metric(field, inputs, {}))), wanted)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _along(field: str, paths: tuple[str, ...], inputs: dict[str, Any], shift: Any) -> Any:
+    """The log metric and its slope with all leaves of `paths` scaled by exp(shift)."""
+
+    def value(z: Any) -> Any:
+        return log_metric(field, inputs, dict.fromkeys(paths, z))
+
+    return jax.jvp(value, (shift,), (jnp.ones(()),))
+
+
+def solve(
+    scenario: Scenario, leaf: str, wanted: str, calibration: str | None = None
+) -> Solution:
+    """Newton on ln(metric) over ln(leaf), kept inside a bracket.
+
+    Args:
+        leaf: a path such as `workload.sequences_per_device`; `*` stands for any name,
+            and all leaves that match are moved by one factor.
+        wanted: see `parse_target`.
+
+    Raises:
+        SpecError: (a `ValueError`) no such leaf or quantity.
+    """
+    problem = build(scenario, calibration)
+    inputs = inputs_of(problem)
+    known = leaves_of(inputs)
+    paths = tuple(path for path in known if fnmatchcase(path, leaf))
+    if not paths:
+        near = [p for p in known if p.rsplit(".", 1)[-1] == leaf.rsplit(".", 1)[-1]]
+        options = ", ".join((near or list(known))[:8])
+        raise SpecError([f"--solve {leaf!r}: no such leaf; such as {options}"])
+    target = parse_target(wanted, scenario, calibration)
+    goal = math.log(target.value)
+
+    def gap(z: float) -> tuple[float, float]:
+        value, slope = _along(target.field, paths, inputs, jnp.asarray(z, float))
+        return float(value) - goal, float(slope)
+
+    z, (error, slope) = 0.0, gap(0.0)
+    low, high, taken = _bracket(gap, error)
+    reason = ""
+    if low is None or high is None:
+        reason = _unreached(target, paths, gap)
+    else:
+        while abs(error) > CLOSE and taken < STEPS:
+            step = z - error / slope if slope else math.nan
+            inside = min(low, high) < step < max(low, high)
+            z = step if inside else 0.5 * (low + high)
+            error, slope = gap(z)
+            taken += 1
+            if error > 0.0:
+                high = z
+            else:
+                low = z
+    factor = math.exp(z)
+    values = {} if reason else {path: known[path] * factor for path in paths}
+    reached = target.value * math.exp(error)
+    return Solution(problem, list(paths), values, factor, target, reached, taken, reason)
+
+
+def _bracket(gap: Any, error: float) -> tuple[float | None, float | None, int]:
+    """Points below and above the target, going out from 0 in growing strides."""
+    low = 0.0 if error <= 0.0 else None
+    high = 0.0 if error > 0.0 else None
+    stride, taken = 0.1, 0
+    while (low is None or high is None) and stride <= math.log(WIDEST):
+        for z in (stride, -stride):
+            value, _ = gap(z)
+            taken += 1
+            if math.isfinite(value) and value <= 0.0 and low is None:
+                low = z
+            if math.isfinite(value) and value > 0.0 and high is None:
+                high = z
+        stride *= 2.0
+    return low, high, taken
+
+
+def _unreached(target: Target, paths: tuple[str, ...], gap: Any) -> str:
+    ends = [gap(z)[0] for z in (-math.log(WIDEST), math.log(WIDEST))]
+    finite = [e for e in ends if math.isfinite(e)]
+    nearest = min(finite, key=abs, default=math.nan)
+    best = target.value * math.exp(nearest) if finite else math.nan
+    return (
+        f"no value of {', '.join(paths)} within a factor of {WIDEST:g} gives"
+        f" {target.quantity} = {target.meaning}; the far ends reach {best:.4g} in SI"
+    )

@@ -1,0 +1,133 @@
+"""Tables and pictures of elasticities, inverse questions and measurement plans."""
+
+from pathlib import Path
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from ..calibrate.plan import Plan
+from ..evaluate.predict import Prediction
+from ..evaluate.sensitivity import WHAT_IF, Sensitivity
+from ..evaluate.solve import Solution
+from ..units import dimension_of, format_si
+from .tables import make_table, number
+
+SMALLEST = 1e-3
+"""Elasticities below this are left out of tables."""
+
+BARS = 25
+
+
+def sensitivity_tables(found: Sensitivity) -> Group:
+    """Elasticities with one-sided values at kinks, and the what-if beside them."""
+    title = (
+        f"elasticities of {found.quantity} = {number(found.field, found.value)}"
+        f" (calibration: {found.problem.calibration})"
+    )
+    more = f"{WHAT_IF - 1.0:+.0%}"
+    table = make_table(
+        title, "leaf", "value", "elasticity", f"{more}, exact", f"{more}, first order", ""
+    )
+    shown = [e for e in found.leaves if max(abs(e.elasticity), abs(e.right)) > SMALLEST]
+    for e in shown:
+        value = format_si(e.value, dimension_of(e.path))
+        changes = f"{e.larger - 1.0:+.2%}", f"{e.first_order - 1.0:+.2%}"
+        table.add_row(e.path, value, f"{e.elasticity:+.4f}", *changes, e.note)
+    rest = len(found.leaves) - len(shown)
+    lines = [
+        f"{rest} more leaves have elasticities below {SMALLEST:g}.",
+        f"Times minus rates: {found.time_sum:+.6f}. A time gives +1 and a rate -1:"
+        " with every latency doubled and every rate halved it doubles.",
+    ]
+    return Group(table, *(Text(line) for line in lines))
+
+
+def draw_elasticities(found: Sensitivity, path: Path) -> None:
+    """A bar for each of the largest elasticities."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    largest = [e for e in found.leaves if abs(e.elasticity) > SMALLEST][:BARS][::-1]
+    height = 1.2 + 0.28 * len(largest)
+    figure, axes = pyplot.subplots(figsize=(9, height), layout="constrained")
+    values = [e.elasticity for e in largest]
+    colors = ["tab:red" if v > 0 else "tab:blue" for v in values]
+    axes.barh([e.path for e in largest], values, color=colors)
+    axes.axvline(0.0, color="gray", lw=0.8)
+    axes.set_xlabel(f"d ln {found.quantity} / d ln leaf")
+    system = found.problem.system.name
+    axes.set_title(f"{found.quantity} on {system}: what it follows")
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)
+
+
+def draw_binding(key: str, values: list[float], found: list[Prediction], path: Path):
+    """Share of the step that each resource takes, over a workload key."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    shares: dict[str, list[float]] = {}
+    for prediction in found:
+        total = sum(prediction.breakdown.values())
+        own: dict[str, float] = {}
+        for name, value in prediction.breakdown.items():
+            group = resource_of(name)
+            own[group] = own.get(group, 0.0) + 100.0 * value / total
+        for name, value in own.items():
+            shares.setdefault(name, []).append(value)
+    order = sorted(shares, key=lambda name: -max(shares[name]))
+    order = [name for name in order if max(shares[name]) > 0.5]
+    figure, axes = pyplot.subplots(figsize=(9, 5), layout="constrained")
+    axes.stackplot(values, [shares[name] for name in order], labels=order)
+    axes.set(xlabel=key, ylabel="share of the time, %", ylim=(0, 100))
+    axes.set(xlim=(min(values), max(values)), xscale="log")
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
+    system = found[0].problem.system.name
+    axes.set_title(f"{found[0].problem.scenario.phase} on {system}: what binds")
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)
+
+
+def resource_of(component: str) -> str:
+    """The resource of a breakdown's component, such as `attention.memory`."""
+    block, _, part = component.rpartition(".")
+    if part in ("matrix", "vector", "memory", "launch"):
+        return part
+    if part == "transfer":
+        return f"{block} bandwidth"
+    return "host" if block == "host" else f"{block} latency"
+
+
+def solution_table(found: Solution) -> Table | Text:
+    """The leaves' values, or why there are none."""
+    if found.reason:
+        return Text("not solved: " + found.reason, style="red")
+    target = found.target
+    title = (
+        f"{target.quantity} = {target.meaning} (calibration:"
+        f" {found.problem.calibration}); {found.iterations} Newton steps"
+    )
+    table = make_table(title, "leaf", "value", "times what it is")
+    for path, value in found.values.items():
+        shown = format_si(value, dimension_of(path))
+        table.add_row(path, shown, f"{found.factor:.4g}")
+    return table
+
+
+def plan_table(plan: Plan) -> Group:
+    """Candidates by the error bar that each would leave."""
+    title = (
+        f"{plan.quantity} now: relative sigma {plan.sigma:.2%}, of which"
+        f" {plan.floor:.2%} is the model's discrepancy"
+    )
+    table = make_table(title, "measure next", "quantity", "expected", "sigma after", "")
+    for choice in plan.choices:
+        expected = f"{choice.expected:.4g} SI"
+        after = f"{choice.sigma:.2%}"
+        table.add_row(choice.id, choice.quantity, expected, after, choice.note)
+    return Group(table)

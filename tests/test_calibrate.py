@@ -1,0 +1,368 @@
+"""Recipes, folds, files and the whole way on a small user's measurement file."""
+
+import json
+
+import numpy as np
+import pytest
+
+from cmxjax.calibrate import folds
+from cmxjax.calibrate.run import fit as calibrate
+from cmxjax.calibrate.setup import prepare
+from cmxjax.cli import main
+from cmxjax.evaluate.validate import validate
+from cmxjax.parameters import leaf_paths
+from cmxjax.specs.build import build
+from cmxjax.specs.calibration_file import calibration_for, calibration_names
+from cmxjax.specs.errors import SpecError
+from cmxjax.specs.files import shipped
+from cmxjax.specs.measurement_file import load_measurements
+from cmxjax.specs.recipe_file import load_recipe, matches, resolve
+from cmxjax.specs.system_load import Reference, load_system
+
+HEAD = """
+[sources.bench]
+title = "Own benchmark"
+
+[scenarios.gemm]
+system = "dgx-h100"
+phase = "op"
+op = { kind = "gemm", m = 4096, n = 4096, k = 4096, dtype = "bf16" }
+
+[scenarios.copy]
+system = "dgx-h100"
+phase = "op"
+op = { kind = "copy", bytes = 1e9 }
+"""
+
+ROW = """
+[[measurements]]
+id = "{id}"
+scenario = "{scenario}"
+set = {{ {set} }}
+quantity = "{quantity}"
+value = {value}
+unit = "{unit}"
+source = "bench"
+locator = "table {table}"
+"""
+
+RECIPE = """
+system = "dgx-h100"
+measurements = []
+robust = 4
+
+[[parameters]]
+name = "gemm"
+leaves = ["chip.gemm_efficiency"]
+sigma = 0.5
+reason = "large GEMMs"
+
+[[parameters]]
+name = "memory"
+leaves = ["chip.memory_efficiency"]
+reason = "copies"
+"""
+
+SIZES = (2048, 4096, 6144, 8192, 12288, 16384)
+
+
+def rows(efficiency_scale=1.0):
+    """Utilizations and copy rates of a chip like the datasheet's, one table each."""
+    found = []
+    for i, size in enumerate(SIZES):
+        found.append(
+            ROW.format(
+                id=f"gemm-{size}",
+                scenario="gemm",
+                set=f'"op.m" = {size}',
+                quantity="utilization",
+                value=round(60.0 * efficiency_scale + 0.4 * i, 2),
+                unit="%",
+                table=1,
+            )
+        )
+        found.append(
+            ROW.format(
+                id=f"copy-{size}",
+                scenario="copy",
+                set=f'"op.bytes" = {size}e6',
+                quantity="byte_rate",
+                value=2900 + 10 * i,
+                unit="GB/s",
+                table=2,
+            )
+        )
+    return "".join(found)
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A measurement file and a recipe of the user's."""
+    (tmp_path / "own.toml").write_text(HEAD + rows())
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    return tmp_path
+
+
+def test_patterns_match_part_by_part():
+    assert matches("engines.a.wait_excess", "engines.*.wait_excess")
+    assert not matches("engines.a.b.wait_excess", "engines.*.wait_excess")
+    assert matches("chip.half_rows", "chip.half_*")
+
+
+@pytest.mark.parametrize("name", shipped("recipes"))
+def test_shipped_recipes_name_leaves_and_keep_to_their_budget(name):
+    recipe = load_recipe(name)
+    figures = load_system(Reference(recipe.system)).figures
+    parameters = resolve(recipe, figures, name)
+    measured = [row for file in recipe.measurements for row in load_measurements(file)]
+    own = [row for row in measured if row.scenario.phase != "system"]
+    assert len(parameters) <= 25
+    assert len(own) >= 4 * len(parameters)
+    ids = [row.spec.id for row in measured]
+    for exclusion in recipe.excluded:
+        for pattern in exclusion.rows:
+            from fnmatch import fnmatchcase
+
+            assert any(fnmatchcase(i, pattern) for i in ids), pattern
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("chip.gemm_efficiency", "chip.nothing", ["no such leaf"]),
+        ("chip.memory_efficiency", "chip.gemm_efficiency", ["belongs to gemm too"]),
+        ('name = "memory"', 'name = "gemm"', ["name repeats"]),
+        ("sigma = 0.5", "sigma = -1", ["sigma"]),
+        ("sigma = 0.5", "colour = 1", ["colour"]),
+        ("chip.memory_efficiency", "chip.memory_bytes_per_s", ["write sigma"]),
+        ('system = "dgx-h100"', 'system = "dgx"', ["not shipped"]),
+        ("robust = 4", "robust = 0", ["robust"]),
+    ],
+)
+def test_a_wrong_recipe_gets_one_message_and_writes_nothing(
+    own, capsys, monkeypatch, old, new, words
+):
+    monkeypatch.chdir(own)
+    text = RECIPE.replace(old, new, 1)
+    (own / "recipe.toml").write_text(text)
+    arguments = ["calibrate", "./recipe.toml", "--measurements", "./own.toml"]
+    assert main([*arguments, "--out", "result"]) == 2
+    message = capsys.readouterr().err
+    assert all(word in message for word in words), message
+    assert "recipe.toml" in message or "not shipped" in message
+    assert not (own / "result").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nothing"], ["not shipped"]),
+        (["dgx-a100-80g"], ["no measurements", "--measurements"]),
+        (["./recipe.toml", "--measurements", "./missing.toml"], ["no such file"]),
+        (["./recipe.toml", "--measurements", "h800-deepep"], ["no measurement of dgx"]),
+        (
+            ["./recipe.toml", "--measurements", "./own.toml", "./own.toml"],
+            ["measurements repeat"],
+        ),
+        (
+            ["./recipe.toml", "--measurements", "./own.toml", "--restarts", "0"],
+            ["restarts"],
+        ),
+    ],
+)
+def test_bad_arguments_get_one_message(own, capsys, monkeypatch, arguments, words):
+    monkeypatch.chdir(own)
+    assert main(["calibrate", *arguments, "--out", "result"]) == 2
+    message = capsys.readouterr().err
+    assert all(word in message for word in words), message
+    assert not (own / "result").exists()
+
+
+def test_the_whole_way_from_a_users_file_to_a_better_prediction(own, capsys, monkeypatch):
+    monkeypatch.chdir(own)
+    arguments = ["calibrate", "./recipe.toml", "--measurements", "./own.toml"]
+    assert main([*arguments, "--out", "result", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    stored = json.loads((own / "result" / "dgx-h100-own.json").read_text())
+    assert printed == stored
+    assert set(stored["parameters"]) == {"gemm", "memory"}
+    assert not (own / "result" / "fit.partial.json").exists()
+    assert (own / "result" / "fit.png").stat().st_size > 10_000
+    assert (own / "result" / "rows.csv").read_text().count("\n") == 1 + 2 * len(SIZES)
+    before = validate("./own.toml", "none")
+    after = validate("./own.toml", "result/dgx-h100-own.json")
+    assert after.calibration == "result/dgx-h100-own.json"
+    assert after.median < 0.02 < before.median
+    # the error bar shrinks too, and says what left-out rows say
+    sigmas = [row.predicted_relative_sigma for row in after.rows]
+    assert max(sigmas) < min(row.predicted_relative_sigma for row in before.rows)
+    inside = [abs(row.log_error) <= row.predicted_relative_sigma for row in after.rows]
+    assert np.mean(inside) >= 0.5
+    # other systems stay as they are
+    assert calibration_for("hgx-h200", "result/dgx-h100-own.json").system == "hgx-h200"
+
+
+def test_the_result_repeats_bit_for_bit_and_resumes_where_it_stopped(own, monkeypatch):
+    monkeypatch.chdir(own)
+    texts = []
+
+    class Stopped(Exception):
+        pass
+
+    def stop(text):
+        if text.startswith("tables"):
+            raise Stopped
+
+    for out in ("a", "b"):
+        calibrate("./recipe.toml", ("./own.toml",), out, restarts=4)
+        texts.append((own / out / "dgx-h100-own.json").read_text())
+    assert texts[0] == texts[1]
+    with pytest.raises(Stopped):
+        calibrate("./recipe.toml", ("./own.toml",), "c", restarts=4, progress=stop)
+    assert [path.name for path in (own / "c").iterdir()] == ["fit.partial.json"]
+    seen = []
+    calibrate("./recipe.toml", ("./own.toml",), "c", restarts=4, progress=seen.append)
+    resumed, whole = (
+        json.loads((own / out / "dgx-h100-own.json").read_text()) for out in ("c", "a")
+    )
+    for name, parameter in whole["parameters"].items():
+        again = resumed["parameters"][name]["theta"]
+        assert again == pytest.approx(parameter["theta"], abs=1e-5)
+
+
+def test_contradictory_rows_are_shown_and_do_not_stop_the_fit(own):
+    spoiled = (
+        rows()
+        .replace('id = "gemm-4096"', 'id = "gemm-4096"')
+        .replace("value = 60.4", "value = 6.04")
+    )
+    (own / "own.toml").write_text(HEAD + spoiled)
+    report = calibrate(str(own / "recipe.toml"), (str(own / "own.toml"),), None, 4)
+    ids = [row.spec.id for row in report.result.setup.rows]
+    errors = dict(zip(ids, np.expm1(report.result.log_error), strict=True))
+    assert errors["gemm-4096"] > 5.0
+    assert abs(errors["gemm-8192"]) < 0.05
+
+
+def test_a_system_without_a_recipe_gets_the_parameters_its_rows_speak_about(own):
+    report = calibrate("dgx-h100", (str(own / "own.toml"),), None, 4)
+    names = [p.name for p in report.result.setup.parameters]
+    assert len(names) <= len(SIZES) * 2 // 4
+    assert any("memory" in name for name in names)
+    assert any("gemm" in name or "half" in name for name in names)
+
+
+def test_folds_keep_runs_whole_and_spread_kinds():
+    measured = load_measurements("h800-deepep")
+    fold = folds.by_run(measured, 5)
+    runs = {}
+    for row, k in zip(measured, fold, strict=True):
+        runs.setdefault(repr(row.scenario), set()).add(int(k))
+    assert all(len(members) == 1 for members in runs.values())
+    sizes = np.bincount(fold)
+    assert len(sizes) == 5
+    assert sizes.max() <= 2 * sizes.min()
+    np.testing.assert_array_equal(fold, folds.by_run(measured, 5))
+    weight = folds.weights(fold, np.ones(len(measured)))
+    np.testing.assert_array_equal(weight.sum(axis=0), 4)
+
+
+def test_slopes_of_tied_leaves_are_those_of_finite_differences():
+    recipe = load_recipe("cloudmatrix384")
+    few = recipe.model_copy(update={"parameters": recipe.parameters[:]})
+    setup = prepare_some(few, ("cm384-dispatch-ep16", "cm384-cache-reuse-gain"))
+    model = setup.predictor.model(setup.parameters)
+    count = len(setup.parameters)
+    theta = 0.1 * np.random.default_rng(0).normal(size=(1, count))
+    logs, slopes = model(theta)
+    step = 1e-6
+    moved = np.concatenate([theta + step * np.eye(count), theta - step * np.eye(count)])
+    ends = model(moved)[0]
+    central = (ends[:count] - ends[count:]) / (2 * step)
+    np.testing.assert_allclose(slopes[0], central.T, atol=2e-8)
+    assert np.abs(slopes[0]).max(axis=1).min() > 0.01
+
+
+def prepare_some(recipe, ids):
+    """Setup of a few rows: fewer programs to compile."""
+    from cmxjax.calibrate import setup as module
+
+    whole = module.load_measurements
+    try:
+        module.load_measurements = lambda name: [
+            row for row in whole(name) if row.spec.id in ids
+        ]
+        return prepare(recipe, recipe.measurements, "recipe")
+    finally:
+        module.load_measurements = whole
+
+
+@pytest.mark.parametrize("name", calibration_names())
+def test_shipped_calibrations_fit_their_systems(name):
+    calibration = calibration_for(name, name)
+    figures = load_system(Reference(calibration.system)).figures
+    calibration.check(figures)
+    assert set(calibration.absorbed) <= figures.keys()
+    matrix = np.array(calibration.covariance)
+    assert np.linalg.eigvalsh(matrix).min() > 0.0
+    sigmas = [p.sigma for p in calibration.parameters.values()]
+    np.testing.assert_allclose(np.sqrt(np.diag(matrix)), sigmas, rtol=1e-5)
+    assert all(0.005 < value < 0.3 for value in calibration.discrepancy.values())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"covariance": [[1.0]]}, "covariance must be"),
+        ({"parameters": {"x": {"leaves": ["chip.none"]}}}, "theta"),
+        ({"sistem": "x"}, "sistem"),
+        ({"discrepancy": {"phase": -1.0}}, "discrepancy"),
+    ],
+)
+def test_a_broken_calibration_file_says_what_is_wrong(tmp_path, change, words):
+    good = {"name": "x", "system": "dgx-h100", "parameters": {}, "covariance": []}
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps(good | change))
+    with pytest.raises(SpecError, match=words):
+        calibration_for("dgx-h100", str(path))
+
+
+def test_a_calibration_of_leaves_that_are_gone_says_so(tmp_path):
+    parameter = {
+        "leaves": ["chip.gone"],
+        "theta": 0.1,
+        "sigma": 0.1,
+        "prior_sigma": 0.4,
+        "identified": True,
+        "bic_gain": 1.0,
+        "reason": "r",
+    }
+    path = tmp_path / "x.json"
+    path.write_text(
+        json.dumps(
+            {
+                "name": "x",
+                "system": "cloudmatrix384",
+                "parameters": {"p": parameter},
+                "covariance": [[0.01]],
+            }
+        )
+    )
+    row = load_measurements("cloudmatrix384")[30]
+    with pytest.raises(SpecError, match="calibrate again"):
+        build(row.scenario, str(path))
+
+
+def test_leaves_of_a_pruned_problem_know_where_they_came_from():
+    from cmxjax.calibrate.pruned import pruned
+
+    for row in load_measurements("cloudmatrix384"):
+        if row.scenario.phase == "system":
+            continue
+        problem = build(row.scenario, "none")
+        small = pruned(problem)
+        whole = leaf_paths(problem.system)
+        own = leaf_paths(small.system)
+        assert len(own) < len(whole)
+        for origin, leaf in zip(small.origins, own.values(), strict=True):
+            assert float(whole[origin]) == float(leaf)
