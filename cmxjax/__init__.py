@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from .evaluate.predict import predict as predict
     from .evaluate.validate import validate as validate
     from .optimization.answer import optimize as optimize
+    from .optimization.experts.place import place_experts as place_experts
+    from .optimization.stages import partition as partition
     from .phases import metrics as metrics
     from .settings import setup as setup
     from .specs.build import build as build
@@ -36,6 +38,8 @@ _HOMES = {
     "load_scenario": "specs.scenario",
     "metrics": "phases",
     "optimize": "optimization.answer",
+    "partition": "optimization.stages",
+    "place_experts": "optimization.experts.place",
     "parse_limit": "evaluate.limits",
     "predict": "evaluate.predict",
     "setup": "settings",

@@ -41,7 +41,7 @@ def exact(
     for d in range(devices):
         busy = np.append(share[:, :, d].ravel(), -1.0)
         add(np.append(x[:, :, d].ravel(), size - 1), busy, -np.inf, 0.0)
-        add(x[:, :, d].ravel(), 1.0, per_device, per_device)
+        add(x[:, :, d].ravel(), 1.0, float(per_device), float(per_device))
     for e in range(experts):
         add(z[e], 1.0, 1.0, 1.0)
         for k in range(most):

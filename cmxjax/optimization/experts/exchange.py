@@ -111,7 +111,7 @@ def _gather(
         for k in range(1, len(places)):
             if homes[k] not in homes[:k]:
                 continue
-            device, slot = places[k]
+            device, slot = (int(i) for i in places[k])
             wanted = [n for n in range(nodes) if n not in homes]
             swap = _elsewhere(
                 table,

@@ -4,7 +4,7 @@ import time
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from .cost import Cost, cost_of
 from .exchange import improve
@@ -33,7 +33,7 @@ class ExpertPlan(NamedTuple):
 
 
 def place_experts(
-    loads: Float[np.ndarray, "layer expert time"],
+    loads: np.ndarray,
     devices: int,
     per_device: int,
     *,
@@ -48,8 +48,7 @@ def place_experts(
     both is kept, so no layer is slower than under greedy balancing.
 
     Args:
-        loads: tokens of each expert by layer and time; a time or layer axis may be
-            left out.
+        loads: tokens of each expert, (layer, expert, time), (expert, time) or (expert,).
         devices: expert-parallel ranks.
         per_device: slots of each; spare ones hold replicas.
         nodes: groups of consecutive devices; tokens prefer replicas in their own.
