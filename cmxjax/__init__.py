@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .evaluate.validate import validate as validate
     from .optimization.answer import optimize as optimize
     from .optimization.experts.place import place_experts as place_experts
+    from .optimization.pools import split_pools as split_pools
     from .optimization.stages import partition as partition
     from .phases import metrics as metrics
     from .settings import setup as setup
@@ -43,6 +44,7 @@ _HOMES = {
     "parse_limit": "evaluate.limits",
     "predict": "evaluate.predict",
     "setup": "settings",
+    "split_pools": "optimization.pools",
     "validate": "evaluate.validate",
 }
 __all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
