@@ -142,6 +142,68 @@ class Engine(struct.PyTreeNode, kw_only=True, frozen=True):
     kind: str = struct.field(pytree_node=False, default="engine")
 
 
+class Trainer(struct.PyTreeNode, kw_only=True, frozen=True):
+    """A training framework: host overhead, and what it hides behind compute.
+
+    An exposed fraction is the share of the shorter of compute and communication that
+    is not hidden: 0 hides all of it and 1 runs one after the other.
+    """
+
+    launch_s: Leaf
+    """Host time to launch one kernel without a captured graph."""
+    step_s: Leaf
+    """Data loading, gradient norm, logging of one step."""
+    jitter_fraction: Leaf
+    """Standard deviation of a rank's step time over its mean."""
+    tensor_forward_exposed_fraction: Leaf
+    tensor_backward_exposed_fraction: Leaf
+    """Beside the gradient of the weights."""
+    context_exposed_fraction: Leaf
+    expert_exposed_fraction: Leaf
+    """Where micro-batches overlap; without, all of an exchange is exposed."""
+    pipeline_exposed_fraction: Leaf
+    data_exposed_fraction: Leaf
+    offload_exposed_fraction: Leaf
+    matrix_rate_factor: Leaf
+    """Rate of this framework's GEMM kernels over the chip's, likewise the next two."""
+    attention_rate_factor: Leaf
+    vector_rate_factor: Leaf
+    """Of kernels bound by memory: below 1 where they are not fused."""
+    backward_attention_efficiency: Leaf
+    """Rate of the attention kernel backward over forward."""
+    narrow_efficiency: Leaf
+    """Share of its peak that an 8-bit GEMM reaches, over that of a bf16 one."""
+    wait_excess: Leaf
+    """Dispatch and combine in a step take 1 + this times their benchmark time."""
+    routing_skew: Leaf
+    memory_overhead_bytes: Leaf
+    """Context, kernels and communicators of a process."""
+    activation_slack: Leaf
+    """Memory lost to fragments and temporaries, over that of the activations."""
+    context: str = struct.field(pytree_node=False, default="ring")
+    """How context parallelism exchanges keys and values: `ring` or `all_to_all`."""
+    kind: str = struct.field(pytree_node=False, default="trainer")
+
+
+class FabricRate(struct.PyTreeNode, kw_only=True, frozen=True):
+    """The scale-out network of one published cluster against that of the system."""
+
+    rate_factor: Leaf
+    node_exponent: Leaf
+    """A job on n nodes sees the rate divided by n to this power."""
+    kind: str = struct.field(pytree_node=False, default="fabric_rate")
+
+
+class Operations(struct.PyTreeNode, kw_only=True, frozen=True):
+    """Failures, restarts and the price of a device."""
+
+    device_mtbf_s: Leaf
+    """Mean time between failures of one device with its share of everything else."""
+    restart_s: Leaf
+    device_hour_usd: Leaf
+    kind: str = struct.field(pytree_node=False, default="operations")
+
+
 class Power(struct.PyTreeNode, kw_only=True, frozen=True):
     """All-in power of the scale-up system and how it splits."""
 
@@ -175,6 +237,10 @@ class System(struct.PyTreeNode, kw_only=True, frozen=True):
     expert_parallel: dict[str, dict[str, ExpertMode]]
     """By library and then by mode, `low_latency` or `normal`."""
     engines: dict[str, Engine]
+    trainers: dict[str, Trainer]
+    fabrics: dict[str, FabricRate]
+    """By the publication whose cluster it is."""
+    operations: Operations
     power: Power
     parts: Parts
     name: str = struct.field(pytree_node=False)
@@ -185,7 +251,7 @@ class System(struct.PyTreeNode, kw_only=True, frozen=True):
     scale_up_tier: str = struct.field(pytree_node=False)
     """The tier that closes the scale-up system: totals count its devices."""
     defaults: tuple[tuple[str, str], ...] = struct.field(pytree_node=False)
-    """Default libraries `collective`, `serving_collective`, `expert`, and `engine`."""
+    """Default `collective`, `serving_collective`, `expert`, `engine` and `trainer`."""
     kind: str = struct.field(pytree_node=False, default="system")
 
 

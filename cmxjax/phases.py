@@ -22,12 +22,14 @@ from .step.operator import OperatorMetrics, operator_metrics
 from .step.serving import components
 from .step.shares import Scales, breakdown, busy
 from .step.totals import SystemMetrics, system_metrics
+from .training import TrainMetrics, train_metrics
 from .workload import (
     Collective,
     Decode,
     Operator,
     Prefill,
     SystemQuery,
+    Train,
     Workload,
     tokens_per_step,
 )
@@ -94,7 +96,12 @@ class PrefillMetrics(struct.PyTreeNode, kw_only=True, frozen=True):
 
 
 Metrics = (
-    SystemMetrics | OperatorMetrics | CollectiveMetrics | DecodeMetrics | PrefillMetrics
+    SystemMetrics
+    | OperatorMetrics
+    | CollectiveMetrics
+    | DecodeMetrics
+    | PrefillMetrics
+    | TrainMetrics
 )
 
 
@@ -134,11 +141,13 @@ def metrics(
     if isinstance(workload, Collective):
         return collective_metrics(machine, workload, layout, sharpness)
     if architecture is None:
-        raise TypeError("phases decode and prefill need an architecture")
+        raise TypeError("phases decode, prefill and train need an architecture")
     if isinstance(workload, Decode):
         return _decode(machine, architecture, workload, layout, sharpness, explain)
     if isinstance(workload, Prefill):
         return _prefill(machine, architecture, workload, layout, sharpness, explain)
+    if isinstance(workload, Train):
+        return train_metrics(machine, architecture, workload, layout, sharpness, explain)
     raise TypeError(f"no phase has workloads of type {type(workload).__name__}")
 
 

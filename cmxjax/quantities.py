@@ -6,6 +6,7 @@ from .phases import DecodeMetrics, PrefillMetrics
 from .step.collective import CollectiveMetrics
 from .step.operator import OperatorMetrics
 from .step.totals import SystemMetrics
+from .training import TrainMetrics
 
 PHASE_METRICS: dict[str, type] = {
     "system": SystemMetrics,
@@ -13,6 +14,7 @@ PHASE_METRICS: dict[str, type] = {
     "collective": CollectiveMetrics,
     "decode": DecodeMetrics,
     "prefill": PrefillMetrics,
+    "train": TrainMetrics,
 }
 
 _FIELDS: dict[str, str] = {
@@ -33,8 +35,16 @@ _FIELDS: dict[str, str] = {
     "tokens_rate_per_device": "tokens_per_s_per_device",
     "tokens_rate_per_package": "tokens_per_s_per_package",
     "tokens_rate": "tokens_per_s",
+    "samples_rate": "samples_per_s",
+    "flop_rate_per_device": "flop_per_s_per_device",
+    "mfu": "mfu",
+    "hfu": "hfu",
+    "forward_time": "forward_time_s",
+    "backward_time": "backward_time_s",
+    "bubble": "bubble",
     "memory": "memory_bytes",
     "memory_weights": "memory_weights_bytes",
+    "memory_optimizer": "memory_optimizer_bytes",
     "memory_activations": "memory_activations_bytes",
     "memory_usable": "memory_usable_bytes",
     "memory_bandwidth": "memory_bandwidth_bytes_per_s",
@@ -75,13 +85,13 @@ def field_of(quantity: str, part: str | None, phase: str) -> str:
 
 
 _JOB_TOTALS = ("tokens_rate", "power")
-_OF_A_DEVICE = ("memory", "memory_weights", "memory_activations")
+_OF_A_DEVICE = ("memory", "memory_weights", "memory_optimizer", "memory_activations")
 
 
 def check_per(quantity: str, per: str | None, phase: str) -> None:
     """Raises `ValueError` if `per` makes no sense for the quantity."""
-    serving = phase in ("decode", "prefill")
-    fitting = serving and quantity in _JOB_TOTALS + _OF_A_DEVICE
+    runs = phase in ("decode", "prefill", "train")
+    fitting = runs and quantity in _JOB_TOTALS + _OF_A_DEVICE
     if per is not None and phase != "system" and not fitting:
         raise ValueError(
             f"per = {per!r}: {quantity} of phase {phase} is what its name says; remove it"

@@ -63,6 +63,7 @@ UNITS: dict[str, Unit] = {
 
 SUFFIXES: tuple[tuple[str, str], ...] = (
     ("_tokens_per_s", "token_rate"),
+    ("_samples_per_s", "sample_rate"),
     ("_bytes_per_s", "byte_rate"),
     ("_flop_per_s", "flop_rate"),
     ("_bytes", "bytes"),
@@ -106,6 +107,7 @@ _DISPLAY: dict[str, tuple[str, ...]] = {
     "byte_rate": ("TB/s", "GB/s", "MB/s", "B/s"),
     "flop_rate": ("PFLOP/s", "TFLOP/s", "GFLOP/s", "FLOP/s"),
     "token_rate": ("tokens/s",),
+    "sample_rate": ("samples/s",),
     "power": ("MW", "kW", "W"),
     "energy": ("J", "mJ"),
     "cost": ("USD",),

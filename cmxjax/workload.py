@@ -95,7 +95,7 @@ class Collective(struct.PyTreeNode, kw_only=True, frozen=True):
 
 
 class Serving(struct.PyTreeNode, kw_only=True, frozen=True):
-    """What decode and prefill share: software, formats, load balance."""
+    """What steps of a model share: software, formats, load balance."""
 
     skew: Leaf | None
     """Excess load of the busiest rank; None takes the engine's calibrated skew."""
@@ -105,6 +105,8 @@ class Serving(struct.PyTreeNode, kw_only=True, frozen=True):
     expert_mode: str = struct.field(pytree_node=False)
     balance: str = struct.field(pytree_node=False, default="typical")
     dtypes: Dtypes = struct.field(pytree_node=False, default=Dtypes())
+    trains: bool = struct.field(pytree_node=False, default=False)
+    """`engine` names a training framework."""
     kind: str = struct.field(pytree_node=False, default="serving")
 
 
@@ -134,7 +136,39 @@ class Prefill(struct.PyTreeNode, kw_only=True, frozen=True):
     kind: str = struct.field(pytree_node=False, default="prefill")
 
 
-Workload = SystemQuery | Operator | Collective | Decode | Prefill
+class Train(struct.PyTreeNode, kw_only=True, frozen=True):
+    """One training step: a global batch through pipeline, gradients, optimizer."""
+
+    global_batch: Leaf
+    """Sequences of a step, all devices together."""
+    micro_batch: Leaf
+    """Sequences that one data-parallel rank works on at a time."""
+    sequence_tokens: Leaf
+    recompute_fraction: Leaf
+    """Share of the layers whose forward pass runs again before their backward one."""
+    chunks: Leaf
+    """Model chunks of a device (virtual pipeline stages)."""
+    stage_layers: Leaf | None
+    """Layers of each pipeline stage, (stage,); None spreads them evenly."""
+    offload_activations: Leaf
+    offload_weights: Leaf
+    offload_optimizer: Leaf
+    peak_flop_per_s: Leaf | None
+    """What a utilization divides by; None takes the chip's peak for the precision."""
+    serving: Serving
+    schedule: str = struct.field(pytree_node=False, default="1f1b")
+    selective: bool = struct.field(pytree_node=False, default=False)
+    """The core of attention (scores to context) runs again in the backward pass."""
+    zero: int = struct.field(pytree_node=False, default=1)
+    fused_attention: bool = struct.field(pytree_node=False, default=True)
+    flop_convention: str = struct.field(pytree_node=False, default="megatron")
+    offload_link: str = struct.field(pytree_node=False, default="")
+    fabric: str = struct.field(pytree_node=False, default="")
+    """Published cluster whose network it is; empty for the system's own."""
+    kind: str = struct.field(pytree_node=False, default="train")
+
+
+Workload = SystemQuery | Operator | Collective | Decode | Prefill | Train
 
 
 def tokens_per_step(w: Decode):

@@ -1171,8 +1171,9 @@ def test_a_scenario_that_is_not_there_is_refused(write):
 
 def test_a_phase_that_is_not_built_yet_is_refused_in_a_measurement(write):
     work = "workload = { sequences_per_device = 48, kv_tokens = 4224 }"
-    train = "workload = { global_batch = 8, sequence_tokens = 4096 }"
-    text = swapped(ROWS, (work, train), ('phase = "decode"', 'phase = "train"'))
+    serve = "workload = { request_rate = 8, prompt_tokens = 4096, output_tokens = 9 }"
+    pools = 'phase = "serve"\npools = [{ role = "decode", devices = 8 }]'
+    text = swapped(ROWS, (work, serve), ('phase = "decode"', pools))
     refuse(lambda: validate(write(text), "none"), SECOND, "not built yet")
 
 

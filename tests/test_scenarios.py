@@ -356,6 +356,7 @@ def test_defaults_bring_libraries_an_engine_and_both_endpoints(own):
         "serving_collective",
         "expert",
         "engine",
+        "trainer",
     }
     (library,) = system.expert_parallel.values()
     assert set(library) == {"low_latency", "normal"}
@@ -796,17 +797,16 @@ SERVE = {
 
 
 @pytest.mark.parametrize("raw", [TRAIN, SERVE], ids=["train", "serve"])
-def test_the_schema_is_complete_for_phases_that_are_not_built_yet(raw):
+def test_the_schema_of_later_phases_is_complete(raw):
     assert validate_scenario(raw, "test").phase == raw["phase"]
 
 
-@pytest.mark.parametrize("raw", [TRAIN, SERVE], ids=["train", "serve"])
-def test_a_phase_that_is_not_built_yet_is_refused_by_name(raw):
+def test_a_phase_that_is_not_built_yet_is_refused_by_name():
     with pytest.raises(SpecError) as caught:
-        build(validate_scenario(raw, "mine.toml"), "none", "mine.toml")
+        build(validate_scenario(SERVE, "mine.toml"), "none", "mine.toml")
     said = str(caught.value)
     assert "\n" not in said
-    for part in ("mine.toml", f"phase = '{raw['phase']}'", "not built yet", "decode"):
+    for part in ("mine.toml", "phase = 'serve'", "not built yet", "decode"):
         assert part in said
 
 

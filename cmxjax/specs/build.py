@@ -3,17 +3,15 @@
 import math
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from ..architecture import Architecture
-from ..hardware import System, ordered_tiers
+from ..hardware import System
 from ..layout import AXES, Layout, Routing
 from ..workload import (
     BYTES,
     Collective,
     Decode,
-    Dtypes,
     Operator,
     Prefill,
     Serving,
@@ -21,6 +19,13 @@ from ..workload import (
     Workload,
 )
 from .calibration_file import Calibration, calibration_for
+from .context import Context as _Context
+from .context import check_dtypes as _check_dtypes
+from .context import default as _default
+from .context import dtypes_of as _dtypes
+from .context import leaf as _leaf
+from .context import pick as _pick
+from .context import sizes as _sizes
 from .degrees import (
     Degrees,
     check_division,
@@ -32,17 +37,18 @@ from .degrees import (
 )
 from .errors import SpecError, all_of, shown
 from .figures import Figure
-from .model_load import LoadedModel, load_model
+from .model_load import load_model
 from .scenario_file import (
     CollectiveScenario,
-    Common,
     DecodeScenario,
     OpScenario,
     PrefillScenario,
     Scenario,
     SystemScenario,
+    TrainScenario,
 )
 from .system_load import load_system
+from .train_build import check_stages, train_workload
 
 ASYMPTOTE_BYTES = 2.0**30
 """Payload that stands for an unlimited one where a scenario gives none."""
@@ -62,49 +68,6 @@ class Problem(NamedTuple):
     fitted: Calibration
     figures: dict[str, Figure]
     scenario: Scenario
-
-
-class _Context(NamedTuple):
-    scenario: Common
-    system: System
-    model: LoadedModel | None
-    where: str
-
-
-def _leaf(value: Any):
-    return jnp.asarray(value, float)
-
-
-def _pick(options: dict[str, Any], name: str, key: str, where: str) -> str:
-    if name not in options:
-        raise SpecError(
-            [f"{where}: {key} = {name!r}: not there; use one of {', '.join(options)}"]
-        )
-    return name
-
-
-def _dtypes(scenario: Common) -> Dtypes:
-    given = scenario.dtypes.model_dump(exclude_none=True)
-    activation = given.get("activation", "bf16")
-    defaults = {"weight": activation, "dispatch": activation}
-    return Dtypes(**{**defaults, **given})
-
-
-def _check_dtypes(names: dict[str, str], system: System, where: str) -> None:
-    """Every dtype that matrix units compute in must have a peak."""
-    peaks = system.chip.matrix_flop_per_s
-    mistakes = [
-        f"{where}: {key} = {name!r}: {system.name} has no matrix peak for it; use one"
-        f" of {', '.join(peaks)}"
-        for key, name in names.items()
-        if name not in peaks
-    ]
-    if mistakes:
-        raise SpecError(mistakes)
-
-
-def _default(system: System, what: str) -> str:
-    return dict(system.defaults)[what]
 
 
 def _serving(context: _Context, mode: str) -> Serving:
@@ -132,10 +95,6 @@ def _serving(context: _Context, mode: str) -> Serving:
     )
 
 
-def _sizes(system: System) -> list[float]:
-    return [float(tier.size) for tier in ordered_tiers(system)]
-
-
 def _attention_split(context: _Context, degrees: Degrees) -> str:
     scenario, where = context.scenario, context.where
     attention = scenario.layout.attention or ("tp" if degrees.tp > 1 else "dp")
@@ -154,7 +113,9 @@ def _attention_split(context: _Context, degrees: Degrees) -> str:
 
 
 def _check_served(context: _Context, degrees: Degrees) -> None:
-    """Layout keys that only other phases use must say what serving does anyway."""
+    """Layout keys that only training uses must say what serving does anyway."""
+    if isinstance(context.scenario, TrainScenario):
+        return
     layout, where = context.scenario.layout, context.where
     layers = 0 if context.model is None else int(context.model.file.layers)
     mistakes, stages = [], layout.stages
@@ -477,12 +438,24 @@ def _query(context: _Context, scenario: SystemScenario):
     return SystemQuery(dtypes=dtypes), _single(context.system)
 
 
+def _train(context: _Context, scenario: TrainScenario):
+    layout = _layout(context)
+    degrees = derive(
+        scenario.layout,
+        context.model is not None and context.model.file.experts is not None,
+        context.where,
+    )
+    check_stages(context, scenario, degrees)
+    return train_workload(context, scenario, degrees), layout
+
+
 _BUILDERS = {
     "system": _query,
     "op": _operator,
     "collective": _collective,
     "decode": _decode,
     "prefill": _prefill,
+    "train": _train,
 }
 
 

@@ -105,6 +105,8 @@ _DIVISORS = (
     "cores",
     "slowdown",
     "oversubscription",
+    "rate_factor",
+    "mtbf_s",
     "memory_bytes",
     "tile_rows",
     "tile_columns",

@@ -117,6 +117,40 @@ class EngineSpec(Leaves):
     prefill_routing_skew: Figure
 
 
+class TrainerSpec(Leaves):
+    context: Literal["ring", "all_to_all"] = "ring"
+    launch_s: Figure
+    step_s: Figure
+    jitter_fraction: Figure
+    tensor_forward_exposed_fraction: Figure
+    tensor_backward_exposed_fraction: Figure
+    context_exposed_fraction: Figure
+    expert_exposed_fraction: Figure
+    pipeline_exposed_fraction: Figure
+    data_exposed_fraction: Figure
+    offload_exposed_fraction: Figure
+    matrix_rate_factor: Figure
+    attention_rate_factor: Figure
+    vector_rate_factor: Figure
+    backward_attention_efficiency: Figure
+    narrow_efficiency: Figure
+    wait_excess: Figure
+    routing_skew: Figure
+    memory_overhead_bytes: Figure
+    activation_slack: Figure
+
+
+class FabricRateSpec(Leaves):
+    rate_factor: Figure
+    node_exponent: Figure
+
+
+class OperationsSpec(Leaves):
+    device_mtbf_s: Figure
+    restart_s: Figure
+    device_hour_usd: Figure
+
+
 class PowerSpec(Leaves):
     all_in_w: Figure
     network_w: Figure
@@ -152,6 +186,7 @@ _REFERENCES = {
     "default_collective": "collectives",
     "default_expert": "expert_parallel",
     "default_engine": "engines",
+    "default_trainer": "trainers",
 }
 
 
@@ -183,6 +218,7 @@ class SystemFile(Strict):
     """The library inside serving steps; empty for the default one."""
     default_expert: str
     default_engine: str
+    default_trainer: str
     sources: dict[str, Source]
     chip: ChipSpec
     tiers: list[TierSpec] = Field(min_length=1)
@@ -191,6 +227,9 @@ class SystemFile(Strict):
     collectives: dict[Name, CollectiveLibrarySpec] = Field(min_length=1)
     expert_parallel: dict[Name, ModesSpec] = Field(min_length=1)
     engines: dict[Name, EngineSpec] = Field(min_length=1)
+    trainers: dict[Name, TrainerSpec] = Field(min_length=1)
+    fabrics: dict[Name, FabricRateSpec]
+    operations: OperationsSpec
     power: PowerSpec
     parts: PartsSpec
     alternatives: dict[str, Alternative] = {}
@@ -255,6 +294,9 @@ SECTIONS = (
     "collectives",
     "expert_parallel",
     "engines",
+    "trainers",
+    "fabrics",
+    "operations",
     "power",
     "parts",
 )

@@ -12,11 +12,14 @@ from ..hardware import (
     Endpoint,
     Engine,
     ExpertMode,
+    FabricRate,
+    Operations,
     Parts,
     Power,
     SideLink,
     System,
     Tier,
+    Trainer,
 )
 from ..units import dimension_of
 from .errors import SpecError, explain, shown
@@ -29,6 +32,8 @@ _NAMED = {
     "links": "link",
     "collectives": "collective",
     "engines": "engine",
+    "trainers": "trainer",
+    "fabrics": "fabric",
 }
 _FALLBACKS = {
     "collectives": ("default_collective", {"default": {}}),
@@ -37,6 +42,9 @@ _FALLBACKS = {
         {"default": {"low_latency": {}, "normal": {}}},
     ),
     "engines": ("default_engine", {"default": {}}),
+    "trainers": ("default_trainer", {"default": {}}),
+    "fabrics": ("", {}),
+    "operations": ("", {}),
     "endpoints": ("", {"npu": {}, "cpu": {}}),
     "links": ("", {}),
     "power": ("", {}),
@@ -76,7 +84,7 @@ def _filled(raw: dict[str, Any]) -> dict[str, Any]:
     def under(group: str, node: Any) -> Any:
         return {**defaults[group], **node} if isinstance(node, dict) else node
 
-    for section in ("chip", "power", "parts"):
+    for section in ("chip", "operations", "power", "parts"):
         if section in filled:
             filled[section] = under(section, filled[section])
     if isinstance(filled.get("tiers"), list):
@@ -243,6 +251,12 @@ def _load_system(reference: Reference, where: str) -> LoadedSystem:
             k: Engine(partitions_cores=file.engines[k].partitions_cores, **v)
             for k, v in tree["engines"].items()
         },
+        trainers={
+            k: Trainer(context=file.trainers[k].context, **v)
+            for k, v in tree["trainers"].items()
+        },
+        fabrics={k: FabricRate(**v) for k, v in tree.get("fabrics", {}).items()},
+        operations=Operations(**tree["operations"]),
         power=Power(**tree["power"]),
         parts=Parts(**tree["parts"]),
         name=file.name,
@@ -254,6 +268,7 @@ def _load_system(reference: Reference, where: str) -> LoadedSystem:
             ("serving_collective", file.serving_collective or file.default_collective),
             ("expert", file.default_expert),
             ("engine", file.default_engine),
+            ("trainer", file.default_trainer),
         ),
     )
     return LoadedSystem(system, figures, file.title, file)

@@ -13,7 +13,7 @@ from ..architecture import Architecture, GroupedQuery
 from ..collectives.expert import busiest_rank_load, exchange_s, tier_bytes
 from ..collectives.library import collective_s, full_mesh_s, plane_loads_s
 from ..fabric import Fabric, Group, fabric_of, group_of, plane_s
-from ..hardware import Engine, ExpertMode, System
+from ..hardware import Engine, ExpertMode, System, Trainer
 from ..layout import Layout, degree, splits
 from ..ops.attention import attention_ops
 from ..ops.feed_forward import dense_ops, draft_ops, expert_ops, tail_ops
@@ -147,11 +147,24 @@ class Stage(NamedTuple):
     def engine(self) -> Engine:
         return self.system.engines[self.serving.engine]
 
+    @property
+    def software(self) -> Engine | Trainer:
+        """The engine that serves, or the framework that trains."""
+        if self.serving.trains:
+            return self.system.trainers[self.serving.engine]
+        return self.engine
+
     def skew(self, phase: str) -> Scalar:
-        """Excess load of the busiest expert rank, as given or as the engine has it."""
-        given, engine = self.serving.skew, self.engine
-        usual = engine.routing_skew if phase == "decode" else engine.prefill_routing_skew
-        return usual if given is None else given
+        """Excess load of the busiest expert rank, as given or as the software has it.
+
+        Args:
+            phase: `decode`, `prefill` or `train`.
+        """
+        if self.serving.skew is not None:
+            return self.serving.skew
+        if phase == "prefill":
+            return self.engine.prefill_routing_skew
+        return self.software.routing_skew
 
     @property
     def beside_slowdown(self) -> Scalar:
@@ -195,7 +208,7 @@ class Stage(NamedTuple):
             self.sharpness,
             self.scales.prefixed(kind),
         )
-        return benchmark * (1.0 + self.engine.wait_excess)
+        return benchmark * (1.0 + self.software.wait_excess)
 
     def full_mesh(self, axis: str, bytes_to_each: Scalar, prefix: str) -> Scalar:
         """Time of an exchange in which every rank of an axis sends to every other."""

@@ -1,0 +1,79 @@
+"""Model FLOP of training by convention: sources count differently.
+
+megatron    6 N + 12 L h s a token, the head in N and the embedding not, attention
+            on the full square (Narayanan et al., arXiv 2104.04473, equation 3, with
+            no recompute; NeMo 24.07; dgxc-benchmarking)
+causal      the same with attention halved (Megatron-Bridge)
+bloom       megatron x 4/3: the recomputed forward pass counts (BLOOM chronicles)
+mosaic      all weights in N, full attention (llm-foundry)
+parameters  6 N with all weights, no attention
+"""
+
+from ._types import Scalar
+from .architecture import (
+    Architecture,
+    Latent,
+    active_parameters,
+    attention_parameters,
+    expert_layer_parameters,
+    feed_forward_parameters,
+)
+
+CONVENTIONS = ("megatron", "causal", "bloom", "mosaic", "parameters")
+ALIASES = {
+    "model": "megatron",
+    "korthikanti": "megatron",
+    "nemo": "megatron",
+    "dgxc": "megatron",
+    "megatron-bridge": "causal",
+    "hardware": "bloom",
+}
+
+
+def convention_named(name: str) -> str:
+    """The convention of a name or alias. Raises `ValueError` if there is none."""
+    found = ALIASES.get(name, name)
+    if found not in CONVENTIONS:
+        known = ", ".join([*CONVENTIONS, *ALIASES])
+        raise ValueError(f"unknown; use one of {known}")
+    return found
+
+
+def matrix_parameters(a: Architecture) -> Scalar:
+    """Weights that multiply a token forward: layers, drafts and head, no norms.
+
+    A multi-token-prediction module is a layer, its projection and the head once more.
+    """
+    attention, head = attention_parameters(a), a.vocabulary * a.hidden
+    dense = feed_forward_parameters(a, a.intermediate)
+    other = dense
+    if a.experts is not None:
+        other = expert_layer_parameters(a, a.experts.topk)
+    layers = a.layers * attention + a.dense_layers * dense
+    layers = layers + (a.layers - a.dense_layers) * other
+    draft = attention + other + 2.0 * a.hidden**2 + head
+    return layers + head + a.draft_layers * draft
+
+
+def pair_width(a: Architecture) -> Scalar:
+    """Multiply-adds of one query-key pair in one layer: scores and context."""
+    at = a.attention
+    if isinstance(at, Latent):
+        return at.heads * (at.nope_dim + at.rope_dim + at.value_dim)
+    return 2.0 * at.heads * at.head_dim
+
+
+def flop_per_token(a: Architecture, sequence_tokens: Scalar, convention: str) -> Scalar:
+    """FLOP of forward and backward for one token under a convention.
+
+    Args:
+        convention: one of `CONVENTIONS`.
+    """
+    attention = 6.0 * (a.layers + a.draft_layers) * pair_width(a) * sequence_tokens
+    weights = matrix_parameters(a)
+    if convention in ("mosaic", "parameters"):
+        weights = active_parameters(a)
+    if convention == "parameters":
+        return 6.0 * weights
+    total = 6.0 * weights + attention * (0.5 if convention == "causal" else 1.0)
+    return total * (4.0 / 3.0 if convention == "bloom" else 1.0)

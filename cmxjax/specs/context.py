@@ -1,0 +1,65 @@
+"""What building a scenario needs at every step, and small helpers for it."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from ..hardware import System, ordered_tiers
+from ..workload import Dtypes
+from .errors import SpecError
+from .model_load import LoadedModel
+from .scenario_file import Common
+
+
+class Context(NamedTuple):
+    """A scenario with its machine and model loaded."""
+
+    scenario: Common
+    system: System
+    model: LoadedModel | None
+    where: str
+
+
+def leaf(value: Any):
+    """A float array: what pytrees hold."""
+    return jnp.asarray(value, float)
+
+
+def pick(options: dict[str, Any], name: str, key: str, where: str) -> str:
+    """The name, if it is among the options. Raises `SpecError`."""
+    if name not in options:
+        raise SpecError(
+            [f"{where}: {key} = {name!r}: not there; use one of {', '.join(options)}"]
+        )
+    return name
+
+
+def dtypes_of(scenario: Common, activation: str = "bf16") -> Dtypes:
+    """Formats by tensor class; weights and dispatch follow the activations."""
+    given = scenario.dtypes.model_dump(exclude_none=True)
+    activation = given.get("activation", activation)
+    defaults = {"weight": activation, "dispatch": activation, "activation": activation}
+    return Dtypes(**{**defaults, **given})
+
+
+def check_dtypes(names: dict[str, str], system: System, where: str) -> None:
+    """Every dtype that matrix units compute in must have a peak. Raises `SpecError`."""
+    peaks = system.chip.matrix_flop_per_s
+    mistakes = [
+        f"{where}: {key} = {name!r}: {system.name} has no matrix peak for it; use one"
+        f" of {', '.join(peaks)}"
+        for key, name in names.items()
+        if name not in peaks
+    ]
+    if mistakes:
+        raise SpecError(mistakes)
+
+
+def default(system: System, what: str) -> str:
+    """Name of the default library, engine or trainer."""
+    return dict(system.defaults)[what]
+
+
+def sizes(system: System) -> list[float]:
+    """Units that each tier joins, innermost first."""
+    return [float(tier.size) for tier in ordered_tiers(system)]

@@ -1,0 +1,148 @@
+"""From a training scenario to its workload."""
+
+from typing import Any
+
+from ..flops import convention_named
+from ..workload import Serving, Train
+from .context import Context, check_dtypes, default, dtypes_of, leaf, pick
+from .degrees import Degrees
+from .errors import SpecError, all_of
+from .scenario_file import TrainScenario
+
+OFFLOAD_LINK = "cpu-pool"
+
+
+def train_workload(context: Context, scenario: TrainScenario, degrees: Degrees) -> Train:
+    """The workload of a training scenario. Raises `SpecError` with every mistake."""
+    w, spec = scenario.workload, scenario.layout
+    serving, link, fabric, convention, _ = all_of(
+        lambda: _software(context, scenario),
+        lambda: _offload_link(context, scenario),
+        lambda: _fabric(context, scenario),
+        lambda: _convention(context, scenario),
+        lambda: _check_batch(context, scenario, degrees),
+    )
+    chunks = float(spec.vpp or 1)
+    schedule = w.schedule
+    if schedule == "1f1b" and chunks > 1.0:
+        schedule = "interleaved"
+    full = {"none": 0.0, "selective": 0.0, "full": 1.0}
+    share = full[w.recompute] if isinstance(w.recompute, str) else w.recompute
+    return Train(
+        global_batch=leaf(w.global_batch),
+        micro_batch=leaf(w.micro_batch),
+        sequence_tokens=leaf(w.sequence_tokens),
+        recompute_fraction=leaf(share),
+        chunks=leaf(chunks),
+        stage_layers=None if spec.stages is None else leaf(spec.stages),
+        offload_activations=leaf(w.offload.activations),
+        offload_weights=leaf(w.offload.weights),
+        offload_optimizer=leaf(w.offload.optimizer),
+        peak_flop_per_s=None if w.peak is None else leaf(w.peak),
+        serving=serving,
+        schedule=schedule,
+        selective=w.recompute == "selective",
+        zero=w.zero,
+        fused_attention=w.fused_attention,
+        flop_convention=convention,
+        offload_link=link,
+        fabric=fabric,
+    )
+
+
+def _software(context: Context, scenario: TrainScenario) -> Serving:
+    """Framework, libraries and formats. Tokens are exchanged in bf16 unless said."""
+    system, where = context.system, context.where
+    precision = scenario.workload.precision
+    peaks = system.chip.matrix_flop_per_s
+    # block scales aside, mxfp8 and fp8 run at one rate
+    known = "fp8" if precision == "mxfp8" and precision not in peaks else precision
+    dtypes = dtypes_of(scenario, known)
+    given = scenario.dtypes
+    if given.dispatch is None:
+        dtypes = dtypes._replace(dispatch="bf16")
+    used = {"workload.precision": dtypes.activation}
+    used |= {f"dtypes.{k}": getattr(dtypes, k) for k in ("attention", "head")}
+    engine = scenario.engine or default(system, "trainer")
+    library = system.expert_parallel[default(system, "expert")]
+    all_of(
+        lambda: check_dtypes(used, system, where),
+        lambda: pick(system.trainers, engine, "engine", where),
+    )
+    skew = scenario.routing.skew
+    return Serving(
+        skew=None if skew is None else leaf(skew),
+        engine=engine,
+        collective_library=default(system, "collective"),
+        expert_library=default(system, "expert"),
+        expert_mode="normal" if "normal" in library else next(iter(library)),
+        balance=scenario.routing.balance or "typical",
+        dtypes=dtypes,
+        trains=True,
+    )
+
+
+def _offload_link(context: Context, scenario: TrainScenario) -> str:
+    """The host link that offloaded state moves over; empty where nothing is."""
+    offload, links = scenario.workload.offload, context.system.links
+    used = offload.activations or offload.weights or offload.optimizer
+    if not used and offload.link is None:
+        return ""
+    name = offload.link or OFFLOAD_LINK
+    return pick(links, name, "workload.offload.link", context.where)
+
+
+def _fabric(context: Context, scenario: TrainScenario) -> str:
+    name = scenario.workload.fabric
+    if name is None:
+        return ""
+    return pick(context.system.fabrics, name, "workload.fabric", context.where)
+
+
+def _convention(context: Context, scenario: TrainScenario) -> str:
+    name = scenario.workload.flop_convention
+    try:
+        return convention_named(name or "megatron")
+    except ValueError as error:
+        key = f"{context.where}: workload.flop_convention = {name!r}"
+        raise SpecError([f"{key}: {error}"]) from None
+
+
+def _check_batch(context: Context, scenario: TrainScenario, degrees: Degrees) -> None:
+    """A data-parallel rank must get at least one micro-batch."""
+    w = scenario.workload
+    least = w.micro_batch * degrees.dp
+    if w.global_batch < least:
+        raise SpecError(
+            [
+                f"{context.where}: workload.global_batch = {w.global_batch:g}: dp"
+                f" {degrees.dp} x micro_batch {w.micro_batch:g} = {least:g} sequences at"
+                " least; raise it"
+            ]
+        )
+
+
+def check_stages(context: Context, scenario: TrainScenario, degrees: Degrees) -> None:
+    """Stages given one by one must hold all layers. Raises `SpecError`."""
+    stages, chunks = scenario.layout.stages, scenario.layout.vpp or 1
+    mistakes: list[Any] = []
+    where = context.where
+    layers = 0.0 if context.model is None else context.model.file.layers
+    if stages is not None and len(stages) != degrees.pp:
+        mistakes.append(
+            f"{where}: layout.stages: {len(stages)} entries for pp = {degrees.pp}; give"
+            " the layers of each stage"
+        )
+    if stages is not None and sum(stages) != layers:
+        mistakes.append(
+            f"{where}: layout.stages: hold {sum(stages)} layers of {layers:g}; correct"
+            " them"
+        )
+    # the embedding and the head may stand for a layer each
+    if degrees.pp * chunks > layers + 2.0:
+        mistakes.append(
+            f"{where}: layout.vpp = {chunks}: pp {degrees.pp} x vpp {chunks} chunks for"
+            f" {layers:g} layers; use fewer"
+        )
+    if mistakes:
+        raise SpecError(mistakes)

@@ -1,0 +1,166 @@
+"""Closed forms of the pipeline schedules against hand counts and a simulation."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import schedules
+
+from cmxjax.step.pipeline import (
+    Work,
+    in_flight,
+    line_of_classes,
+    line_of_stages,
+    pipeline_s,
+)
+
+F, B, W = 1.0, 1.2, 0.8
+
+
+def equal(stages: int) -> Work:
+    return Work(*(jnp.full(stages, x) for x in (F, B, W)))
+
+
+def idle(schedule: str, stages: int, m: float, chunks: float = 1.0) -> float:
+    """Time of equal stages beyond their own work."""
+    line = line_of_stages(equal(stages))
+    time = pipeline_s(schedule, line, jnp.asarray(m), jnp.asarray(chunks), None)
+    return float(time) - m * (F + B + W)
+
+
+@pytest.mark.parametrize("stages", [1, 2, 4, 8])
+@pytest.mark.parametrize("m", [8.0, 16.0, 64.0])
+def test_bubbles_of_equal_stages_are_the_published_ones(stages, m):
+    gaps = stages - 1.0
+    one = gaps * (F + B + W)
+    assert idle("gpipe", stages, m) == pytest.approx(one, abs=1e-9)
+    assert idle("1f1b", stages, m) == pytest.approx(one, abs=1e-9)
+    assert idle("interleaved", stages, m, 4.0) == pytest.approx(one / 4.0, abs=1e-9)
+    assert idle("zero_bubble", stages, m) == pytest.approx(gaps * (F + B - W), abs=1e-9)
+    # DeepSeek-V3, table 2: (PP/2 - 1)(F&B + B - 3W), its B with the weights' gradients
+    pairs = max(0.5 * stages - 1.0, 0.0)
+    both = F + B + W + (B + W) - 3.0 * W
+    assert idle("dualpipe", stages, m) == pytest.approx(pairs * both, abs=1e-9)
+
+
+def test_pangu_ultra_pipeline_bubbles_are_as_printed():
+    # Pangu Ultra, arXiv 2504.07866, section 4: 30.45 % to 6.8 % with 6 virtual stages
+    work = 16.0 * (F + B + W)
+    plain = idle("1f1b", 8, 16.0)
+    virtual = idle("interleaved", 8, 16.0, 6.0)
+    assert plain / (plain + work) == pytest.approx(0.3045, abs=5e-4)
+    assert virtual / (virtual + work) == pytest.approx(0.068, abs=5e-4)
+
+
+SIMULATED = {
+    "gpipe": schedules.gpipe,
+    "1f1b": schedules.one_forward_one_backward,
+    "zero_bubble": schedules.zero_bubble,
+    "interleaved": schedules.interleaved,
+}
+
+
+@functools.cache
+def errors(schedule: str, spread: float) -> np.ndarray:
+    """Relative errors of the closed form over random stage times."""
+    rng = np.random.default_rng(3)
+    found = []
+    for _ in range(40):
+        stages = int(rng.choice([2, 3, 4, 8]))
+        m = stages * int(rng.choice([1, 2, 4]))
+        chunks = int(rng.choice([2, 3, 4])) if schedule == "interleaved" else 1
+        times = [x * (1.0 + spread * rng.random(stages)) for x in (F, B, W)]
+        extra = (chunks,) if schedule == "interleaved" else ()
+        exact = SIMULATED[schedule](*times, m, *extra)
+        line = line_of_stages(Work(*map(jnp.asarray, times)))
+        closed = pipeline_s(
+            schedule, line, jnp.asarray(float(m)), jnp.asarray(float(chunks)), None
+        )
+        found.append(float(closed) / exact - 1.0)
+    return np.abs(np.array(found))
+
+
+@pytest.mark.parametrize("schedule", SIMULATED)
+def test_equal_stages_take_what_a_simulation_takes(schedule):
+    assert errors(schedule, 0.0).max() < 1e-12
+
+
+@pytest.mark.parametrize("schedule", SIMULATED)
+def test_uneven_stages_take_what_a_simulation_takes_within_one_percent(schedule):
+    assert errors(schedule, 0.3).max() < 0.01
+
+
+@pytest.mark.parametrize("schedule", SIMULATED)
+def test_very_uneven_stages_agree_on_average(schedule):
+    assert errors(schedule, 0.5).mean() < 0.002
+    assert errors(schedule, 0.5).max() < 0.02
+
+
+@pytest.mark.parametrize("schedule", ["gpipe", "1f1b"])
+def test_these_schedules_are_exact_for_any_stage_times(schedule):
+    assert errors(schedule, 0.5).max() < 1e-12
+
+
+@pytest.mark.parametrize("schedule", [*SIMULATED, "dualpipe"])
+@pytest.mark.parametrize("stages", [1, 2, 3, 4, 9])
+def test_classes_of_stages_are_the_same_as_the_stages_one_by_one(schedule, stages):
+    first, middle, last = (
+        Work(*map(jnp.asarray, x))
+        for x in ((1.3, 2.0, 0.7), (1.0, 1.9, 0.8), (1.6, 2.5, 1.1))
+    )
+    if stages == 1:
+        listed = [first]
+    else:
+        listed = [first, *[middle] * (stages - 2), last]
+    one_by_one = line_of_stages(Work(*(jnp.stack(x) for x in zip(*listed))))
+    by_class = line_of_classes(first, middle, last, jnp.asarray(float(stages)))
+    m, chunks = jnp.asarray(18.0), jnp.asarray(2.0)
+    a, b = (pipeline_s(schedule, x, m, chunks, None) for x in (one_by_one, by_class))
+    # DualPipe's mean of a middle class's mirror images is that class itself
+    assert float(b) == pytest.approx(float(a), rel=1e-12)
+
+
+@pytest.mark.parametrize("schedule", [*SIMULATED, "dualpipe"])
+def test_relaxed_schedules_tend_to_the_exact_ones_from_above(schedule):
+    line = line_of_stages(equal(4)._replace(forward=jnp.array([1.0, 1.4, 1.1, 1.3])))
+    m, chunks = jnp.asarray(8.0), jnp.asarray(2.0)
+    exact = float(pipeline_s(schedule, line, m, chunks, None))
+    relaxed = [
+        float(pipeline_s(schedule, line, m, chunks, jnp.asarray(s)))
+        for s in (2.0, 8.0, 64.0, 1e4)
+    ]
+    assert all(x >= y for x, y in zip(relaxed, relaxed[1:]))
+    assert relaxed[-1] == pytest.approx(exact, rel=1e-3)
+
+
+@pytest.mark.parametrize("sharpness", [None, 8.0])
+@pytest.mark.parametrize("schedule", [*SIMULATED, "dualpipe"])
+def test_the_time_is_homogeneous_in_the_stage_times(schedule, sharpness):
+    times = Work(*(jnp.array([1.0, 1.4, 1.1, 1.3]) * x for x in (F, B, W)))
+    m, chunks = jnp.asarray(8.0), jnp.asarray(2.0)
+
+    def time(work):
+        return pipeline_s(schedule, line_of_stages(work), m, chunks, sharpness)
+
+    value, slopes = jax.value_and_grad(time)(times)
+    parts = sum(float((x * y).sum()) for x, y in zip(times, slopes))
+    assert parts == pytest.approx(float(value), rel=1e-9)
+
+
+def held(schedule, position, stages, m, chunks=1.0):
+    return float(in_flight(schedule, *map(jnp.asarray, (position, stages, m, chunks))))
+
+
+def test_activations_in_flight_are_the_published_ones():
+    assert held("gpipe", 0.0, 4.0, 16.0) == 16.0
+    assert [held("1f1b", i, 4.0, 16.0) for i in (0.0, 1.0, 3.0)] == [4.0, 3.0, 1.0]
+    assert held("1f1b", 0.0, 8.0, 2.0) == 2.0
+    # Korthikanti et al., section 4.2.3: (1 + (p - 1)/(p v)) of L layers on p stages
+    assert held("interleaved", 0.0, 8.0, 64.0, 3.0) == pytest.approx(
+        8.0 * (1.0 + 7.0 / 24.0)
+    )
+    assert held("zero_bubble", 0.0, 4.0, 16.0) == 4.0
+    assert held("dualpipe", 0.0, 4.0, 16.0) == 5.0
+    assert held("dualpipe", 0.0, 1.0, 16.0) == 1.0

@@ -1,0 +1,468 @@
+"""A training step: work, memory, communication and metrics against hand counts."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jobs import all_finite, is_latency, is_rate, scaled
+
+from cmxjax.architecture import total_parameters
+from cmxjax.flops import flop_per_token
+from cmxjax.ops.table import matrix_flop
+from cmxjax.ops.training import tabulate_passes
+from cmxjax.parameters import is_fraction, leaf_paths
+from cmxjax.phases import metrics
+from cmxjax.specs.build import build
+from cmxjax.specs.errors import SpecError
+from cmxjax.specs.scenario import validate_scenario, with_overrides
+from cmxjax.step.train import declarations, features_of
+from cmxjax.step.train_state import plan_of
+
+DENSE: dict[str, Any] = {
+    "system": "dgx-a100-80g",
+    "model": "megatron-22b",
+    "phase": "train",
+    "workload": {
+        "global_batch": 64,
+        "micro_batch": 2,
+        "sequence_tokens": 2048,
+        "recompute": "selective",
+        "fused_attention": False,
+        "zero": 1,
+    },
+    "layout": {"devices": 64, "tp": 4, "pp": 4, "sequence_parallel": True},
+}
+MIXTURE: dict[str, Any] = {
+    "system": "hgx-h800",
+    "model": "deepseek-v3",
+    "phase": "train",
+    "workload": {
+        "global_batch": 1024,
+        "sequence_tokens": 4096,
+        "schedule": "dualpipe",
+        "precision": "fp8",
+    },
+    "layout": {"devices": 512, "pp": 8, "ep": 32, "overlapped_microbatches": 2},
+}
+EVERYTHING: dict[str, Any] = {
+    "system": "cloudmatrix384",
+    "model": "pangu-ultra-moe-718b",
+    "phase": "train",
+    "workload": {
+        "global_batch": 1024,
+        "micro_batch": 2,
+        "sequence_tokens": 8192,
+        "recompute": 0.4,
+        "offload": {"activations": 0.5, "weights": 0.1, "optimizer": 0.5},
+    },
+    "layout": {
+        "devices": 1024,
+        "tp": 4,
+        "cp": 2,
+        "pp": 8,
+        "vpp": 2,
+        "ep": 16,
+        "etp": 2,
+        "sequence_parallel": True,
+    },
+}
+JOBS = {"dense": DENSE, "mixture": MIXTURE, "everything": EVERYTHING}
+LISTED = {"layout.stages": [11, 13, 13, 11]}
+
+
+def made(raw: dict[str, Any], **changes: Any):
+    dotted = {key.replace("__", "."): value for key, value in changes.items()}
+    return build(validate_scenario(with_overrides(raw, dotted), "test"), "none", "test")
+
+
+def inputs_of(raw: dict[str, Any], **changes: Any):
+    p = made(raw, **changes)
+    return p.system, p.architecture, p.workload, p.layout, p.theta
+
+
+@functools.cache
+def job(name: str):
+    return inputs_of(JOBS[name])
+
+
+_predict = jax.jit(functools.partial(metrics, explain=False))
+
+
+def predict(raw: dict[str, Any], **changes: Any):
+    return _predict(*inputs_of(raw, **changes))
+
+
+# --- Work
+
+
+def gpt_flop(batch, tokens, layers, hidden, vocabulary) -> float:
+    """72 B s L h^2 (1 + s / 6h + V / 12hL), Narayanan et al., arXiv 2104.04473, eq. 3,
+    without recompute."""
+    tail = 1.0 + tokens / (6.0 * hidden) + vocabulary / (12.0 * hidden * layers)
+    return 72.0 * batch * tokens * layers * hidden**2 * tail
+
+
+def test_model_flop_are_those_of_the_formula_of_megatron():
+    a = job("dense")[1]
+    expected = gpt_flop(1.0, 2048.0, 48.0, 6144.0, 51200.0) / 2048.0
+    got = float(flop_per_token(a, jnp.asarray(2048.0), "megatron"))
+    assert got == pytest.approx(expected, rel=2e-4)  # biases count here
+
+
+@pytest.mark.parametrize(
+    ("model", "tokens", "convention", "gflop"),
+    [
+        # training_notes: Megatron-Bridge halves attention, NeMo and dgxc do not
+        ("llama-3.1-8b", 8192.0, "megatron-bridge", 51.5),
+        ("llama-3.1-70b", 8192.0, "megatron-bridge", 449.2),
+        ("llama-3.1-405b", 8192.0, "megatron-bridge", 2524.0),
+        ("deepseek-v3", 4096.0, "megatron-bridge", 260.0),
+        ("qwen3-235b-a22b", 4096.0, "megatron-bridge", 148.0),
+        ("llama-3.1-8b", 8192.0, "nemo", 57.9),
+        ("llama-3.1-70b", 8192.0, "nemo", 481.6),
+        ("gpt-3-175b", 2048.0, "nemo", 1076.0),
+        ("llama-3.1-405b", 8192.0, "dgxc", 21702.0 / 8.192),
+    ],
+)
+def test_flop_conventions_are_the_ones_of_their_sources(model, tokens, convention, gflop):
+    from cmxjax.flops import convention_named
+    from cmxjax.specs.model_load import load_model
+    from cmxjax.specs.system_load import Reference
+
+    a = load_model(Reference(model)).architecture
+    got = flop_per_token(a, jnp.asarray(tokens), convention_named(convention))
+    assert float(got) == pytest.approx(gflop * 1e9, rel=0.012)
+
+
+def tables(name: str):
+    _, a, w, layout, _ = job(name)
+    features = features_of(a, w, layout)
+    one = jnp.ones(())
+    features |= {"expert_rows": 64.0 * one, "experts": 4.0 * one, "copies": one}
+    found = declarations(a, w)
+    return found, tabulate_passes([op for _, op in found], features, 4.0)
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_both_gradients_of_a_gemm_are_as_much_work_as_the_gemm(name):
+    found, passes = tables(name)
+    count = len(passes.weight_gradient.names)
+    forward, backward, weight = map(matrix_flop, passes)
+    np.testing.assert_allclose(backward[:count], forward[:count], rtol=1e-12)
+    np.testing.assert_allclose(weight, forward[:count], rtol=1e-12)
+    assert all(op.kind != "gemm" for _, op in found[count:])
+
+
+def test_gradients_have_the_transposed_shapes():
+    _, passes = tables("dense")
+    i = passes.forward.names.index("dense up")
+    m, n, k = 2.0 * 2048.0, 24576.0 / 4.0, 6144.0
+    for table, shape in zip(passes, ((m, n, k), (m, k, n), (k, n, m))):
+        got = [float(x[i]) for x in (table.rows, table.columns, table.depth)]
+        assert got == pytest.approx(shape)
+
+
+def test_fused_attention_backward_is_five_products_for_two():
+    found, passes = tables("mixture")
+    i = [op.kind for _, op in found].index("attention")
+    forward, backward = (matrix_flop(t)[i] for t in passes[:2])
+    assert float(backward / forward) == pytest.approx(2.5)
+
+
+def test_a_step_without_recompute_is_three_times_its_forward_work():
+    _, a, w, layout, _ = job("dense")
+    found, passes = tables("dense")
+    work = {part: 0.0 for part, _ in found}
+    for table in passes:
+        for (part, _), flop in zip(found, matrix_flop(table)):
+            work[part] += float(flop)
+    per_layer = gpt_flop(2.0, 2048.0, 48.0, 6144.0, 0.0) / 48.0 / 4.0
+    layer = work["attention"] + work["core"] + work["dense"]
+    assert layer == pytest.approx(per_layer, rel=1e-9)
+    head = 6.0 * 2.0 * 2048.0 * 51200.0 * 6144.0 / 4.0
+    assert work["head"] == pytest.approx(head, rel=1e-9)
+
+
+# --- Memory
+
+
+def korthikanti(batch, tokens, hidden, heads, tp, parallel, selective) -> float:
+    """Bytes a layer keeps, arXiv 2205.05198, table 2."""
+    stream = 10.0 / (tp if parallel else 1.0)
+    square = 0.0 if selective else 5.0 * heads * tokens / (hidden * tp)
+    return tokens * batch * hidden * (stream + 24.0 / tp + square)
+
+
+@pytest.mark.parametrize("parallel", [True, False])
+@pytest.mark.parametrize("recompute", ["none", "selective"])
+def test_activations_of_a_layer_are_those_of_korthikanti(parallel, recompute):
+    system, a, w, layout, _ = inputs_of(
+        DENSE, layout__sequence_parallel=parallel, workload__recompute=recompute
+    )
+    expected = korthikanti(2.0, 2048.0, 6144.0, 64.0, 4.0, parallel, recompute != "none")
+    plan = plan_of(system, a, w, layout, None)
+    assert float(plan.activations.dense) == pytest.approx(expected)
+
+
+def test_full_recompute_keeps_the_inputs_of_layers_and_one_layer():
+    plain, full = (predict(DENSE, workload__recompute=r) for r in ("none", "full"))
+    inputs = inputs_of(DENSE, workload__recompute="none")
+    layer = plan_of(*inputs[:4], None).activations
+    assert float(plain.memory_activations_bytes) == pytest.approx(
+        48.0 * float(layer.dense)
+    )
+    kept = 48.0 * 2.0 * 2048.0 * 2.0 * 6144.0 / 4.0 + float(layer.dense)
+    assert float(full.memory_activations_bytes) == pytest.approx(kept)
+
+
+@pytest.mark.parametrize(
+    ("zero", "per_weight"),
+    [(0, (2, 4, 12, 1, 1, 1)), (1, (2, 4, 12, 1, 1, 4)), (2, (2, 4, 12, 1, 4, 4))]
+    + [(3, (2, 4, 12, 4, 4, 4))],
+)
+def test_states_are_divided_as_zero_says(zero, per_weight):
+    # Rajbhandari et al., arXiv 1910.02054, section 5: 2 + 4 + 12 bytes with fp32
+    # gradients; dp is 4
+    m = predict(DENSE, workload__zero=zero)
+    plan = plan_of(*inputs_of(DENSE, workload__zero=zero)[:4], None)
+    held = float(sum(plan.weights)[0])
+    got = m.memory_weights_bytes, m.memory_gradients_bytes, m.memory_optimizer_bytes
+    for value, size, ranks in zip(got, per_weight[:3], per_weight[3:]):
+        assert float(value) == pytest.approx(held * size / ranks)
+
+
+def test_stages_together_hold_the_model():
+    system, a, w, layout, _ = inputs_of(DENSE, **{"layout.stages": [12] * 4})
+    held = sum(plan_of(system, a, w, layout, None).weights).sum() * 4.0
+    # a tied head on another stage is a copy of the embedding; the final norm is left out
+    extra = 51200.0 * 6144.0
+    # norms and positions are on every device of a tp group
+    copies = (4.0 * 48.0 * 6144.0 + 2048.0 * 6144.0) * 3.0
+    expected = float(total_parameters(a)) + extra + copies
+    assert float(held) == pytest.approx(expected, rel=3e-4)
+
+
+def test_the_first_stage_holds_most_activations_and_the_last_one_the_logits():
+    m = predict(DENSE, workload__recompute="none")
+    assert float(m.memory_bytes) == float(m.memory_first_stage_bytes)
+    assert float(m.memory_last_stage_bytes) < float(m.memory_first_stage_bytes)
+    small = predict(DENSE, model__vocabulary=5.12e6, workload__recompute="full")
+    assert float(small.memory_bytes) == float(small.memory_last_stage_bytes)
+
+
+def test_offload_moves_state_out_and_takes_time():
+    plain = predict(EVERYTHING, workload__offload={})
+    moved = predict(EVERYTHING)
+    assert float(moved.memory_bytes) < float(plain.memory_bytes)
+    assert float(moved.step_time_s) > float(plain.step_time_s)
+
+
+# --- Time
+
+
+def test_listed_stages_that_are_even_are_the_even_ones():
+    even = predict(DENSE)
+    listed = predict(DENSE, **{"layout.stages": [12, 12, 12, 12]})
+    for field in ("step_time_s", "bubble", "memory_bytes", "memory_last_stage_bytes"):
+        assert float(getattr(listed, field)) == pytest.approx(float(getattr(even, field)))
+
+
+def test_relieving_the_stage_with_the_head_is_faster():
+    even = predict(DENSE, model__vocabulary=256000)
+    relieved = predict(
+        DENSE, model__vocabulary=256000, **{"layout.stages": [13, 13, 13, 9]}
+    )
+    assert float(relieved.step_time_s) < float(even.step_time_s)
+
+
+FASTER = [
+    ({"workload__recompute": "full"}, {"workload__recompute": "selective"}),
+    ({"workload__recompute": 0.6}, {"workload__recompute": 0.2}),
+    ({"layout__sequence_parallel": False}, {"layout__sequence_parallel": True}),
+    ({"workload__fused_attention": False}, {"workload__fused_attention": True}),
+    ({"workload__schedule": "gpipe"}, {"workload__schedule": "zero_bubble"}),
+    ({"workload__schedule": "1f1b"}, {"layout__vpp": 3}),
+    ({"workload__zero": 3}, {"workload__zero": 1}),
+    ({"workload__fabric": "jean-zay"}, {}),
+]
+
+
+@pytest.mark.parametrize(("slow", "fast"), FASTER, ids=lambda x: "-".join(x) or "none")
+def test_what_should_be_faster_is(slow, fast):
+    first, second = predict(DENSE, **slow), predict(DENSE, **fast)
+    assert float(second.step_time_s) < float(first.step_time_s)
+
+
+def test_the_bubble_shrinks_with_more_microbatches():
+    few, many = predict(DENSE), predict(DENSE, workload__global_batch=512)
+    assert float(many.bubble) < float(few.bubble)
+    assert float(many.mfu) > float(few.mfu)
+    assert float(few.microbatches) == 8.0
+
+
+def test_metrics_of_rate_fit_together():
+    m = predict(DENSE)
+    tokens = 64.0 * 2048.0 / float(m.step_time_s)
+    assert float(m.tokens_per_s) == pytest.approx(tokens)
+    assert float(m.tokens_per_s_per_device) == pytest.approx(tokens / 64.0)
+    assert float(m.samples_per_s) == pytest.approx(tokens / 2048.0)
+    rate = tokens * float(m.flop_per_token) / 64.0
+    assert float(m.flop_per_s_per_device) == pytest.approx(rate)
+    assert float(m.mfu) == pytest.approx(rate / 312e12)
+    assert float(m.mfu) < float(m.hfu) < 1.0
+    wall = 1e12 / tokens / float(m.goodput)
+    assert float(m.trillion_tokens_time_s) == pytest.approx(wall)
+    assert float(m.energy_per_token_j) == pytest.approx(float(m.power_w) / tokens)
+
+
+def test_hardware_utilization_counts_what_runs_again():
+    # Korthikanti et al., table 5: MFU / HFU of 22B with selective recompute 41.5 / 43.7
+    m = predict(DENSE)
+    assert float(m.hfu / m.mfu) == pytest.approx(43.7 / 41.5, abs=0.04)
+    full = predict(DENSE, workload__recompute="full")
+    assert float(full.hfu / full.mfu) == pytest.approx(4.0 / 3.0)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["dense", *(pytest.param(n, marks=pytest.mark.slow) for n in list(JOBS)[1:])],
+)
+def test_shares_sum_to_the_step_and_none_is_negative(name):
+    m = jax.jit(metrics)(*job(name))
+    shares = {key: float(value) for key, value in m.breakdown.items()}
+    assert sum(shares.values()) == pytest.approx(float(m.step_time_s), rel=1e-10)
+    assert min(shares.values()) >= -1e-12 * float(m.step_time_s)
+
+
+@functools.cache
+def slopes(name: str, sharpness: float | None):
+    """Gradients of the log of time and of memory for every leaf."""
+
+    @jax.jit
+    def both(inputs, s):
+        def value(field):
+            return jax.grad(
+                lambda x: jnp.log(getattr(metrics(*x, s, explain=False), field))
+            )(inputs)
+
+        return value("step_time_s"), value("memory_bytes")
+
+    return both(job(name), None if sharpness is None else jnp.asarray(sharpness))
+
+
+@pytest.mark.parametrize(
+    ("name", "sharpness"),
+    [
+        ("dense", None),
+        pytest.param("everything", None, marks=pytest.mark.slow),
+        pytest.param("mixture", 8.0, marks=pytest.mark.slow),
+    ],
+)
+def test_every_leaf_has_a_finite_gradient(name, sharpness):
+    assert all_finite(slopes(name, sharpness))
+
+
+@pytest.mark.parametrize(
+    ("name", "sharpness"),
+    [("dense", None), pytest.param("mixture", 8.0, marks=pytest.mark.slow)],
+)
+def test_times_are_homogeneous_in_all_seconds(name, sharpness):
+    machine = job(name)[0]
+    leaves, found = leaf_paths(machine), leaf_paths(slopes(name, sharpness)[0][0])
+    late = sum(float(leaves[p] * found[p]) for p in leaves if is_latency(p))
+    fast = sum(float(leaves[p] * found[p]) for p in leaves if is_rate(p))
+    assert late - fast == pytest.approx(1.0, rel=1e-9)
+
+
+@pytest.mark.slow
+def test_gradients_equal_finite_differences():
+    names = ("micro_batch", "recompute_fraction", "global_batch", "sequence_tokens")
+    system, a, w, layout, theta = job("everything")
+    w = w.replace(sequence_tokens=w.sequence_tokens * 1.013, micro_batch=1.9 + 0.0)
+
+    @jax.jit
+    def log_time(x):
+        changed = w.replace(**{n: x[i] for i, n in enumerate(names)})
+        factor = layout.factor * x[len(names)]
+        m = metrics(
+            system, a, changed, layout.replace(factor=factor), theta, 8.0, explain=False
+        )
+        return jnp.log(m.step_time_s)
+
+    at = jnp.array([*(float(getattr(w, n)) for n in names), 1.003])
+    gradient = jax.jit(jax.grad(log_time))(at)
+    for i in range(len(at)):
+        step = jnp.zeros_like(at).at[i].set(1e-7 * at[i])
+        by_difference = (log_time(at + step) - log_time(at - step)) / (2.0 * step[i])
+        np.testing.assert_allclose(gradient[i], by_difference, rtol=1e-5, atol=1e-7)
+
+
+IMPROVES = ("bytes_per_s", "flop_per_s")
+
+
+def test_faster_hardware_is_never_slower():
+    machine = job("dense")[0]
+    found = leaf_paths(slopes("dense", None)[0][0])
+    for path in leaf_paths(machine):
+        if is_rate(path) or path.endswith("efficiency"):
+            assert float(found[path]) <= 1e-12, path
+        if is_latency(path) and not is_fraction(path):
+            assert float(found[path]) >= -1e-12, path
+
+
+def test_relaxation_tends_to_the_exact_step():
+    exact = float(_predict(*job("dense")).step_time_s)
+    relaxed = jax.jit(lambda s: metrics(*job("dense"), s, explain=False).step_time_s)
+    close = float(relaxed(jnp.asarray(1e5)))
+    assert close == pytest.approx(exact, rel=1e-3)
+
+
+def test_a_batch_is_the_same_as_one_by_one():
+    system, a, w, layout, theta = job("dense")
+    sizes = jnp.linspace(32.0, 512.0, 16_385)
+
+    def step(size):
+        m = metrics(system, a, w.replace(global_batch=size), layout, theta, explain=False)
+        return m.step_time_s
+
+    batched = jax.jit(jax.vmap(step))(sizes)
+    one = jax.jit(step)
+    for i in (0, 1, 8191, 16_384):
+        assert float(batched[i]) == pytest.approx(float(one(sizes[i])), rel=1e-12)
+
+
+def test_a_network_of_a_published_cluster_slows_with_its_nodes():
+    raw = {**DENSE, "system": "dgx-h100", "layout": {"devices": 64, "tp": 1}}
+    raw["workload"] = {**DENSE["workload"], "global_batch": 256, "zero": 3}
+    raw["workload"]["fabric"] = "hf-h100"
+    inputs = inputs_of(raw)
+    system = inputs[0]
+    steep = scaled(system, {"fabrics.hf-h100.node_exponent": 2.0})
+    times = [float(_predict(s, *inputs[1:]).step_time_s) for s in (system, steep)]
+    assert times[1] > times[0]
+
+
+# --- Bad input
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"workload__fabric": "there"}, "workload.fabric = 'there'"),
+        ({"engine": "torch"}, "engine = 'torch'"),
+        ({"workload__flop_convention": "mine"}, "workload.flop_convention = 'mine'"),
+        ({"workload__precision": "fp8"}, "workload.precision = 'fp8'"),
+        ({"layout.stages": [24, 24]}, "layout.stages: 2 entries for pp = 4"),
+        ({"layout.stages": [24, 24, 24, 24]}, "layout.stages: hold 96 layers of 48"),
+        ({"layout__vpp": 16}, "layout.vpp = 16"),
+        ({"workload__global_batch": 4}, "workload.global_batch = 4"),
+        ({"workload__offload": {"optimizer": 1, "link": "x"}}, "offload.link = 'x'"),
+    ],
+)
+def test_mistakes_of_a_training_scenario_are_named(changes, said):
+    with pytest.raises(SpecError, match="test") as caught:
+        made(DENSE, **changes)
+    assert said in str(caught.value)
