@@ -147,18 +147,26 @@ def changes_of(question: Question, point: Point) -> dict[str, Any]:
     if attention == "tp" and degrees["tp"] == 1:
         attention = "dp"
     split = {axis: row.tolist() for axis, row in zip(AXES, factor) if max(row) > 1}
+    trains = question.problem.scenario.phase == "train"
     layout = {
         "devices": space.frames[point.frame].devices,
         **degrees,
         "placement": split,
-        "attention": attention,
-        "overlapped_microbatches": family.microbatches,
         "sequence_parallel": question.problem.layout.sequence_parallel,
     }
+    if trains:
+        again = values.pop("recompute_fraction")
+        if len(space.settings[1].values) > 1:
+            values["recompute"] = again
+    else:
+        layout |= {
+            "attention": attention,
+            "overlapped_microbatches": family.microbatches,
+        }
     changes = {f"workload.{name}": value for name, value in values.items()}
     changes |= {f"layout.{key}": value for key, value in layout.items()}
     experts = model_of(question.problem).experts
-    if experts is not None:
+    if experts is not None and not trains:
         redundant, shared = float(slots.redundant), float(slots.shared)
         held = float(experts.routed) + redundant + shared
         changes |= {

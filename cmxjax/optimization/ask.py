@@ -9,7 +9,8 @@ from ..hardware import ordered_tiers
 from ..layout import AXES
 from ..specs.build import Problem, build
 from ..specs.errors import SpecError
-from ..specs.scenario_file import Scenario
+from ..specs.scenario_file import Scenario, TrainScenario
+from ..workload import Train
 from . import serving
 from .question import DEFAULT_OBJECTIVE, FIELDS, Question, target_of
 from .space import Rules, Setting, Space, frames_of
@@ -44,6 +45,10 @@ def ask(
         raise SpecError([f"optimize: phase = {scenario.phase!r}: use one of {known}"])
     counts = devices or (_devices(scenario),)
     problem = build(_bare(scenario, counts[0]), calibration)
+    if isinstance(problem.workload, Train) and isinstance(scenario, TrainScenario):
+        batch = problem.workload.global_batch * 0.0 + scenario.workload.global_batch
+        workload = problem.workload.replace(global_batch=batch)
+        problem = problem._replace(workload=workload)
     fields, target = target_of(
         scenario.phase,
         objective or DEFAULT_OBJECTIVE,
@@ -94,6 +99,12 @@ def _bare(scenario: Any, devices: int) -> Scenario:
             update={**routing, "experts_per_device": None}
         ),
     }
+    if scenario.phase == "train":
+        # a device alone must get a sequence; the batch itself is put back later
+        w = scenario.workload
+        room = max(w.global_batch, w.micro_batch * devices)
+        changes["workload"] = w.model_copy(update={"global_batch": room})
+        changes["layout"] = changes["layout"].model_copy(update={"vpp": layout.vpp})
     if scenario.phase == "prefill":
         # a device alone must admit a prompt
         w = scenario.workload
@@ -108,7 +119,7 @@ def _rules(problem: Problem, pinned: dict[str, int]) -> Rules:
         raise SpecError(
             [f"{name}: no such axis; use one of {', '.join(AXES)}" for name in unknown]
         )
-    experts = a.experts
+    experts, serves = a.experts, not isinstance(problem.workload, Train)
     return Rules(
         heads=int(a.attention.heads),
         dense_width=int(a.intermediate) if float(a.dense_layers) else 0,
@@ -116,6 +127,7 @@ def _rules(problem: Problem, pinned: dict[str, int]) -> Rules:
         layers=int(a.layers),
         experts=0 if experts is None else int(experts.routed),
         pinned=tuple(sorted(pinned.items())),
+        spread=0 if serves or experts is None else int(experts.routed),
     )
 
 

@@ -31,6 +31,12 @@ FIELDS = {
         "energy_per_token_j",
         "memory_bytes",
     ),
+    "train": (
+        "tokens_per_s_per_package",
+        "step_time_s",
+        "energy_per_token_j",
+        "memory_bytes",
+    ),
 }
 """Metrics of every point by phase: throughput, latency, energy, memory."""
 

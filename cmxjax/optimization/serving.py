@@ -1,4 +1,4 @@
-"""What a decode or prefill job leaves free: degrees, experts per device, batch."""
+"""What a job leaves free beside its degrees: batch, experts per device, recompute."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from .._types import Scalar, Sharpness
 from ..architecture import Architecture, Latent
 from ..layout import AXES, Layout, Routing, degree
 from ..specs.build import Problem
-from ..workload import Decode, Prefill
+from ..workload import Decode, Prefill, Train
 from .space import Setting
 
 SEQUENCES = (
@@ -27,6 +27,10 @@ TOKENS = tuple(base * 2**power for power in range(8) for base in (256, 320, 384,
     65536,
 )
 """Prompt tokens per device and batch that are tried."""
+
+MICRO_BATCHES = (1.0, 2.0, 4.0, 8.0, 16.0)
+RECOMPUTED = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Shares of the layers whose forward pass runs again."""
 
 EXTRA_SLOTS = (0.0, 1.0)
 """Expert slots per device beyond the fewest that hold all experts."""
@@ -53,6 +57,8 @@ def families(problem: Problem) -> tuple[Family, ...]:
     a, layout = model_of(problem), problem.layout
     own = Family("sp_tp_sp" if layout.attention == "sp_tp_sp" else "tp")
     own = own._replace(dispatches_shared=layout.routing.dispatches_shared)
+    if isinstance(problem.workload, Train):
+        return (own._replace(microbatches=layout.microbatches),)
     found = [own]
     if isinstance(problem.workload, Prefill) and isinstance(a.attention, Latent):
         other = "tp" if own.attention == "sp_tp_sp" else "sp_tp_sp"
@@ -64,7 +70,13 @@ def families(problem: Problem) -> tuple[Family, ...]:
 
 
 def settings(problem: Problem) -> tuple[Setting, ...]:
-    """The batch, and spare expert slots of a mixture."""
+    """The batch, and spare expert slots of a mixture or what is recomputed."""
+    if isinstance(problem.workload, Train):
+        again = (0.0,) if problem.workload.selective else RECOMPUTED
+        return (
+            Setting("micro_batch", MICRO_BATCHES),
+            Setting("recompute_fraction", again),
+        )
     if isinstance(problem.workload, Decode):
         batch = Setting("sequences_per_device", tuple(map(float, SEQUENCES)))
     else:
@@ -128,16 +140,24 @@ def layout_of(
     )
 
 
-def unshared(w: Decode | Prefill, layout: Layout, sharpness: Sharpness) -> Scalar:
-    """Positive where a tp x cp group holds no whole request, or not one prompt.
+def unshared(w: Decode | Prefill | Train, layout: Layout, sharpness: Sharpness) -> Scalar:
+    """Positive where a group holds no whole request, not one prompt, or where a data-
+    parallel rank doesn't get whole micro-batches.
 
     The relaxation is the log of what is missing.
     """
+    if isinstance(w, Train):
+        each = w.global_batch / (w.micro_batch * degree(layout, "dp"))
+        return _missing(each, sharpness)
     group = degree(layout, "tp") * degree(layout, "cp")
     if isinstance(w, Prefill):
         return jnp.log(w.prompt_tokens / (w.tokens_per_device * group))
-    held = w.sequences_per_device * group
+    return _missing(w.sequences_per_device * group, sharpness)
+
+
+def _missing(count: Scalar, sharpness: Sharpness) -> Scalar:
+    """Positive unless a count is whole and at least one."""
     if sharpness is None:
-        whole = jnp.abs(held - jnp.round(held)) < 1e-6
-        return jnp.where(whole & (held > 0.5), -1.0, 1.0)
-    return -jnp.log(held)
+        whole = jnp.abs(count - jnp.round(count)) < 1e-6
+        return jnp.where(whole & (count > 0.5), -1.0, 1.0)
+    return -jnp.log(count)

@@ -37,6 +37,8 @@ class Rules(NamedTuple):
     """Routed experts; no more than as many copies again fill up the slots."""
     pinned: tuple[tuple[str, int], ...]
     """Degrees that are not free."""
+    spread: int = 0
+    """Experts that ep must divide, where none can be redundant."""
 
 
 class Frame(NamedTuple):
@@ -68,6 +70,7 @@ def partly_allowed(rules: Rules, degrees: np.ndarray) -> np.ndarray:
         (rules.heads, TP),
         (rules.dense_width, TP),
         (rules.expert_width, ETP),
+        (rules.spread, EP),
     ):
         if size:
             good &= size % degrees[:, axis] == 0

@@ -17,7 +17,7 @@ from cmxjax.optimization.space import allowed, count, grid, placements
 from cmxjax.optimization.sweep import exhaustive
 from cmxjax.phases import metrics
 from cmxjax.specs.errors import SpecError
-from cmxjax.specs.scenario import load_scenario
+from cmxjax.specs.scenario import load_scenario, validate_scenario, with_overrides
 
 NAME = "deepseek-r1-decode-cloudmatrix384"
 SMALL = {
@@ -112,6 +112,26 @@ def test_the_answer_predicts_as_it_says(scenario):
     assert answer.feasible
     assert answer.method == "enumerate"
     changed = load_scenario(NAME, answer.changes)
+    prediction = predict(changed, "none")
+    assert not prediction.reasons
+    for field, value in answer.metrics.items():
+        assert prediction.values[field] == pytest.approx(value, rel=1e-9), field
+
+
+def test_a_training_answer_predicts_as_it_says():
+    raw = {
+        "system": "cloudmatrix384",
+        "model": "llama-3.1-70b",
+        "phase": "train",
+        "workload": {"global_batch": 256, "sequence_tokens": 4096},
+        "layout": {"devices": 64},
+    }
+    scenario = validate_scenario(raw, "test")
+    options = {"objective": "step_time", "calibration": "none"}
+    answer = optimize(scenario, method="gradient", pinned={"cp": 1}, **options)
+    assert answer.feasible
+    assert answer.certificate.gap <= 0.01
+    changed = validate_scenario(with_overrides(raw, answer.changes), "answer")
     prediction = predict(changed, "none")
     assert not prediction.reasons
     for field, value in answer.metrics.items():
