@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from .evaluate.limits import parse_limit as parse_limit
     from .evaluate.predict import predict as predict
     from .evaluate.validate import validate as validate
+    from .optimization.answer import optimize as optimize
+    from .optimization.experts.place import place_experts as place_experts
+    from .optimization.pools import split_pools as split_pools
+    from .optimization.stages import partition as partition
     from .phases import metrics as metrics
     from .settings import setup as setup
     from .specs.build import build as build
@@ -34,9 +38,13 @@ _HOMES = {
     "largest": "evaluate.limits",
     "load_scenario": "specs.scenario",
     "metrics": "phases",
+    "optimize": "optimization.answer",
+    "partition": "optimization.stages",
+    "place_experts": "optimization.experts.place",
     "parse_limit": "evaluate.limits",
     "predict": "evaluate.predict",
     "setup": "settings",
+    "split_pools": "optimization.pools",
     "validate": "evaluate.validate",
 }
 __all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -112,6 +112,60 @@ class Compare:
 
 
 @dataclass(frozen=True)
+class Optimize:
+    """Choose degrees, placement and batch of a decode or prefill job together."""
+
+    scenario: Name
+    set: tuple[str, ...] = ()
+    """Dotted keys to change, such as workload.kv_tokens=8192."""
+    objective: str | None = None
+    """A quantity; rates are maximized, all else minimized."""
+    limit: tuple[str, ...] = ()
+    """Bounds that must hold, such as tpot=50ms; rates are bounded from below."""
+    pin: tuple[str, ...] = ()
+    """Degrees that are given, such as tp=1."""
+    try_: Annotated[tuple[str, ...], tyro.conf.arg(name="try")] = ()
+    """Values of a setting to choose from, such as sequences_per_device=16,32,48."""
+    devices: tuple[int, ...] = ()
+    """Numbers of devices to choose from; the scenario's if left out."""
+    method: Literal["auto", "gradient", "enumerate"] = "auto"
+    certify: bool | None = None
+    """Sweep even more than 1e7 layouts; --no-certify compares with nothing."""
+    seed: int = 0
+    picture: str | None = None
+    """Draw the Pareto fronts into this file."""
+    out: str | None = None
+    """Write the answer as a scenario that predict takes."""
+    calibration: str | None = None
+    """A calibration's name, or none for the spec as printed."""
+    json: bool = False
+
+    def run(self, console: Console) -> Any:
+        from .optimization.answer import optimize
+        from .report.optimization import answer_tables, write_picture, write_scenario
+        from .specs.scenario import load_scenario
+
+        answer = optimize(
+            load_scenario(self.scenario, parse_changes(self.set)),
+            objective=self.objective,
+            limits=self.limit,
+            pinned=parse_numbers(self.pin, "--pin", int, several=False),
+            settings=parse_numbers(self.try_, "--try", float, several=True),
+            devices=self.devices,
+            method=self.method,
+            certify=self.certify,
+            seed=self.seed,
+            calibration=self.calibration,
+        )
+        console.print(answer_tables(answer))
+        if self.picture is not None:
+            write_picture(answer, self.picture)
+        if self.out is not None:
+            write_scenario(answer, self.out)
+        return answer.as_json()
+
+
+@dataclass(frozen=True)
 class List:
     """List what ships with the package."""
 
@@ -297,6 +351,7 @@ Commands = (
     | Compare
     | Calibrate
     | Sensitivity
+    | Optimize
     | PlanMeasurements
     | List
     | Show
@@ -327,9 +382,37 @@ def parse_changes(pairs: tuple[str, ...]) -> dict[str, Any]:
     return changes
 
 
+def parse_numbers(
+    pairs: tuple[str, ...], option: str, kind: type, *, several: bool
+) -> dict[str, Any]:
+    """`key=number` pairs, or `key=number,number,...`.
+
+    Raises:
+        SpecError: a pair has another form, or a number is not above 0.
+    """
+    from .specs.errors import SpecError
+
+    found, mistakes = {}, []
+    for pair in pairs:
+        key, _, text = pair.partition("=")
+        try:
+            numbers = [kind(part) for part in text.split(",")]
+            single = several or (len(numbers) == 1 and min(numbers) >= 1)
+            if not single or not all(0 <= number < 1e12 for number in numbers):
+                raise ValueError(pair)
+        except ValueError:
+            example = "KEY=NUMBER,NUMBER" if several else "AXIS=NUMBER"
+            mistakes.append(f"{option} {pair!r}: write {example}")
+            continue
+        found[key] = tuple(numbers) if several else numbers[0]
+    if mistakes:
+        raise SpecError(mistakes)
+    return found
+
+
 def _gathered(arguments: list[str]) -> list[str]:
     """Several `--set a --set b` as one `--set a b`, wherever they stand."""
-    several, rest = {"--set": [], "--limit": []}, []
+    several, rest = {"--set": [], "--limit": [], "--pin": [], "--try": []}, []
     current = None
     for argument in arguments:
         name, equals, value = argument.partition("=")

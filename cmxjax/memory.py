@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from ._types import Scalar
+from . import smooth
+from ._types import Scalar, Sharpness
 from .architecture import (
     Architecture,
     GroupedQuery,
@@ -53,6 +54,7 @@ def weight_bytes(
     serving: Serving,
     absorbed: bool = False,
     draft_layers: Scalar | float = 0.0,
+    sharpness: Sharpness = None,
 ) -> Scalar:
     """Weights of one device; layers split over pp, heads over tp, experts over ep.
 
@@ -93,12 +95,15 @@ def weight_bytes(
         total = total + expert_layers * mixed + expert_layers * router / size
     tables = (1.0 if a.tied else 2.0) * a.vocabulary * a.hidden
     head = BYTES[serving.dtypes.head] / (tp if whole else 1.0)
-    fullest = jnp.where(pp > 1.0, jnp.ceil(a.layers / pp) / a.layers, 1.0)
+    stage = smooth.ceil(a.layers / pp, sharpness)
+    fullest = jnp.where(pp > 1.0, stage / a.layers, 1.0)
     drafts = draft_layers * 2.0 * a.hidden**2
     return (total * fullest + drafts) * size + tables * head
 
 
-def decode_memory(a: Architecture, w: Decode, layout: Layout) -> Memory:
+def decode_memory(
+    a: Architecture, w: Decode, layout: Layout, sharpness: Sharpness = None
+) -> Memory:
     """Memory while decoding at the mean context length.
 
     The modules that draft tokens, and their cache, are there where drafts are: a
@@ -117,14 +122,16 @@ def decode_memory(a: Architecture, w: Decode, layout: Layout) -> Memory:
         per_token = _queries_and_outputs(at) + tp * _own_kv(at, tp)
     attention = tokens * per_token * BYTES[w.serving.dtypes.attention]
     return Memory(
-        weights=weight_bytes(a, layout, w.serving, True, drafting),
+        weights=weight_bytes(a, layout, w.serving, True, drafting, sharpness),
         kv_cache=_cache_bytes(a, layout, w.serving, held, a.layers + drafting),
         communication=_buffer_bytes(a, layout, w.serving, tokens),
         activations=_activations(a, layout, w.serving, tokens, attention, tokens),
     )
 
 
-def prefill_memory(a: Architecture, w: Prefill, layout: Layout) -> Memory:
+def prefill_memory(
+    a: Architecture, w: Prefill, layout: Layout, sharpness: Sharpness = None
+) -> Memory:
     """Memory at the end of a prefill batch.
 
     MLA expands the latents of all tokens, cached ones included, to keys and values; a cp
@@ -146,7 +153,7 @@ def prefill_memory(a: Architecture, w: Prefill, layout: Layout) -> Memory:
         elements = tokens * _queries_and_outputs(at) + gathered * tp * _own_kv(at, tp)
     attention = elements * BYTES[w.serving.dtypes.attention]
     return Memory(
-        weights=weight_bytes(a, layout, w.serving),
+        weights=weight_bytes(a, layout, w.serving, sharpness=sharpness),
         kv_cache=_cache_bytes(a, layout, w.serving, held, a.layers),
         communication=_buffer_bytes(a, layout, w.serving, tokens),
         activations=_activations(a, layout, w.serving, tokens, attention, logits),

@@ -170,7 +170,7 @@ def _decode(
         used = _busy(step_s, layout, parts)
     per_step = tokens_per_step(w)
     rate = w.sequences_per_device * per_step / times.step_s
-    memory = decode_memory(a, w, layout)
+    memory = decode_memory(a, w, layout, sharpness)
     loads = [seconds / times.step_s for seconds in times.layer.busy]
     return DecodeMetrics(
         tpot_s=times.step_s / per_step,
@@ -210,7 +210,7 @@ def _prefill(
         shares = breakdown(step_s, *parts)
         used = _busy(step_s, layout, parts)
     rate = w.tokens_per_device / times.steady_s
-    memory = prefill_memory(a, w, layout)
+    memory = prefill_memory(a, w, layout, sharpness)
     loads = [seconds / times.steady_s for seconds in times.busy]
     return PrefillMetrics(
         ttft_s=times.batch_s,

@@ -37,6 +37,7 @@ from .degrees import (
     check_division,
     check_experts,
     derive,
+    given_placement,
     parse_order,
     place,
 )
@@ -191,6 +192,17 @@ def _check_shapes(context: _Context, degrees: Degrees) -> None:
         )
 
 
+def _placed(context: _Context, degrees: Degrees, order: tuple[str, ...]) -> np.ndarray:
+    """The placement matrix, spelled out or from the rank order."""
+    sizes, spec = _sizes(context.system), context.scenario.layout
+    if spec.placement is None:
+        return place(degrees, sizes, order, context.where)
+    if spec.order is not None:
+        problem = "layout.order: says nothing beside layout.placement; leave one out"
+        raise SpecError([f"{context.where}: {problem}"])
+    return given_placement(spec.placement, degrees, sizes, context.where)
+
+
 def _layout(context: _Context) -> Layout:
     scenario, where = context.scenario, context.where
     spec, routing = scenario.layout, scenario.routing
@@ -206,7 +218,7 @@ def _layout(context: _Context) -> Layout:
         lambda: _check_shapes(context, degrees),
         lambda: routed and check_experts(routed, routing, degrees, where),
         lambda: _attention_split(context, degrees),
-        lambda: place(degrees, _sizes(context.system), order, where),
+        lambda: _placed(context, degrees, order),
     )
     return Layout(
         factor=_leaf(factor),

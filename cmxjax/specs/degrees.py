@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..layout import ATTENTION_AXES, DEFAULT_ORDER, placement
+from ..layout import ATTENTION_AXES, AXES, DEFAULT_ORDER, EXPERT_AXES, placement
 from .errors import SpecError
 from .scenario_file import LayoutSpec, RoutingSpec
 
@@ -137,6 +137,48 @@ def place(
         )
     except ValueError as error:
         raise SpecError([f"{where}: layout: {error}"]) from None
+
+
+def given_placement(
+    placement: dict[str, list[int]], degrees: Degrees, sizes: list[float], where: str
+) -> np.ndarray:
+    """The placement matrix that a scenario spells out; axes left out don't split.
+
+    Raises:
+        SpecError: an axis is unknown, a row is not one number for each tier, rows don't
+            multiply to the degrees, or a tier joins fewer units.
+    """
+    key, tiers = f"{where}: layout.placement", len(sizes)
+    mistakes = [
+        f"{key}.{axis}: no such axis; use one of {', '.join(AXES)}"
+        for axis in placement
+        if axis not in AXES
+    ]
+    mistakes += [
+        f"{key}.{axis}: has {len(row)} numbers; give one for each of {tiers} tiers"
+        for axis, row in placement.items()
+        if len(row) != tiers
+    ]
+    if mistakes:
+        raise SpecError(mistakes)
+    rows = [placement.get(axis, [1] * tiers) for axis in AXES]
+    for axis, row, degree in zip(AXES, rows, degrees):
+        if math.prod(row) != degree:
+            mistakes.append(
+                f"{key}.{axis}: multiplies to {math.prod(row)}, not to layout.{axis} ="
+                f" {degree}; change one of them"
+            )
+    for t, size in enumerate(sizes):
+        for axes in (ATTENTION_AXES, EXPERT_AXES):
+            used = math.prod(rows[AXES.index(axis)][t] for axis in axes)
+            if used > size:
+                mistakes.append(
+                    f"{key}: {' '.join(axes)} split tier {t} {used} ways, which joins"
+                    f" only {size:g}; split it less"
+                )
+    if mistakes:
+        raise SpecError(mistakes)
+    return np.array(rows, float)
 
 
 def check_experts(

@@ -91,6 +91,8 @@ class LayoutSpec(Strict):
         Literal[1, 2, "auto"], BeforeValidator(_no_bool)
     ] = 1
     order: str | None = None
+    placement: dict[str, list[Count]] | None = None
+    """For each axis the ways that it splits within each tier, innermost first."""
     stages: list[Annotated[int, Field(ge=0, le=10**9)]] | None = None
 
 

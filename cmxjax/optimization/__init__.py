@@ -1,0 +1,1 @@
+"""Search over layouts, placements, pools, experts and hardware, with certificates."""

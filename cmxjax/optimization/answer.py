@@ -1,0 +1,293 @@
+"""Optimize a scenario: the answer, how it was found, and how good it is proven to be."""
+
+import math
+import time
+from typing import Any, NamedTuple
+
+from ..layout import AXES
+from ..specs.errors import SpecError
+from ..specs.scenario_file import Scenario
+from .ask import ask
+from .bound import LARGEST, bound, degree_points
+from .evaluator import Point, Scored, factor_of
+from .front import Front
+from .question import Question
+from .search import GRADIENT_COST, Search, search
+from .serving import expert_slots, model_of
+from .space import count
+from .sweep import Sweep, exhaustive
+
+METHODS = ("auto", "gradient", "enumerate")
+
+ENUMERATED = 2_000_000
+"""Points up to which `auto` enumerates: that takes a few seconds, less than compiling
+the gradient, and its answer is exact."""
+
+
+class Certificate(NamedTuple):
+    """How good the answer is. Values are of the objective, in SI."""
+
+    relaxed: float | None
+    """Of the relaxed problem, at the end of the descent; no bound, as it isn't convex."""
+    rounded: float | None
+    """Best exact value of the rounded iterates, before refinement."""
+    optimum: float | None
+    """Of the exhaustive sweep."""
+    bound: float | None
+    """No layout is better, from an ideal network; None where the optimum is known."""
+    gap: float | None
+    """Relative distance of the search's answer from the optimum, or else the bound."""
+    points: int
+    """Points of the space."""
+    evaluations: dict[str, int]
+    """Model evaluations by what took them."""
+
+
+class Answer(NamedTuple):
+    """The best layout found."""
+
+    question: Question
+    method: str
+    point: Point | None
+    score: Scored | None
+    certificate: Certificate
+    front: Front
+    seconds: float
+
+    @property
+    def feasible(self) -> bool:
+        return self.score is not None and self.score.feasible
+
+    @property
+    def value(self) -> float | None:
+        """The objective in SI."""
+        return self.question.value(self.score.objective) if self.score else None
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Fields that the search looked at, in SI."""
+        if self.score is None:
+            return {}
+        return {
+            field: math.exp(value)
+            for field, value in zip(self.question.fields, self.score.logs)
+        }
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """Dotted keys that turn the scenario into the answer."""
+        return {} if self.point is None else changes_of(self.question, self.point)
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why there is no feasible answer; empty where there is one."""
+        if self.feasible:
+            return []
+        if self.score is None:
+            return ["no whole layout of these devices is allowed by the model"]
+        sure = self.certificate.optimum is None and self.certificate.bound is not None
+        found = "none found" if sure or self.method == "gradient" else "there is none"
+        asked = [f"{limit.quantity} {limit.value:g}" for limit in self.question.limits]
+        limits = " and ".join(["memory", *asked])
+        worst = math.exp(self.score.violation) - 1.0
+        return [f"no layout within {limits}: {found}; the nearest is {worst:.1%} over"]
+
+    def as_json(self) -> dict[str, Any]:
+        """The contract of `optimize --json`."""
+        q = self.question
+        return {
+            "phase": q.problem.scenario.phase,
+            "system": q.problem.system.name,
+            "calibration": q.problem.calibration,
+            "objective": q.objective,
+            "maximized": q.maximizes,
+            "limits": {limit.quantity: limit.value for limit in q.limits},
+            "method": self.method,
+            "feasible": self.feasible,
+            "reason": "; ".join(self.reasons),
+            "value": self.value,
+            "metrics": self.metrics,
+            "set": self.changes,
+            "certificate": self.certificate._asdict(),
+            "front": front_rows(self),
+            "seconds": self.seconds,
+        }
+
+
+def front_rows(answer: Answer) -> dict[str, list[dict[str, Any]]]:
+    """The fronts of throughput against each cost, with the layouts."""
+    first = answer.front.fields[0]
+    return {
+        cost: [
+            {
+                first: throughput,
+                cost: value,
+                "set": changes_of(answer.question, point),
+            }
+            for throughput, value, point in answer.front.table(cost)
+        ]
+        for cost in answer.front.entries
+    }
+
+
+def changes_of(question: Question, point: Point) -> dict[str, Any]:
+    """Dotted keys that turn the scenario into a point of its space."""
+    space, family = question.space, question.families[point.family]
+    factor = factor_of(point, len(space.frames[0].units)).astype(int)
+    degrees = dict(zip(AXES, factor.prod(axis=1).tolist()))
+    values = {
+        setting.name: setting.values[level]
+        for setting, level in zip(space.settings, point.levels)
+    }
+    extra = values.pop("extra_slots", 0.0)
+    slots = expert_slots(
+        model_of(question.problem), family, degrees["ep"], extra, sharpness=None
+    )
+    attention = family.attention
+    if attention == "tp" and degrees["tp"] == 1:
+        attention = "dp"
+    split = {axis: row.tolist() for axis, row in zip(AXES, factor) if max(row) > 1}
+    trains = question.problem.scenario.phase == "train"
+    layout = {
+        "devices": space.frames[point.frame].devices,
+        **degrees,
+        "placement": split,
+        "sequence_parallel": question.problem.layout.sequence_parallel,
+    }
+    if trains:
+        again = values.pop("recompute_fraction")
+        if len(space.settings[1].values) > 1:
+            values["recompute"] = again
+    else:
+        layout |= {
+            "attention": attention,
+            "overlapped_microbatches": family.microbatches,
+        }
+    changes = {f"workload.{name}": value for name, value in values.items()}
+    changes |= {f"layout.{key}": value for key, value in layout.items()}
+    experts = model_of(question.problem).experts
+    if experts is not None and not trains:
+        redundant, shared = float(slots.redundant), float(slots.shared)
+        held = float(experts.routed) + redundant + shared
+        changes |= {
+            "routing.redundant_experts": redundant,
+            "routing.shared_replicas": shared,
+            "routing.experts_per_device": held / degrees["ep"],
+        }
+    return changes
+
+
+def optimize(
+    scenario: Scenario,
+    *,
+    method: str = "auto",
+    certify: bool | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> Answer:
+    """Choose degrees, placement on the tiers, batch and experts of a job together.
+
+    Args:
+        scenario: from `load_scenario`; its own layout and batch are not used.
+        method: `gradient`, `enumerate`, or `auto`, which enumerates small spaces.
+        certify: compare with the exhaustive optimum even of a large space; False leaves
+            any comparison out.
+        seed: of the restarts.
+        **options: those of `ask`: objective, limits, pinned, settings, devices,
+            calibration.
+
+    Raises:
+        SpecError: (a `ValueError`) the scenario or an option is wrong.
+    """
+    if method not in METHODS:
+        raise SpecError([f"--method {method}: use one of {', '.join(METHODS)}"])
+    start = time.perf_counter()
+    question = ask(scenario, **options)
+    points = count(question.space) * len(question.families)
+    if method == "auto":
+        method = "enumerate" if points <= ENUMERATED else "gradient"
+    if method == "enumerate":
+        if points > LARGEST and not certify:
+            raise SpecError(
+                [f"--method enumerate: {points:,} points; add --certify to sweep them"]
+            )
+        return _enumerated(question, points, start)
+    found = search(question, seed)
+    if certify is False:
+        certificate = _certificate(question, found, points, None, bounded=False)
+        return _answer(question, found.best, found.score, certificate, found.front, start)
+    sweep = exhaustive(question) if certify or points <= LARGEST else None
+    certificate = _certificate(question, found, points, sweep)
+    if sweep is None:
+        return _answer(question, found.best, found.score, certificate, found.front, start)
+    # the sweep is exact, so its answer stands where the search missed it
+    best, score = found.best, found.score
+    if score is None or (sweep.score is not None and sweep.score.rank < score.rank):
+        best, score = sweep.best, sweep.score
+    return _answer(question, best, score, certificate, sweep.front, start)
+
+
+def _answer(
+    question: Question,
+    point: Point | None,
+    score: Scored | None,
+    certificate: Certificate,
+    front: Front,
+    start: float,
+) -> Answer:
+    seconds = time.perf_counter() - start
+    return Answer(question, "gradient", point, score, certificate, front, seconds)
+
+
+def _enumerated(question: Question, points: int, start: float) -> Answer:
+    sweep = exhaustive(question)
+    feasible = sweep.score is not None and sweep.score.feasible
+    value = question.value(sweep.score.objective) if feasible and sweep.score else None
+    certificate = Certificate(
+        None, None, value, None, 0.0, points, {"exhaustive": sweep.points}
+    )
+    answer = _answer(question, sweep.best, sweep.score, certificate, sweep.front, start)
+    return answer._replace(method="enumerate")
+
+
+def _certificate(
+    question: Question,
+    found: Search,
+    points: int,
+    sweep: Sweep | None,
+    *,
+    bounded: bool = True,
+) -> Certificate:
+    """Four numbers: relaxed, rounded, optimum or bound, gap."""
+    evaluations = {
+        "search_exact": found.exact,
+        "search_gradients": found.gradients,
+        "search_total": found.exact + GRADIENT_COST * found.gradients,
+    }
+    optimum = limit = reference = None
+    if sweep is not None:
+        evaluations["exhaustive"] = sweep.points
+        if sweep.score is not None and sweep.score.feasible:
+            reference = sweep.score.objective
+            optimum = question.value(reference)
+    elif bounded and degree_points(question) <= LARGEST:
+        proven = bound(question)
+        evaluations["bound"] = proven.points
+        if proven.score is not None:
+            reference = proven.score
+            limit = question.value(reference)
+    own = found.score
+    gap = None
+    if own is not None and own.feasible and reference is not None:
+        gap = math.expm1(own.objective - reference)
+    return Certificate(
+        relaxed=None if found.relaxed is None else question.value(found.relaxed),
+        rounded=question.value(found.rounded.objective)
+        if found.rounded is not None and found.rounded.feasible
+        else None,
+        optimum=optimum,
+        bound=limit,
+        gap=gap,
+        points=points,
+        evaluations=evaluations,
+    )

@@ -1,0 +1,159 @@
+"""From a scenario and options to a question."""
+
+from typing import Any
+
+import numpy as np
+
+from ..evaluate.limits import parse_limit
+from ..hardware import ordered_tiers
+from ..layout import AXES
+from ..specs.build import Problem, build
+from ..specs.errors import SpecError
+from ..specs.scenario_file import Scenario, TrainScenario
+from ..workload import Train
+from . import serving
+from .question import DEFAULT_OBJECTIVE, FIELDS, Question, target_of
+from .space import Rules, Setting, Space, frames_of
+
+
+def ask(
+    scenario: Scenario,
+    *,
+    objective: str | None = None,
+    limits: tuple[str, ...] = (),
+    pinned: dict[str, int] | None = None,
+    settings: dict[str, tuple[float, ...]] | None = None,
+    devices: tuple[int, ...] = (),
+    calibration: str | None = None,
+) -> Question:
+    """What a search is to find.
+
+    Args:
+        scenario: the job. Its degrees, batch and spare experts are free.
+        objective: a quantity; rates are maximized, all else minimized.
+        limits: such as `tpot=50ms`; rates are bounded from below.
+        pinned: degrees that are not free, by axis.
+        settings: values to try for a setting, such as `sequences_per_device`.
+        devices: numbers of devices to choose from; the scenario's if empty.
+        calibration: as in `build`.
+
+    Raises:
+        SpecError: naming each mistake.
+    """
+    if scenario.phase not in FIELDS:
+        known = ", ".join(FIELDS)
+        raise SpecError([f"optimize: phase = {scenario.phase!r}: use one of {known}"])
+    counts = devices or (_devices(scenario),)
+    problem = build(_bare(scenario, counts[0]), calibration)
+    if isinstance(problem.workload, Train) and isinstance(scenario, TrainScenario):
+        batch = problem.workload.global_batch * 0.0 + scenario.workload.global_batch
+        workload = problem.workload.replace(global_batch=batch)
+        problem = problem._replace(workload=workload)
+    fields, target = target_of(
+        scenario.phase,
+        objective or DEFAULT_OBJECTIVE,
+        tuple(parse_limit(text) for text in limits),
+    )
+    sizes = tuple(float(tier.size) for tier in ordered_tiers(problem.system))
+    frames = frames_of(counts, sizes)
+    if not frames:
+        raise SpecError(
+            [
+                f"layout.devices = {', '.join(map(str, counts))}: can't be split into"
+                f" whole units of {problem.system.name}'s tiers; use another number"
+            ]
+        )
+    return Question(
+        problem=problem,
+        space=Space(frames, _rules(problem, pinned or {}), _settings(problem, settings)),
+        families=_families(scenario, problem),
+        fields=fields,
+        target=target,
+        objective=objective or DEFAULT_OBJECTIVE,
+        limits=tuple(parse_limit(text) for text in limits),
+    )
+
+
+def _devices(scenario: Any) -> int:
+    """The scenario's number of devices, from its degrees where it isn't given."""
+    spec = scenario.layout
+    if spec.devices is not None:
+        return spec.devices
+    attention = np.prod([spec.tp or 1, spec.cp or 1, spec.dp or 1, spec.pp or 1])
+    experts = np.prod([spec.etp or 1, spec.ep or 1, spec.edp or 1, spec.pp or 1])
+    return int(max(attention, experts))
+
+
+def _bare(scenario: Any, devices: int) -> Scenario:
+    """The scenario with data parallelism alone, which every model allows."""
+    layout = scenario.layout
+    kept = {
+        "devices": devices,
+        "ep": 1,
+        "sequence_parallel": layout.sequence_parallel,
+    }
+    routing = {"redundant_experts": 0.0, "shared_replicas": 0.0}
+    changes: dict[str, Any] = {
+        "layout": type(layout)(**kept),
+        "routing": scenario.routing.model_copy(
+            update={**routing, "experts_per_device": None}
+        ),
+    }
+    if scenario.phase == "train":
+        # a device alone must get a sequence; the batch itself is put back later
+        w = scenario.workload
+        room = max(w.global_batch, w.micro_batch * devices)
+        changes["workload"] = w.model_copy(update={"global_batch": room})
+        changes["layout"] = changes["layout"].model_copy(update={"vpp": layout.vpp})
+    if scenario.phase == "prefill":
+        # a device alone must admit a prompt
+        w = scenario.workload
+        room = max(w.tokens_per_device, w.prompt_tokens)
+        changes["workload"] = w.model_copy(update={"tokens_per_device": room})
+    return scenario.model_copy(update=changes)
+
+
+def _rules(problem: Problem, pinned: dict[str, int]) -> Rules:
+    a = serving.model_of(problem)
+    if unknown := pinned.keys() - set(AXES):
+        raise SpecError(
+            [f"{name}: no such axis; use one of {', '.join(AXES)}" for name in unknown]
+        )
+    experts, serves = a.experts, not isinstance(problem.workload, Train)
+    return Rules(
+        heads=int(a.attention.heads),
+        dense_width=int(a.intermediate) if float(a.dense_layers) else 0,
+        expert_width=0 if experts is None else int(experts.intermediate),
+        layers=int(a.layers),
+        experts=0 if experts is None else int(experts.routed),
+        pinned=tuple(sorted(pinned.items())),
+        spread=0 if serves or experts is None else int(experts.routed),
+    )
+
+
+def _settings(
+    problem: Problem, given: dict[str, tuple[float, ...]] | None
+) -> tuple[Setting, ...]:
+    free = serving.settings(problem)
+    given = given or {}
+    known = [setting.name for setting in free]
+    if unknown := given.keys() - set(known):
+        raise SpecError(
+            [f"{name}: not free here; use one of {', '.join(known)}" for name in unknown]
+        )
+    return tuple(
+        Setting(s.name, tuple(sorted(given.get(s.name, s.values)))) for s in free
+    )
+
+
+def _families(scenario: Any, problem: Problem) -> tuple[serving.Family, ...]:
+    """The scenario's own family first."""
+    own = problem._replace(
+        layout=problem.layout.replace(
+            attention=scenario.layout.attention or "dp",
+            routing=problem.layout.routing.replace(
+                dispatches_shared=scenario.routing.shared_replicas > 0
+            ),
+        )
+    )
+    return serving.families(own)

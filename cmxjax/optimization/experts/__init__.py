@@ -1,0 +1,1 @@
+"""Replicas of experts and their placement on devices, from loads."""

@@ -1,0 +1,76 @@
+r"""What a placement of experts costs: the slowest device, and traffic between nodes.
+
+A slot table `slots[device, slot]` names the expert in every slot. An expert with r
+replicas gives each of them 1/r of its tokens. A step lasts as long as its slowest
+device, so loads are compared at each time and then averaged:
+
+$$ \text{slowest} = \frac{\overline{\max_d \ell_d(t)}}{\overline{\ell}} \ge 1 $$
+
+Tokens come evenly from all nodes. As even shares allow, a token takes a replica in its
+own node, so of an expert's tokens a share $\sum_n \min(1/N, k_n/r)$ stays in its node,
+where node n of N holds $k_n$ of its replicas; the rest is traffic.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+
+class Cost(NamedTuple):
+    """Cost of one layer's placement, without units."""
+
+    slowest: float
+    """Load of the slowest device over the mean load, averaged over time."""
+    traffic: float
+    """Share of tokens that leave their node."""
+
+    def weighed(self, traffic_weight: float) -> float:
+        return self.slowest + traffic_weight * self.traffic
+
+
+def replicas(slots: Int[np.ndarray, "device slot"], experts: int) -> np.ndarray:
+    """Number of slots that hold each expert."""
+    return np.bincount(slots.ravel(), minlength=experts)
+
+
+def device_loads(
+    slots: Int[np.ndarray, "device slot"], loads: Float[np.ndarray, "expert time"]
+) -> Float[np.ndarray, "device time"]:
+    """Load of each device at each time."""
+    counts = replicas(slots, len(loads))
+    each = loads / np.maximum(counts, 1)[:, None]
+    return each[slots].sum(axis=1)
+
+
+def staying(
+    slots: Int[np.ndarray, "device slot"], experts: int, nodes: int
+) -> np.ndarray:
+    """Share of each expert's tokens that stay in their node."""
+    counts = replicas(slots, experts)
+    node = np.repeat(np.arange(nodes), slots.size // nodes)
+    held = np.zeros((nodes, experts))
+    np.add.at(held, (node, slots.ravel()), 1.0)
+    return np.minimum(1.0 / nodes, held / np.maximum(counts, 1)).sum(axis=0)
+
+
+def cost_of(
+    slots: Int[np.ndarray, "device slot"],
+    loads: Float[np.ndarray, "expert time"],
+    nodes: int = 1,
+) -> Cost:
+    """Slowest device and traffic of one layer.
+
+    Raises:
+        ValueError: an expert has no replica.
+    """
+    experts = len(loads)
+    if (missing := np.flatnonzero(replicas(slots, experts) == 0)).size:
+        raise ValueError(f"experts without a replica: {missing.tolist()}")
+    busy = device_loads(slots, loads)
+    mean = busy.mean()
+    if mean == 0.0:
+        return Cost(1.0, 0.0)
+    shares = loads.sum(axis=1) / loads.sum()
+    traffic = float(shares @ (1.0 - staying(slots, experts, nodes)))
+    return Cost(float(busy.max(axis=0).mean() / mean), max(traffic, 0.0))

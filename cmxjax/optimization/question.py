@@ -1,0 +1,208 @@
+"""What is asked: an objective and limits on metrics, and how a point is scored."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .._types import Scalar, Sharpness
+from ..evaluate.limits import Limit
+from ..phases import metrics
+from ..quantities import field_of
+from ..specs.build import Problem
+from ..specs.errors import SpecError
+from ..specs.measurement_file import QUANTITIES
+from .serving import Family, layout_of, model_of, unshared
+from .space import Space
+
+FIELDS = {
+    "decode": (
+        "tokens_per_s_per_package",
+        "tpot_s",
+        "energy_per_token_j",
+        "memory_bytes",
+    ),
+    "prefill": (
+        "tokens_per_s_per_package",
+        "ttft_s",
+        "energy_per_token_j",
+        "memory_bytes",
+    ),
+    "train": (
+        "tokens_per_s_per_package",
+        "step_time_s",
+        "energy_per_token_j",
+        "memory_bytes",
+    ),
+}
+"""Metrics of every point by phase: throughput, latency, energy, memory."""
+
+DEFAULT_OBJECTIVE = "tokens_rate_per_package"
+NO_LIMIT = 1e3
+"""Log of a bound that is never reached."""
+
+
+class Target(NamedTuple):
+    """Objective and limits as arrays over the fields, so that all share a program."""
+
+    weights: Any
+    """The objective is weights @ log(field); it is minimized."""
+    signs: Any
+    """+1 where a field is bounded from above, -1 from below."""
+    bounds: Any
+    """Logs of the bounds."""
+
+
+class Question(NamedTuple):
+    """A job, what is free in it, what is wanted."""
+
+    problem: Problem
+    space: Space
+    families: tuple[Family, ...]
+    fields: tuple[str, ...]
+    target: Target
+    objective: str
+    limits: tuple[Limit, ...]
+
+    @property
+    def inputs(self) -> tuple:
+        """Pytrees without names, so that models of one shape share programs."""
+        p = self.problem
+        system, a = p.system.replace(name=""), model_of(p).replace(name="")
+        return system, a, p.workload, p.layout, p.theta
+
+    @property
+    def maximizes(self) -> bool:
+        return is_rate(self.objective)
+
+    def value(self, score: float) -> float:
+        """The objective in SI from the minimized score."""
+        return math.exp(-score if self.maximizes else score)
+
+
+class Score(NamedTuple):
+    """How good a point is. Leading axes are those of the points."""
+
+    objective: Float[Array, "*points"]
+    """Log of the objective, negated where it is maximized."""
+    violations: Float[Array, "*points violation"]
+    """Logs of what is used over what is allowed: memory, grouping, limits."""
+    logs: Float[Array, "*points field"]
+
+
+def is_rate(quantity: str) -> bool:
+    """Whether more of a quantity is better."""
+    return QUANTITIES[quantity].endswith("_rate")
+
+
+def target_of(
+    phase: str, objective: str, limits: tuple[Limit, ...]
+) -> tuple[tuple[str, ...], Target]:
+    """Fields to compute and what to make of them.
+
+    Raises:
+        SpecError: the phase doesn't predict the objective or a limited quantity.
+    """
+    fields = list(FIELDS[phase])
+    for quantity in (objective, *(limit.quantity for limit in limits)):
+        field = _field(quantity, phase)
+        if field not in fields:
+            fields.append(field)
+    weights, bounds = np.zeros(len(fields)), np.full(len(fields), NO_LIMIT)
+    signs = np.ones(len(fields))
+    weights[fields.index(_field(objective, phase))] = -1.0 if is_rate(objective) else 1.0
+    for limit in limits:
+        if not limit.value > 0.0:
+            problem = f"--limit {limit.quantity}: must be above 0"
+            raise SpecError([problem])
+        place = fields.index(_field(limit.quantity, phase))
+        sign = -1.0 if is_rate(limit.quantity) else 1.0
+        # of two limits on one quantity the stricter one holds
+        bound = sign * math.log(limit.value)
+        known = bounds[place] != NO_LIMIT
+        if known:
+            bound = min(bound, signs[place] * bounds[place])
+        signs[place], bounds[place] = sign, sign * bound
+    return tuple(fields), Target(weights, signs, bounds)
+
+
+def _field(quantity: str, phase: str) -> str:
+    if quantity not in QUANTITIES:
+        known = ", ".join(QUANTITIES)
+        raise SpecError([f"{quantity}: no such quantity; use one of {known}"])
+    try:
+        return field_of(quantity, None, phase)
+    except ValueError as error:
+        raise SpecError([f"optimize: {error}"]) from None
+
+
+def score(
+    inputs: tuple,
+    target: Target,
+    family: Family,
+    fields: tuple[str, ...],
+    names: tuple[str, ...],
+    factor: Float[Array, "axis tier"],
+    values: Float[Array, " setting"],
+    sharpness: Sharpness = None,
+) -> Score:
+    """Score one point; differentiable in `factor` and `values` where relaxed.
+
+    Args:
+        inputs: system, architecture, workload, layout, theta.
+        names: what the entries of `values` set, in order.
+    """
+    system, a, workload, layout, theta = inputs
+    chosen = {name: values[i] for i, name in enumerate(names)}
+    layout = layout_of(a, layout, family, factor, chosen, sharpness)
+    sizes = {name: value for name, value in chosen.items() if hasattr(workload, name)}
+    workload = workload.replace(**sizes)
+    found = metrics(system, a, workload, layout, theta, sharpness, explain=False)
+    logs = jnp.log(jnp.stack([getattr(found, field) for field in fields]))
+    memory = jnp.log(found.memory_bytes / system.chip.memory_usable_bytes)
+    bounded = target.signs * (logs - target.bounds)
+    grouping = unshared(workload, layout, sharpness)
+    violations = jnp.concatenate([jnp.stack([memory, grouping]), bounded])
+    return Score(target.weights @ logs, violations, logs)
+
+
+def _score_rows(
+    inputs: tuple,
+    target: Target,
+    factors: Any,
+    values: Any,
+    family: Family,
+    fields: tuple[str, ...],
+    names: tuple[str, ...],
+) -> tuple[Any, Any, Any]:
+    """Exact objective, worst violation and logs of many points, in pieces.
+
+    Args:
+        factors: whole numbers, (row, axis, tier).
+        values: (row, setting).
+    """
+
+    def one(row: tuple) -> tuple[Scalar, Scalar, Any]:
+        factor, own = row
+        exact = score(
+            inputs, target, family, fields, names, factor.astype(own.dtype), own
+        )
+        return exact.objective, exact.violations.max(), exact.logs
+
+    size = min(4096, factors.shape[0])
+    return jax.lax.map(one, (factors, values), batch_size=size)
+
+
+STATIC = ("family", "fields", "names")
+
+FAST_COMPILE: dict[str, bool | str] = {"xla_backend_optimization_level": "0"}
+"""For programs that run for less time than they take to compile."""
+
+score_rows = jax.jit(_score_rows, static_argnames=STATIC)
+"""For millions of points."""
+
+score_few = jax.jit(_score_rows, static_argnames=STATIC, compiler_options=FAST_COMPILE)
+"""For thousands of points: compiles in half the time and runs slower."""

@@ -1,0 +1,163 @@
+"""What a job leaves free beside its degrees: batch, experts per device, recompute."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from .. import smooth
+from .._types import Scalar, Sharpness
+from ..architecture import Architecture, Latent
+from ..layout import AXES, Layout, Routing, degree
+from ..specs.build import Problem
+from ..workload import Decode, Prefill, Train
+from .space import Setting
+
+SEQUENCES = (
+    *(0.125, 0.25, 0.5),
+    *range(1, 64),
+    *range(64, 128, 2),
+    *range(128, 256, 4),
+    *range(256, 512, 8),
+    *range(512, 1025, 16),
+)
+"""Requests per device that are tried; fractions where several devices share one."""
+
+TOKENS = tuple(base * 2**power for power in range(8) for base in (256, 320, 384, 448)) + (
+    65536,
+)
+"""Prompt tokens per device and batch that are tried."""
+
+MICRO_BATCHES = (1.0, 2.0, 4.0, 8.0, 16.0)
+RECOMPUTED = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Shares of the layers whose forward pass runs again."""
+
+EXTRA_SLOTS = (0.0, 1.0)
+"""Expert slots per device beyond the fewest that hold all experts."""
+
+
+class Family(NamedTuple):
+    """What changes the shape of the computation, so that each needs a program."""
+
+    attention: str = "tp"
+    """`tp`, which is `dp` where tp = 1, or `sp_tp_sp`."""
+    dispatches_shared: bool = False
+    microbatches: str = "auto"
+
+
+def model_of(problem: Problem) -> Architecture:
+    """The problem's model. Raises `TypeError` if the phase has none."""
+    if problem.architecture is None:
+        raise TypeError(f"phase {problem.workload.kind} has no model to lay out")
+    return problem.architecture
+
+
+def families(problem: Problem) -> tuple[Family, ...]:
+    """The scenario's own way first, then what else the model and the phase allow."""
+    a, layout = model_of(problem), problem.layout
+    own = Family("sp_tp_sp" if layout.attention == "sp_tp_sp" else "tp")
+    own = own._replace(dispatches_shared=layout.routing.dispatches_shared)
+    if isinstance(problem.workload, Train):
+        return (own._replace(microbatches=layout.microbatches),)
+    found = [own]
+    if isinstance(problem.workload, Prefill) and isinstance(a.attention, Latent):
+        other = "tp" if own.attention == "sp_tp_sp" else "sp_tp_sp"
+        found.append(own._replace(attention=other))
+    if isinstance(problem.workload, Decode) and a.experts is not None:
+        if float(a.experts.shared) == 1.0:
+            found.append(own._replace(dispatches_shared=not own.dispatches_shared))
+    return tuple(found)
+
+
+def settings(problem: Problem) -> tuple[Setting, ...]:
+    """The batch, and spare expert slots of a mixture or what is recomputed."""
+    if isinstance(problem.workload, Train):
+        again = (0.0,) if problem.workload.selective else RECOMPUTED
+        return (
+            Setting("micro_batch", MICRO_BATCHES),
+            Setting("recompute_fraction", again),
+        )
+    if isinstance(problem.workload, Decode):
+        batch = Setting("sequences_per_device", tuple(map(float, SEQUENCES)))
+    else:
+        batch = Setting("tokens_per_device", tuple(map(float, TOKENS)))
+    if model_of(problem).experts is None:
+        return (batch,)
+    return (batch, Setting("extra_slots", EXTRA_SLOTS))
+
+
+class Slots(NamedTuple):
+    """How the expert slots of all ranks are used."""
+
+    redundant: Scalar
+    shared: Scalar
+
+
+def expert_slots(
+    a: Architecture, family: Family, ep: Any, extra: Any, sharpness: Sharpness
+) -> Slots:
+    """The fewest whole slots per rank that hold all experts, and `extra` more.
+
+    Shared experts that ranks of their own hold take one slot for each topk + 1 of the
+    routed ones: 32 for 288, as CloudMatrix-Infer has it (arXiv 2506.12708, 4.2.1), so
+    that a copy of theirs is about as busy as a routed slot.
+    """
+    e = a.experts
+    if e is None:
+        return Slots(jnp.zeros(()), jnp.zeros(()))
+    parts = e.topk + 2.0
+    held = e.routed * (parts / (parts - 1.0) if family.dispatches_shared else 1.0)
+    slots = ep * (smooth.ceil(held / ep - 1e-9, sharpness) + extra)
+    shared = jnp.zeros(())
+    if family.dispatches_shared:
+        shared = slots / parts
+        if sharpness is None:
+            shared = jnp.floor(shared + 1e-9)
+    return Slots(slots - e.routed - shared, shared)
+
+
+def layout_of(
+    a: Architecture,
+    base: Layout,
+    family: Family,
+    factor: Any,
+    values: Mapping[str, Any],
+    sharpness: Sharpness,
+) -> Layout:
+    """The layout of a point of the space."""
+    ep = jnp.prod(factor[AXES.index("ep")])
+    extra = values.get("extra_slots", jnp.zeros(()))
+    slots = expert_slots(a, family, ep, extra, sharpness)
+    return base.replace(
+        factor=factor,
+        routing=Routing(
+            redundant_experts=slots.redundant,
+            shared_replicas=slots.shared,
+            dispatches_shared=family.dispatches_shared,
+        ),
+        attention=family.attention,
+        microbatches=family.microbatches,
+    )
+
+
+def unshared(w: Decode | Prefill | Train, layout: Layout, sharpness: Sharpness) -> Scalar:
+    """Positive where a group holds no whole request, not one prompt, or where a data-
+    parallel rank doesn't get whole micro-batches.
+
+    The relaxation is the log of what is missing.
+    """
+    if isinstance(w, Train):
+        each = w.global_batch / (w.micro_batch * degree(layout, "dp"))
+        return _missing(each, sharpness)
+    group = degree(layout, "tp") * degree(layout, "cp")
+    if isinstance(w, Prefill):
+        return jnp.log(w.prompt_tokens / (w.tokens_per_device * group))
+    return _missing(w.sequences_per_device * group, sharpness)
+
+
+def _missing(count: Scalar, sharpness: Sharpness) -> Scalar:
+    """Positive unless a count is whole and at least one."""
+    if sharpness is None:
+        whole = jnp.abs(count - jnp.round(count)) < 1e-6
+        return jnp.where(whole & (count > 0.5), -1.0, 1.0)
+    return -jnp.log(count)

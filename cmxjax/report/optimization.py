@@ -1,0 +1,156 @@
+"""Tables, picture and scenario file of an answer of the layout search."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group
+from rich.text import Text
+
+from ..layout import AXES
+from ..optimization.answer import Answer, changes_of
+from ..optimization.search import GRADIENT_COST
+from ..specs.errors import SpecError
+from .tables import make_table, number
+
+ROWS = 12
+"""Rows of a printed front; the JSON holds all of them."""
+
+
+def answer_tables(answer: Answer) -> Group:
+    """The layout, the certificate and the front of throughput against latency."""
+    q = answer.question
+    p = q.problem
+    title = (
+        f"{p.scenario.phase} on {p.system.name}: best {q.objective} by {answer.method}"
+        f" in {answer.seconds:.1f} s (calibration: {p.calibration})"
+    )
+    table = make_table(title, "quantity", "value")
+    for name, value in answer.metrics.items():
+        table.add_row(name, number(name, value))
+    for key, value in answer.changes.items():
+        table.add_row(key, f"{value:g}" if isinstance(value, float) else str(value))
+    parts: list[Any] = [table, _certificatemake_table(answer)]
+    latency = answer.front.fields[1]
+    if answer.front.entries[latency]:
+        parts.append(_frontmake_table(answer, latency))
+    verdict = Text("feasible", style="green")
+    if not answer.feasible:
+        verdict = Text("; ".join(answer.reasons), style="red")
+    return Group(*parts, verdict)
+
+
+def _certificatemake_table(answer: Answer):
+    c = answer.certificate
+    table = make_table("how good it is", "", "value", "model evaluations")
+    field = answer.question.fields[int(abs(answer.question.target.weights).argmax())]
+
+    def show(value: float | None) -> str:
+        return "-" if value is None else number(field, value)
+
+    spent = c.evaluations
+    if "search_total" in spent:
+        gradients = f"{spent['search_gradients']:,} gradients, {GRADIENT_COST} each"
+        table.add_row("relaxed, end of descent", show(c.relaxed), gradients)
+        table.add_row("rounded, exact", show(c.rounded), "")
+        exact = f"{spent['search_exact']:,} exact; {spent['search_total']:,} in all"
+        table.add_row("refined, exact", show(answer.value), exact)
+    if c.optimum is not None or "exhaustive" in spent:
+        swept = f"{spent.get('exhaustive', 0):,}"
+        table.add_row("exhaustive optimum", show(c.optimum), swept)
+    elif c.bound is not None:
+        note = f"{spent['bound']:,} on an ideal network"
+        table.add_row("no layout is better than", show(c.bound), note)
+    gap = "-" if c.gap is None else f"{c.gap:.2%}"
+    table.add_row("gap", gap, f"space: {c.points:,} layouts")
+    return table
+
+
+def _frontmake_table(answer: Answer, cost: str):
+    rate = answer.front.fields[0]
+    table = make_table(f"{rate} against {cost}", cost, rate, "degrees", "settings")
+    rows = answer.front.table(cost)
+    step = max(1, -(-len(rows) // ROWS))
+    for throughput, paid, point in rows[::step]:
+        changes = changes_of(answer.question, point)
+        degrees = " ".join(
+            f"{axis}{changes[f'layout.{axis}']}"
+            for axis in AXES
+            if changes[f"layout.{axis}"] > 1
+        )
+        settings = " ".join(
+            f"{key.removeprefix('workload.')}={value:g}"
+            for key, value in changes.items()
+            if key.startswith("workload.")
+        )
+        table.add_row(number(cost, paid), number(rate, throughput), degrees, settings)
+    return table
+
+
+def write_picture(answer: Answer, path: str) -> None:
+    """Draw throughput against latency, memory and energy.
+
+    Raises:
+        SpecError: the file can't be written.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    costs = list(answer.front.entries)
+    figure, axes = plt.subplots(1, len(costs), figsize=(4 * len(costs), 3.4))
+    rate = answer.front.fields[0]
+    for axis, cost in zip(axes, costs):
+        rows = answer.front.table(cost)
+        axis.step([r[1] for r in rows], [r[0] for r in rows], where="post", marker=".")
+        axis.set_xlabel(cost)
+        axis.set_ylabel(rate)
+        axis.set_xscale("log")
+        axis.grid(alpha=0.3)
+    scenario = answer.question.problem.scenario
+    figure.suptitle(f"{scenario.phase} on {answer.question.problem.system.name}")
+    figure.tight_layout()
+    try:
+        figure.savefig(path)
+    except (OSError, ValueError) as error:
+        problem = f"--picture {path}: can't be written ({error}); use another path"
+        raise SpecError([problem]) from None
+    finally:
+        plt.close(figure)
+
+
+def write_scenario(answer: Answer, path: str) -> None:
+    """Write the answer as a scenario file.
+
+    Raises:
+        SpecError: there is no answer, or the file can't be written.
+    """
+    if not answer.changes:
+        raise SpecError([f"--out {path}: there is no layout to write"])
+    raw = answer.question.problem.scenario.model_dump(
+        mode="json", exclude_none=True, exclude_defaults=True
+    )
+    for name in ("system", "model"):
+        base, changes = raw[name]
+        raw[name] = {"base": base, **dict(changes)} if changes else base
+    for dotted, value in answer.changes.items():
+        first, _, rest = dotted.partition(".")
+        raw.setdefault(first, {})[rest] = value
+    raw["layout"].pop("order", None)
+    text = "".join(f"{key} = {_toml(value)}\n" for key, value in raw.items())
+    try:
+        Path(path).write_text(text, "utf-8")
+    except OSError as error:
+        problem = f"--out {path}: can't be written ({error.strerror}); use another path"
+        raise SpecError([problem]) from None
+
+
+def _toml(value: Any) -> str:
+    """A value as inline TOML."""
+    if isinstance(value, dict):
+        rows = ", ".join(f"{json.dumps(k)} = {_toml(v)}" for k, v in value.items())
+        return f"{{ {rows} }}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(value)

@@ -1,0 +1,94 @@
+"""Which layout decodes DeepSeek-R1 best on CloudMatrix384 under each latency limit?
+
+    python experiments/decode_layout/run.py
+
+Instances of 32 to 384 dies, all degrees, placements and batches free. Writes
+`results/decode_layout.csv` and `.svg` beside this file.
+"""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import tyro
+
+import cmxjax as cmx
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402
+
+RESULTS = Path(__file__).parent / "results"
+SCENARIO = "deepseek-r1-decode-cloudmatrix384"
+KEYS = ("tp", "dp", "pp", "ep", "edp")
+
+
+@dataclass(frozen=True)
+class Options:
+    limits_ms: tuple[float, ...] = (15.0, 30.0, 50.0)
+    devices: tuple[int, ...] = (32, 64, 96, 128, 160, 192, 256, 288, 320, 384)
+    calibration: str = "none"
+    seed: int = 0
+
+
+def row_of(options: Options, limit_ms: float, devices: int) -> dict:
+    """The best layout of an instance of this size."""
+    answer = cmx.optimize(
+        cmx.load_scenario(SCENARIO),
+        limits=(f"tpot={limit_ms}ms",),
+        pinned={"cp": 1, "etp": 1},
+        devices=(devices,),
+        calibration=options.calibration,
+        seed=options.seed,
+    )
+    row = {"limit_ms": limit_ms, "dies": devices, "feasible": answer.feasible}
+    if not answer.feasible or answer.value is None:
+        return row
+    changes, c = answer.changes, answer.certificate
+    row |= {
+        "tokens_per_s_per_npu": round(answer.value, 1),
+        "tpot_ms": round(1e3 * answer.metrics["tpot_s"], 2),
+        "batch_per_npu": 2 * changes["workload.sequences_per_device"],
+        **{key: changes[f"layout.{key}"] for key in KEYS},
+        "experts_per_die": changes["routing.experts_per_device"],
+        "shared_replicas": changes["routing.shared_replicas"],
+        "redundant_experts": changes["routing.redundant_experts"],
+        "gap": c.gap,
+        "points": c.points,
+        "evaluations": sum(c.evaluations.values()),
+    }
+    return row
+
+
+def main(options: Options) -> None:
+    rows = []
+    for limit_ms in options.limits_ms:
+        for devices in options.devices:
+            rows.append(row_of(options, limit_ms, devices))
+            print(rows[-1], flush=True)
+    RESULTS.mkdir(exist_ok=True)
+    names = list(max(rows, key=len))
+    with (RESULTS / "decode_layout.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, names, lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+    figure, axis = plt.subplots(figsize=(6, 3.6))
+    for limit_ms in options.limits_ms:
+        own = [row for row in rows if row["limit_ms"] == limit_ms and row["feasible"]]
+        axis.plot(
+            [row["dies"] for row in own],
+            [row["tokens_per_s_per_npu"] for row in own],
+            marker="o",
+            label=f"TPOT {limit_ms:g} ms",
+        )
+    axis.set_xlabel("dies of an instance")
+    axis.set_ylabel("tokens/s per NPU")
+    axis.legend()
+    axis.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(RESULTS / "decode_layout.svg")
+
+
+if __name__ == "__main__":
+    cmx.setup()
+    main(tyro.cli(Options))

@@ -1,0 +1,75 @@
+"""`cmxjax optimize` from the command line."""
+
+import json
+
+import pytest
+
+from cmxjax.cli import main
+
+NAME = "llama-3.1-70b-decode-gb200-nvl72"
+
+
+def run(capsys, *arguments):
+    status = main(["optimize", NAME, "--calibration", "none", *arguments])
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    return tmp_path_factory.mktemp("optimize")
+
+
+def test_the_answer_is_json_and_a_scenario_and_a_picture(capsys, written):
+    scenario, picture = str(written / "best.toml"), str(written / "fronts.svg")
+    status, out, _ = run(
+        capsys,
+        *("--limit", "tpot=20ms", "--pin", "cp=1", "--pin", "pp=1", "--json"),
+        *("--out", scenario, "--picture", picture),
+    )
+    assert status == 0
+    found = json.loads(out)
+    assert found["feasible"] is True
+    assert found["method"] == "enumerate"
+    assert found["metrics"]["tpot_s"] <= 0.02 * (1 + 1e-6)
+    assert found["certificate"]["optimum"] == pytest.approx(found["value"])
+    assert (written / "fronts.svg").stat().st_size > 1000
+    assert main(["predict", scenario, "--calibration", "none", "--json"]) == 0
+    predicted = json.loads(capsys.readouterr().out)
+    for name, value in found["metrics"].items():
+        assert predicted[name] == pytest.approx(value, rel=1e-9)
+
+
+def test_the_table_states_the_certificate(capsys):
+    status, out, _ = run(capsys, "--limit", "tpot=20ms", "--pin", "cp=1", "--pin", "pp=1")
+    assert status == 0
+    for text in ("how good it is", "exhaustive optimum", "feasible", "layout.tp"):
+        assert text in out
+
+
+def test_an_infeasible_job_says_so(capsys):
+    status, out, _ = run(
+        capsys, "--limit", "tpot=1us", "--pin", "cp=1", "--pin", "pp=1", "--json"
+    )
+    assert status == 0
+    found = json.loads(out)
+    assert found["feasible"] is False
+    assert "no layout within" in found["reason"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--limit", "tpot=fast"), "tpot"),
+        (("--objective", "mfu"), "does not predict"),
+        (("--pin", "tp=one"), "AXIS=NUMBER"),
+        (("--pin", "xp=2"), "no such axis"),
+        (("--try", "layers=2"), "not free here"),
+        (("--devices", "911"), "whole units"),
+    ],
+)
+def test_bad_input_is_one_message(capsys, arguments, message):
+    status, out, err = run(capsys, *arguments)
+    assert status == 2
+    assert message in err
+    assert "Traceback" not in err + out

@@ -1,0 +1,215 @@
+"""The search against an independent brute force, its certificate and its honesty."""
+
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from cmxjax.evaluate.predict import predict
+from cmxjax.optimization.answer import optimize
+from cmxjax.optimization.ask import ask
+from cmxjax.optimization.bound import bound
+from cmxjax.optimization.evaluator import TOLERANCE, Evaluator, factor_of
+from cmxjax.optimization.moves import neighbors
+from cmxjax.optimization.search import GRADIENT_COST, search
+from cmxjax.optimization.space import allowed, count, grid, placements
+from cmxjax.optimization.sweep import exhaustive
+from cmxjax.phases import metrics
+from cmxjax.specs.errors import SpecError
+from cmxjax.specs.scenario import load_scenario, validate_scenario, with_overrides
+
+NAME = "deepseek-r1-decode-cloudmatrix384"
+SMALL = {
+    "limits": ("tpot=50ms",),
+    "pinned": {"cp": 1, "etp": 1, "pp": 1},
+    "settings": {"sequences_per_device": (4.0, 16.0, 48.0, 96.0), "extra_slots": (0.0,)},
+    "calibration": "none",
+}
+"""DeepSeek-R1 on 96 dies with the degrees tp, dp, ep, edp free: a few thousand points."""
+
+
+@pytest.fixture(scope="module")
+def scenario():
+    return load_scenario(NAME, {"layout.devices": 96, "layout.dp": 96, "layout.ep": 96})
+
+
+@pytest.fixture(scope="module")
+def question(scenario):
+    return ask(scenario, **SMALL)
+
+
+@pytest.fixture(scope="module")
+def swept(question):
+    return exhaustive(question)
+
+
+@pytest.fixture(scope="module")
+def found(question):
+    return search(question)
+
+
+def test_the_sweep_is_what_predictions_of_single_layouts_say(question, swept):
+    """Independent brute force: every allowed layout through `metrics` alone."""
+    p = question.problem
+    frame, rules = question.space.frames[0], question.space.rules
+    family = question.families[swept.best.family]
+    assert not family.dispatches_shared or float(p.architecture.experts.shared) == 1.0
+    rows = [
+        (factor, batch)
+        for factor in placements(frame, rules)
+        for batch in SMALL["settings"]["sequences_per_device"]
+    ]
+    factors = np.array([factor for factor, _ in rows], float)
+    batches = np.array([batch for _, batch in rows])
+    routed, ep = float(p.architecture.experts.routed), factors[:, 5].prod(axis=1)
+    redundant = np.ceil(routed / ep) * ep - routed
+
+    def one(row):
+        factor, batch, spare = row
+        layout = p.layout.replace(
+            factor=factor,
+            attention="tp",
+            microbatches="auto",
+            routing=p.layout.routing.replace(redundant_experts=spare),
+        )
+        workload = p.workload.replace(sequences_per_device=batch)
+        args = (p.system, p.architecture, workload, layout, p.theta)
+        return metrics(*args, explain=False)
+
+    m = jax.jit(lambda x: jax.lax.map(one, x))((factors, batches, redundant))
+    good = (np.asarray(m.tpot_s) <= 0.05 * (1 + TOLERANCE)) & (
+        np.asarray(m.memory_excess_bytes) <= 0.0
+    )
+    best = np.where(good, m.tokens_per_s_per_package, 0.0).max()
+    # the same family of the sweep: shared experts on every device
+    here = next(i for i, f in enumerate(question.families) if not f.dispatches_shared)
+    alone = exhaustive(question._replace(families=(question.families[here],)))
+    assert question.value(alone.score.objective) == pytest.approx(best, rel=1e-12)
+    assert alone.points == len(rows)
+    assert alone.feasible == good.sum()
+    assert swept.score.rank <= alone.score.rank
+
+
+def test_the_search_reaches_the_optimum(question, swept, found):
+    assert swept.points == count(question.space) * len(question.families)
+    assert found.score.feasible
+    assert found.score.objective <= swept.score.objective + 0.01
+    assert found.score.rank >= swept.score.rank
+
+
+def test_evaluations_are_counted(found):
+    assert found.evaluations == found.exact + GRADIENT_COST * found.gradients
+    assert found.gradients > 0
+
+
+def test_equal_seeds_find_equal_layouts(question, found):
+    assert search(question).best == found.best
+
+
+def test_the_answer_predicts_as_it_says(scenario):
+    answer = optimize(scenario, **SMALL)
+    assert answer.feasible
+    assert answer.method == "enumerate"
+    changed = load_scenario(NAME, answer.changes)
+    prediction = predict(changed, "none")
+    assert not prediction.reasons
+    for field, value in answer.metrics.items():
+        assert prediction.values[field] == pytest.approx(value, rel=1e-9), field
+
+
+def test_a_training_answer_predicts_as_it_says():
+    raw = {
+        "system": "cloudmatrix384",
+        "model": "llama-3.1-70b",
+        "phase": "train",
+        "workload": {"global_batch": 256, "sequence_tokens": 4096},
+        "layout": {"devices": 64},
+    }
+    scenario = validate_scenario(raw, "test")
+    options = {"objective": "step_time", "calibration": "none"}
+    answer = optimize(scenario, method="gradient", pinned={"cp": 1}, **options)
+    assert answer.feasible
+    assert answer.certificate.gap <= 0.01
+    changed = validate_scenario(with_overrides(raw, answer.changes), "answer")
+    prediction = predict(changed, "none")
+    assert not prediction.reasons
+    for field, value in answer.metrics.items():
+        assert prediction.values[field] == pytest.approx(value, rel=1e-9), field
+
+
+def test_gradient_search_states_its_certificate(scenario, swept, question):
+    answer = optimize(scenario, method="gradient", **SMALL)
+    c = answer.certificate
+    best = question.value(swept.score.objective)
+    assert c.optimum == pytest.approx(best)
+    assert answer.value == pytest.approx(best)
+    assert 0.0 <= c.gap <= 0.01
+    assert c.rounded <= best * (1 + 1e-9)
+    assert c.relaxed > 0.0
+    assert c.points == c.evaluations["exhaustive"] == swept.points
+
+
+def test_no_layout_beats_the_bound(question, swept):
+    proven = bound(question)
+    assert proven.points < swept.points
+    assert proven.score <= swept.score.objective
+
+
+def test_an_infeasible_job_is_said_to_be_infeasible(scenario):
+    options = SMALL | {"limits": ("tpot=1ms",)}
+    for method in ("gradient", "enumerate"):
+        answer = optimize(scenario, method=method, **options)
+        assert not answer.feasible
+        assert "nearest" in answer.reasons[0]
+        assert not answer.as_json()["feasible"]
+
+
+def test_nothing_on_the_front_is_beaten(question, swept):
+    for cost in swept.front.entries:
+        rows = swept.front.table(cost)
+        rates, costs = [row[0] for row in rows], [row[1] for row in rows]
+        assert rates == sorted(rates)
+        assert costs == sorted(costs)
+    best = max(row[0] for row in swept.front.table("tpot_s"))
+    assert best == pytest.approx(question.value(swept.score.objective), rel=2e-3)
+
+
+def test_neighbors_keep_the_devices_and_the_rules(question, swept):
+    factor = factor_of(swept.best, 4)
+    near = neighbors(factor, question.space.rules)
+    assert len(near) > 5
+    stacked = np.stack(near).astype(int)
+    assert (stacked[:, :4].prod(axis=1) == factor[:4].prod(axis=0)).all()
+    assert (stacked[:, 3:].prod(axis=1) == factor[3:].prod(axis=0)).all()
+    assert allowed(question.space.rules, stacked.prod(axis=2)).all()
+
+
+def test_scores_are_remembered(question, swept):
+    evaluator = Evaluator(question)
+    first = evaluator([swept.best, swept.best])
+    assert evaluator.count == 1
+    assert first[0].objective == pytest.approx(swept.score.objective, rel=1e-12)
+    assert math.isclose(evaluator([swept.best])[0].violation, swept.score.violation)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"objective": "mfu"}, "does not predict"),
+        ({"objective": "speed"}, "no such quantity"),
+        ({"limits": ("tpot=50kg",)}, "tpot"),
+        ({"limits": ("tpot=-1ms",)}, "tpot"),
+        ({"pinned": {"xp": 2}}, "no such axis"),
+        ({"settings": {"kv_tokens": (1.0,)}}, "not free here"),
+        ({"method": "luck"}, "use one of"),
+        ({"devices": (431,)}, "whole units"),
+    ],
+)
+def test_wrong_options_are_named(scenario, options, message):
+    with pytest.raises(SpecError, match=message):
+        optimize(scenario, **options)
+
+
+def test_a_grid_holds_every_combination(question):
+    assert len(grid(question.space.settings)) == 4
