@@ -13,6 +13,7 @@ from cmxjax.specs.build import build
 from cmxjax.specs.calibration_file import calibration_for, shipped_calibration
 from cmxjax.specs.measurement_file import load_measurements
 from cmxjax.specs.recipe_file import load_recipe
+from cmxjax.specs.scenario import load_scenario
 
 REPOSITORY = Path(__file__).parents[1]
 FOLDERS = {
@@ -43,6 +44,13 @@ def test_calibration_is_the_default_of_training_only(name):
     assert calibration_for(system, None, "train").name == name
     assert calibration_for(system, None, "decode").name != name
     assert calibration_for(system, "none", "train").name == "none"
+
+
+def test_relatives_learn_nothing_about_serving_from_training():
+    serves = load_scenario("deepseek-r1-decode-hgx-h800", {"system": "hgx-h20"})
+    known = build(serves).fitted.provenance["relatives"]
+    assert "dgx-h100" in known
+    assert not set(known) & set(FOLDERS)
 
 
 @pytest.mark.parametrize("name", FOLDERS)

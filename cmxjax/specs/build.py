@@ -473,7 +473,8 @@ def _calibration(loaded: LoadedSystem, name: str | None, phase: str) -> Calibrat
     chosen.check(loaded.figures)
     if name == UNCALIBRATED or chosen.name != UNCALIBRATED:
         return chosen
-    others = [shipped_calibration(other) for other in calibration_names()]
+    shipped = [shipped_calibration(other) for other in calibration_names()]
+    others = [c for c in shipped if not c.phases or phase in c.phases]
     if not others:
         return chosen
     return relatives(
