@@ -11,7 +11,7 @@ from ..hardware import System
 from ..layout import Layout
 from ..parameters import leaf_paths
 from ..specs.build import Problem
-from ..workload import Collective, Decode, Operator, Prefill, Workload
+from ..workload import Collective, Decode, Operator, Prefill, Train, Workload
 
 SAME = "it"
 """The common name."""
@@ -37,6 +37,10 @@ class _Used(NamedTuple):
     engines: str = ""
     endpoints: str = ""
     links: str = ""
+    trainers: str = ""
+    fabrics: str = ""
+    storage: str = ""
+    """The link of checkpoints, which is asked for by name."""
 
 
 def _of_collective(w: Collective) -> tuple[_Used, Collective]:
@@ -70,6 +74,27 @@ def _of_serving(w: Decode | Prefill) -> tuple[_Used, Decode | Prefill]:
     return used, alike
 
 
+def _of_training(w: Train, experts: bool) -> tuple[_Used, Train]:
+    serving = w.serving
+    used = _Used(
+        collectives=serving.collective_library,
+        expert_library=serving.expert_library if experts else "",
+        expert_mode=serving.expert_mode if experts else "",
+        links=w.offload_link,
+        trainers=serving.engine,
+        fabrics=w.fabric,
+        storage="vpc",
+    )
+    alike = serving.replace(
+        engine=SAME, collective_library=SAME, expert_library=SAME, expert_mode=SAME
+    )
+    return used, w.replace(
+        serving=alike,
+        offload_link=SAME if w.offload_link else "",
+        fabric=SAME if w.fabric else "",
+    )
+
+
 def _only(nodes: dict[str, Any], name: str, new: str = SAME) -> dict[str, Any]:
     return {new: nodes[name]} if name else {}
 
@@ -86,7 +111,10 @@ def _cut(system: System, used: _Used) -> tuple[System, dict[str, str]]:
         engines=_only(system.engines, used.engines),
         # remote access asks for its endpoint by name
         endpoints=_only(system.endpoints, used.endpoints, used.endpoints),
-        links=_only(system.links, used.links),
+        links=_only(system.links, used.links)
+        | _only(system.links, used.storage, used.storage),
+        trainers=_only(system.trainers, used.trainers),
+        fabrics=_only(system.fabrics, used.fabrics),
         name="",
         defaults=(),
     )
@@ -97,6 +125,8 @@ def _cut(system: System, used: _Used) -> tuple[System, dict[str, str]]:
         ),
         f"engines.{SAME}": f"engines.{used.engines}",
         f"links.{SAME}": f"links.{used.links}",
+        f"trainers.{SAME}": f"trainers.{used.trainers}",
+        f"fabrics.{SAME}": f"fabrics.{used.fabrics}",
     }
     return small, branches
 
@@ -110,6 +140,8 @@ def pruned(problem: Problem) -> Pruned:
         used, alike = _of_collective(w)
     elif isinstance(w, Decode | Prefill):
         used, alike = _of_serving(w)
+    elif isinstance(w, Train):
+        used, alike = _of_training(w, problem.architecture.experts is not None)
     else:
         paths = list(leaf_paths(system))
         return Pruned(system, problem.architecture, w, problem.layout, paths)
@@ -119,4 +151,7 @@ def pruned(problem: Problem) -> Pruned:
         branch = next((b for b in branches if path.startswith(b + ".")), None)
         moved = path if branch is None else branches[branch] + path[len(branch) :]
         origins.append(moved)
-    return Pruned(small, problem.architecture, alike, problem.layout, origins)
+    architecture = problem.architecture
+    if architecture is not None:
+        architecture = architecture.replace(name="")
+    return Pruned(small, architecture, alike, problem.layout, origins)

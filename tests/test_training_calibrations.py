@@ -1,0 +1,72 @@
+"""Calibrations of training: they load, serve training only, and improve on the priors."""
+
+import csv
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from cmxjax.calibrate.pruned import pruned
+from cmxjax.parameters import leaf_paths
+from cmxjax.specs.build import build
+from cmxjax.specs.calibration_file import calibration_for, shipped_calibration
+from cmxjax.specs.measurement_file import load_measurements
+from cmxjax.specs.recipe_file import load_recipe
+
+REPOSITORY = Path(__file__).parents[1]
+FOLDERS = {
+    "dgx-a100-training": "dgx_a100",
+    "dgx-h100-training": "dgx_h100_training",
+    "atlas-a2-training": "atlas_a2_training",
+}
+FILES = [
+    "training-a100-megatron",
+    "training-a100-bloom",
+    "training-ascend",
+    "training-h100-nemo",
+    "training-h100-nanotron",
+    "training-mosaic",
+]
+
+
+def _rows(name: str) -> list[dict[str, str]]:
+    path = REPOSITORY / "calibration" / FOLDERS[name] / "results" / "rows.csv"
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_calibration_is_the_default_of_training_only(name):
+    system = load_recipe(name).system
+    assert shipped_calibration(name).system == system
+    assert calibration_for(system, None, "train").name == name
+    assert calibration_for(system, None, "decode").name != name
+    assert calibration_for(system, "none", "train").name == "none"
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_shipped_result_is_the_committed_one(name):
+    folder = REPOSITORY / "calibration" / FOLDERS[name] / "results"
+    shipped = REPOSITORY / "cmxjax/specs/data/calibrations" / f"{name}.json"
+    assert (folder / f"{name}.json").read_text() == shipped.read_text()
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_leaves_of_a_pruned_training_job_know_where_they_came_from(file):
+    for row in load_measurements(file)[::20]:
+        problem = build(row.scenario, "none")
+        small = pruned(problem)
+        whole, own = leaf_paths(problem.system), leaf_paths(small.system)
+        assert len(own) < len(whole) / 2
+        for origin, leaf in zip(small.origins, own.values(), strict=True):
+            assert float(whole[origin]) == float(leaf)
+
+
+def test_models_that_differ_in_size_alone_share_a_program():
+    structures = set()
+    for row in load_measurements("training-a100-megatron"):
+        if row.spec.id in ("kor22-t5-175b-full-time", "kor22-t5-530b-full-time"):
+            small = pruned(build(row.scenario, "none"))
+            structures.add(jax.tree.structure(small[:4]))
+    assert len(structures) == 1
