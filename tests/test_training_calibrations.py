@@ -52,6 +52,23 @@ def test_shipped_result_is_the_committed_one(name):
     assert (folder / f"{name}.json").read_text() == shipped.read_text()
 
 
+@pytest.mark.parametrize("name", FOLDERS)
+def test_left_out_rows_improve_on_the_priors(name):
+    rows = [row for row in _rows(name) if not row["not_fitted_because"]]
+    prior, left = (
+        np.median([abs(float(row[key])) for row in rows])
+        for key in ("error_prior", "error_left_out")
+    )
+    assert left < prior
+    assert left < 0.12
+
+
+def test_times_of_megatron_runs_that_calculon_was_fitted_to():
+    rows = [r for r in _rows("dgx-a100-training") if r["id"].startswith("kor22-t5-")]
+    assert len(rows) == 8
+    assert np.mean([abs(float(row["error_fit"])) for row in rows]) < 0.036
+
+
 @pytest.mark.parametrize("file", FILES)
 def test_leaves_of_a_pruned_training_job_know_where_they_came_from(file):
     for row in load_measurements(file)[::20]:
