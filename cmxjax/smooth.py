@@ -9,6 +9,7 @@ whole and more bandwidth never makes anything slower, exact or relaxed.
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -28,9 +29,9 @@ def maximum(a: Real, b: Real, sharpness: Sharpness) -> Any:
     """
     if sharpness is None:
         return jnp.maximum(a, b)
-    gap = a - b
-    root = jnp.sqrt(gap * gap + 4.0 * a * b / (sharpness * sharpness) + _TINY)
-    return 0.5 * (a + b + root)
+    half = 0.5 * (a - b)
+    root = jnp.sqrt(half * half + a * b / (sharpness * sharpness) + _TINY)
+    return b + half + root
 
 
 def minimum(a: Real, b: Real, sharpness: Sharpness) -> Any:
@@ -103,14 +104,13 @@ def positive(x: Real, sharpness: Sharpness) -> Any:
 
 
 def gate(ratio: Real) -> Any:
-    """A soft switch at `ratio = 1`: `r^32 / (1 + r^32)`, by five squarings.
+    """A soft switch at `ratio = 1`: `r^32 / (1 + r^32)`.
 
     It is physics (a protocol that changes over a range of sizes), so it does not
     depend on the sharpness.
     """
-    power = jnp.minimum(ratio, 4.0)  # 4**32 is 2e19: the switch is closed long before
-    for _ in range(5):
-        power = power * power
+    # 4**32 is 2e19: the switch is closed long before
+    power = jax.lax.integer_pow(jnp.minimum(ratio, 4.0), 32)
     return power / (1.0 + power)
 
 

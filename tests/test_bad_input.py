@@ -632,12 +632,16 @@ def test_an_unknown_calibration_is_refused():
     ("theta", "parts"),
     [
         ({"chip.foo": 1.0}, ["chip.foo", "no such leaf", "calibrate again"]),
-        ({"chip.gemm_efficiency": float("nan")}, ["gemm_efficiency = nan", "finite"]),
-        ({"chip.gemm_efficiency": "much"}, ["gemm_efficiency = 'much'", NUMBER]),
+        ({"chip.gemm_efficiency": float("nan")}, ["theta = nan", "finite"]),
+        ({"chip.gemm_efficiency": "much"}, ["theta = 'much'", NUMBER]),
     ],
 )
 def test_a_wrong_calibration_file_is_refused(write, theta, parts):
-    content = {"name": "fit", "system": "cloudmatrix384", "theta": theta}
+    leaf, shift = next(iter(theta.items()))
+    parameter = {"leaves": [leaf], "theta": shift, "sigma": 0.1, "prior_sigma": 0.4}
+    parameter |= {"identified": True, "bic_gain": 0.0, "reason": "known"}
+    content = {"name": "fit", "system": "cloudmatrix384", "covariance": [[0.01]]}
+    content["parameters"] = {"p": parameter}
     path = write(json.dumps(content), "fit.json")
     refuse(lambda: build(load_scenario(DECODE), path), "fit", *parts)
 

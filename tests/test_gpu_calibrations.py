@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cmxjax.evaluate.validate import validate
-from cmxjax.specs.calibration_file import calibration_for
+from cmxjax.specs.calibration_file import Calibration, calibration_for
 from cmxjax.specs.measurement_file import load_measurements
 from cmxjax.specs.recipe_file import load_recipe, resolve, why_excluded
 from cmxjax.specs.system_load import Reference, load_system
@@ -67,7 +67,7 @@ def test_a_recipe_has_four_rows_for_each_parameter(system):
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_the_shipped_calibration_is_the_committed_result(system):
     committed = json.loads((results(system) / f"{system}.json").read_text())
-    assert calibration_for(system, None).model_dump() == committed
+    assert calibration_for(system, None) == Calibration.model_validate(committed)
     fitted = {row.spec.id for row in rows_of(load_recipe(system))}
     assert set(committed["provenance"]["fitted_rows"]) == fitted
 

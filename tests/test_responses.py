@@ -241,8 +241,14 @@ def test_a_few_tokens_over_many_ranks_are_not_rounded_up(kind):
 
 
 def test_dispatch_sends_one_byte_and_combine_two():
-    """7168 int8 and a slot of 512 bytes of scales against 7168 in bf16."""
+    """7168 int8 and a slot of 512 bytes of scales against 7168 in bf16.
+
+    On memory so fast that reading what combine adds up takes no time, and without the
+    random part of a dispatch's sending.
+    """
     inputs = payload_only("mla-decode")
+    exact = {"expert_parallel.cann-ep.low_latency.spread": 0.0}
+    inputs = on_machine(inputs, exact | {"chip.memory_bytes_per_s": 1e6})
     payload_s = {
         kind: exchange_s(with_batch(inputs, 64.0), kind)
         - exchange_s(with_batch(inputs, 1e-9), kind)
@@ -297,7 +303,7 @@ def collective_time(system, kind, payload, **factors):
 def test_collectives_answer_to_bandwidth_at_every_size(system, kind):
     """The larger the payload, the closer to in proportion."""
     gains = []
-    for payload in (1e3, 1e5, 1e7, 1e9):
+    for payload in (1e3, 1e5, 1e7, 1e11):
         times = [collective_time(system, kind, payload, rate=r) for r in (1.0, 2.0)]
         gains.append(times[0] / times[1])
     assert min(gains) > 1.0

@@ -19,6 +19,7 @@ SHIPPED = Path(cmx.__file__).parent / "specs/data/calibrations"
 
 
 def main() -> None:
+    cmx.setup()
     report = cmx.fit(SYSTEM, out=str(RESULTS))
     Console().print(publish(report.result, RESULTS))
     SHIPPED.mkdir(exist_ok=True)

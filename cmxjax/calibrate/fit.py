@@ -16,7 +16,7 @@ import numpy as np
 
 from .rows import Model
 
-LARGEST_DAMPING = 1e12
+LARGEST_DAMPING = 1e8
 
 
 class Data(NamedTuple):
@@ -83,7 +83,7 @@ def fit(
     start: np.ndarray,
     data: Data,
     steps: int = 100,
-    tolerance: float = 1e-9,
+    tolerance: float = 1e-8,
     progress: Callable[[int, np.ndarray], None] = lambda step, objectives: None,
 ) -> Fit:
     """Minimize from every start at once.
@@ -108,30 +108,39 @@ def fit(
     settled = np.zeros(len(theta), bool)
     taken = 0
     while taken < steps and not settled.all():
-        matrix, gradient = gauss_newton(logs, slopes, data)
-        matrix = np.nan_to_num(matrix) + precision
-        gradient = np.nan_to_num(gradient) - theta / np.square(widths)
+        active = np.flatnonzero(~settled)
+        own = _only(data, active)
+        matrix, gradient = gauss_newton(logs[active], slopes[active], own)
+        matrix = np.nan_to_num(matrix) + precision[active]
+        gradient = np.nan_to_num(gradient) - theta[active] / np.square(widths[active])
         scale = np.einsum("bpp->bp", matrix)[:, :, None] * np.eye(count)
-        step = np.linalg.solve(
-            matrix + damping[:, None, None] * scale, gradient[..., None]
-        )
-        trial = theta + step[..., 0]
+        damped = matrix + damping[active, None, None] * scale
+        trial = theta[active] + np.linalg.solve(damped, gradient[..., None])[..., 0]
         trial_logs, trial_slopes = model(trial)
-        value = objective(trial, trial_logs, data)
-        better = value < best
-        gain = np.zeros_like(best)
-        gain[better] = best[better] - value[better]
-        settled |= better & (gain <= tolerance * (1.0 + np.abs(value)))
+        value = objective(trial, trial_logs, own)
+        better = value < best[active]
+        moved = active[better]
+        gain = best[moved] - value[better]
+        settled[moved] = gain <= tolerance * (1.0 + np.abs(value[better]))
+        theta[moved], best[moved] = trial[better], value[better]
+        logs[moved], slopes[moved] = trial_logs[better], trial_slopes[better]
+        damping[active] *= np.where(better, 0.2, 8.0)
+        damping = np.maximum(damping, 1e-12)
         settled |= damping > LARGEST_DAMPING
-        keep = better & ~np.isnan(value)
-        theta = np.where(keep[:, None], trial, theta)
-        logs = np.where(keep[:, None], trial_logs, logs)
-        slopes = np.where(keep[:, None, None], trial_slopes, slopes)
-        best = np.where(keep, value, best)
-        damping = np.where(keep, np.maximum(damping / 5.0, 1e-12), damping * 8.0)
         taken += 1
         progress(taken, best)
     return Fit(theta, best, logs, slopes, settled & np.isfinite(best), taken)
+
+
+def _only(data: Data, active: np.ndarray) -> Data:
+    """The data of some problems of a batch."""
+    return data._replace(
+        observed=data.observed[active] if len(data.observed) > 1 else data.observed,
+        weight=data.weight[active] if len(data.weight) > 1 else data.weight,
+        prior_sigma=(
+            data.prior_sigma[active] if data.prior_sigma.ndim > 1 else data.prior_sigma
+        ),
+    )
 
 
 def starts(prior_sigma: np.ndarray, count: int, seed: int = 0) -> np.ndarray:

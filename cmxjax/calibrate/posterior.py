@@ -29,10 +29,15 @@ class Direction(NamedTuple):
 def covariance(logs: np.ndarray, slopes: np.ndarray, data: Data) -> np.ndarray:
     """Inverse of the Gauss-Newton Hessian of minus the log posterior, (batch, p, p).
 
+    With Student's t a row has its expected information, (nu + 1) / (nu + 3) of a
+    Gaussian's; the weights at the optimum favor rows that happen to fit.
+
     Args:
         logs, slopes: of the model at the optimum, as `Fit` has them.
     """
-    matrix, _ = gauss_newton(logs, slopes, data)
+    matrix, _ = gauss_newton(logs, slopes, data._replace(robust=None))
+    if data.robust is not None:
+        matrix = matrix * (data.robust + 1.0) / (data.robust + 3.0)
     widths = np.broadcast_to(data.prior_sigma, (len(matrix), matrix.shape[-1]))
     prior = np.eye(matrix.shape[-1]) / np.square(widths)[:, None, :]
     return np.linalg.inv(matrix + prior)

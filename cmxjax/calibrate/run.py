@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from ..specs.errors import SpecError
@@ -65,6 +66,8 @@ def fit(
         SpecError: (a `ValueError`) with every mistake of the files.
         ArithmeticError: the fit does not converge.
     """
+    if not jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
+        raise SpecError(["a fit needs float64: call cmxjax.setup() first"])
     if restarts < 1:
         raise SpecError([f"restarts = {restarts}: use at least 1"])
     recipe, where = recipe_for(system)

@@ -16,6 +16,7 @@ from ..layout import Layout, degree
 from ..workload import Decode
 from .serving import (
     ACTIVATION_BYTES,
+    HIGHEST,
     Busy,
     Parts,
     Stage,
@@ -155,31 +156,29 @@ def _work(stage: Stage, a: Architecture, w: Decode, streams: Streams) -> _Work:
 
 
 def _layer(stage: Stage, a: Architecture, w: Decode, streams: Streams) -> LayerTimes:
-    """Layers under one mode of overlap."""
-    work = _work(stage, a, w, streams)
-    share = jnp.asarray(0.5)
-    if stage.engine.partitions_cores:
-        share = _best_split(stage, a, w, streams)
-    return _times(stage, a, w, streams, work, share)
+    """Layers under one mode of overlap.
 
-
-def _best_split(stage: Stage, a: Architecture, w: Decode, streams: Streams) -> Scalar:
-    """Share of the cores for attention that makes a layer shortest.
-
-    The published split, 16 of 24 for a context of 4096 tokens, is what this gives; a
-    shorter context leaves more cores to the experts. The choice does not follow the
-    scales of a breakdown. Relaxed, splits are weighed by their times to the power of
-    minus 8 times the sharpness.
+    An engine that partitions the cores takes the split that makes a layer shortest. The
+    published one, 16 of 24 for a context of 4096 tokens, is what this gives; a shorter
+    context leaves more cores to the experts. The choice does not follow the scales of a
+    breakdown. Relaxed, splits are weighed by their times to the power of minus 8 times
+    the sharpness.
     """
-    plain = stage._replace(scales=Scales({}))
-    work = _work(plain, a, w, streams)
+    work = _work(stage, a, w, streams)
+    if not stage.engine.partitions_cores:
+        return _times(stage, a, w, streams, work, jnp.asarray(0.5))
     shares = jnp.asarray(SPLITS)
-    times = jax.vmap(lambda f: _times(plain, a, w, streams, work, f))(shares)
-    layer = times.dense_layer_s if a.experts is None else times.expert_layer_s
+    times = plain = jax.vmap(lambda f: _times(stage, a, w, streams, work, f))(shares)
+    if stage.scales.given:
+        own = stage._replace(scales=Scales({}))
+        at_one = _work(own, a, w, streams)
+        plain = jax.vmap(lambda f: _times(own, a, w, streams, at_one, f))(shares)
+    layer = plain.dense_layer_s if a.experts is None else plain.expert_layer_s
     if stage.sharpness is None:
-        return shares[jnp.argmin(layer)]
-    closeness = jax.nn.softmax(-8.0 * stage.sharpness * jnp.log(layer))
-    return (closeness * shares).sum()
+        weights = (jnp.arange(len(SPLITS)) == jnp.argmin(layer)) * 1.0
+    else:
+        weights = jax.nn.softmax(-8.0 * stage.sharpness * jnp.log(layer))
+    return jax.tree.map(lambda x: jnp.dot(weights, x, precision=HIGHEST), times)
 
 
 def _times(
