@@ -9,11 +9,11 @@ import pytest
 
 from cmxjax.calibrate.pruned import pruned
 from cmxjax.parameters import leaf_paths
-from cmxjax.specs.build import build
+from cmxjax.specs.build import _calibration, build
 from cmxjax.specs.calibration_file import calibration_for, shipped_calibration
 from cmxjax.specs.measurement_file import load_measurements
 from cmxjax.specs.recipe_file import load_recipe
-from cmxjax.specs.scenario import load_scenario
+from cmxjax.specs.system_load import Reference, load_system
 
 REPOSITORY = Path(__file__).parents[1]
 FOLDERS = {
@@ -47,8 +47,8 @@ def test_calibration_is_the_default_of_training_only(name):
 
 
 def test_relatives_learn_nothing_about_serving_from_training():
-    serves = load_scenario("deepseek-r1-decode-hgx-h800", {"system": "hgx-h20"})
-    known = build(serves).fitted.provenance["relatives"]
+    found = _calibration(load_system(Reference("hgx-h20")), None, "decode")
+    known = found.provenance["relatives"]
     assert "dgx-h100" in known
     assert not set(known) & set(FOLDERS)
 

@@ -1,6 +1,6 @@
 """Calibrate training on DGX A100 to published iteration times and memory.
 
-Megatron-LM, its fork of BLOOM and MPT: the chip is one, each framework has its own overlap.
+Megatron-LM, its fork for BLOOM, and MPT on one chip: each framework has its overlap.
 
     python calibration/dgx_a100/run.py
 """
