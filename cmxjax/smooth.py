@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from ._types import Real, Sharpness
 
-_TINY = 1e-30  # keeps sqrt differentiable where both activities take no time
+_TINY = 2.5e-31  # keeps sqrt differentiable where both activities take no time
 
 
 def maximum(a: Real, b: Real, sharpness: Sharpness) -> Any:

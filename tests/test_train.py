@@ -446,10 +446,11 @@ def test_a_network_of_a_published_cluster_slows_with_its_nodes():
     assert times[1] > times[0]
 
 
-@pytest.mark.parametrize("name", ["dense", "mixture"])
-def test_the_phase_is_a_small_program(name):
+@pytest.mark.parametrize(("name", "most"), [("dense", EQUATIONS), ("mixture", 2200)])
+def test_the_phase_is_a_small_program(name, most):
+    """A mixture trains with both feed-forward kinds forward and backward: a tenth more."""
     program = jax.make_jaxpr(functools.partial(metrics, explain=False))(*job(name)).jaxpr
-    assert equations(program) < EQUATIONS
+    assert equations(program) < most
 
 
 # --- Bad input

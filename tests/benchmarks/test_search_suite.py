@@ -1,6 +1,6 @@
 """The seeded problems, searched and swept; skipped unless asked for.
 
-    pytest -s tests/benchmarks/test_search.py --benchmark-only
+    pytest -s tests/benchmarks/test_search_suite.py --benchmark-only
 
 Prints one row for each problem and writes them to `results/search.csv`. It takes about
 ten minutes on two free cores. Nothing here asserts a time.
