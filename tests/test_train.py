@@ -448,7 +448,7 @@ def test_a_network_of_a_published_cluster_slows_with_its_nodes():
 
 @pytest.mark.parametrize(("name", "most"), [("dense", EQUATIONS), ("mixture", 2200)])
 def test_the_phase_is_a_small_program(name, most):
-    """A mixture trains with both feed-forward kinds forward and backward: a tenth more."""
+    """A mixture has both feed-forward kinds forward and backward: a tenth more."""
     program = jax.make_jaxpr(functools.partial(metrics, explain=False))(*job(name)).jaxpr
     assert equations(program) < most
 

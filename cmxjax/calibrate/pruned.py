@@ -141,7 +141,8 @@ def pruned(problem: Problem) -> Pruned:
     elif isinstance(w, Decode | Prefill):
         used, alike = _of_serving(w)
     elif isinstance(w, Train):
-        used, alike = _of_training(w, problem.architecture.experts is not None)
+        model = problem.architecture
+        used, alike = _of_training(w, model is not None and model.experts is not None)
     else:
         paths = list(leaf_paths(system))
         return Pruned(system, problem.architecture, w, problem.layout, paths)
