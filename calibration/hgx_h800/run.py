@@ -6,26 +6,11 @@ serving profiles are predicted, not fitted.
     python calibration/hgx_h800/run.py
 """
 
-import shutil
 from pathlib import Path
 
-from rich.console import Console
-
 import cmxjax as cmx
-from cmxjax.report.calibration import publish
-
-SYSTEM = "hgx-h800"
-RESULTS = Path(__file__).parent / "results"
-SHIPPED = Path(cmx.__file__).parent / "specs/data/calibrations"
-
-
-def main() -> None:
-    cmx.setup()
-    report = cmx.fit(SYSTEM, out=str(RESULTS))
-    Console().print(publish(report.result, RESULTS))
-    SHIPPED.mkdir(exist_ok=True)
-    shutil.copy(report.files[0], SHIPPED)
-
+from cmxjax.report.calibration import refit
 
 if __name__ == "__main__":
-    main()
+    cmx.setup()
+    refit("hgx-h800", Path(__file__).parent / "results")

@@ -1,5 +1,6 @@
 """Tables and pictures of a calibration."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from rich.text import Text
 from ..calibrate.calibrate import Calibrated
 from ..calibrate.folds import kind_of
 from ..calibrate.result import summary
+from ..calibrate.run import fit
+from ..specs.files import DATA
 from .tables import make_table
 
 LARGE = 0.10
@@ -211,11 +214,18 @@ def _pyplot() -> Any:
     return pyplot
 
 
-def publish(result: Calibrated, folder: Path) -> Group:
-    """Write the tables to `table.txt` and the pictures; return the tables."""
-    tables = calibration_tables(result)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "table.txt").open("w", encoding="utf-8") as file:
+def refit(recipe: str, results: Path) -> None:
+    """Fit a shipped recipe, publish its results in a folder, and ship them.
+
+    Prints the tables and writes them to `table.txt` beside the calibration, the rows and
+    the pictures; the calibration replaces the one in the package.
+    """
+    report = fit(recipe, out=str(results))
+    tables = calibration_tables(report.result)
+    Console().print(tables)
+    with (results / "table.txt").open("w", encoding="utf-8") as file:
         Console(file=file, width=150).print(tables)
-    draw(result, folder)
-    return tables
+    draw(report.result, results)
+    shipped = Path(str(DATA / "calibrations"))
+    shipped.mkdir(exist_ok=True)
+    shutil.copy(report.files[0], shipped)
