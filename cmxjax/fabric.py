@@ -1,5 +1,6 @@
 """A group of ranks placed on the tiers: its peers, latencies and port times."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -47,8 +48,8 @@ def fabric_of(system: System) -> Fabric:
 def group_of(fabric: Fabric, splits: Float[Array, " tier"]) -> Group:
     """The group whose axis splits `splits[t]` ways within tier t."""
     units = [jnp.ones(())]
-    for t in range(len(fabric.planes)):
-        units.append(units[-1] * splits[t])
+    for split in jnp.unstack(splits):
+        units.append(units[-1] * split)
     return Group(fabric, splits, jnp.stack(units[:-1]), units[-1])
 
 
@@ -79,7 +80,7 @@ def plane_s(
 
 
 def contended_s(
-    first: list[Scalar], second: list[Scalar], sharpness: Sharpness
+    first: Sequence[Scalar], second: Sequence[Scalar], sharpness: Sharpness
 ) -> Scalar:
     """Least time of two sets of transfers at once: on a shared plane they add up."""
     both = [a + b for a, b in zip(first, second, strict=True)]
@@ -89,6 +90,4 @@ def contended_s(
 def reach_s(group: Group, sharpness: Sharpness) -> Scalar:
     """Latency to the farthest rank: the largest of the tiers that the group spans."""
     used = group.fabric.latency_s * smooth.positive(group.splits - 1.0, sharpness)
-    if sharpness is None:
-        return used.max()
-    return smooth.maximum_of(list(used), sharpness)
+    return smooth.maximum_of(jnp.unstack(used), sharpness)

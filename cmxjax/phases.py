@@ -159,10 +159,12 @@ def _decode(
     sharpness: Sharpness,
     explain: bool,
 ) -> DecodeMetrics:
-    def step_s(scales: Scales, layout: Layout = layout):
-        return decoding.decode_times(system, a, w, layout, scales, sharpness).step_s
-
     times = decoding.decode_times(system, a, w, layout, Scales({}), sharpness)
+
+    def step_s(scales: Scales, layout: Layout = layout):
+        args = (system, a, w, layout, scales, sharpness, times.core_share)
+        return decoding.decode_times(*args).step_s
+
     shares = used = None
     if explain:
         parts = decoding.operator_blocks(a, w, layout), components(a, layout)

@@ -7,8 +7,7 @@ A launch hides behind the kernel before it, so it counts in full only where kern
 shorter than their launches (small batches).
 """
 
-from typing import NamedTuple
-
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -24,20 +23,6 @@ GRANULE = 16.0
 HPCA 2021); assumed for others, whose instructions take 8 or 16."""
 
 RESOURCES = ("matrix", "vector", "memory", "launch")
-
-
-class OpTimes(NamedTuple):
-    """Seconds of each operator: in all, and its use of each resource."""
-
-    total_s: Float[Array, " op"]
-    compute_s: Float[Array, " op"]
-    """Matrix work at the rate of an unlimited GEMM, which fills the matrix units."""
-    resource_s: dict[str, Float[Array, " op"]]
-    """Before overlap, by the names in `RESOURCES`."""
-
-    @property
-    def memory_s(self) -> Float[Array, " op"]:
-        return self.resource_s["memory"]
 
 
 def matrix_s(chip: Chip, table: OpTable, sharpness: Sharpness) -> Float[Array, " op"]:
@@ -97,35 +82,53 @@ def _whole(size: Real, tile: Real, sharpness: Sharpness) -> tuple[Real, Real]:
     return jnp.where(size > tile, tiles * tile, small), tiles
 
 
-def op_times(
-    chip: Chip,
-    table: OpTable,
-    slowdown: Real,
-    scale,
-    sharpness: Sharpness,
-) -> OpTimes:
-    """Time of each operator of a table.
+def resources_s(
+    chip: Chip, table: OpTable, scale, sharpness: Sharpness
+) -> dict[str, Float[Array, " op"]]:
+    """Time that each operator uses each resource, on all cores and before overlap.
 
     Args:
-        slowdown: factor on matrix and vector time of a stream that has only part of
-            the cores; memory time is not slowed.
         scale: factors on each resource time, (op, resource), or None for 1; the
             breakdown is the derivative with respect to them.
+
+    Returns:
+        Seconds of each operator by the names in `RESOURCES`.
     """
-    factor = [1.0] * 4 if scale is None else [scale[:, i] for i in range(4)]
-    matrix = matrix_s(chip, table, sharpness) * slowdown * factor[0]
     vector_rate = chip.vector_flop_per_s * chip.vector_efficiency
-    vector = table.vector_flop / vector_rate * slowdown * factor[1]
     ramp = chip.half_memory_bytes * (table.launches > 0)
     memory_rate = chip.memory_bytes_per_s * chip.memory_efficiency
-    memory = (table.memory_bytes + ramp) / memory_rate * factor[2]
     is_vector = np.array([float(kind == "vector") for kind in table.kinds])
     cost = chip.vector_launch_s * is_vector + chip.matrix_launch_s * (1.0 - is_vector)
-    launch = table.launches * cost * factor[3]
+    used = [
+        matrix_s(chip, table, sharpness),
+        table.vector_flop / vector_rate,
+        (table.memory_bytes + ramp) / memory_rate,
+        table.launches * cost,
+    ]
+    # several splits of the cores share these; the compiler would compute them for each
+    used = jax.lax.optimization_barrier(used)
+    if scale is not None:
+        used = [seconds * scale[:, i] for i, seconds in enumerate(used)]
+    return dict(zip(RESOURCES, used, strict=True))
+
+
+def roofline_s(
+    chip: Chip, used: dict[str, Array], slowdown: Real, sharpness: Sharpness
+) -> Array:
+    """Time of operators whose resources work side by side.
+
+    Args:
+        used: seconds by resource, from `resources_s`.
+        slowdown: factor on matrix and vector time of a stream that has only part of
+            the cores; memory time is not slowed.
+    """
     exposed = chip.roofline_exposed_fraction
+    matrix, vector = slowdown * used["matrix"], slowdown * used["vector"]
     compute = smooth.overlap_s(matrix, vector, exposed, sharpness)
-    busy = smooth.overlap_s(compute, memory, exposed, sharpness)
-    total = smooth.overlap_s(busy, launch, exposed, sharpness)
-    used = (matrix, vector, memory, launch)
-    filled = matrix_flop(table) / _gemm_rate(chip, table)
-    return OpTimes(total, filled, dict(zip(RESOURCES, used, strict=True)))
+    busy = smooth.overlap_s(compute, used["memory"], exposed, sharpness)
+    return smooth.overlap_s(busy, used["launch"], exposed, sharpness)
+
+
+def filled_s(chip: Chip, table: OpTable) -> Float[Array, " op"]:
+    """Matrix work at the rate of an unlimited GEMM, which fills the matrix units."""
+    return matrix_flop(table) / _gemm_rate(chip, table)

@@ -7,6 +7,7 @@ homogeneous of degree one and monotone, so a breakdown by Euler's theorem sums t
 whole and more bandwidth never makes anything slower, exact or relaxed.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -44,7 +45,7 @@ def minimum(a: Real, b: Real, sharpness: Sharpness) -> Any:
     return a + b - maximum(a, b, sharpness + 1.0)
 
 
-def maximum_of(values: list, sharpness: Sharpness) -> Array:
+def maximum_of(values: Sequence[Real], sharpness: Sharpness) -> Array:
     """The longest of several activities, folded pairwise in the given order."""
     result = values[0]
     for value in values[1:]:

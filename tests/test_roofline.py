@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cmxjax.hardware import Chip
 from cmxjax.ops.table import Op, tabulate
-from cmxjax.roofline import RESOURCES, op_times
+from cmxjax.roofline import RESOURCES, resources_s, roofline_s
 from cmxjax.specs.system_load import Reference, load_system
 
 CLOUDMATRIX = load_system(Reference("cloudmatrix384")).system.chip
@@ -75,13 +75,17 @@ def vector(elements, flop=1.0, size=4.0):
     return table(op, m=elements)
 
 
-def resource_s(hardware, work, name, slowdown=1.0, sharpness=None):
-    times = op_times(hardware, work, slowdown, None, sharpness)
-    return float(times.resource_s[name][0])
+def resource_s(hardware, work, name, sharpness=None):
+    return float(resources_s(hardware, work, None, sharpness)[name][0])
 
 
-def total_s(hardware, work, slowdown=1.0, sharpness=None):
-    return float(op_times(hardware, work, slowdown, None, sharpness).total_s[0])
+def times_of(hardware, work, slowdown=1.0, sharpness=None, scale=None):
+    used = resources_s(hardware, work, scale, sharpness)
+    return roofline_s(hardware, used, slowdown, sharpness)
+
+
+def total_s(*args, **settings):
+    return float(times_of(*args, **settings)[0])
 
 
 def test_time_of_a_gemm_by_hand():
@@ -198,8 +202,9 @@ def test_the_8_bit_efficiency_slows_8_bit_gemms_alone(dtype, factor):
 def test_a_share_of_the_cores_slows_matrix_and_vector_work_alone(resource, factor):
     hardware = chip(matrix_launch_s=5e-6)
     op = Op("a", "b", "attention", "m", 64.0, out_bytes=2.0, vector_flop=12.0)
-    work = table(op, m=1e6)
-    whole, part = (resource_s(hardware, work, resource, s) for s in (1.0, 1.7))
+    used = resources_s(hardware, table(op, m=1e6), None, None)
+    alone = {name: used[name] * (name == resource) for name in RESOURCES}
+    whole, part = (float(roofline_s(hardware, alone, s, None)[0]) for s in (1.0, 1.7))
     assert whole > 0.0
     assert part == pytest.approx(factor * whole)
 
@@ -295,7 +300,7 @@ def test_time_is_homogeneous_of_degree_one_in_the_resource_times(sharpness):
     work = gemm(100.0, 2000.0, 4096.0)
 
     def total(scale):
-        return op_times(CLOUDMATRIX, work, 1.0, scale, sharpness).total_s[0]
+        return times_of(CLOUDMATRIX, work, 1.0, sharpness, scale)[0]
 
     ones = jnp.ones((1, len(RESOURCES)))
     # Euler: the derivatives along the resource times sum to the time
@@ -309,7 +314,7 @@ def test_gradients_over_the_chip_are_finite(sharpness):
     work = gemm(128.0, 152.0 * 24, 4096.0)  # whole tiles and waves
 
     def time(hardware):
-        return op_times(hardware, work, 1.0, None, sharpness).total_s[0]
+        return times_of(hardware, work, 1.0, sharpness)[0]
 
     slopes = jax.grad(time)(CLOUDMATRIX)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slopes))
@@ -331,5 +336,5 @@ def test_operators_are_timed_one_by_one():
     )
     second = Op("v", "block", "vector", "e", 1.0, out_bytes=4.0, vector_flop=12.0)
     together = table(first, second, m=100.0, groups=1.0, e=1e6)
-    times = op_times(CLOUDMATRIX, together, 1.0, None, None).total_s
+    times = times_of(CLOUDMATRIX, together)
     np.testing.assert_allclose(times, [total_s(CLOUDMATRIX, work) for work in apart])

@@ -18,8 +18,10 @@ from .serving import (
     ACTIVATION_BYTES,
     HIGHEST,
     Busy,
+    Declarations,
     Parts,
     Stage,
+    Work,
     busy_s,
     declared,
     expert_load,
@@ -28,8 +30,9 @@ from .serving import (
     row_features,
     slowest_stage,
     stage_of,
-    timed,
+    totals_s,
     weighed,
+    work_of,
 )
 from .shares import Scales
 
@@ -69,14 +72,17 @@ class DecodeTimes(NamedTuple):
     layer: LayerTimes
     host_s: Scalar
     iteration_rest_s: Scalar
+    core_share: Scalar
+    """Share of the cores that attention gets where two micro-batches overlap."""
 
 
-def streams_of(stage: Stage) -> Streams:
-    """One micro-batch in sequence, two overlapped, or both to be weighed."""
+def _serial() -> Streams:
+    return Streams(jnp.ones(()), jnp.ones(()), jnp.zeros(()))
+
+
+def _double(stage: Stage) -> Streams:
     one = jnp.ones(())
-    serial = Streams(one, one, 0.0 * one)
-    double = Streams(2.0 * one, stage.engine.stream_exposed_fraction * one, one)
-    return weighed(stage.layout, serial, double)
+    return Streams(2.0 * one, stage.engine.stream_exposed_fraction * one, one)
 
 
 def _slowdown(stage: Stage, streams: Streams, share: Scalar, has_experts: bool) -> Parts:
@@ -122,18 +128,21 @@ def features_of(
     }
 
 
-class _Work(NamedTuple):
-    """What a layer consists of, whatever the split of the cores."""
+class _Layer(NamedTuple):
+    """What layers consist of, whatever the split of the cores.
 
-    features: dict[str, Scalar]
+    Entries by the feed-forward half: `dense`, and `experts` where the model has them.
+    """
+
+    work: Work
     attention_comm_s: Scalar
-    dense_comm_s: Scalar
+    comm_s: dict[str, Scalar]
+    floor_s: dict[str, Scalar]
+    """Busy time of what both streams share: the memory, and each plane of links."""
     exchanged_s: Sequence[Scalar]
-    loads_s: list
-    """Busy time of each plane from attention, from a dense layer, from experts."""
 
 
-def _work(stage: Stage, a: Architecture, w: Decode, streams: Streams) -> _Work:
+def _layer(stage: Stage, a: Architecture, w: Decode, streams: Streams) -> _Layer:
     features = features_of(a, w, stage.layout, streams.microbatches)
     tokens = features["tokens"]
     load = expert_load(a, stage.layout, stage.serving, stage.skew("decode"), tokens)
@@ -141,69 +150,77 @@ def _work(stage: Stage, a: Architecture, w: Decode, streams: Streams) -> _Work:
     reduced = tokens * features["tp"] * a.hidden * ACTIVATION_BYTES
     reduce_s, reduce_loads = _shared(stage, "all_reduce", "tp", reduced)
     context_s, context_loads = _context_parallel(stage, a, tokens)
-    loads = [x + y for x, y in zip(reduce_loads, context_loads, strict=True)]
-    exchanged, exchange_loads = [jnp.zeros(()), jnp.zeros(())], reduce_loads
+    comm, loads = {"dense": reduce_s}, {"dense": reduce_loads}
+    exchanged = [jnp.zeros(()), jnp.zeros(())]
     if a.experts is not None:
         exchanged = stage.exchanges(a, load, tokens)
-        exchange_loads = stage.exchange_loads_s(a, load, tokens)
-    return _Work(
-        features,
-        reduce_s + context_s,
-        reduce_s,
-        exchanged,
-        [loads, reduce_loads, exchange_loads],
-    )
+        comm["experts"] = sum(exchanged)
+        loads["experts"] = stage.exchange_loads_s(a, load, tokens)
+    work = work_of(stage, _declared(stage, a), features)
+    memory, floors = work.memory_s, {}
+    attention = [x + y for x, y in zip(reduce_loads, context_loads, strict=True)]
+    for kind, own in loads.items():
+        links = contended_s(attention, own, stage.sharpness)
+        read = memory.attention + getattr(memory, kind)
+        floors[kind] = smooth.maximum(read, links, stage.sharpness)
+    return _Layer(work, reduce_s + context_s, comm, floors, exchanged)
 
 
-def _layer(stage: Stage, a: Architecture, w: Decode, streams: Streams) -> LayerTimes:
-    """Layers under one mode of overlap.
+def _declared(stage: Stage, a: Architecture) -> Declarations:
+    return declared(a, stage.layout, stage.serving, absorbed=True)
+
+
+def _feed_forward(a: Architecture) -> str:
+    """The half beside attention that most layers have."""
+    return "dense" if a.experts is None else "experts"
+
+
+def _ops_s(
+    stage: Stage, a: Architecture, streams: Streams, layer: _Layer, share: Scalar
+) -> Parts:
+    """Operator times when attention has this share of the cores."""
+    slowdown = _slowdown(stage, streams, share, a.experts is not None)
+    return totals_s(stage, _declared(stage, a), layer.work, slowdown)
+
+
+def _core_share(stage: Stage, a: Architecture, layer: _Layer) -> Scalar:
+    """Share of the cores that attention gets where two micro-batches overlap.
 
     An engine that partitions the cores takes the split that makes a layer shortest. The
     published one, 16 of 24 for a context of 4096 tokens, is what this gives; a shorter
-    context leaves more cores to the experts. The choice does not follow the scales of a
-    breakdown. Relaxed, splits are weighed by their times to the power of minus 8 times
-    the sharpness.
+    context leaves more cores to the experts. Relaxed, the share is the mean over the
+    splits, weighed by their times to the power of minus 8 times the sharpness.
     """
-    work = _work(stage, a, w, streams)
-    if not stage.engine.partitions_cores:
-        return _times(stage, a, w, streams, work, jnp.asarray(0.5))
-    shares = jnp.asarray(SPLITS)
-    times = plain = jax.vmap(lambda f: _times(stage, a, w, streams, work, f))(shares)
-    if stage.scales.given:
-        own = stage._replace(scales=Scales({}))
-        at_one = _work(own, a, w, streams)
-        plain = jax.vmap(lambda f: _times(own, a, w, streams, at_one, f))(shares)
-    layer = plain.dense_layer_s if a.experts is None else plain.expert_layer_s
-    if stage.sharpness is None:
-        weights = (jnp.arange(len(SPLITS)) == jnp.argmin(layer)) * 1.0
+    sharpness, splits = stage.sharpness, jnp.asarray(SPLITS)
+    if sharpness is None:  # the choice is piecewise constant
+        system, layer = jax.lax.stop_gradient((stage.system, layer))
+        stage = stage._replace(system=system)
+    streams = _double(stage)
+
+    def layer_s(share: Scalar) -> Scalar:
+        ops = _ops_s(stage, a, streams, layer, share)
+        return _layer_s(stage, streams, layer, ops, _feed_forward(a))
+
+    # a loop keeps the compiler from pricing the operators again for every split
+    times = jax.lax.map(layer_s, splits)
+    if sharpness is None:
+        weights = (jnp.arange(len(SPLITS)) == jnp.argmin(times)) * 1.0
     else:
-        weights = jax.nn.softmax(-8.0 * stage.sharpness * jnp.log(layer))
-    return jax.tree.map(lambda x: jnp.dot(weights, x, precision=HIGHEST), times)
+        weights = jax.nn.softmax(-8.0 * sharpness * jnp.log(times))
+    return jnp.dot(weights, splits, precision=HIGHEST)
 
 
-def _times(
+def _layer_times(
     stage: Stage,
     a: Architecture,
     w: Decode,
     streams: Streams,
-    work: _Work,
+    layer: _Layer,
     share: Scalar,
 ) -> LayerTimes:
-    """A layer's times when attention has this share of the cores."""
-    slowdown = _slowdown(stage, streams, share, a.experts is not None)
-    declarations = declared(a, stage.layout, stage.serving, absorbed=True)
-    ops = timed(stage, declarations, work.features, slowdown)
-    attention = (ops.total_s.attention, work.attention_comm_s)
-    dense = (ops.total_s.dense, work.dense_comm_s)
-    attention_loads, dense_loads, exchange_loads = work.loads_s
-    memory = ops.memory_s.attention
-    bounds = (memory + ops.memory_s.dense, attention_loads, dense_loads)
-    dense_layer = _combined(stage, streams, attention, dense, bounds)
-    layer, second = dense_layer, dense
-    if a.experts is not None:
-        second = (ops.total_s.experts, sum(work.exchanged_s))
-        bounds = (memory + ops.memory_s.experts, attention_loads, exchange_loads)
-        layer = _combined(stage, streams, attention, second, bounds)
+    """Layers under one mode of overlap and one split of the cores."""
+    ops = _ops_s(stage, a, streams, layer, share)
+    kind = _feed_forward(a)
     count, drafts = streams.microbatches, w.draft_tokens
     runs = Parts(
         attention=(a.layers + drafts) * count,
@@ -213,43 +230,35 @@ def _times(
         draft=drafts,
     )
     return LayerTimes(
-        expert_layer_s=layer,
-        dense_layer_s=dense_layer,
-        attention_stream_s=sum(attention),
-        expert_stream_s=sum(second),
-        dispatch_s=work.exchanged_s[0],
-        combine_s=work.exchanged_s[1],
-        tail_s=ops.total_s.tail,
-        draft_s=ops.total_s.draft,
-        busy=busy_s(ops, runs),
+        expert_layer_s=_layer_s(stage, streams, layer, ops, kind),
+        dense_layer_s=_layer_s(stage, streams, layer, ops, "dense"),
+        attention_stream_s=ops.attention + layer.attention_comm_s,
+        expert_stream_s=getattr(ops, kind) + layer.comm_s[kind],
+        dispatch_s=layer.exchanged_s[0],
+        combine_s=layer.exchanged_s[1],
+        tail_s=ops.tail,
+        draft_s=ops.draft,
+        busy=busy_s(layer.work, runs),
     )
 
 
-def _combined(
-    stage: Stage, streams: Streams, attention: tuple, feed_forward: tuple, bounds: tuple
+def _layer_s(
+    stage: Stage, streams: Streams, layer: _Layer, ops: Parts, kind: str
 ) -> Scalar:
-    """A layer from (compute, communication) of its two halves.
+    """A layer whose feed-forward half is of this kind.
 
     Partitioned cores run attention beside the feed-forward half; otherwise the compute
     of one micro-batch runs beside the communication of the other. Whatever the streams
-    share can't be busy for longer than the layer: the memory, and each plane of links.
-
-    Args:
-        bounds: memory time of both halves, and the times that each half's transfers
-            keep each plane busy.
+    share can't be busy for longer than the layer.
     """
-    count, sharpness = streams.microbatches, stage.sharpness
+    compute = ops.attention, getattr(ops, kind)
+    comm = layer.attention_comm_s, layer.comm_s[kind]
+    overlap = streams.microbatches, streams.exposed, stage.sharpness
     if not stage.engine.partitions_cores:
-        first = attention[0] + feed_forward[0]
-        second = attention[1] + feed_forward[1]
-        return overlapped_s(first, second, count, streams.exposed, sharpness)
-    memory, first_loads, second_loads = bounds
-    layer = overlapped_s(
-        sum(attention), sum(feed_forward), count, streams.exposed, sharpness
-    )
-    links = contended_s(first_loads, second_loads, sharpness)
-    layer = smooth.maximum(layer, count * memory, sharpness)
-    return smooth.maximum(layer, count * links, sharpness)
+        return overlapped_s(sum(compute), sum(comm), *overlap)
+    time = overlapped_s(compute[0] + comm[0], compute[1] + comm[1], *overlap)
+    floor = streams.microbatches * layer.floor_s[kind]
+    return smooth.maximum(time, floor, stage.sharpness)
 
 
 def _shared(stage: Stage, kind: str, axis: str, payload_bytes: Scalar):
@@ -289,20 +298,33 @@ def decode_times(
     layout: Layout,
     scales: Scales,
     sharpness: Sharpness,
+    core_share: Scalar | None = None,
 ) -> DecodeTimes:
     """Time of one decode step.
 
     Layers x layer time, one more mixture layer for each draft, embedding, heads, and the
     host. With pp stages, pp micro-batches of this size are in flight: a step takes as
     long as the whole model takes for one, and the last stage's tail holds up all pp.
+
+    Args:
+        core_share: of attention beside the other stream; None for the best one. A
+            breakdown keeps it as it is without its factors.
     """
     stage = stage_of(system, layout, w.serving, scales, sharpness)
-    modes = jax.vmap(lambda s: _layer(stage, a, w, s))(streams_of(stage))
+    streams = weighed(layout, _serial(), _double(stage))
+    layers = jax.vmap(lambda mode: _layer(stage, a, w, mode))(streams)
+    share = core_share
+    if share is None:
+        share = jnp.asarray(0.5)
+        if layout.microbatches != "1" and stage.engine.partitions_cores:
+            share = _core_share(stage, a, jax.tree.map(lambda x: x[-1], layers))
+    of_mode = lambda mode, layer: _layer_times(stage, a, w, mode, layer, share)  # noqa: E731
+    modes = jax.vmap(of_mode)(streams, layers)
     drafts = w.draft_tokens
     expert_layers = a.layers - a.dense_layers
     repeated = expert_layers * modes.expert_layer_s + a.dense_layers * modes.dense_layer_s
-    layers = repeated + drafts * modes.expert_layer_s
-    best, (layer, own) = faster(layout, layers, (modes, repeated), sharpness)
+    total = repeated + drafts * modes.expert_layer_s
+    best, (layer, own) = faster(layout, total, (modes, repeated), sharpness)
     host = stage.engine.decode_step_s + drafts * stage.engine.draft_step_s
     once = layer.tail_s + drafts * layer.draft_s + host * scales("host.step")
     batch = w.sequences_per_device * (1.0 + drafts)
@@ -315,7 +337,7 @@ def decode_times(
     pp = degree(layout, "pp")
     fullest = slowest_stage(a, pp, sharpness)
     step = best * fullest + pp * once + hand_over
-    return DecodeTimes(step, layer, host, step - own * fullest)
+    return DecodeTimes(step, layer, host, step - own * fullest, share)
 
 
 def operator_blocks(a: Architecture, w: Decode, layout: Layout) -> tuple[str, ...]:

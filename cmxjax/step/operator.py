@@ -8,7 +8,7 @@ from .._types import Leaf, Sharpness
 from ..hardware import System
 from ..ops.attention import SOFTMAX_FLOP
 from ..ops.table import Op, matrix_flop, tabulate
-from ..roofline import RESOURCES, op_times
+from ..roofline import RESOURCES, resources_s, roofline_s
 from ..workload import BYTES, Operator
 
 
@@ -114,11 +114,11 @@ def operator_metrics(
     table = tabulate([declare(w)], features)
 
     def time_s(scale):
-        return op_times(system.chip, table, 1.0, scale, sharpness).total_s[0]
+        used = resources_s(system.chip, table, scale, sharpness)
+        return roofline_s(system.chip, used, 1.0, sharpness)[0], used
 
-    times = op_times(system.chip, table, 1.0, None, sharpness)
-    shares = jax.grad(time_s)(jnp.ones((1, len(RESOURCES))))[0]
-    time = times.total_s[0]
+    ones = jnp.ones((1, len(RESOURCES)))
+    (time, used), shares = jax.value_and_grad(time_s, has_aux=True)(ones)
     flop = matrix_flop(table)[0]
     peak = system.chip.matrix_flop_per_s.get(table.dtypes[0], 1.0)
     return OperatorMetrics(
@@ -126,6 +126,6 @@ def operator_metrics(
         flop_per_s=flop / time,
         bytes_per_s=table.memory_bytes[0] / time,
         utilization=flop / (time * peak),
-        breakdown={name: shares[i] for i, name in enumerate(RESOURCES)},
-        busy={name: used[0] for name, used in times.resource_s.items()},
+        breakdown={name: shares[0, i] for i, name in enumerate(RESOURCES)},
+        busy={name: seconds[0] for name, seconds in used.items()},
     )

@@ -27,8 +27,9 @@ from .serving import (
     row_features,
     slowest_stage,
     stage_of,
-    timed,
+    totals_s,
     weighed,
+    work_of,
 )
 from .shares import Scales
 
@@ -138,8 +139,9 @@ def _layer(stage: Stage, a: Architecture, w: Prefill, modes: Modes) -> Layers:
     declarations = declared(a, stage.layout, stage.serving, absorbed=False)
     slow = modes.slowdown
     slowdown = Parts(slow, slow, slow, 1.0, 1.0)
-    times = timed(stage, declarations, features, slowdown)
-    ops, count = times.total_s, modes.microbatches
+    work = work_of(stage, declarations, features)
+    ops = totals_s(stage, declarations, work, slowdown)
+    count = modes.microbatches
     runs = Parts(
         attention=a.layers * count,
         dense=a.dense_layers * count,
@@ -156,7 +158,7 @@ def _layer(stage: Stage, a: Architecture, w: Prefill, modes: Modes) -> Layers:
         exchanged = stage.exchanges(a, load, tokens)
         compute = ops.attention + ops.experts
         layer = overlapped_s(compute, comm + sum(exchanged), *overlap)
-    busy = busy_s(times, runs)
+    busy = busy_s(work, runs)
     return Layers(layer, dense_layer, exchanged[0], exchanged[1], ops.tail, busy)
 
 

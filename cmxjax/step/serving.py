@@ -18,7 +18,7 @@ from ..layout import Layout, degree, splits
 from ..ops.attention import attention_ops
 from ..ops.feed_forward import dense_ops, draft_ops, expert_ops, tail_ops
 from ..ops.table import Op, select, tabulate
-from ..roofline import op_times
+from ..roofline import filled_s, resources_s, roofline_s
 from ..workload import BYTES, Serving
 from .shares import COLLECTIVE_PARTS, EXCHANGE_PARTS, MESH_PARTS, Scales
 
@@ -264,16 +264,17 @@ def stage_of(
     return Stage(system, fabric_of(system), layout, serving, scales, sharpness)
 
 
-class Timed(NamedTuple):
-    """Operator times summed by part."""
+class Work(NamedTuple):
+    """What the operators of a step use, whatever cores each part has."""
 
-    total_s: Parts
+    used: dict[str, Float[Array, " op"]]
+    """Seconds of each operator by resource."""
     busy_s: Float[Array, "2 part"]
-    """Of full matrix units, and of memory."""
+    """Seconds that each part would fill the matrix units, and the memory."""
 
     @property
     def memory_s(self) -> Parts:
-        return Parts(*self.busy_s[1])
+        return Parts(*jnp.unstack(self.busy_s[1]))
 
 
 class Busy(NamedTuple):
@@ -283,39 +284,45 @@ class Busy(NamedTuple):
     memory_s: Scalar
 
 
-def busy_s(ops: Timed, counts: Parts) -> Busy:
+def busy_s(work: Work, counts: Parts) -> Busy:
     """Busy times of a step that runs each part `counts` times, hidden or not."""
-    return Busy(*jnp.dot(ops.busy_s, jnp.stack(counts), precision=HIGHEST))
+    return Busy(*jnp.unstack(jnp.dot(work.busy_s, jnp.stack(counts), precision=HIGHEST)))
 
 
-def timed(
-    stage: Stage,
-    declarations: list[tuple[str, Op]],
-    features: dict[str, Scalar],
-    slowdown: Parts,
-) -> Timed:
-    """Time all operators in one table and sum them by part."""
+Declarations = list[tuple[str, Op]]
+"""The operators of a step, each with its part."""
+
+
+def work_of(
+    stage: Stage, declarations: Declarations, features: dict[str, Scalar]
+) -> Work:
+    """All operators in one table, priced."""
+    chip = stage.system.chip
     table = tabulate([op for _, op in declarations], features)
-    parts = [part for part, _ in declarations]
-    slow = select(slowdown._asdict(), parts)
-    times = op_times(
-        stage.system.chip, table, slow, stage.scales("operators"), stage.sharpness
-    )
-    values = jnp.stack([times.total_s, times.compute_s, times.memory_s])
-    sums = _by_part(values, parts)
-    return Timed(Parts(*sums[0]), sums[1:])
+    used = resources_s(chip, table, stage.scales("operators"), stage.sharpness)
+    busy = jnp.stack([filled_s(chip, table), used["memory"]])
+    return Work(used, _by_part(busy, declarations))
+
+
+def totals_s(
+    stage: Stage, declarations: Declarations, work: Work, slowdown: Parts
+) -> Parts:
+    """Time of each part, its compute slowed for want of cores."""
+    slow = select(slowdown._asdict(), [part for part, _ in declarations])
+    total = roofline_s(stage.system.chip, work.used, slow, stage.sharpness)
+    return Parts(*jnp.unstack(_by_part(total, declarations)))
 
 
 def _by_part(
-    values: Float[Array, "sort op"], parts: list[str]
-) -> Float[Array, "sort part"]:
+    values: Float[Array, "*sort op"], declarations: Declarations
+) -> Float[Array, "*sort part"]:
     """Sums over the operators of each part.
 
     A product with a constant matrix, not a sum for each part: the compiler would
     compute the whole table again for every sum.
     """
-    member = np.array([[float(p == name) for name in Parts._fields] for p in parts])
-    return jnp.dot(values, member, precision=HIGHEST)
+    member = [[float(part == name) for name in Parts._fields] for part, _ in declarations]
+    return jnp.dot(values, np.array(member), precision=HIGHEST)
 
 
 def copy_bytes(a: Architecture, serving: Serving, kind: str, slot: Scalar) -> Scalar:

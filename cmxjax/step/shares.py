@@ -33,11 +33,6 @@ class Scales:
     def __init__(self, factors: dict[str, Any]):
         self.factors = factors
 
-    @property
-    def given(self) -> bool:
-        """Whether there are factors at all."""
-        return bool(self.factors)
-
     def __call__(self, name: str) -> Any:
         return self.factors.get(name, None if name == "operators" else 1.0)
 

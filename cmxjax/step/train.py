@@ -15,7 +15,7 @@ from ..hardware import Chip, System, Trainer, ordered_tiers
 from ..layout import Layout, degree, devices, splits
 from ..ops.table import Op
 from ..ops.training import ELEMENT, declared, tabulate_passes
-from ..roofline import op_times
+from ..roofline import resources_s, roofline_s
 from ..workload import BYTES, Train
 from .gradients import Reduction, reduction_of, requests_of, update_s
 from .pipeline import (
@@ -154,7 +154,8 @@ def _compute(stage: Stage, a: Architecture, w: Train, load: ExpertLoad) -> Compu
     for table, own in zip(passes, chips):
         count = len(table.names)
         rows = None if scale is None else scale[start : start + count]
-        total = op_times(own, table, 1.0, rows, stage.sharpness).total_s
+        used = resources_s(own, table, rows, stage.sharpness)
+        total = roofline_s(own, used, 1.0, stage.sharpness)
         times.append(_by_part(total, [part for part, _ in found[:count]]))
         start += count
     return Compute(*times)
