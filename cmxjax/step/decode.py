@@ -26,6 +26,7 @@ from .serving import (
     declared,
     expert_load,
     faster,
+    in_each,
     overlapped_s,
     row_features,
     slowest_stage,
@@ -312,14 +313,16 @@ def decode_times(
     """
     stage = stage_of(system, layout, w.serving, scales, sharpness)
     streams = weighed(layout, _serial(), _double(stage))
-    layers = jax.vmap(lambda mode: _layer(stage, a, w, mode))(streams)
+    layers = in_each((streams,), lambda mode: _layer(stage, a, w, mode))
     share = core_share
     if share is None:
         share = jnp.asarray(0.5)
         if layout.microbatches != "1" and stage.engine.partitions_cores:
             share = _core_share(stage, a, jax.tree.map(lambda x: x[-1], layers))
-    of_mode = lambda mode, layer: _layer_times(stage, a, w, mode, layer, share)  # noqa: E731
-    modes = jax.vmap(of_mode)(streams, layers)
+    modes = in_each(
+        (streams, layers),
+        lambda mode, layer: _layer_times(stage, a, w, mode, layer, share),
+    )
     drafts = w.draft_tokens
     expert_layers = a.layers - a.dense_layers
     repeated = expert_layers * modes.expert_layer_s + a.dense_layers * modes.dense_layer_s

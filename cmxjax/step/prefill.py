@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from .. import smooth
@@ -22,6 +21,7 @@ from .serving import (
     declared,
     expert_load,
     faster,
+    in_each,
     kv_split,
     overlapped_s,
     row_features,
@@ -192,9 +192,8 @@ def prefill_times(
 ) -> PrefillTimes:
     """Time of one prefill batch, host and cache load included, without queueing."""
     stage = stage_of(system, layout, w.serving, scales, sharpness)
-    modes = jax.vmap(lambda m: _layer(stage, a, w, m))(
-        _modes_of(stage, a.experts is not None)
-    )
+    settings = _modes_of(stage, a.experts is not None)
+    modes = in_each((settings,), lambda mode: _layer(stage, a, w, mode))
     expert_layers = a.layers - a.dense_layers
     layers = expert_layers * modes.expert_layer_s + a.dense_layers * modes.dense_layer_s
     best, chosen = faster(layout, layers, modes, sharpness)

@@ -1,6 +1,7 @@
 """What decode and prefill share: token counts on the layout, operators, exchanges."""
 
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -40,9 +41,13 @@ class Parts(NamedTuple):
     draft: Scalar
 
 
+Declarations = list[tuple[str, Op]]
+"""The operators of a step, each with its part."""
+
+
 def declared(
     a: Architecture, layout: Layout, serving: Serving, absorbed: bool
-) -> list[tuple[str, Op]]:
+) -> Declarations:
     """The operators of a serving step, each with the part that it belongs to.
 
     `absorbed` says that this is decode: MLA in the latent space, and draft steps.
@@ -289,10 +294,6 @@ def busy_s(work: Work, counts: Parts) -> Busy:
     return Busy(*jnp.unstack(jnp.dot(work.busy_s, jnp.stack(counts), precision=HIGHEST)))
 
 
-Declarations = list[tuple[str, Op]]
-"""The operators of a step, each with its part."""
-
-
 def work_of(
     stage: Stage, declarations: Declarations, features: dict[str, Scalar]
 ) -> Work:
@@ -358,6 +359,14 @@ def weighed(layout: Layout, serial: T, double: T) -> T:
     """
     chosen = {"1": [serial], "2": [double], "auto": [serial, double]}
     return jax.tree.map(lambda *x: jnp.stack(x), *chosen[layout.microbatches])
+
+
+def in_each(modes: Any, function: Callable[..., T]) -> T:
+    """`function` of each mode; a lone one is not worth a `vmap`, which traces slowly."""
+    if jax.tree.leaves(modes)[0].shape[0] > 1:
+        return jax.vmap(function)(*modes)
+    alone = function(*jax.tree.map(lambda x: x[0], modes))
+    return jax.tree.map(lambda x: jnp.asarray(x)[None], alone)
 
 
 def faster(
