@@ -162,6 +162,9 @@ class Trainer(struct.PyTreeNode, kw_only=True, frozen=True):
 
     launch_s: Leaf
     """Host time to launch one kernel without a captured graph."""
+    tensor_host_s: Leaf
+    """Least time of a layer, forward and backward, for each rank of its tensor group,
+    in jobs that leave the scale-up system."""
     step_s: Leaf
     """Data loading, gradient norm, logging of one step."""
     jitter_fraction: Leaf
@@ -193,6 +196,8 @@ class Trainer(struct.PyTreeNode, kw_only=True, frozen=True):
     """Memory lost to fragments and temporaries, over that of the activations."""
     context: str = struct.field(pytree_node=False, default="ring")
     """How context parallelism exchanges keys and values: `ring` or `all_to_all`."""
+    stages: str = struct.field(pytree_node=False, default="even")
+    """How layers are spread over a pipeline: `even`, or `by_cost` with the head's."""
     kind: str = struct.field(pytree_node=False, default="trainer")
 
 

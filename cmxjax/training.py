@@ -20,6 +20,15 @@ from .workload import Train
 
 TRILLION = 1e12
 
+EXPOSED = {
+    "exposed_tp_time_s": ("tensor_parallel", "expert_tensor"),
+    "exposed_cp_time_s": ("context_parallel",),
+    "exposed_ep_time_s": ("dispatch", "combine"),
+    "exposed_dp_time_s": ("data_parallel", "expert_data_parallel"),
+    "exposed_pp_time_s": ("pipeline",),
+}
+"""Communication that a step waits for, by axis: components of the breakdown."""
+
 
 class TrainMetrics(struct.PyTreeNode, kw_only=True, frozen=True):
     """Metrics of a training step; suffixes are units, SI throughout."""
@@ -65,6 +74,13 @@ class TrainMetrics(struct.PyTreeNode, kw_only=True, frozen=True):
     """Wall clock to train on 1e12 tokens, failures included."""
     trillion_tokens_cost_usd: Leaf
     parameters: Leaf
+    exposed_tp_time_s: Leaf | None
+    """Communication of an axis that the step waits for, from the breakdown; None
+    without it. The next four likewise."""
+    exposed_cp_time_s: Leaf | None
+    exposed_ep_time_s: Leaf | None
+    exposed_dp_time_s: Leaf | None
+    exposed_pp_time_s: Leaf | None
     breakdown: dict[str, Any] | None
     """Seconds of the step by component, by Euler's theorem; they sum to the step."""
     busy: dict[str, Any] | None
@@ -104,9 +120,22 @@ def train_metrics(
         parameters=total_parameters(a) * jnp.ones(()),
         breakdown=shares,
         busy=used,
+        **_exposed(shares),
         **_rates(system, a, w, layout, times),
         **_memory(system, memory),
     )
+
+
+def _exposed(shares: dict[str, Any] | None) -> dict[str, Any]:
+    if shares is None:
+        return dict.fromkeys(EXPOSED)
+    return {
+        name: sum(
+            (s for key, s in shares.items() if key.split(".")[0] in components),
+            jnp.zeros(()),
+        )
+        for name, components in EXPOSED.items()
+    }
 
 
 def _placement_excess(system: System, layout: Layout) -> Scalar:

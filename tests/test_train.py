@@ -12,6 +12,7 @@ from test_budgets import EQUATIONS, equations
 
 from cmxjax.architecture import total_parameters
 from cmxjax.flops import flop_per_token
+from cmxjax.layout import degree
 from cmxjax.ops.table import matrix_flop
 from cmxjax.ops.training import tabulate_passes
 from cmxjax.parameters import is_fraction, leaf_paths
@@ -21,6 +22,9 @@ from cmxjax.specs.errors import SpecError
 from cmxjax.specs.scenario import validate_scenario, with_overrides
 from cmxjax.step.train import declarations, features_of
 from cmxjax.step.train_state import plan_of
+from cmxjax.training import EXPOSED
+
+AXES = {part for parts in EXPOSED.values() for part in parts}
 
 DENSE: dict[str, Any] = {
     "system": "dgx-a100-80g",
@@ -336,6 +340,34 @@ def test_shares_sum_to_the_step_and_none_is_negative(name):
     shares = {key: float(value) for key, value in m.breakdown.items()}
     assert sum(shares.values()) == pytest.approx(float(m.step_time_s), rel=1e-10)
     assert min(shares.values()) >= -1e-12 * float(m.step_time_s)
+    waits = [float(getattr(m, name)) for name in EXPOSED]
+    busy = sum(float(x) for key, x in m.busy.items() if key.split(".")[0] in AXES)
+    assert 0.0 < sum(waits) <= min(busy, float(m.step_time_s))
+
+
+def test_an_axis_of_one_rank_has_no_exposed_communication():
+    m = jax.jit(metrics)(*job("dense"))
+    one = {
+        axis: degree(job("dense")[3], axis) == 1.0 for axis in ("tp", "cp", "dp", "pp")
+    }
+    for axis, alone in one.items():
+        assert (float(getattr(m, f"exposed_{axis}_time_s")) == 0.0) == bool(alone)
+
+
+def test_a_job_on_several_nodes_waits_for_a_host_that_issues_slowly():
+    system, a, w, layout, theta = job("dense")
+    trainer = system.trainers[w.serving.engine]
+    plain = float(metrics(system, a, w, layout, theta, explain=False).layer_time_s)
+
+    def layer_s(host_s):
+        slow = trainer.replace(tensor_host_s=jnp.asarray(host_s))
+        changed = system.replace(trainers=system.trainers | {w.serving.engine: slow})
+        return float(metrics(changed, a, w, layout, theta, explain=False).layer_time_s)
+
+    ranks = float(degree(layout, "tp"))
+    assert layer_s(0.1 * plain / ranks) == pytest.approx(plain, rel=1e-12)
+    # all ranks wait for the slowest: a few percent over the host's own time
+    assert layer_s(4.0 * plain / ranks) == pytest.approx(4.0 * plain, rel=0.05)
 
 
 @functools.cache

@@ -124,7 +124,9 @@ class EngineSpec(Leaves):
 
 class TrainerSpec(Leaves):
     context: Literal["ring", "all_to_all"] = "ring"
+    stages: Literal["even", "by_cost"] = "even"
     launch_s: Figure
+    tensor_host_s: Figure
     step_s: Figure
     jitter_fraction: Figure
     tensor_forward_exposed_fraction: Figure

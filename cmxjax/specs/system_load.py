@@ -256,7 +256,9 @@ def _load_system(reference: Reference, where: str) -> LoadedSystem:
             for k, v in tree["engines"].items()
         },
         trainers={
-            k: Trainer(context=file.trainers[k].context, **v)
+            k: Trainer(
+                context=file.trainers[k].context, stages=file.trainers[k].stages, **v
+            )
             for k, v in tree["trainers"].items()
         },
         fabrics={k: FabricRate(**v) for k, v in tree.get("fabrics", {}).items()},

@@ -78,12 +78,13 @@ def operator_blocks(a: Architecture, w: Train) -> tuple[str, ...]:
 
 def train_components(a: Architecture, w: Train) -> tuple[str, ...]:
     """Names of the step's components that are not operators."""
-    names = ["host.step", "optimizer.step", "pipeline.start", "pipeline.transfer"]
+    names = ["host.step", "host.layer", "optimizer.step"]
+    names += ["pipeline.start", "pipeline.transfer"]
     axes = ["tensor_parallel", "context_parallel", "data_parallel"]
     if a.experts is not None:
         axes.append("expert_data_parallel")
         names += [
-            f"{k}.{part}" for k in ("dispatch", "combine") for part in EXCHANGE_PARTS
+            f"{k}.{part}" for k in ("dispatch", "combine") for part in EXCHANGE_PARTS[k]
         ]
         names += [f"expert_tensor.{part}" for part in MESH_PARTS]
     names += [f"{axis}.{part}" for axis in axes for part in COLLECTIVE_PARTS]
@@ -296,6 +297,7 @@ def _layers(stage: Stage, a: Architecture, w: Train, c: Compute, x: Exchanges) -
     if a.experts is not None:
         own = Work(c.forward["experts"], c.backward["experts"], c.weight["experts"])
         expert = _recomputed(w, _exchanged(stage, added(attention, own), x.expert, w))
+    dense, expert = _issued(stage, dense, expert)
     head = Work(
         c.forward["head"] + x.gather,
         c.backward["head"] + x.scatter + x.reduce,
@@ -317,6 +319,25 @@ def _layers(stage: Stage, a: Architecture, w: Train, c: Compute, x: Exchanges) -
         added(head, scaled(draft, a.draft_layers)),
         Work(exposed, exposed, 0.0 * exposed),
     )
+
+
+def _issued(stage: Stage, dense: Work, expert: Work) -> list[Work]:
+    """Layers no shorter than the host needs to issue them.
+
+    Asynchronous tensor parallelism cuts a GEMM into as many pieces as the group has
+    ranks. The forward pass has a third of the kernels.
+    """
+    trainer, s = _trainer(stage), stage.sharpness
+    apart = smooth.positive(_nodes(stage.system, stage.layout) - 1.0, s)
+    least = trainer.tensor_host_s * degree(stage.layout, "tp") * apart
+    least = least * stage.scales("host.layer") / 3.0
+    forward = jnp.stack([dense.forward, expert.forward])
+    backward = jnp.stack([dense.backward, expert.backward])
+    weight = jnp.stack([dense.weight, expert.weight])
+    forward = smooth.maximum(forward, least, s)
+    backward = smooth.maximum(backward + weight, 2.0 * least, s) - weight
+    layers = (jnp.unstack(value) for value in (forward, backward, weight))
+    return [Work(*passes) for passes in zip(*layers, strict=True)]
 
 
 def _recomputed(w: Train, layer: Work) -> Work:
@@ -380,14 +401,22 @@ def _fabric(system: System, w: Train, layout: Layout, fabric: Fabric) -> Fabric:
     if not w.fabric:
         return fabric
     published = system.fabrics[w.fabric]
-    inner = system.tier_order.index(system.scale_up_tier) + 1
-    size = 1.0
-    for tier in ordered_tiers(system)[:inner]:
-        size = size * tier.size
-    nodes = jnp.maximum(devices(layout) / size, 1.0)
-    factor = published.rate_factor * nodes**-published.node_exponent
-    outside = np.arange(len(system.tier_order)) >= inner
+    factor = published.rate_factor
+    factor = factor * _nodes(system, layout) ** -published.node_exponent
+    outside = np.arange(len(system.tier_order)) >= _scale_up_tiers(system)
     return fabric._replace(rate=fabric.rate * jnp.where(outside, factor, 1.0))
+
+
+def _scale_up_tiers(system: System) -> int:
+    return system.tier_order.index(system.scale_up_tier) + 1
+
+
+def _nodes(system: System, layout: Layout) -> Scalar:
+    """Scale-up systems that a job fills, at least one."""
+    size = 1.0
+    for tier in ordered_tiers(system)[: _scale_up_tiers(system)]:
+        size = size * tier.size
+    return jnp.maximum(devices(layout) / size, 1.0)
 
 
 def _stretch(trainer: Trainer, layout: Layout) -> Scalar:

@@ -27,7 +27,7 @@ from ..architecture import (
     feed_forward_parameters,
     norm_parameters,
 )
-from ..hardware import System
+from ..hardware import System, Trainer
 from ..layout import Layout, degree
 from ..ops.training import ELEMENT
 from ..workload import BYTES, Train
@@ -55,18 +55,37 @@ class Span(NamedTuple):
     head: PerStage
 
 
-def end_spans(a: Architecture, layout: Layout, sharpness: Sharpness) -> Span:
-    """The first and the last stage where layers are spread evenly, (2,).
+def head_layers(a: Architecture) -> Scalar:
+    """Weights of the head over those that a token meets in a layer."""
+    layer = attention_parameters(a)
+    if a.experts is None:
+        layer = layer + feed_forward_parameters(a, a.intermediate)
+    else:
+        met = a.experts.topk + a.experts.shared
+        layer = layer + met * feed_forward_parameters(a, a.experts.intermediate)
+    return a.vocabulary * a.hidden / layer
+
+
+def end_spans(
+    a: Architecture, layout: Layout, head: Scalar, sharpness: Sharpness
+) -> Span:
+    """The first and the last stage of layers that are spread by rule, (2,).
 
     The dense layers come first. A stage holds whole layers: the fullest counts.
+
+    Args:
+        head: layers that the head counts for: the last stage has so many fewer.
     """
     pp = degree(layout, "pp")
     more = jnp.clip(pp - 1.0, 0.0, 1.0)
-    excess = smooth.ceil(a.layers / pp, sharpness) * pp / a.layers - 1.0
-    layers = a.layers / pp * (1.0 + excess * smooth.positive(pp - 1.0, sharpness))
-    first = jnp.minimum(a.dense_layers, layers)
-    last = jnp.clip(a.dense_layers - (a.layers - layers), 0.0, layers)
-    dense = jnp.stack([first, last])
+    mean = (a.layers + head * more) / pp
+    excess = smooth.ceil(mean, sharpness) / mean - 1.0
+    first = mean * (1.0 + excess * smooth.positive(pp - 1.0, sharpness))
+    first = jnp.minimum(first, a.layers)
+    last = jnp.clip(first - head * more, 0.0, first)
+    layers = jnp.stack([first, last])
+    above = jnp.stack([jnp.zeros(()), a.layers - last])
+    dense = jnp.clip(a.dense_layers - above, 0.0, layers)
     return Span(
         position=jnp.stack([jnp.zeros(()), pp - 1.0]),
         dense=dense,
@@ -91,11 +110,14 @@ def listed_spans(a: Architecture, stage_layers: Any) -> Span:
     )
 
 
-def spans_of(a: Architecture, w: Train, layout: Layout, sharpness: Sharpness) -> Span:
+def spans_of(
+    trainer: Trainer, a: Architecture, w: Train, layout: Layout, sharpness: Sharpness
+) -> Span:
     """Stages to look at: those listed, or the two ends."""
-    if w.stage_layers is None:
-        return end_spans(a, layout, sharpness)
-    return listed_spans(a, w.stage_layers)
+    if w.stage_layers is not None:
+        return listed_spans(a, w.stage_layers)
+    head = head_layers(a) if trainer.stages == "by_cost" else jnp.zeros(())
+    return end_spans(a, layout, head, sharpness)
 
 
 class Held(NamedTuple):
@@ -220,9 +242,10 @@ def plan_of(
     split = degree(layout, "cp") * degree(layout, "tp")
     tokens = w.micro_batch * w.sequence_tokens / split
     given = w.serving.skew
-    skew = system.trainers[w.serving.engine].routing_skew if given is None else given
+    trainer = system.trainers[w.serving.engine]
+    skew = trainer.routing_skew if given is None else given
     load = expert_load(a, layout, w.serving, skew, tokens)
-    span = spans_of(a, w, layout, sharpness)
+    span = spans_of(trainer, a, w, layout, sharpness)
     layers = layer_weights(a, layout)
     weights = stage_weights(a, layout, span, layers)
     if w.schedule == "dualpipe":  # a device holds a stage and its mirror image
