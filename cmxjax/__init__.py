@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .evaluate.limits import parse_limit as parse_limit
     from .evaluate.predict import predict as predict
     from .evaluate.validate import validate as validate
+    from .evaluate.versus import versus as versus
     from .optimization.answer import optimize as optimize
     from .optimization.codesign.design import codesign as codesign
     from .optimization.codesign.match import match as match
@@ -52,6 +53,7 @@ _HOMES = {
     "setup": "settings",
     "split_pools": "optimization.pools",
     "validate": "evaluate.validate",
+    "versus": "evaluate.versus",
 }
 __all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
 

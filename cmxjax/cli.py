@@ -139,8 +139,8 @@ class Optimize:
     spend: str | None = None
     """What the machine may cost, such as 559kW; the budget file's if left out."""
     also: tuple[str, ...] = ()
-    """More workloads of the machine, such as deepseek-r1-prefill-cloudmatrix384=0.5,
-    by their weight; the first one has 1."""
+    """More workloads of the machine, each a scenario or SCENARIO=WEIGHT; a weight is 1
+    if left out."""
     picture: str | None = None
     """Draw the Pareto fronts, or the machine over budgets, into this file."""
     out: str | None = None
@@ -190,7 +190,8 @@ class Optimize:
         given["method"] = self.method != "auto"
         if wrong := [f"--{name}: not with --budget" for name, v in given.items() if v]:
             raise SpecError(wrong)
-        weights = parse_numbers(self.also, "--also", float, several=True)
+        pairs = tuple(text if "=" in text else f"{text}=1" for text in self.also)
+        weights = parse_numbers(pairs, "--also", float, several=True)
         changes = parse_changes(self.set)
         scenarios = [(load_scenario(self.scenario, changes), 1.0)]
         scenarios += [(load_scenario(name), w[0]) for name, w in weights.items()]
@@ -461,8 +462,7 @@ def parse_numbers(
 
 def _gathered(arguments: list[str]) -> list[str]:
     """Several `--set a --set b` as one `--set a b`, wherever they stand."""
-    several = {"--set": [], "--limit": [], "--pin": [], "--try": [], "--also": []}
-    rest = []
+    several, rest = {"--set": [], "--limit": [], "--pin": [], "--try": []}, []
     current = None
     for argument in arguments:
         name, equals, value = argument.partition("=")

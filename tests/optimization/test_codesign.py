@@ -45,7 +45,8 @@ def toy(terms, budget, low=LOW, high=HIGH):
     starts = np.random.default_rng(0).normal(0.0, 1.0, (4, 2))
     own = jnp.full(4, math.log(budget))
     found = ascend(terms, TOY, own, np.clip(starts, low, high), low, high)
-    best = int(np.where(found.violation < 1e-3, found.objective, -np.inf).argmax())
+    good = (found.violation < 1e-3) & found.sharp
+    best = int(np.where(good, found.objective, -np.inf).argmax())
     at = lambda x: slopes(terms, TOY, own[0], x)
     return found.x[best], certify(at, found.x[best], (low, high), 2)
 
@@ -186,25 +187,25 @@ def test_the_batch_follows_the_machine_within_its_limits(budget, found):
     assert whole_batch(setup.mix, setup.data, z, 0)[1] == batch
 
 
-def test_a_machine_too_small_for_the_model_is_said_to_be(budget):
-    small = load_scenario(
-        DECODE,
-        {
-            "system": {
-                "base": "gb200-nvl72",
-                "chip.memory_bytes": "9 GB",
-                "chip.memory_usable_bytes": "8 GB",
-            },
-            "layout.tp": 4,
-            "layout.devices": 4,
-        },
-    )
-    found = codesign(
-        [Share(small)], str(path), spend="1.9 kW", path=(), calibration="none"
-    )
-    assert not found.best.feasible
-    assert "memory" in "; ".join(found.best.reasons)
+@pytest.mark.parametrize(("gigabytes", "fits"), [(8, True), (5, False)])
+def test_capacity_is_bought_until_the_weights_fit_or_said_to_be_missing(
+    budget, gigabytes, fits
+):
+    # 70.6e9 FP8 weights on four GPUs need 17.6 GB each; the budget buys 2.5 times as much
+    changes = {
+        "system.chip.memory_usable_bytes": f"{gigabytes} GB",
+        "layout.tp": 4,
+        "layout.devices": 4,
+    }
+    share = Share(load_scenario(DECODE, changes), limits=("tpot=20ms",))
+    found = codesign([share], budget, path=(0.5, 2.0), calibration="none")
+    assert not found.now.feasible
     assert found.gain is None
+    assert found.best.feasible == fits
+    if fits:
+        assert found.best.multipliers["capacity"] >= 17.6 / gigabytes
+    else:
+        assert "memory" in "; ".join(found.best.reasons)
 
 
 def test_matching_needs_the_change_that_a_grid_finds(budget):
@@ -213,6 +214,7 @@ def test_matching_needs_the_change_that_a_grid_finds(budget):
     now = math.exp(here - log_costs(setup.prices, np.zeros((1, 2)))[0])
     found = match([job()], budget, 1.1 * now, calibration="none")
     assert found.now == pytest.approx(now)
+    assert found.solved
     assert found.joint_ratio == pytest.approx(1.0, rel=0.02)
     axis = np.linspace(*[b[0] for b in setup.box], 81)
     grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
@@ -255,6 +257,8 @@ def test_a_wrong_budget_says_what_to_do(tmp_path, old, new, said):
         ({"spend": "3 USD"}, "unit of power"),
         ({"spend": "0 kW"}, "above 0"),
         ({"path": (0.0,)}, "above 0"),
+        ({"restarts": 0}, "at least 1"),
+        ({"only": ("clock",)}, "use one of bandwidth, capacity"),
         ({"budget": "no-such-budget"}, "not shipped"),
         ({"workloads": []}, "at least one workload"),
     ],

@@ -19,12 +19,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from ...smooth import anneal
 from ..question import FAST_COMPILE
 
 SHARPNESS = (2.0, 16.0)
+SOFT = 6.0
+"""Every other start ends at this sharpness: it looks past the kinks of tiles, of which
+each is a local optimum."""
+
 RATE = (0.05, 2e-4)
 """Length of Adam's steps in the first and in the last round."""
 
@@ -43,6 +47,8 @@ class Ascent(NamedTuple):
     objective: Float[np.ndarray, " start"]
     violation: Float[np.ndarray, " start"]
     """Largest constraint, 0 where all hold."""
+    sharp: Bool[np.ndarray, " start"]
+    """Whether it ended at the last sharpness."""
     gradients: int
     """Value-and-gradients that all starts took together."""
 
@@ -59,7 +65,13 @@ class Slopes(NamedTuple):
 
 
 def _ascended(
-    terms: Terms, data: Any, owned: Any, starts: Any, box: tuple, schedule: tuple
+    terms: Terms,
+    data: Any,
+    owned: Any,
+    starts: Any,
+    finals: Any,
+    box: tuple,
+    schedule: tuple,
 ) -> tuple:
     optimizer = optax.scale_by_adam(b1=0.8, b2=0.99)
 
@@ -68,10 +80,11 @@ def _ascended(
         over = jnp.maximum(0.0, mu + RHO * c)
         return -value + (over**2 - mu**2).sum() / (2.0 * RHO), (value, c)
 
-    def one(x: Any, own: Any) -> tuple:
+    def one(x: Any, own: Any, final: Any) -> tuple:
         def step(carry: tuple, now: tuple) -> tuple:
             x, mu, state = carry
-            sharpness, rate, last = now
+            progress, rate, last = now
+            sharpness = SHARPNESS[0] * (final / SHARPNESS[0]) ** progress
             slope, (value, c) = jax.grad(lagrangian, has_aux=True)(x, own, mu, sharpness)
             update, state = optimizer.update(slope, state)
             mu = jnp.where(last, jnp.maximum(0.0, mu + RHO * c), mu)
@@ -83,7 +96,7 @@ def _ascended(
         carry, (values, worst) = jax.lax.scan(step, carry, schedule)
         return carry[0], values[-1], worst[-1]
 
-    return jax.vmap(one)(starts, owned)
+    return jax.vmap(one)(starts, owned, finals)
 
 
 _run = jax.jit(_ascended, static_argnums=0, compiler_options=FAST_COMPILE)
@@ -112,16 +125,16 @@ def ascend(
         data: what all starts share.
         owned: what each has for itself, every leaf with a leading axis of the starts.
     """
-    rise = 2 * ROUNDS // 3
-    sharpness = np.full(ROUNDS, SHARPNESS[1])
-    sharpness[:rise] = np.asarray(anneal(*SHARPNESS, rise))
+    progress = np.minimum(np.arange(ROUNDS) / (2 * ROUNDS // 3), 1.0)
+    sharp = np.arange(len(starts)) % 2 == 0
     last = np.arange(ROUNDS * STEPS) % STEPS == STEPS - 1
     rates = np.asarray(anneal(*RATE, ROUNDS))
-    schedule = (np.repeat(sharpness, STEPS), np.repeat(rates, STEPS), last)
+    schedule = (np.repeat(progress, STEPS), np.repeat(rates, STEPS), last)
     box = (jnp.asarray(low, float), jnp.asarray(high, float))
-    found = _run(terms, data, owned, jnp.asarray(starts, float), box, schedule)
-    x, value, worst = map(np.asarray, found)
-    return Ascent(x, value, np.maximum(worst, 0.0), len(x) * len(last))
+    finals = jnp.where(sharp, SHARPNESS[1], SOFT)
+    args = jnp.asarray(starts, float), finals, box, schedule
+    x, value, worst = map(np.asarray, _run(terms, data, owned, *args))
+    return Ascent(x, value, np.maximum(worst, 0.0), sharp, len(x) * len(last))
 
 
 def slopes(

@@ -37,7 +37,7 @@ class Certificate(NamedTuple):
     marginal: Float[np.ndarray, " resource"]
     """Per log of the budget: elasticity over the resource's share of it."""
     at: list[str]
-    """`free`, `low` or `high` for each resource."""
+    """`free`, `low`, `high` or `fixed` for each resource."""
     budget_multiplier: float
     """d ln F / d ln budget: what 1 % more of the budget gains, in percent."""
     multipliers: Float[np.ndarray, " constraint"]
@@ -85,7 +85,10 @@ def certify(
     return Certificate(
         elasticities=elasticity,
         marginal=marginal,
-        at=[names[int(side)] for side in at[:resources]],
+        at=[
+            names[int(side)] if low[k] < high[k] else "fixed"
+            for k, side in enumerate(at[:resources])
+        ],
         budget_multiplier=float(mu[0]),
         multipliers=mu,
         residual=float(left),

@@ -30,6 +30,7 @@ def codesign(
     budget: str,
     *,
     spend: str | float | None = None,
+    only: tuple[str, ...] = (),
     path: tuple[float, ...] = PATH,
     restarts: int = 4,
     seed: int = 0,
@@ -47,15 +48,18 @@ def codesign(
         workloads: at least one, all on the machine of the budget file.
         budget: a shipped budget or the path of one; see `cmxjax list budgets`.
         spend: what may be spent, such as `559 kW`; without it, what the file says.
+        only: resources that may change; all if empty.
         path: further budgets, over that one.
-        restarts: starts for each budget, beside the machine as it is.
+        restarts: starts for each budget, at least one, beside the machine as it is.
 
     Raises:
         SpecError: (a `ValueError`) a scenario, an option or the file is wrong.
         ArithmeticError: the machine as it is has no finite metric.
     """
+    if restarts < 1:
+        raise SpecError([f"restarts = {restarts}: use at least 1"])
     begin = time.perf_counter()
-    setup = setup_of(workloads, budget, calibration)
+    setup = setup_of(workloads, budget, calibration, only=only)
     amount = _amount(setup.spec, spend)
     factors = sorted({1.0, *_checked(path)})
     logs = np.log(amount) + np.log(factors)
@@ -75,9 +79,10 @@ def codesign(
         pool = np.array([found.z for found in answers])
     designs = []
     for i, found in enumerate(answers):
-        own = slice(i * (restarts + 1), (i + 1) * (restarts + 1))
-        bad = np.round(ends.violation[own], 3)
-        x = ends.x[own][int(np.lexsort((-ends.objective[own], bad))[0])]
+        own = np.arange(i * (restarts + 1), (i + 1) * (restarts + 1))
+        own = own[ends.sharp[own]]
+        order = np.lexsort((-ends.objective[own], np.round(ends.violation[own], 3)))
+        x = ends.x[own[order[0]]]
         terms = partial(slopes, setup.mix, setup.data, jnp.asarray(logs[i]))
         design = design_of(setup, found.z, math.exp(logs[i]))._replace(
             certificate=certify(terms, x, (low, high), setup.mix.resources),

@@ -43,13 +43,19 @@ class Match(NamedTuple):
     """Mix per unit of cost in SI, such as tokens/s per W."""
     now: float
     singles: list[Single]
-    joint: dict[str, float] | None
-    """Multipliers with the least sum of squared logs; None where none was found."""
+    joint: dict[str, float]
+    """Multipliers with the least sum of squared logs that reach the target; the best
+    within the bounds where none do."""
     joint_ratio: float
-    """Of what the joint search ended at to the target."""
+    """Of the mix per unit of cost there to the target."""
+
+    @property
+    def solved(self) -> bool:
+        """Whether changes within the bounds reach the target together."""
+        return self.joint_ratio >= 1.0 - 1e-6
 
     def as_json(self) -> dict[str, Any]:
-        found = self._asdict()
+        found = self._asdict() | {"solved": self.solved}
         return found | {"singles": [single._asdict() for single in self.singles]}
 
 
@@ -69,23 +75,21 @@ def match(
         budget: a budget file. An exponent below 0 makes an item cheaper, as where a
             resource stands for the energy of an operation.
         target: of the mix over the cost, in SI.
-        only: resources that may change together; all if empty.
+        only: resources that may change; all if empty.
 
     Raises:
         SpecError: (a `ValueError`) a scenario, an option or the file is wrong.
     """
-    setup = setup_of(workloads, budget, calibration, aim="change")
+    setup = setup_of(workloads, budget, calibration, "change", only)
     names = list(setup.spec.resources)
-    if unknown := sorted(set(only) - set(names)):
-        known = ", ".join(names)
-        raise SpecError([f"only = {name!r}: use one of {known}" for name in unknown])
     if not (math.isfinite(target) and target > 0.0):
         raise SpecError([f"target = {target:g}: must be above 0"])
     goal = math.log(target)
     here = np.zeros((1, len(names)))
     now = float(np.exp(_merit(setup, here)[0]))
-    singles = [_single(setup, k, goal) for k in range(len(names))]
-    joint, ratio = _joint(setup, only or tuple(names), goal, seed)
+    free = [k for k in range(len(names)) if setup.box[0][k] < setup.box[1][k]]
+    singles = [_single(setup, k, goal) for k in free]
+    joint, ratio = _joint(setup, goal, seed)
     return Match(target, now, singles, joint, ratio)
 
 
@@ -123,15 +127,11 @@ def _along(setup: Setup, k: int, grid: np.ndarray) -> np.ndarray:
     return _merit(setup, z)
 
 
-def _joint(
-    setup: Setup, only: tuple[str, ...], goal: float, seed: int
-) -> tuple[dict[str, float] | None, float]:
+def _joint(setup: Setup, goal: float, seed: int) -> tuple[dict[str, float], float]:
     """Ends of the relaxed problem, refined on the exact one."""
     names = list(setup.spec.resources)
     count = len(names)
     low, high = variable_box(setup)
-    fixed = [k for k, name in enumerate(names) if name not in only]
-    low[fixed] = high[fixed] = 0.0
     rng = np.random.default_rng(seed)
     starts = rng.uniform(0.5 * low, 0.5 * high, (RESTARTS, len(low)))
     starts[:, count:] *= 0.1
@@ -140,8 +140,6 @@ def _joint(
     found = [_shortened(setup, end, goal, low[:count], high[:count]) for end in ends]
     best = min(found, key=lambda z: _regret(setup, z[None], goal)[0])
     ratio = math.exp(_merit(setup, best[None])[0] - goal)
-    if ratio < 1.0 - 1e-6:
-        return None, ratio
     return dict(zip(names, np.exp(best).tolist())), ratio
 
 

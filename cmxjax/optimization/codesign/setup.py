@@ -29,9 +29,17 @@ def setup_of(
     budget: str,
     calibration: str | None,
     aim: str = "gain",
+    only: tuple[str, ...] = (),
 ) -> Setup:
-    """Raises `SpecError` with what is wrong with the workloads or the budget file."""
+    """Raises `SpecError` with what is wrong with the workloads or the budget file.
+
+    Args:
+        only: resources that may change; all if empty.
+    """
     spec = load_budget(budget)
+    if unknown := [name for name in only if name not in spec.resources]:
+        known = ", ".join(spec.resources)
+        raise SpecError([f"only = {name!r}: use one of {known}" for name in unknown])
     if aim == "gain" and (mistakes := unpriced(spec)):
         raise SpecError([f"{budget}: {mistake}" for mistake in mistakes])
     jobs = jobs_of(workloads, calibration)
@@ -49,6 +57,8 @@ def setup_of(
     )
     low = np.log([resource.low for resource in spec.resources.values()])
     high = np.log([resource.high for resource in spec.resources.values()])
+    fixed = [k for k, name in enumerate(spec.resources) if only and name not in only]
+    low[fixed] = high[fixed] = 0.0
     prices = prices_of(spec)
     mix = Mix(tuple(job.form for job in jobs), Moves(moves), len(low), aim)
     data = data_of(jobs, prices)
