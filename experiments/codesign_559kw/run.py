@@ -101,7 +101,8 @@ def draw(rows: list[dict], spend_kw: float) -> None:
     axes[0].set(yscale="log", ylabel=f"times what it is, at {spend_kw:g} kW")
     axes[0].set_yticks((0.25, 0.5, 1, 2, 4), ("0.25", "0.5", "1", "2", "4"))
     axes[0].minorticks_off()
-    axes[0].legend(fontsize=8)
+    axes[0].set_ylim(0.2, 9.0)
+    axes[0].legend(fontsize=8, ncols=2, loc="upper center")
     for mix, npus in dict.fromkeys((row["mix"], row["npus"]) for row in rows):
         own = [row for row in rows if (row["mix"], row["npus"]) == (mix, npus)]
         good = [row for row in own if row["feasible"]]
