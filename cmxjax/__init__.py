@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     from .evaluate.limits import parse_limit as parse_limit
     from .evaluate.predict import predict as predict
     from .evaluate.validate import validate as validate
+    from .evaluate.versus import versus as versus
     from .optimization.answer import optimize as optimize
+    from .optimization.codesign.design import codesign as codesign
+    from .optimization.codesign.match import match as match
+    from .optimization.codesign.mix import Share as Share
     from .optimization.experts.place import place_experts as place_experts
     from .optimization.pools import split_pools as split_pools
     from .optimization.stages import partition as partition
@@ -31,12 +35,15 @@ if TYPE_CHECKING:
     from .specs.scenario import load_scenario as load_scenario
 
 _HOMES = {
+    "Share": "optimization.codesign.mix",
     "SpecError": "specs.errors",
     "build": "specs.build",
+    "codesign": "optimization.codesign.design",
     "compare": "evaluate.compare",
     "fit": "calibrate.run",
     "largest": "evaluate.limits",
     "load_scenario": "specs.scenario",
+    "match": "optimization.codesign.match",
     "metrics": "phases",
     "optimize": "optimization.answer",
     "partition": "optimization.stages",
@@ -46,6 +53,7 @@ _HOMES = {
     "setup": "settings",
     "split_pools": "optimization.pools",
     "validate": "evaluate.validate",
+    "versus": "evaluate.versus",
 }
 __all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
 

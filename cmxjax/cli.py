@@ -113,7 +113,8 @@ class Compare:
 
 @dataclass(frozen=True)
 class Optimize:
-    """Choose degrees, placement and batch of a decode or prefill job together."""
+    """Choose degrees, placement and batch of a job together, or with --budget the chip
+    and the fabric of its machine."""
 
     scenario: Name
     set: tuple[str, ...] = ()
@@ -132,8 +133,16 @@ class Optimize:
     certify: bool | None = None
     """Sweep even more than 1e7 layouts; --no-certify compares with nothing."""
     seed: int = 0
+    budget: str | None = None
+    """Design the machine: its resources and what they cost, a shipped budget or a file.
+    The layout stays, limits hold where a phase predicts them."""
+    spend: str | None = None
+    """What the machine may cost, such as 559kW; the budget file's if left out."""
+    also: tuple[str, ...] = ()
+    """More workloads of the machine, each a scenario or SCENARIO=WEIGHT; a weight is 1
+    if left out."""
     picture: str | None = None
-    """Draw the Pareto fronts into this file."""
+    """Draw the Pareto fronts, or the machine over budgets, into this file."""
     out: str | None = None
     """Write the answer as a scenario that predict takes."""
     calibration: str | None = None
@@ -143,8 +152,13 @@ class Optimize:
     def run(self, console: Console) -> Any:
         from .optimization.answer import optimize
         from .report.optimization import answer_tables, write_picture, write_scenario
+        from .specs.errors import SpecError
         from .specs.scenario import load_scenario
 
+        if self.budget is not None:
+            return self._design(console, self.budget)
+        if self.spend is not None or self.also:
+            raise SpecError(["--spend and --also: need --budget"])
         answer = optimize(
             load_scenario(self.scenario, parse_changes(self.set)),
             objective=self.objective,
@@ -164,6 +178,36 @@ class Optimize:
             write_scenario(answer, self.out)
         return answer.as_json()
 
+    def _design(self, console: Console, budget: str) -> Any:
+        from .optimization.codesign.design import codesign
+        from .optimization.codesign.mix import shares_of
+        from .report.codesign import codesign_tables, draw_codesign
+        from .specs.errors import SpecError
+        from .specs.scenario import load_scenario
+
+        given = {"pin": self.pin, "try": self.try_, "devices": self.devices}
+        given |= {"out": self.out, "certify": self.certify is not None}
+        given["method"] = self.method != "auto"
+        if wrong := [f"--{name}: not with --budget" for name, v in given.items() if v]:
+            raise SpecError(wrong)
+        pairs = tuple(text if "=" in text else f"{text}=1" for text in self.also)
+        weights = parse_numbers(pairs, "--also", float, several=True)
+        changes = parse_changes(self.set)
+        scenarios = [(load_scenario(self.scenario, changes), 1.0)]
+        scenarios += [(load_scenario(name), w[0]) for name, w in weights.items()]
+        found = codesign(
+            shares_of(scenarios, self.limit, self.objective),
+            budget,
+            spend=self.spend,
+            seed=self.seed,
+            calibration=self.calibration,
+        )
+        console.print(codesign_tables(found))
+        if self.picture is not None:
+            draw_codesign(found, self.picture)
+            console.print(f"written: {self.picture}")
+        return found.as_json()
+
 
 @dataclass(frozen=True)
 class List:
@@ -171,7 +215,13 @@ class List:
 
     what: Annotated[
         Literal[
-            "systems", "models", "measurements", "scenarios", "recipes", "calibrations"
+            "systems",
+            "models",
+            "measurements",
+            "scenarios",
+            "recipes",
+            "calibrations",
+            "budgets",
         ],
         tyro.conf.Positional,
     ]

@@ -30,7 +30,7 @@ def show(name: str) -> Shown:
         return _system(name)
     if name in shipped("models") or is_path(name):
         return _model(name)
-    for group in ("scenarios", "measurements"):
+    for group in ("scenarios", "measurements", "budgets"):
         if name in shipped(group):
             text = (DATA / group / f"{name}.toml").read_text("utf-8")
             return Shown(Syntax(text, "toml"), {"name": name, "toml": text})

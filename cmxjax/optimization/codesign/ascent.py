@@ -1,0 +1,147 @@
+r"""Constrained ascent: Adam on an augmented Lagrangian, many starts at once.
+
+    maximize f(x)  where  c_i(x) <= 0  and  low <= x <= high
+
+Each round descends on
+
+$$ -f(x) + \frac{1}{2\rho} \sum_i \bigl(\max(0, \mu_i + \rho c_i(x))^2 - \mu_i^2\bigr) $$
+
+projected onto the box, and ends with mu_i <- max(0, mu_i + rho c_i). The multipliers then
+tend to those of Karush, Kuhn and Tucker (Nocedal & Wright, Numerical Optimization, 2006,
+section 17.3). Sharpness is annealed from round to round.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Bool, Float
+
+from ...smooth import anneal
+from ..question import FAST_COMPILE
+
+SHARPNESS = (2.0, 16.0)
+SOFT = 6.0
+"""Every other start ends at this sharpness: it looks past the kinks of tiles, of which
+each is a local optimum."""
+
+RATE = (0.05, 2e-4)
+"""Length of Adam's steps in the first and in the last round."""
+
+RHO = 10.0
+ROUNDS, STEPS = 36, 40
+
+Terms = Callable[[Any, Any, Any, Any], tuple[Any, Any]]
+"""(data, own, x, sharpness) to what is maximized and to what must not exceed 0; `own` is
+what a start has for itself. Hashable, as each needs a program."""
+
+
+class Ascent(NamedTuple):
+    """Where every start ended."""
+
+    x: Float[np.ndarray, "start variable"]
+    objective: Float[np.ndarray, " start"]
+    violation: Float[np.ndarray, " start"]
+    """Largest constraint, 0 where all hold."""
+    sharp: Bool[np.ndarray, " start"]
+    """Whether it ended at the last sharpness."""
+    gradients: int
+    """Value-and-gradients that all starts took together."""
+
+
+class Slopes(NamedTuple):
+    """Terms at a point with their derivatives, at the last sharpness."""
+
+    objective: float
+    constraints: Float[np.ndarray, " constraint"]
+    up: Float[np.ndarray, " variable"]
+    """Gradient of the objective."""
+    across: Float[np.ndarray, "constraint variable"]
+    """Jacobian of the constraints."""
+
+
+def _ascended(
+    terms: Terms,
+    data: Any,
+    owned: Any,
+    starts: Any,
+    finals: Any,
+    box: tuple,
+    schedule: tuple,
+) -> tuple:
+    optimizer = optax.scale_by_adam(b1=0.8, b2=0.99)
+
+    def lagrangian(x: Any, own: Any, mu: Any, sharpness: Any) -> Any:
+        value, c = terms(data, own, x, sharpness)
+        over = jnp.maximum(0.0, mu + RHO * c)
+        return -value + (over**2 - mu**2).sum() / (2.0 * RHO), (value, c)
+
+    def one(x: Any, own: Any, final: Any) -> tuple:
+        def step(carry: tuple, now: tuple) -> tuple:
+            x, mu, state = carry
+            progress, rate, last = now
+            sharpness = SHARPNESS[0] * (final / SHARPNESS[0]) ** progress
+            slope, (value, c) = jax.grad(lagrangian, has_aux=True)(x, own, mu, sharpness)
+            update, state = optimizer.update(slope, state)
+            mu = jnp.where(last, jnp.maximum(0.0, mu + RHO * c), mu)
+            moved = optax.projections.projection_box(x - rate * update, *box)
+            return (moved, mu, state), (value, c.max())
+
+        shape = jax.eval_shape(lambda y: terms(data, own, y, jnp.ones(())), x)[1]
+        carry = (x, jnp.zeros(shape.shape, x.dtype), optimizer.init(x))
+        carry, (values, worst) = jax.lax.scan(step, carry, schedule)
+        return carry[0], values[-1], worst[-1]
+
+    return jax.vmap(one)(starts, owned, finals)
+
+
+_run = jax.jit(_ascended, static_argnums=0, compiler_options=FAST_COMPILE)
+
+
+@partial(jax.jit, static_argnums=0, compiler_options=FAST_COMPILE)
+def _slopes(terms: Terms, data: Any, own: Any, x: Any, sharpness: Any) -> tuple:
+    def both(y: Any) -> tuple:
+        found = terms(data, own, y, sharpness)
+        return found, found
+
+    return jax.jacfwd(both, has_aux=True)(x)
+
+
+def ascend(
+    terms: Terms,
+    data: Any,
+    owned: Any,
+    starts: Float[np.ndarray, "start variable"],
+    low: Float[np.ndarray, " variable"],
+    high: Float[np.ndarray, " variable"],
+) -> Ascent:
+    """Ascend from every start at once.
+
+    Args:
+        data: what all starts share.
+        owned: what each has for itself, every leaf with a leading axis of the starts.
+    """
+    progress = np.minimum(np.arange(ROUNDS) / (2 * ROUNDS // 3), 1.0)
+    sharp = np.arange(len(starts)) % 2 == 0
+    last = np.arange(ROUNDS * STEPS) % STEPS == STEPS - 1
+    rates = np.asarray(anneal(*RATE, ROUNDS))
+    schedule = (np.repeat(progress, STEPS), np.repeat(rates, STEPS), last)
+    box = (jnp.asarray(low, float), jnp.asarray(high, float))
+    finals = jnp.where(sharp, SHARPNESS[1], SOFT)
+    args = jnp.asarray(starts, float), finals, box, schedule
+    x, value, worst = map(np.asarray, _run(terms, data, owned, *args))
+    return Ascent(x, value, np.maximum(worst, 0.0), sharp, len(x) * len(last))
+
+
+def slopes(
+    terms: Terms, data: Any, own: Any, x: Float[np.ndarray, " variable"]
+) -> Slopes:
+    """Terms at a point, with gradient and Jacobian."""
+    sharpness = jnp.asarray(SHARPNESS[1], float)
+    found = _slopes(terms, data, own, jnp.asarray(x, float), sharpness)
+    (up, across), (value, c) = jax.device_get(found)
+    return Slopes(float(value), c, up, across)

@@ -1,0 +1,75 @@
+"""A design problem: files read, leaves resolved, arrays made."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ...specs.budget_file import BudgetSpec, leaves_named, load_budget, unpriced
+from ...specs.errors import SpecError
+from .cost import Prices, prices_of
+from .exact import SPAN
+from .mix import Data, Job, Mix, Moves, Share, data_of, jobs_of, machine_leaves
+
+
+class Setup(NamedTuple):
+    """A design problem: files read, leaves resolved, arrays made."""
+
+    spec: BudgetSpec
+    jobs: list[Job]
+    leaves: dict[str, list[str]]
+    known: dict[str, float]
+    mix: Mix
+    data: Data
+    prices: Prices
+    box: tuple[np.ndarray, np.ndarray]
+
+
+def setup_of(
+    workloads: list[Share] | tuple[Share, ...],
+    budget: str,
+    calibration: str | None,
+    aim: str = "gain",
+    only: tuple[str, ...] = (),
+) -> Setup:
+    """Raises `SpecError` with what is wrong with the workloads or the budget file.
+
+    Args:
+        only: resources that may change; all if empty.
+    """
+    spec = load_budget(budget)
+    if unknown := [name for name in only if name not in spec.resources]:
+        known = ", ".join(spec.resources)
+        raise SpecError([f"only = {name!r}: use one of {known}" for name in unknown])
+    if aim == "gain" and (mistakes := unpriced(spec)):
+        raise SpecError([f"{budget}: {mistake}" for mistake in mistakes])
+    jobs = jobs_of(workloads, calibration)
+    name = jobs[0].problem.system.name
+    if name != spec.system:
+        raise SpecError(
+            [f"{budget}: system = {spec.system!r}: the workloads run on {name}"]
+        )
+    known = machine_leaves(jobs)
+    leaves = leaves_named(spec, known, budget)
+    moves = tuple(
+        (path, k, spec.resources[name].power)
+        for k, (name, paths) in enumerate(leaves.items())
+        for path in paths
+    )
+    low = np.log([resource.low for resource in spec.resources.values()])
+    high = np.log([resource.high for resource in spec.resources.values()])
+    fixed = [k for k, name in enumerate(spec.resources) if only and name not in only]
+    low[fixed] = high[fixed] = 0.0
+    prices = prices_of(spec)
+    mix = Mix(tuple(job.form for job in jobs), Moves(moves), len(low), aim)
+    data = data_of(jobs, prices)
+    return Setup(spec, jobs, leaves, known, mix, data, prices, (low, high))
+
+
+def variable_box(setup: Setup) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds of all variables: resources, then free batches."""
+    free = sum(bool(form.batch) for form in setup.mix.forms)
+    edge = np.full(free, SPAN)
+    return (
+        np.concatenate([setup.box[0], -edge]),
+        np.concatenate([setup.box[1], edge]),
+    )

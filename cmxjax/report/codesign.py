@@ -1,0 +1,179 @@
+"""Tables and picture of a co-design."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group
+from rich.text import Text
+
+from ..optimization.codesign.result import Codesign, Design, Run
+from ..specs.errors import SpecError
+from ..units import dimension_of, format_si
+from .tables import make_table, number
+
+
+def codesign_tables(found: Codesign) -> Group:
+    """Resources, items, workloads, the path over budgets, and how good it is."""
+    parts: list[Any] = [_resources(found), _items(found), _workloads(found), _path(found)]
+    parts += [Text(line) for line in _quality(found)]
+    verdict = Text("feasible", style="green")
+    if not found.best.feasible:
+        verdict = Text("not feasible: " + "; ".join(found.best.reasons), style="red")
+    elif found.gain is not None:
+        verdict = Text(f"feasible; the mix gains {found.gain - 1.0:+.1%}", style="green")
+    return Group(*parts, verdict)
+
+
+def _resources(found: Codesign):
+    best, c = found.best, found.best.certificate
+    budget = format_si(best.budget, found.spec.dimension)
+    names = sorted({job.problem.calibration for job in found.jobs})
+    title = (
+        f"{found.spec.title}: best machine for {budget} in {found.seconds:.1f} s"
+        f" (calibration: {', '.join(names)})"
+    )
+    columns = ("now", "best", "times", "of the budget", "elasticity", "marginal gain", "")
+    table = make_table(title, "resource", *columns)
+    for k, (name, resource) in enumerate(found.spec.resources.items()):
+        path = next((p for p in best.values if _moves(found, name, p)), None)
+        cells = ["-", "-"]
+        if path is not None:
+            factor = best.multipliers[name] ** resource.power
+            shown = best.values[path] / factor, best.values[path]
+            cells = [format_si(value, dimension_of(path)) for value in shown]
+        row = [*cells, f"{best.multipliers[name]:.3f}", f"{best.shares[name]:.1%}"]
+        if c is not None:
+            gain = "-" if math.isnan(c.marginal[k]) else f"{c.marginal[k]:.4f}"
+            row += [f"{c.elasticities[k]:+.4f}", gain, c.at[k]]
+        table.add_row(name, *row)
+    table.caption = (
+        "marginal gain: % of the mix for 1 % of the budget spent there, batches adjusted"
+    )
+    return table
+
+
+def _moves(found: Codesign, resource: str, path: str) -> bool:
+    return path in found.leaves[resource]
+
+
+def _items(found: Codesign):
+    table = make_table("what it is spent on", "item", "now", "best", "kind", "source")
+    unit = found.spec.dimension
+    for name, item in found.spec.items.items():
+        spent = found.now.spent[name], found.best.spent[name]
+        shown = [format_si(value, unit) for value in spent]
+        table.add_row(name, *shown, item.kind, f"{item.source}: {item.locator}")
+    table.add_section()
+    shown = [format_si(design.cost, unit) for design in (found.now, found.best)]
+    table.add_row("sum", *shown, "", "")
+    return table
+
+
+def _workloads(found: Codesign):
+    columns = ("metric", "now", "best", "whole batch", "mean batch", "used of the limits")
+    table = make_table("workloads", "workload", *columns)
+    for k, job in enumerate(found.jobs):
+        first, last = found.now.runs[k], found.best.runs[k]
+        unit = "tokens_per_s" if job.form.whole_system else job.form.field
+        shown = [number(unit, run.metric) for run in (first, last)]
+        whole = "-" if last.whole is None else number(unit, last.whole[0])
+        batch = "-" if last.batch is None else f"{first.batch:.1f} -> {last.batch:.1f}"
+        used = ", ".join(f"{n} {v:.1%}" for n, v in _told(last).items())
+        label = f"{job.share.scenario.phase}, weight {job.weight:.2f}"
+        table.add_row(label, job.objective, *shown, whole, batch, used)
+    return table
+
+
+def _told(run: Run) -> dict[str, float]:
+    """Limits that a reader asks for: devices and whole requests only where broken."""
+    return {
+        name: used
+        for name, used in run.limits.items()
+        if name not in ("devices", "requests of a group") or used > 1.0 + 1e-6
+    }
+
+
+def _path(found: Codesign):
+    names = list(found.spec.resources)
+    table = make_table("over budgets", "budget", "mix", *names, "")
+    for design in found.path:
+        gain = math.exp(design.mean - found.now.mean)
+        shown = [f"{design.multipliers[name]:.3f}" for name in names]
+        mark = "" if design.feasible else "not feasible"
+        budget = format_si(design.budget, found.spec.dimension)
+        table.add_row(budget, f"{gain:.3f}x", *shown, mark)
+    return table
+
+
+def _quality(found: Codesign) -> list[str]:
+    best, c = found.best, found.best.certificate
+    lines = []
+    if c is not None and best.relaxed is not None:
+        lines += [
+            f"Relaxed optimum: marginal gains of free resources agree within"
+            f" {c.spread:.2%}; 1 % more budget gains {c.budget_multiplier:.3f} %; a batch"
+            f" could still gain {c.residual:.1e} per log; limits exceeded by"
+            f" {c.violation:.1e}.",
+            f"Exact mix over the relaxed one: {math.exp(best.mean - best.relaxed):.4f}."
+            f" The best exact exchange of 1 % of a resource for others gains"
+            f" {best.best_exchange:.1e}.",
+        ]
+    lines.append(
+        f"{found.gradients:,} gradients, {found.machines:,} machines evaluated exactly,"
+        " each with its batches searched."
+    )
+    return lines
+
+
+def draw_codesign(found: Codesign, path: str) -> None:
+    """Resources over the budget, the mix over the budget, where the budget goes.
+
+    Raises:
+        SpecError: the file can't be written.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 3, figsize=(14, 4.2), layout="constrained")
+    good = [design for design in found.path if design.feasible]
+    scale = 1e3 if found.spec.dimension == "power" else 1.0
+    unit = "kW" if found.spec.dimension == "power" else found.spec.dimension
+    budgets = [design.budget / scale for design in good]
+    for k, name in enumerate(found.spec.resources):
+        values = [design.multipliers[name] for design in good]
+        axes[0].plot(budgets, values, marker="os^vD*P"[k % 7], label=name)
+    axes[0].set(yscale="log", ylabel="times what it is", ylim=(0.2, 5.0))
+    ticks = (0.25, 0.5, 1.0, 2.0, 4.0)
+    axes[0].set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes[0].legend(fontsize=8, ncols=4, loc="upper center", bbox_to_anchor=(0.5, 1.2))
+    mix = [math.exp(design.mean - found.now.mean) for design in good]
+    axes[1].plot(budgets, mix, marker="o", label="best machine")
+    now = found.now.cost / scale
+    axes[1].plot([now], [1.0], "kx", label="the machine as it is")
+    axes[1].set(ylabel="mix of workloads, times what it is")
+    axes[1].legend(fontsize=8)
+    for axis in axes[:2]:
+        axis.set_xlabel(f"budget, {unit}")
+        axis.grid(alpha=0.3)
+    _spent(axes[2], [found.now, found.best], scale, unit)
+    axes[1].set_title(found.spec.title)
+    try:
+        figure.savefig(Path(path), dpi=130)
+    except (OSError, ValueError) as error:
+        problem = f"--picture {path}: can't be written ({error}); use another path"
+        raise SpecError([problem]) from None
+    finally:
+        pyplot.close(figure)
+
+
+def _spent(axis: Any, designs: list[Design], scale: float, unit: str) -> None:
+    bottom = [0.0, 0.0]
+    for name in designs[0].spent:
+        values = [design.spent[name] / scale for design in designs]
+        axis.bar(["as it is", "best"], values, 0.6, bottom=bottom, label=name)
+        bottom = [b + v for b, v in zip(bottom, values)]
+    axis.set(ylabel=unit, xlim=(-0.5, 2.6))
+    axis.legend(fontsize=8, loc="center right")
