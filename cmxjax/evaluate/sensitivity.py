@@ -28,6 +28,7 @@ USUAL = {
     "decode": "tpot",
     "prefill": "ttft",
     "train": "step_time",
+    "serve": "request_time",
 }
 """The quantity of each phase that is explained if none is named."""
 
