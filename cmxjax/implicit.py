@@ -52,9 +52,10 @@ def roots(function: Function, inputs: Any, upper: Any) -> Roots:
 
     start = (jnp.zeros(count) * end, jnp.ones(count) * end)
     low, high = jax.lax.fori_loop(0, HALVINGS, halve, start)
+    # where there is none, the further outputs are those next to 0
     root = jax.lax.stop_gradient(0.5 * (low + high))
-    at_upper = high >= end
-    return _at(function, inputs, jnp.where(at_upper, end, root), at_upper, upper)
+    found = _at(function, inputs, jnp.where(high >= end, end, root), high >= end, upper)
+    return found._replace(x=jnp.where(low > 0.0, found.x, 0.0))
 
 
 def _at(function: Function, inputs: Any, root: Any, at_upper: Any, upper: Any) -> Roots:

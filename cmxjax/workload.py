@@ -179,8 +179,8 @@ class Serve(struct.PyTreeNode, kw_only=True, frozen=True):
     ttft_limit_s: Leaf | None
     tpot_limit_s: Leaf | None
     tokens_per_device: Leaf
-    """Prompt tokens that a device takes at once: in a prefill batch, or in the chunk
-    that rides along with a decode step."""
+    """Most prompt tokens that a device takes at once: in a prefill batch, or in the
+    chunk that rides along with a decode step."""
     draft_tokens: Leaf
     acceptance: Leaf
     serving: dict[str, Serving]

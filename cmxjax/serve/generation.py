@@ -130,7 +130,11 @@ def fullest_batch(scheme: Scheme, inputs: Inputs, sharpness: Sharpness) -> Scala
     """
     usable = inputs.system.chip.memory_usable_bytes
     least = one_sequence(scheme, inputs)
-    cache = scheme.memory(inputs, least, sharpness)[scheme.role].kv_cache / least
+    one, two = (
+        scheme.memory(inputs, count * least, sharpness)[scheme.role]
+        for count in (1.0, 2.0)
+    )
+    cache = (two.kv_cache - one.kv_cache) / least
 
     def excess(inputs: Inputs, batch: Scalar) -> tuple:
         total = scheme.memory(inputs, batch, sharpness)[scheme.role].total
@@ -172,7 +176,7 @@ def generate(
     return Generation(
         served_requests_per_s=jnp.where(short, rates[0], offered_requests_per_s),
         sequences_per_device=batch,
-        tpot_s=jnp.where(short, tpot, by_little),
+        tpot_s=jnp.where(short | (batch <= 0.0), tpot, by_little),
         full_requests_per_s=rates[2],
         requests_per_s=rates[1],
         limits={**points[1].limits, "memory": at_limit.total / usable},

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from .._types import Scalar, Sharpness
@@ -11,9 +12,13 @@ from ..hardware import System, ordered_tiers
 from ..layout import Layout, Pool, degree, devices, instances
 from ..memory import Memory, prefill_memory
 from ..step.prefill import PrefillTimes, prefill_times
+from ..step.serving import HIGHEST
 from ..step.shares import Scales
 from ..workload import BYTES, Prefill, Serve
 from .queue import highest_utilization, waiting_s
+
+SHARES = tuple(0.5**halvings for halvings in range(7))
+"""Parts of the largest batch that an engine considers for its prefill batch."""
 
 
 class Transfer(NamedTuple):
@@ -27,6 +32,7 @@ class Transfer(NamedTuple):
 class PrefillPool(NamedTuple):
     """What a prefill pool does."""
 
+    tokens_per_device: Scalar
     times: PrefillTimes
     memory: Memory
     bare_s: Scalar
@@ -56,10 +62,10 @@ def transfer(system: System, a: Architecture, w: Serve, layout: Layout) -> Trans
     return Transfer(tier.latency_s + size / (rate * group), rate / size)
 
 
-def prefill_workload(w: Serve) -> Prefill:
+def prefill_workload(w: Serve, tokens_per_device: Scalar) -> Prefill:
     """The batch of a prefill instance."""
     return Prefill(
-        tokens_per_device=w.tokens_per_device,
+        tokens_per_device=tokens_per_device,
         prompt_tokens=w.prompt_tokens,
         cached_fraction=w.cached_fraction,
         serving=w.serving["prefill"],
@@ -75,16 +81,50 @@ def prefill_pool(
     hand_over_s: Scalar,
     sharpness: Sharpness,
 ) -> PrefillPool:
+    """A prefill pool with the batch that serves most requests within their limit.
+
+    Large batches are efficient but leave little time to wait. An engine's batch is a
+    setting: a power of two below the largest one, with at least one prompt a group.
+    Relaxed, batches are weighed by their rates to the power of 8 times the sharpness.
+    """
+    group = degree(pool.layout, "tp") * degree(pool.layout, "cp")
+    batches = jnp.maximum(
+        w.tokens_per_device * jnp.asarray(SHARES), w.prompt_tokens / group
+    )
+
+    def one(tokens: Scalar) -> PrefillPool:
+        return _with_batch(system, a, w, pool, tokens, hand_over_s, sharpness)
+
+    found = jax.vmap(one)(batches)
+    # where no batch is in time, the one that is the least late
+    rates = found.utilization_limit * found.full_requests_per_s + 1e-6 / found.bare_s
+    if sharpness is None:
+        weights = (jnp.arange(len(SHARES)) == jnp.argmax(rates)) * 1.0
+    else:
+        weights = jax.nn.softmax(8.0 * sharpness * jnp.log(rates))
+    return jax.tree.map(lambda x: jnp.dot(weights, x, precision=HIGHEST), found)
+
+
+def _with_batch(
+    system: System,
+    a: Architecture,
+    w: Serve,
+    pool: Pool,
+    tokens: Scalar,
+    hand_over_s: Scalar,
+    sharpness: Sharpness,
+) -> PrefillPool:
     """A prefill pool: full batches follow each other, new ones wait as in M/D/1.
 
     A batch that isn't full is taken to last as long as one that is.
     """
-    batch = prefill_workload(w)
+    batch = prefill_workload(w, tokens)
     times = prefill_times(system, a, batch, pool.layout, Scales({}), sharpness)
-    prompts = w.tokens_per_device * devices(pool.layout) / w.prompt_tokens
+    prompts = tokens * devices(pool.layout) / w.prompt_tokens
     bare = times.batch_s + hand_over_s
     left = None if w.ttft_limit_s is None else w.ttft_limit_s - bare
     return PrefillPool(
+        tokens_per_device=tokens,
         times=times,
         memory=prefill_memory(a, batch, pool.layout, sharpness),
         bare_s=bare,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..hardware import System
-from ..layout import Pool, Pools
+from ..layout import Pool, Pools, degree
 from ..workload import Serve
 from .context import Context, leaf
 from .errors import SpecError, all_of
@@ -29,14 +29,16 @@ PREFILL_TOKENS = 8192.0
 """Prompt tokens per device and prefill batch, as published for CloudMatrix384 (16,384 on
 a package of two; CloudMatrix-Infer, arXiv 2506.12708, Table 3)."""
 
+CHUNK_TOKENS = 2048.0
+"""Prompt tokens that a tp x cp group computes beside a decode step, where devices do both
+(assumed: a usual token budget of engines that chunk)."""
+
 ACCEPTANCE = 0.7
 """Of a draft token, as the CloudMatrix-Infer paper assumes (section 5.1)."""
 
 SPLITS = ("devices", "tp", "cp", "dp", "pp", "ep", "etp", "edp")
 
-TOGETHER = (
-    {"decode", "prefill"},
-)
+TOGETHER = ({"decode", "prefill"},)
 """Roles that make a scenario, a cache apart."""
 
 Builder = Callable[[Context, Any], tuple[Any, Any]]
@@ -61,7 +63,8 @@ def serve_job(
         lambda: _check_devices(context, scenario),
     )
     w, decode = scenario.workload, None
-    pools, serving, tokens = {}, {}, PREFILL_TOKENS
+    pools, serving = {}, {}
+    tokens = CHUNK_TOKENS
     for spec, made in zip(scenario.pools, built):
         if made is None:
             pools[spec.role] = Pool(devices=leaf(spec.devices), layout=_single(built))
@@ -71,8 +74,10 @@ def serve_job(
         serving[spec.role] = workload.serving
         if spec.role == "prefill":
             tokens = float(workload.tokens_per_device)
-        else:
+        elif spec.role != "expert":
             decode = workload
+            if "prefill" not in roles:
+                tokens = CHUNK_TOKENS / float(degree(layout, "tp") * degree(layout, "cp"))
     assert decode is not None  # every accepted set of roles generates
     return Serve(
         requests_per_s=leaf(w.request_rate),
@@ -104,10 +109,10 @@ def _roles(context: Context, scenario: ServeScenario) -> list[str]:
         if roles.count(role) > 1
     ]
     if set(roles) - {"cache"} not in TOGETHER:
-        sets = "; or ".join(" and ".join(sorted(one)) for one in TOGETHER)
         mistakes.append(
             f"{context.where}: pools: roles {', '.join(roles)} don't serve requests; use"
-            f" {sets}; each with a cache or not"
+            " prefill and decode, decode alone (co-located), or attention and expert with"
+            " prefill or without; each with a cache or not"
         )
     if mistakes:
         raise SpecError(mistakes)
@@ -129,11 +134,41 @@ def _check_keys(context: Context, scenario: ServeScenario, roles: list[str]) -> 
         mistakes.append(
             f"{where}: workload.cached_fraction = 1: nothing is left to compute; use < 1"
         )
+    if scenario.workload.ttft_limit is not None and not {"prefill", "decode"} & set(
+        roles
+    ):
+        mistakes.append(
+            f"{where}: workload.ttft_limit = {scenario.workload.ttft_limit:g}: no pool"
+            " computes prompts; add a prefill pool, or leave it out"
+        )
+    if "expert" in roles and context.model is not None:
+        mistakes += _apart_mistakes(context, scenario)
     for i, pool in enumerate(scenario.pools):
         if pool.role == "cache" and pool.layout != LayoutSpec():
             mistakes.append(f"{where}: pools[{i}].layout: a cache has none; leave it out")
     if mistakes:
         raise SpecError(mistakes)
+
+
+def _apart_mistakes(context: Context, scenario: ServeScenario) -> list[str]:
+    """What attention and experts on pools of their own can't have."""
+    assert context.model is not None
+    file, where = context.model.file, context.where
+    mistakes = []
+    if file.experts is None:
+        mistakes.append(
+            f"{where}: pools: role 'expert': {file.name} has no experts; use decode"
+        )
+    for i, pool in enumerate(scenario.pools):
+        given = {"pp": pool.layout.pp or 1, "cp": pool.layout.cp or 1}
+        if pool.role in ("attention", "expert"):
+            mistakes += [
+                f"{where}: pools[{i}].layout.{axis} = {size}: attention and experts apart"
+                " don't split so; use 1"
+                for axis, size in given.items()
+                if size > 1
+            ]
+    return mistakes
 
 
 def _check_devices(context: Context, scenario: ServeScenario) -> None:
@@ -162,8 +197,8 @@ def _known_link(system: System, link: str, where: str) -> str:
     if link not in system.links:
         raise SpecError(
             [
-                f"{where}: workload.cached_fraction: {system.name} has no link {link!r} to"
-                " load prefixes over; use 0"
+                f"{where}: workload.cached_fraction: {system.name} has no link {link!r}"
+                " to load prefixes over; use 0"
             ]
         )
     return link
