@@ -277,9 +277,17 @@ def _relaxed(
 def _nearest(
     share: dict[str, float], sizes: dict[str, int], total: int, whole: np.ndarray
 ) -> list[int]:
-    """Whole splits next to the relaxed one in all roles but the last."""
-    first = list(sizes)[:-1]
-    exact = [share[role] * total / sizes[role] for role in first]
-    apart = np.abs(whole[:, : len(first)] - np.array(exact)).max(axis=1)
-    near = np.flatnonzero(apart < 1.0)
-    return near.tolist() if len(near) else [int(apart.argmin())]
+    """Whole splits next to the relaxed one: all roles but one are rounded up or down,
+    and that one takes the rest."""
+    exact = np.array([share[role] * total / size for role, size in sizes.items()])
+    near = np.abs(whole - exact) < 1.0
+    found: dict[tuple, int] = {}
+    for rest in range(len(sizes)):
+        others = np.delete(near, rest, axis=1).all(axis=1)
+        for i in np.flatnonzero(others):
+            key = (rest, *np.delete(whole[i], rest).tolist())
+            best = found.get(key, int(i))
+            found[key] = int(i) if whole[i, rest] > whole[best, rest] else best
+    if found:
+        return sorted(set(found.values()))
+    return [int(np.abs(whole - exact).max(axis=1).argmin())]

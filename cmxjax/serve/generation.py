@@ -72,6 +72,8 @@ class Generation(NamedTuple):
     """Most that can be served within the limits."""
     limits: dict[str, Scalar]
     """How much of each limit is used at that rate."""
+    memory_shares: dict[str, Scalar]
+    """Likewise of the memory, by pool."""
     point: Point
     memory: dict[str, Memory]
     memory_excess_bytes: dict[str, Scalar]
@@ -172,14 +174,15 @@ def generate(
     by_little = batch / _tokens_per_device(scheme, inputs, offered_requests_per_s)
     usable = inputs.system.chip.memory_usable_bytes
     least = scheme.memory(inputs, one_sequence(scheme, inputs), sharpness)
-    at_limit = scheme.memory(inputs, found.x[1], sharpness)[scheme.role]
+    at_limit = scheme.memory(inputs, found.x[1], sharpness)
     return Generation(
         served_requests_per_s=jnp.where(short, rates[0], offered_requests_per_s),
         sequences_per_device=batch,
         tpot_s=jnp.where(short | (batch <= 0.0), tpot, by_little),
         full_requests_per_s=rates[2],
         requests_per_s=rates[1],
-        limits={**points[1].limits, "memory": at_limit.total / usable},
+        limits=points[1].limits,
+        memory_shares={role: memory.total / usable for role, memory in at_limit.items()},
         point=points[0],
         memory=scheme.memory(inputs, batch, sharpness),
         memory_excess_bytes={

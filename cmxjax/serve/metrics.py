@@ -21,6 +21,8 @@ from .pools import (
     served,
 )
 
+APART_TIMES = ("attention_time", "expert_time", "dispatch_time", "combine_time")
+
 
 class ServeMetrics(struct.PyTreeNode, kw_only=True, frozen=True):
     """Metrics of serving; suffixes are units, SI throughout."""
@@ -32,6 +34,13 @@ class ServeMetrics(struct.PyTreeNode, kw_only=True, frozen=True):
     prefill_time_s: Leaf | None
     transfer_time_s: Leaf | None
     tpot_s: Leaf
+    attention_time_s: Leaf | None
+    """Where attention and experts are apart, of one layer and micro-batch; likewise the
+    next three."""
+    expert_time_s: Leaf | None
+    dispatch_time_s: Leaf | None
+    """From attention to experts."""
+    combine_time_s: Leaf | None
     request_time_s: Leaf
     """From arrival to the last token."""
     sequences_per_device: Leaf
@@ -101,6 +110,7 @@ def serve_metrics(
         prefill_time_s=parts.get("prefill"),
         transfer_time_s=parts.get("transfer"),
         tpot_s=own.tpot_s,
+        **{f"{name}_s": own.point.extra.get(name) for name in APART_TIMES},
         request_time_s=sum(parts.values(), jnp.zeros(())),
         sequences_per_device=own.sequences_per_device,
         prefill_tokens_per_device=prefill_tokens(found),

@@ -202,7 +202,8 @@ def _of_prefill(found: Served, sharpness: Sharpness) -> PoolMetrics:
 
 def _of_generation(found: Served, role: str, sharpness: Sharpness) -> PoolMetrics:
     pool, own = found.inputs.pools.pools[role], found.generation
-    per_s, limits = own.requests_per_s, dict(own.limits)
+    per_s = own.requests_per_s
+    limits = {**own.limits, "memory": own.memory_shares[role]}
     if found.hand_over is not None and role == found.scheme.role:
         most = _handed_over_per_s(found.hand_over, pool)
         limits["transfer"] = per_s / most

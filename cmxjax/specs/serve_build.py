@@ -38,7 +38,12 @@ ACCEPTANCE = 0.7
 
 SPLITS = ("devices", "tp", "cp", "dp", "pp", "ep", "etp", "edp")
 
-TOGETHER = ({"decode", "prefill"},)
+TOGETHER = (
+    {"prefill", "decode"},
+    {"decode"},
+    {"prefill", "attention", "expert"},
+    {"attention", "expert"},
+)
 """Roles that make a scenario, a cache apart."""
 
 Builder = Callable[[Context, Any], tuple[Any, Any]]
