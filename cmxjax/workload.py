@@ -193,7 +193,7 @@ class Serve(struct.PyTreeNode, kw_only=True, frozen=True):
 Workload = SystemQuery | Operator | Collective | Decode | Prefill | Train | Serve
 
 
-def tokens_per_step(w: Decode):
+def tokens_per_step(w: Decode | Serve):
     r"""Tokens that a step yields per sequence: $1 + a_1 + a_1 a_2 + \dots$
 
     A draft counts only if all before it were accepted. A fractional number of drafts

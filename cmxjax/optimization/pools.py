@@ -7,7 +7,9 @@ largest, balance them:
 
 $$ \max_n \min_i n_i r_i \quad\Rightarrow\quad n_i = N \frac{1 / r_i}{\sum_j 1 / r_j} $$
 
-Whole instances next to it are tried, and every split is, to show what that costs.
+Attention and experts wait for each other, so that the rate of one depends on the size of
+the other: there Adam climbs the relaxed model over shares of the devices. Whole instances
+next to the relaxed split are tried, and every split is, to show what that costs.
 """
 
 import itertools
@@ -18,15 +20,20 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from ..layout import Pool, Pools, devices
 from ..phases import metrics
 from ..specs.build import Problem, build
 from ..specs.errors import SpecError
 from ..specs.scenario_file import Scenario, ServeScenario
+from .search import GRADIENT_COST
 
 LARGEST = 200_000
 """Splits that are tried at most."""
+
+STEPS, RATE, SHARPNESS = 150, 0.05, 64.0
+"""Of Adam on the logits of the shares."""
 
 
 class Split(NamedTuple):
@@ -102,7 +109,9 @@ class PoolSplit(NamedTuple):
             "calibration": self.problem.calibration,
             "objective": "request_capacity_rate",
             "maximized": True,
-            "method": "closed form, and every split",
+            "method": "gradient, and every split"
+            if "expert" in self.share
+            else "closed form, and every split",
             "feasible": True,
             "reason": "",
             "value": self.best.requests_per_s,
@@ -167,7 +176,12 @@ def split_pools(
         )
         for counts, rate in zip(whole, rates)
     ]
-    share, relaxed = _relaxed(found, sizes, total)
+    if "expert" in sizes:
+        share, relaxed = _climbed(problem, sizes, total)
+        spent = STEPS * GRADIENT_COST + 1
+    else:
+        share, relaxed = _relaxed(found, sizes, total)
+        spent = 1
     near = _nearest(share, sizes, total, whole)
     rounded = max((splits[i] for i in near), key=lambda s: s.requests_per_s)
     best = int(rates.argmax())
@@ -179,7 +193,11 @@ def split_pools(
         rounded=rounded,
         best=splits[best],
         splits=splits,
-        evaluations={"relaxed": 1, "rounded": len(near), "exhaustive": len(whole)},
+        evaluations={
+            "relaxed": spent,
+            "rounded": len(near),
+            "exhaustive": len(whole),
+        },
         metrics=jax.tree.map(lambda leaf: np.asarray(leaf)[best], found),
     )
 
@@ -214,19 +232,61 @@ def _whole_splits(sizes: dict[str, int], total: int) -> np.ndarray:
     return np.array(rows)
 
 
-@partial(jax.jit, static_argnames="sizes")
-def _every(inputs: tuple, counts: Any, sizes: tuple[tuple[str, int], ...]) -> Any:
-    """Metrics at numbers of instances, (split, role)."""
+Sizes = tuple[tuple[str, int], ...]
+"""Roles and the devices of an instance of each."""
+
+
+def _metrics_at(inputs: tuple, counts: Any, sizes: Sizes, sharpness: Any = None) -> Any:
+    """Metrics at numbers of instances, (role,), whole or not."""
     system, architecture, workload, layout, theta = inputs
+    pools: dict[str, Pool] = dict(layout.pools)
+    for i, (role, size) in enumerate(sizes):
+        pools[role] = pools[role].replace(devices=counts[i] * size)
+    pooled = Pools(pools=pools)
+    return metrics(
+        system, architecture, workload, pooled, theta, sharpness, explain=False
+    )
 
-    def one(row: Any) -> Any:
-        pools: dict[str, Pool] = dict(layout.pools)
-        for i, (role, size) in enumerate(sizes):
-            pools[role] = pools[role].replace(devices=row[i] * size)
-        pooled = Pools(pools=pools)
-        return metrics(system, architecture, workload, pooled, theta, explain=False)
 
+@partial(jax.jit, static_argnames="sizes")
+def _every(inputs: tuple, counts: Any, sizes: Sizes) -> Any:
+    """Metrics at many splits, (split, role)."""
+    one = partial(_metrics_at, inputs, sizes=sizes)
     return jax.lax.map(one, counts, batch_size=min(64, len(counts)))
+
+
+@partial(jax.jit, static_argnames="sizes")
+def _climb(inputs: tuple, total: Any, sizes: Sizes) -> tuple[Any, Any]:
+    """Shares of the devices after Adam, and what they serve, exactly."""
+    optimizer = optax.adam(RATE)
+    each = jnp.asarray([float(size) for _, size in sizes])
+
+    def counts(logits: Any) -> Any:
+        return total * jax.nn.softmax(logits) / each
+
+    def loss(logits: Any) -> Any:
+        found = _metrics_at(inputs, counts(logits), sizes, jnp.asarray(SHARPNESS))
+        return -jnp.log(found.capacity_requests_per_s)
+
+    def step(state: tuple, _: None) -> tuple[tuple, None]:
+        logits, memory = state
+        change, memory = optimizer.update(jax.grad(loss)(logits), memory)
+        return (optax.apply_updates(logits, change), memory), None
+
+    start = jnp.zeros(len(sizes))
+    (logits, _), _ = jax.lax.scan(step, (start, optimizer.init(start)), length=STEPS)
+    served = _metrics_at(inputs, counts(logits), sizes).capacity_requests_per_s
+    return jax.nn.softmax(logits), served
+
+
+def _climbed(
+    problem: Problem, sizes: dict[str, int], total: int
+) -> tuple[dict[str, float], float]:
+    """Shares and rate of the relaxed split by gradients."""
+    p = problem
+    inputs = (p.system, p.architecture, p.workload, p.layout, p.theta)
+    shares, rate = _climb(inputs, jnp.asarray(float(total)), tuple(sizes.items()))
+    return {role: float(share) for role, share in zip(sizes, shares)}, float(rate)
 
 
 def _evaluate(problem: Problem, sizes: dict[str, int], whole: np.ndarray) -> Any:

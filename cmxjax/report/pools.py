@@ -34,7 +34,10 @@ def _certificate(found: PoolSplit) -> Table:
     table = make_table("how good it is", "", "value", "model evaluations")
     spent = found.evaluations
     rows = {
-        "relaxed, closed form": (found.relaxed_requests_per_s, spent["relaxed"]),
+        f"relaxed, {'gradient' if 'expert' in found.share else 'closed form'}": (
+            found.relaxed_requests_per_s,
+            spent["relaxed"],
+        ),
         "rounded to whole instances": (found.rounded.requests_per_s, spent["rounded"]),
         "exhaustive optimum": (found.best.requests_per_s, spent["exhaustive"]),
     }

@@ -20,7 +20,7 @@ from ..memory import Memory, decode_memory, prefill_memory
 from ..step.chunk import chunk_of, progress
 from ..step.decode import DecodeTimes, decode_times
 from ..step.prefill import cache_load_s
-from ..step.serving import stage_of
+from ..step.serving import Busy, stage_of
 from ..step.shares import Scales
 from ..workload import Prefill, tokens_per_step
 from .generation import (
@@ -70,7 +70,7 @@ def _point(inputs: Inputs, batch: Scalar, sharpness: Sharpness) -> Point:
 
     sizes = jnp.asarray([0.0, 1.0]) * w.tokens_per_device
     both = jax.vmap(step)(sizes)
-    bare, full = both.step_s
+    bare, full = jnp.asarray(both.step_s)
     new = w.prompt_tokens * (1.0 - w.cached_fraction)
     yielded = tokens_per_step(work)
     share = batch * yielded * new / (w.output_tokens * w.tokens_per_device)
@@ -82,7 +82,8 @@ def _point(inputs: Inputs, batch: Scalar, sharpness: Sharpness) -> Point:
     limits = tpot_share(w, tpot)
     if w.ttft_limit_s is not None:
         limits["ttft"] = (wait + prefill) / w.ttft_limit_s
-    mixed = both.layer.busy._make(x[0] + share * (x[1] - x[0]) for x in both.layer.busy)
+    used = [jnp.asarray(seconds) for seconds in both.layer.busy]
+    mixed = Busy(*(x[0] + share * (x[1] - x[0]) for x in used))
     return Point(
         tpot_s=tpot,
         limits=limits,

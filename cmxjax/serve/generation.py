@@ -75,7 +75,7 @@ class Generation(NamedTuple):
     memory_shares: dict[str, Scalar]
     """Likewise of the memory, by pool."""
     point: Point
-    memory: dict[str, Memory]
+    memory_bytes: dict[str, Scalar]
     memory_excess_bytes: dict[str, Scalar]
     """Beyond what is there, even with one sequence a group."""
 
@@ -125,25 +125,31 @@ def one_sequence(scheme: Scheme, inputs: Inputs) -> Scalar:
     return 1.0 / (degree(layout, "tp") * degree(layout, "cp"))
 
 
+def _memories(
+    scheme: Scheme, inputs: Inputs, batches: list, sharpness: Sharpness
+) -> dict[str, Memory]:
+    """Memory by pool at several batches, along a leading axis."""
+    every = jnp.stack([jnp.asarray(batch, float) for batch in batches])
+    return jax.vmap(lambda batch: scheme.memory(inputs, batch, sharpness))(every)
+
+
 def fullest_batch(scheme: Scheme, inputs: Inputs, sharpness: Sharpness) -> Scalar:
     """The batch that fills the memory; at least one sequence a group.
 
     The cache alone bounds the search from above.
     """
-    usable = inputs.system.chip.memory_usable_bytes
     least = one_sequence(scheme, inputs)
-    one, two = (
-        scheme.memory(inputs, count * least, sharpness)[scheme.role]
-        for count in (1.0, 2.0)
-    )
-    cache = (two.kv_cache - one.kv_cache) / least
+    held = _memories(scheme, inputs, [least, 2.0 * least], sharpness)
+    cache = jnp.asarray(held[scheme.role].kv_cache)
 
     def excess(inputs: Inputs, batch: Scalar) -> tuple:
-        total = scheme.memory(inputs, batch, sharpness)[scheme.role].total
-        return jnp.stack([total - inputs.system.chip.memory_usable_bytes]), ()
+        usable = inputs.system.chip.memory_usable_bytes
+        found = scheme.memory(inputs, batch, sharpness)
+        totals = jnp.stack([memory.total for memory in found.values()])
+        return totals.max()[None] - usable, ()
 
-    found = roots(excess, inputs, usable / cache).x[0]
-    return jnp.maximum(found, least)
+    end = inputs.system.chip.memory_usable_bytes / (cache[1] - cache[0]) * least
+    return jnp.maximum(roots(excess, inputs, end).x[0], least)
 
 
 def generate(
@@ -173,8 +179,9 @@ def generate(
     short = rates[0] < offered_requests_per_s * (1.0 - 1e-9)
     by_little = batch / _tokens_per_device(scheme, inputs, offered_requests_per_s)
     usable = inputs.system.chip.memory_usable_bytes
-    least = scheme.memory(inputs, one_sequence(scheme, inputs), sharpness)
-    at_limit = scheme.memory(inputs, found.x[1], sharpness)
+    batches = [batch, found.x[1], one_sequence(scheme, inputs)]
+    memory = _memories(scheme, inputs, batches, sharpness)
+    totals = {role: jnp.asarray(own.total) for role, own in memory.items()}
     return Generation(
         served_requests_per_s=jnp.where(short, rates[0], offered_requests_per_s),
         sequences_per_device=batch,
@@ -182,12 +189,11 @@ def generate(
         full_requests_per_s=rates[2],
         requests_per_s=rates[1],
         limits=points[1].limits,
-        memory_shares={role: memory.total / usable for role, memory in at_limit.items()},
+        memory_shares={role: total[1] / usable for role, total in totals.items()},
         point=points[0],
-        memory=scheme.memory(inputs, batch, sharpness),
+        memory_bytes={role: total[0] for role, total in totals.items()},
         memory_excess_bytes={
-            role: jnp.maximum(memory.total - usable, 0.0)
-            for role, memory in least.items()
+            role: jnp.maximum(total[2] - usable, 0.0) for role, total in totals.items()
         },
     )
 

@@ -10,7 +10,7 @@ from .._types import Leaf, Scalar, Sharpness
 from ..architecture import Architecture, total_parameters
 from ..hardware import System, devices_per_package, ordered_tiers
 from ..layout import Pools, excess
-from ..workload import Serve
+from ..workload import Serve, tokens_per_step
 from .generation import Inputs
 from .pools import (
     PoolMetrics,
@@ -20,8 +20,6 @@ from .pools import (
     request_parts,
     served,
 )
-
-APART_TIMES = ("attention_time", "expert_time", "dispatch_time", "combine_time")
 
 
 class ServeMetrics(struct.PyTreeNode, kw_only=True, frozen=True):
@@ -34,10 +32,12 @@ class ServeMetrics(struct.PyTreeNode, kw_only=True, frozen=True):
     prefill_time_s: Leaf | None
     transfer_time_s: Leaf | None
     tpot_s: Leaf
-    attention_time_s: Leaf | None
+    step_time_s: Leaf
+    """Mean step of the devices that generate."""
+    attention_stream_time_s: Leaf | None
     """Where attention and experts are apart, of one layer and micro-batch; likewise the
     next three."""
-    expert_time_s: Leaf | None
+    moe_stream_time_s: Leaf | None
     dispatch_time_s: Leaf | None
     """From attention to experts."""
     combine_time_s: Leaf | None
@@ -110,7 +110,11 @@ def serve_metrics(
         prefill_time_s=parts.get("prefill"),
         transfer_time_s=parts.get("transfer"),
         tpot_s=own.tpot_s,
-        **{f"{name}_s": own.point.extra.get(name) for name in APART_TIMES},
+        step_time_s=own.tpot_s * tokens_per_step(w),
+        attention_stream_time_s=own.point.extra.get("attention_time"),
+        moe_stream_time_s=own.point.extra.get("expert_time"),
+        dispatch_time_s=own.point.extra.get("dispatch_time"),
+        combine_time_s=own.point.extra.get("combine_time"),
         request_time_s=sum(parts.values(), jnp.zeros(())),
         sequences_per_device=own.sequences_per_device,
         prefill_tokens_per_device=prefill_tokens(found),

@@ -8,7 +8,7 @@ from flax import struct
 from .. import smooth
 from .._types import Leaf, Scalar, Sharpness
 from ..layout import Pool, instances
-from ..memory import Memory, excess_bytes
+from ..memory import excess_bytes
 from .apart import APART
 from .colocated import COLOCATED
 from .generation import (
@@ -196,7 +196,8 @@ def _of_prefill(found: Served, sharpness: Sharpness) -> PoolMetrics:
         requests_per_s=per_s,
         utilization=found.per_s / own.full_requests_per_s,
         limits=limits,
-        **_memory(own.memory, excess_bytes(system, own.memory)),
+        memory_bytes=own.memory.total,
+        memory_excess_bytes=excess_bytes(system, own.memory),
     )
 
 
@@ -214,9 +215,6 @@ def _of_generation(found: Served, role: str, sharpness: Sharpness) -> PoolMetric
         requests_per_s=per_s,
         utilization=found.per_s / own.full_requests_per_s,
         limits=limits,
-        **_memory(own.memory[role], own.memory_excess_bytes[role]),
+        memory_bytes=own.memory_bytes[role],
+        memory_excess_bytes=own.memory_excess_bytes[role],
     )
-
-
-def _memory(memory: Memory, excess: Scalar) -> dict[str, Scalar]:
-    return {"memory_bytes": memory.total, "memory_excess_bytes": excess}

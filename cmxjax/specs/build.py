@@ -7,7 +7,7 @@ import numpy as np
 
 from ..architecture import Architecture
 from ..hardware import System
-from ..layout import AXES, Layout, Pools, Routing
+from ..layout import AXES, Layout, Routing
 from ..workload import (
     BYTES,
     Collective,
@@ -71,7 +71,8 @@ class Problem(NamedTuple):
     system: System
     architecture: Architecture | None
     workload: Workload
-    layout: Layout | Pools
+    layout: Any
+    """A Layout; of phase `serve` the Pools."""
     theta: dict[str, Any]
     calibration: str
     fitted: Calibration

@@ -89,7 +89,7 @@ def main(options: Options) -> None:
 
 def draw(options: Options, rows: list[dict]) -> None:
     """The best share over the prompt, for instances as published."""
-    figure, axis = plt.subplots(figsize=(6.4, 3.8))
+    figure, axis = plt.subplots(figsize=(7.6, 3.8))
     for output in options.outputs:
         own = [
             row
@@ -109,7 +109,7 @@ def draw(options: Options, rows: list[dict]) -> None:
     axis.set_ylim(0.0, 1.0)
     axis.set_xlabel("prompt tokens")
     axis.set_ylabel("best share of NPUs in prefill")
-    axis.legend(fontsize="small")
+    axis.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1.0))
     axis.grid(alpha=0.3)
     figure.tight_layout()
     figure.savefig(RESULTS / "pool_ratio.svg")
