@@ -10,6 +10,7 @@ import pytest
 from jobs import off_lattice
 
 from cmxjax.evaluate.predict import predict
+from cmxjax.evaluate.sensitivity import sensitivity
 from cmxjax.layout import Pools
 from cmxjax.parameters import leaf_paths
 from cmxjax.phases import metrics
@@ -350,3 +351,13 @@ def test_half_an_instance_is_worth_half():
     assert float(m.pools["prefill"].requests_per_s) == pytest.approx(
         whole.pools["prefill"].requests_per_s / 12.0
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("quantity", "power"), [("request_time", 1.0), ("request_capacity_rate", -1.0)]
+)
+def test_elasticities_of_times_minus_those_of_rates_sum_to_one(quantity, power):
+    """The rate of requests and the limits are among them."""
+    found = sensitivity(load_scenario(SERVE), quantity, "none")
+    assert found.time_sum == pytest.approx(power, rel=1e-6)
