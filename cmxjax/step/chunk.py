@@ -90,10 +90,11 @@ def joined_ops(a: Architecture, serving: Serving, ops: Declarations) -> Declarat
 
 
 def _renamed(op: Op) -> Op:
-    """An operator whose rows and reads are the chunk's."""
+    """An operator whose rows, groups and reads are the chunk's."""
     feature, size = op.extra
     read = feature if feature == "one" else CHUNK + feature
-    return op._replace(rows=CHUNK + op.rows, extra=(read, size))
+    rows, groups = CHUNK + op.rows, CHUNK + op.groups
+    return op._replace(rows=rows, groups=groups, extra=(read, size))
 
 
 def joined(
@@ -102,21 +103,23 @@ def joined(
     w: Prefill,
     layout: Layout,
     microbatches: Scalar,
+    sharpness: Sharpness,
 ) -> dict[str, Scalar]:
-    """Token counts of a micro-batch of a decode step with its part of a chunk."""
+    """Token counts of a micro-batch of a decode step with its part of a chunk.
+
+    A chunk without tokens reads nothing: no weights, and no keys and values.
+    """
     chunk = features_of(a, w, layout, microbatches)
+    there = smooth.positive(chunk["tokens"], sharpness)
     both = {name: features[name] + chunk[name] for name in JOINT}
     batch = features["batch_tokens"] + chunk["batch_tokens"]
-    alone = {CHUNK + name: value for name, value in chunk.items()}
+    alone = {CHUNK + name: there * value for name, value in chunk.items()}
     own = {"own_head_rows": features["head_rows"]}
     return features | both | own | alone | {"batch_tokens": batch}
 
 
-def gated(
-    work: Work, ops: Declarations, features: dict[str, Scalar], sharpness: Sharpness
-) -> Work:
+def gated(work: Work, ops: Declarations, features: dict[str, Scalar]) -> Work:
     """Work without the launches of a chunk that has no tokens."""
-    there = smooth.positive(features[f"{CHUNK}tokens"], sharpness)
     own = np.array([0.0 if op.rows.startswith(CHUNK) else 1.0 for _, op in ops])
-    gate = own + (1.0 - own) * there
+    gate = own + (1.0 - own) * features[f"{CHUNK}one"]
     return work._replace(used={name: s * gate for name, s in work.used.items()})

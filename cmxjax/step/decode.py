@@ -159,7 +159,8 @@ def _layer(
 ) -> _Layer:
     features = features_of(a, w, stage.layout, streams.microbatches)
     if chunk is not None:
-        features = joined(features, a, chunk, stage.layout, streams.microbatches)
+        count = streams.microbatches
+        features = joined(features, a, chunk, stage.layout, count, stage.sharpness)
     tokens = features["tokens"]
     load = expert_load(a, stage.layout, stage.serving, stage.skew("decode"), tokens)
     features |= {"expert_rows": load.rows, "experts": load.active}
@@ -174,7 +175,7 @@ def _layer(
         loads["experts"] = stage.exchange_loads_s(a, load, tokens)
     work = work_of(stage, ops, features)
     if chunk is not None:
-        work = gated(work, ops, features, stage.sharpness)
+        work = gated(work, ops, features)
     memory, floors = work.memory_s, {}
     attention = [x + y for x, y in zip(reduce_loads, context_loads, strict=True)]
     for kind, own in loads.items():
