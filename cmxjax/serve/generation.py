@@ -125,12 +125,23 @@ def one_sequence(scheme: Scheme, inputs: Inputs) -> Scalar:
     return 1.0 / (degree(layout, "tp") * degree(layout, "cp"))
 
 
-def _memories(
+class _Held(NamedTuple):
+    """Bytes on a device of a pool."""
+
+    total: Scalar
+    kv_cache: Scalar
+
+
+def _held(
     scheme: Scheme, inputs: Inputs, batches: list, sharpness: Sharpness
-) -> dict[str, Memory]:
-    """Memory by pool at several batches, along a leading axis."""
-    every = jnp.stack([jnp.asarray(batch, float) for batch in batches])
-    return jax.vmap(lambda batch: scheme.memory(inputs, batch, sharpness))(every)
+) -> dict[str, Any]:
+    """Memory by pool at several batches, a `_Held` with a leading axis."""
+
+    def one(batch: Scalar) -> dict[str, _Held]:
+        found = scheme.memory(inputs, batch, sharpness)
+        return {role: _Held(own.total, own.kv_cache) for role, own in found.items()}
+
+    return jax.vmap(one)(jnp.stack([jnp.asarray(batch, float) for batch in batches]))
 
 
 def fullest_batch(scheme: Scheme, inputs: Inputs, sharpness: Sharpness) -> Scalar:
@@ -139,8 +150,7 @@ def fullest_batch(scheme: Scheme, inputs: Inputs, sharpness: Sharpness) -> Scala
     The cache alone bounds the search from above.
     """
     least = one_sequence(scheme, inputs)
-    held = _memories(scheme, inputs, [least, 2.0 * least], sharpness)
-    cache = jnp.asarray(held[scheme.role].kv_cache)
+    cache = _held(scheme, inputs, [least, 2.0 * least], sharpness)[scheme.role].kv_cache
 
     def excess(inputs: Inputs, batch: Scalar) -> tuple:
         usable = inputs.system.chip.memory_usable_bytes
@@ -180,8 +190,8 @@ def generate(
     by_little = batch / _tokens_per_device(scheme, inputs, offered_requests_per_s)
     usable = inputs.system.chip.memory_usable_bytes
     batches = [batch, found.x[1], one_sequence(scheme, inputs)]
-    memory = _memories(scheme, inputs, batches, sharpness)
-    totals = {role: jnp.asarray(own.total) for role, own in memory.items()}
+    held = _held(scheme, inputs, batches, sharpness)
+    totals = {role: own.total for role, own in held.items()}
     return Generation(
         served_requests_per_s=jnp.where(short, rates[0], offered_requests_per_s),
         sequences_per_device=batch,
