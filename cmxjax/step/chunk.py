@@ -22,7 +22,7 @@ from ..ops.attention import attention_ops
 from ..ops.table import Op
 from ..workload import Prefill, Serving
 from .prefill import features_of
-from .serving import Declarations, Work
+from .serving import Declarations, Parts, Work
 
 APART = ("up_rows", "pairs", "kv_write")
 """Rows of operators that each of the two kinds of attention runs for itself."""
@@ -119,7 +119,16 @@ def joined(
 
 
 def gated(work: Work, ops: Declarations, features: dict[str, Scalar]) -> Work:
-    """Work without the launches of a chunk that has no tokens."""
+    """Work without the launches of a chunk that has no tokens.
+
+    What the memory is busy with is corrected in the part that the chunk's operators
+    belong to, attention.
+    """
     own = np.array([0.0 if op.rows.startswith(CHUNK) else 1.0 for _, op in ops])
     gate = own + (1.0 - own) * features[f"{CHUNK}one"]
-    return work._replace(used={name: s * gate for name, s in work.used.items()})
+    absent = (work.used["memory"] * (1.0 - gate)).sum()
+    place = Parts._fields.index("attention")
+    return Work(
+        {name: seconds * gate for name, seconds in work.used.items()},
+        work.busy_s.at[1, place].add(-absent),
+    )
