@@ -3,7 +3,7 @@
 from rich.console import Group
 from rich.table import Table
 
-from ..optimization.pools import PoolSplit, Split
+from ..optimization.pool_split import PoolSplit, Split
 from .tables import make_table, number
 
 ROWS = 12
