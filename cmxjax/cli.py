@@ -113,8 +113,8 @@ class Compare:
 
 @dataclass(frozen=True)
 class Optimize:
-    """Choose degrees, placement and batch of a job together, or with --budget the chip
-    and the fabric of its machine."""
+    """Choose degrees, placement and batch of a job together; of serving, the pools;
+    with --budget the chip and the fabric of the machine."""
 
     scenario: Name
     set: tuple[str, ...] = ()
@@ -151,7 +151,7 @@ class Optimize:
 
     def run(self, console: Console) -> Any:
         from .optimization.answer import optimize
-        from .report.optimization import answer_tables, write_picture, write_scenario
+        from .report.optimization import answer_tables, write_answer, write_picture
         from .specs.errors import SpecError
         from .specs.scenario import load_scenario
 
@@ -159,8 +159,11 @@ class Optimize:
             return self._design(console, self.budget)
         if self.spend is not None or self.also:
             raise SpecError(["--spend and --also: need --budget"])
+        scenario = load_scenario(self.scenario, parse_changes(self.set))
+        if scenario.phase == "serve":
+            return self._pools(console)
         answer = optimize(
-            load_scenario(self.scenario, parse_changes(self.set)),
+            scenario,
             objective=self.objective,
             limits=self.limit,
             pinned=parse_numbers(self.pin, "--pin", int, several=False),
@@ -175,7 +178,7 @@ class Optimize:
         if self.picture is not None:
             write_picture(answer, self.picture)
         if self.out is not None:
-            write_scenario(answer, self.out)
+            write_answer(answer, self.out)
         return answer.as_json()
 
     def _design(self, console: Console, budget: str) -> Any:
@@ -206,6 +209,38 @@ class Optimize:
         if self.picture is not None:
             draw_codesign(found, self.picture)
             console.print(f"written: {self.picture}")
+        return found.as_json()
+
+    def _pools(self, console: Console) -> Any:
+        """The best sizes of the pools of a serving scenario."""
+        from .optimization.pools import split_pools
+        from .report.pools import split_tables
+        from .report.scenario import write_scenario
+        from .specs.errors import SpecError
+        from .specs.scenario import load_scenario
+
+        free = {"--pin": self.pin, "--try": self.try_, "--picture": self.picture}
+        mistakes = [
+            f"{option}: the sizes of the pools are all that is free in phase serve;"
+            " leave it out"
+            for option, given in free.items()
+            if given
+        ]
+        if self.objective not in (None, "request_capacity_rate"):
+            mistakes.append(
+                f"--objective {self.objective}: phase serve has request_capacity_rate"
+            )
+        if len(self.devices) > 1:
+            mistakes.append("--devices: give one number of devices to split")
+        if mistakes:
+            raise SpecError(mistakes)
+        changes = parse_changes(self.set) | serve_limits(self.limit)
+        devices = self.devices[0] if self.devices else None
+        scenario = load_scenario(self.scenario, changes)
+        found = split_pools(scenario, devices, calibration=self.calibration)
+        console.print(split_tables(found))
+        if self.out is not None:
+            write_scenario(found.scenario, {}, self.out)
         return found.as_json()
 
 
@@ -430,6 +465,24 @@ def parse_changes(pairs: tuple[str, ...]) -> dict[str, Any]:
     if mistakes:
         raise SpecError(mistakes)
     return changes
+
+
+def serve_limits(texts: tuple[str, ...]) -> dict[str, float]:
+    """`ttft=2s` and `tpot=50ms` as keys of a serving scenario.
+
+    Raises:
+        SpecError: another quantity is limited.
+    """
+    from .evaluate.limits import parse_limit
+    from .specs.errors import SpecError
+
+    limits = [parse_limit(text) for text in texts]
+    wrong = [limit.quantity for limit in limits if limit.quantity not in ("ttft", "tpot")]
+    if wrong:
+        raise SpecError(
+            [f"--limit {name}: phase serve has limits on ttft and tpot" for name in wrong]
+        )
+    return {f"workload.{limit.quantity}_limit": limit.value for limit in limits}
 
 
 def parse_numbers(

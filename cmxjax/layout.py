@@ -43,6 +43,21 @@ class Layout(struct.PyTreeNode, kw_only=True, frozen=True):
     kind: str = struct.field(pytree_node=False, default="layout")
 
 
+class Pool(struct.PyTreeNode, kw_only=True, frozen=True):
+    """Devices of one role, which hold instances of one layout."""
+
+    devices: Leaf
+    layout: Layout
+    kind: str = struct.field(pytree_node=False, default="pool")
+
+
+class Pools(struct.PyTreeNode, kw_only=True, frozen=True):
+    """The layout of phase `serve`: pools by role."""
+
+    pools: dict[str, Pool]
+    kind: str = struct.field(pytree_node=False, default="pools")
+
+
 def splits(layout: Layout, axis: str) -> Float[Array, " tier"]:
     """How many ways `axis` splits within each tier, innermost first."""
     return layout.factor[AXES.index(axis)]
@@ -109,6 +124,11 @@ def placement(
     expert_order = ("pp", *expert) if pipeline_first else (*expert, "pp")
     rows = place(degrees, sizes, expert_order) | attention
     return np.array([rows[axis] for axis in AXES])
+
+
+def instances(pool: Pool) -> Float[Array, ""]:
+    """How many instances of its layout a pool holds; need not be whole."""
+    return pool.devices / devices(pool.layout)
 
 
 def excess(layout: Layout, sizes: list) -> Float[Array, ""]:

@@ -55,6 +55,7 @@ def weight_bytes(
     absorbed: bool = False,
     draft_layers: Scalar | float = 0.0,
     sharpness: Sharpness = None,
+    routed: bool = True,
 ) -> Scalar:
     """Weights of one device; layers split over pp, heads over tp, experts over ep.
 
@@ -65,6 +66,7 @@ def weight_bytes(
         absorbed: MLA keeps the expansions of keys and values in the attention dtype, in
             which they multiply queries and outputs, and not as they are stored.
         draft_layers: multi-token-prediction modules that are loaded.
+        routed: the device holds experts that tokens are sent to.
     """
     size = BYTES[serving.dtypes.weight]
     tp, pp, etp = (degree(layout, axis) for axis in ("tp", "pp", "etp"))
@@ -87,7 +89,7 @@ def weight_bytes(
     total = layers * attention + a.dense_layers * dense
     if a.experts is not None:
         expert = feed_forward_parameters(a, a.experts.intermediate)
-        mixed = expert_slots(a, layout) * expert / etp
+        mixed = expert_slots(a, layout) * expert / etp if routed else 0.0
         if not layout.routing.dispatches_shared:
             mixed = mixed + a.experts.shared * expert
         expert_layers = layers - a.dense_layers
@@ -157,6 +159,58 @@ def prefill_memory(
         kv_cache=_cache_bytes(a, layout, w.serving, held, a.layers),
         communication=_buffer_bytes(a, layout, w.serving, tokens),
         activations=_activations(a, layout, w.serving, tokens, attention, logits),
+    )
+
+
+def attention_memory(
+    a: Architecture,
+    w: Decode,
+    layout: Layout,
+    expert: Layout,
+    sharpness: Sharpness = None,
+) -> Memory:
+    """Memory of a device that decodes all but the experts, which others hold.
+
+    Args:
+        layout: of the devices with attention, dense layers and head.
+        expert: of those with the experts.
+    """
+    own = layout.replace(routing=expert.routing)
+    whole = decode_memory(a, w, own, sharpness)
+    drafting = a.draft_layers * jnp.minimum(w.draft_tokens, 1.0)
+    tokens = w.sequences_per_device * (1.0 + w.draft_tokens)
+    copies = _copies(a, expert) * tokens
+    return whole._replace(
+        weights=weight_bytes(a, own, w.serving, True, drafting, sharpness, routed=False),
+        communication=copies * _copy_bytes(a, w.serving),
+    )
+
+
+def expert_memory(
+    a: Architecture, w: Decode, expert: Layout, tokens: Scalar, senders: Scalar
+) -> Memory:
+    """Memory of a device that holds experts only.
+
+    Args:
+        tokens: of one micro-batch on each sender, for which low-latency kernels reserve
+            a slot; two batches of copies are being worked on.
+        senders: devices that send, all instances together.
+    """
+    e = a.experts
+    zero = jnp.zeros(())
+    if e is None:
+        return Memory(zero, zero, zero, zero)
+    each = feed_forward_parameters(a, e.intermediate) / degree(expert, "etp")
+    layers = a.layers - a.dense_layers + a.draft_layers * jnp.minimum(w.draft_tokens, 1.0)
+    weights = layers * expert_slots(a, expert) * each * BYTES[w.serving.dtypes.weight]
+    arrived = tokens * senders * _copies(a, expert) / degree(expert, "ep")
+    up = (2.0 if a.gated else 1.0) * COMPUTED_BYTES
+    up = up + BYTES[w.serving.dtypes.activation]
+    return Memory(
+        weights=weights,
+        kv_cache=zero,
+        communication=tokens * senders * _copy_bytes(a, w.serving),
+        activations=2.0 * arrived * (e.intermediate * up + a.hidden * COMPUTED_BYTES),
     )
 
 
@@ -231,14 +285,24 @@ def _buffer_bytes(
     """
     if a.experts is None:
         return jnp.zeros(())
+    ep = degree(layout, "ep")
+    several = jnp.where(ep > 1.0, 1.0, 0.0)
+    slots = ep if serving.expert_mode == "low_latency" else _copies(a, layout)
+    return several * slots * tokens * _copy_bytes(a, serving)
+
+
+def _copies(a: Architecture, layout: Layout) -> Scalar | float:
+    """Ranks that a token is sent to."""
+    topk = 0.0 if a.experts is None else a.experts.topk
+    return topk + (1.0 if layout.routing.dispatches_shared else 0.0)
+
+
+def _copy_bytes(a: Architecture, serving: Serving) -> Scalar:
+    """Bytes of a token's copy in the dispatch and in the combine buffer."""
     both = a.hidden * (BYTES[serving.dtypes.dispatch] + BYTES[serving.dtypes.combine])
     if BYTES[serving.dtypes.dispatch] <= 1.0:
         both = both + SCALE_SLOT_BYTES
-    ep = degree(layout, "ep")
-    several = jnp.where(ep > 1.0, 1.0, 0.0)
-    copies = a.experts.topk + (1.0 if layout.routing.dispatches_shared else 0.0)
-    slots = ep if serving.expert_mode == "low_latency" else copies
-    return several * slots * tokens * both
+    return both
 
 
 def excess_bytes(system: System, memory: Memory) -> Scalar:

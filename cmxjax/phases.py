@@ -12,9 +12,10 @@ from ._types import Leaf, Scalar, Sharpness
 from .architecture import Architecture, total_parameters
 from .energy import job_power_w
 from .hardware import System, devices_per_package, ordered_tiers
-from .layout import Layout
+from .layout import Layout, Pools
 from .memory import Memory, decode_memory, excess_bytes, prefill_memory
 from .parameters import apply
+from .serve.metrics import ServeMetrics, serve_metrics
 from .step import decode as decoding
 from .step import prefill as prefilling
 from .step.collective import CollectiveMetrics, collective_metrics
@@ -28,6 +29,7 @@ from .workload import (
     Decode,
     Operator,
     Prefill,
+    Serve,
     SystemQuery,
     Train,
     Workload,
@@ -102,6 +104,7 @@ Metrics = (
     | DecodeMetrics
     | PrefillMetrics
     | TrainMetrics
+    | ServeMetrics
 )
 
 
@@ -109,7 +112,7 @@ def metrics(
     system: System,
     architecture: Architecture | None,
     workload: Workload,
-    layout: Layout,
+    layout: Layout | Pools,
     theta: dict[str, Any],
     sharpness: Sharpness = None,
     *,
@@ -121,7 +124,7 @@ def metrics(
         system: the machine.
         architecture: the model; None for phases system, op and collective.
         workload: what runs; its class is the phase.
-        layout: parallel degrees and placement.
+        layout: parallel degrees and placement; of phase `serve` the pools.
         theta: unconstrained parameters by leaf path of `system`; {} is the spec.
         sharpness: None for the exact model, a number of at least 1 for its relaxation.
         explain: also compute the breakdown and busy times, which cost derivatives.
@@ -138,6 +141,12 @@ def metrics(
         return system_metrics(machine, workload)
     if isinstance(workload, Operator):
         return operator_metrics(machine, workload, sharpness)
+    if isinstance(workload, Serve):
+        if architecture is None or not isinstance(layout, Pools):
+            raise TypeError("phase serve needs an architecture and pools")
+        return serve_metrics(machine, architecture, workload, layout, sharpness, explain)
+    if isinstance(layout, Pools):
+        raise TypeError(f"only phase serve has pools, not {workload.kind}")
     if isinstance(workload, Collective):
         return collective_metrics(machine, workload, layout, sharpness)
     if architecture is None:

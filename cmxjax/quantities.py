@@ -3,6 +3,7 @@
 from typing import Any
 
 from .phases import DecodeMetrics, PrefillMetrics
+from .serve.metrics import ServeMetrics
 from .step.collective import CollectiveMetrics
 from .step.operator import OperatorMetrics
 from .step.totals import SystemMetrics
@@ -15,6 +16,7 @@ PHASE_METRICS: dict[str, type] = {
     "decode": DecodeMetrics,
     "prefill": PrefillMetrics,
     "train": TrainMetrics,
+    "serve": ServeMetrics,
 }
 
 _FIELDS: dict[str, str] = {
@@ -36,6 +38,9 @@ _FIELDS: dict[str, str] = {
     "tokens_rate_per_package": "tokens_per_s_per_package",
     "tokens_rate": "tokens_per_s",
     "samples_rate": "samples_per_s",
+    "requests_rate": "requests_per_s",
+    "request_capacity_rate": "capacity_requests_per_s",
+    "request_time": "request_time_s",
     "flop_rate_per_device": "flop_per_s_per_device",
     "mfu": "mfu",
     "hfu": "hfu",
@@ -90,7 +95,7 @@ _OF_A_DEVICE = ("memory", "memory_weights", "memory_optimizer", "memory_activati
 
 def check_per(quantity: str, per: str | None, phase: str) -> None:
     """Raises `ValueError` if `per` makes no sense for the quantity."""
-    runs = phase in ("decode", "prefill", "train")
+    runs = phase in ("decode", "prefill", "train", "serve")
     fitting = runs and quantity in _JOB_TOTALS + _OF_A_DEVICE
     if per is not None and phase != "system" and not fitting:
         raise ValueError(

@@ -64,6 +64,7 @@ UNITS: dict[str, Unit] = {
 SUFFIXES: tuple[tuple[str, str], ...] = (
     ("_tokens_per_s", "token_rate"),
     ("_samples_per_s", "sample_rate"),
+    ("_requests_per_s", "request_rate"),
     ("_bytes_per_s", "byte_rate"),
     ("_flop_per_s", "flop_rate"),
     ("_bytes", "bytes"),
@@ -108,6 +109,7 @@ _DISPLAY: dict[str, tuple[str, ...]] = {
     "flop_rate": ("PFLOP/s", "TFLOP/s", "GFLOP/s", "FLOP/s"),
     "token_rate": ("tokens/s",),
     "sample_rate": ("samples/s",),
+    "request_rate": ("requests/s",),
     "power": ("MW", "kW", "W"),
     "energy": ("J", "mJ"),
     "cost": ("USD",),

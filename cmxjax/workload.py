@@ -168,10 +168,32 @@ class Train(struct.PyTreeNode, kw_only=True, frozen=True):
     kind: str = struct.field(pytree_node=False, default="train")
 
 
-Workload = SystemQuery | Operator | Collective | Decode | Prefill | Train
+class Serve(struct.PyTreeNode, kw_only=True, frozen=True):
+    """Requests that arrive at random and are served by pools of devices."""
+
+    requests_per_s: Leaf
+    prompt_tokens: Leaf
+    output_tokens: Leaf
+    cached_fraction: Leaf
+    """Share of a prompt whose keys and values are in the cache."""
+    ttft_limit_s: Leaf | None
+    tpot_limit_s: Leaf | None
+    tokens_per_device: Leaf
+    """Most prompt tokens that a device takes at once: in a prefill batch, or in the
+    chunk that rides along with a decode step."""
+    draft_tokens: Leaf
+    acceptance: Leaf
+    serving: dict[str, Serving]
+    """By role of the pool."""
+    cache_link: str = struct.field(pytree_node=False, default="")
+    """Side link that cached prefixes come over; empty loads nothing."""
+    kind: str = struct.field(pytree_node=False, default="serve")
 
 
-def tokens_per_step(w: Decode):
+Workload = SystemQuery | Operator | Collective | Decode | Prefill | Train | Serve
+
+
+def tokens_per_step(w: Decode | Serve):
     r"""Tokens that a step yields per sequence: $1 + a_1 + a_1 a_2 + \dots$
 
     A draft counts only if all before it were accepted. A fractional number of drafts

@@ -74,7 +74,10 @@ def job(name: str, **changes: Any) -> Inputs:
     scenario, own = (JOBS | EVERY_AXIS).get(name, (name, {}))
     dotted = {key.replace("__", "."): value for key, value in changes.items()}
     p = build(load_scenario(scenario, own | dotted), "none")
-    engine, tier = p.workload.serving.engine, p.system.scale_up_tier
+    serving = p.workload.serving
+    if isinstance(serving, dict):  # one for each pool of phase serve
+        serving = next(iter(serving.values()))
+    engine, tier = serving.engine, p.system.scale_up_tier
     named = (
         "chip.gemm_efficiency",
         "chip.half_rows",

@@ -19,6 +19,7 @@ from cmxjax.specs.system_load import Reference, load_system
 DECODE = "deepseek-r1-decode-cloudmatrix384"
 PREFILL = "deepseek-r1-prefill-cloudmatrix384"
 DENSE = "llama-3.1-70b-decode-gb200-nvl72"
+SERVE = "deepseek-r1-serve-cloudmatrix384"
 
 
 def complaint(action) -> list[str]:
@@ -1173,12 +1174,14 @@ def test_a_scenario_that_is_not_there_is_refused(write):
     )
 
 
-def test_a_phase_that_is_not_built_yet_is_refused_in_a_measurement(write):
+def test_a_serving_scenario_of_a_measurement_is_checked_as_well(write):
     work = "workload = { sequences_per_device = 48, kv_tokens = 4224 }"
     serve = "workload = { request_rate = 8, prompt_tokens = 4096, output_tokens = 9 }"
-    pools = 'phase = "serve"\npools = [{ role = "decode", devices = 8 }]'
+    pools = 'phase = "serve"\npools = [{ role = "cache", devices = 8 }]'
+    layout = ("layout = { devices = 320 }", "")
     text = swapped(ROWS, (work, serve), ('phase = "decode"', pools))
-    refuse(lambda: validate(write(text), "none"), SECOND, "not built yet")
+    text = swapped(text, layout) if layout[0] in text else text
+    assert "don't serve requests" in "\n".join(complaint(lambda: validate(write(text))))
 
 
 def test_a_mistake_of_a_scenario_is_told_once_however_many_rows_use_it(write):
@@ -1191,6 +1194,103 @@ def test_a_mistake_of_a_scenario_is_told_once_however_many_rows_use_it(write):
 
 def test_a_measurement_file_that_does_not_ship_is_refused():
     refuse(lambda: validate("cm384"), "measurement = 'cm384'", "cloudmatrix384", ".toml")
+
+
+# --- Pools
+
+
+def pool(role, devices=320, **layout):
+    return {"role": role, "devices": devices, "layout": layout}
+
+
+POOLS = {
+    "no pools": ({"pools": []}, ["pools", "must not be empty"]),
+    "an unknown role": (
+        {"pools": [pool("router")]},
+        ["pools.0.role = 'router'", "'prefill'"],
+    ),
+    "no devices": ({"pools.0.devices": 0}, ["pools.0.devices = 0"]),
+    "a key that pools don't have": (
+        {"pools.0.batch": 8},
+        ["pools.0.batch = 8", UNKNOWN],
+    ),
+    "a pool that isn't there": (
+        {"pools.7.devices": 8},
+        ["pools.7.devices = 8", "not a table"],
+    ),
+    "prefill alone": (
+        {"pools": [pool("prefill", 32)]},
+        ["roles prefill don't serve requests", "decode alone"],
+    ),
+    "a cache alone": ({"pools": [pool("cache")]}, ["roles cache don't serve"]),
+    "decode beside attention": (
+        {"pools": [pool("decode"), pool("attention")]},
+        ["roles decode, attention don't serve"],
+    ),
+    "a role twice": (
+        {"pools": [pool("decode"), pool("decode")]},
+        ["2 of role 'decode'", "join them"],
+    ),
+    "part of an instance": (
+        {"pools.0.devices": 200},
+        ["pools[0].devices = 200", "not a multiple", "32 devices", "use 192"],
+    ),
+    "a layout that doesn't divide": (
+        {"pools.1.layout": {"devices": 320, "tp": 3}},
+        ["pools[1]", "tp 3 x", "not devices = 320"],
+    ),
+    "more devices than there are": (
+        {"pools.1.devices": 32_000_000},
+        ["pools: 32000192 devices", "use fewer"],
+    ),
+    "a layout of a cache": (
+        {"pools": [pool("decode"), pool("cache", 320, tp=2)]},
+        ["pools[1].layout", "a cache has none"],
+    ),
+    "a layout of all pools": (
+        {"layout.devices": 320},
+        ["layout: each pool has its own", "move it to pools"],
+    ),
+    "slots of all pools": (
+        {"routing.experts_per_device": 1},
+        ["routing.experts_per_device = 1", "differs between pools"],
+    ),
+    "everything cached": (
+        {"workload.cached_fraction": 1.0},
+        ["cached_fraction = 1", "nothing is left"],
+    ),
+    "no rate": ({"workload.request_rate": 0}, ["request_rate = 0", "greater than 0"]),
+    "a rate as a limit": (
+        {"workload.ttft_limit": "5 requests/s"},
+        ["ttft_limit = '5 requests/s'", "unit of time"],
+    ),
+    "an unknown engine of all pools": ({"engine": "trtllm"}, ["engine = 'trtllm'"]),
+    "experts of a dense model": (
+        {"model": "llama-3.1-8b", "pools": [pool("attention"), pool("expert")]}
+        | {"workload.ttft_limit": None},
+        ["llama-3.1-8b has no experts", "use decode"],
+    ),
+    "a limit on what no pool does": (
+        {"pools": [pool("attention"), pool("expert")]},
+        ["workload.ttft_limit = 5", "no pool computes prompts"],
+    ),
+    "stages of attention apart": (
+        {"pools": [pool("attention", 320, pp=2), pool("expert")]}
+        | {"workload.ttft_limit": None},
+        ["pools[0].layout.pp = 2", "use 1"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", POOLS, ids=str)
+def test_wrong_pools_are_refused(case):
+    changes, parts = POOLS[case]
+    refuse(lambda: run(SERVE, changes), *parts)
+
+
+def test_mistakes_of_several_pools_are_told_at_once():
+    changes = {"pools.0.devices": 33, "pools.1.layout": {"devices": 320, "ep": 300}}
+    refuse(lambda: run(SERVE, changes), "pools[0]", "pools[1]", mistakes=2)
 
 
 # --- Several mistakes at once

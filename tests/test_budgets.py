@@ -6,6 +6,8 @@ import pytest
 from jax.extend.core import ClosedJaxpr, Jaxpr
 from jobs import JOBS, SHIPPED, evaluated, job
 
+from cmxjax.specs.files import shipped
+
 EQUATIONS = 2000
 
 
@@ -42,3 +44,14 @@ def test_equations_of_inner_programs_are_counted():
 def test_a_phase_is_a_small_program(name, sharpness):
     program = jax.make_jaxpr(evaluated)(job(name), sharpness).jaxpr
     assert equations(program) < EQUATIONS
+
+
+SERVING = [name for name in shipped("scenarios") if "-serve-" in name]
+
+
+@pytest.mark.parametrize("name", SERVING)
+def test_serving_is_no_more_than_its_phases(name):
+    """Prefill once; decode twice, in the loop that finds its batch and at its end."""
+    inputs = job(name, workload__request_rate=50)
+    program = jax.make_jaxpr(evaluated)(inputs).jaxpr
+    assert equations(program) < 3 * EQUATIONS

@@ -69,7 +69,7 @@ def test_every_system_validates_and_builds(name):
 @pytest.mark.parametrize("name", shipped("scenarios"))
 def test_every_scenario_validates_and_builds(name):
     problem = build(load_scenario(name), "none")
-    assert problem.scenario.phase in ("decode", "prefill", "train")
+    assert problem.scenario.phase in ("decode", "prefill", "train", "serve")
     assert problem.architecture is not None
 
 

@@ -63,7 +63,10 @@ def largest(
     """
     problem = build(scenario, calibration)
     field = key.removeprefix("workload.")
-    sizes = [name for name in SIZES if hasattr(problem.workload, name)]
+    given = getattr(scenario, "workload", None)
+    sizes = [
+        name for name in SIZES if hasattr(given, name) and hasattr(problem.workload, name)
+    ]
     if not key.startswith("workload.") or field not in sizes:
         known = ", ".join(f"workload.{name}" for name in sizes) or "none in this phase"
         raise SpecError([f"--max {key}: not a size of this workload; use {known}"])

@@ -22,6 +22,8 @@ class Prediction(NamedTuple):
     """Every metric in SI; the unit is the suffix of its name."""
     breakdown: dict[str, float]
     busy: dict[str, float]
+    pools: dict[str, dict[str, Any]] = {}
+    """Of phase `serve`: every metric of each pool, and what it is bound by."""
 
     @property
     def reasons(self) -> list[str]:
@@ -36,6 +38,24 @@ class Prediction(NamedTuple):
             )
         if self.values.get("placement_excess", 0.0) > 1e-9:
             found.append("the layout puts more ranks into a tier than it joins")
+        return [*found, *self._unserved()]
+
+    def _unserved(self) -> list[str]:
+        """What requests are refused or served too late."""
+        found, values = [], self.values
+        excess = values.get("excess_requests_per_s", 0.0)
+        if excess > 1e-9 * values.get("served_requests_per_s", 1.0):
+            arrive = format_si(excess + values["served_requests_per_s"], "request_rate")
+            most = format_si(values["served_requests_per_s"], "request_rate")
+            found.append(f"{arrive} arrive, of which at most {most} can be served")
+        for name in ("ttft", "tpot"):
+            late = values.get(f"{name}_excess_s", 0.0)
+            if late > 1e-9 * values.get(f"{name}_s", 1.0):
+                value = values[f"{name}_s"]
+                found.append(
+                    f"{name.upper()} is {format_si(value, 'time')}, over its limit of"
+                    f" {format_si(value - late, 'time')}"
+                )
         return found
 
     def as_json(self) -> dict[str, Any]:
@@ -46,6 +66,7 @@ class Prediction(NamedTuple):
             "system": self.problem.system.name,
             "calibration": self.problem.calibration,
             **self.values,
+            **({"pools": self.pools} if self.pools else {}),
             "breakdown": self.breakdown,
             "busy": self.busy,
             "feasible": not self.reasons,
@@ -84,9 +105,28 @@ def predict(scenario: Scenario, calibration: str | None = None) -> Prediction:
         k: float(v) for k, v in (getattr(result, "breakdown", None) or {}).items()
     }
     busy = {k: float(v) for k, v in (getattr(result, "busy", None) or {}).items()}
-    bad = [k for k, v in {**values, **breakdown, **busy}.items() if not math.isfinite(v)]
+    pools = {k: _of_pool(v) for k, v in getattr(result, "pools", {}).items()}
+    of_pools = {
+        f"pools.{role}.{k}": v
+        for role, pool in pools.items()
+        for k, v in pool.items()
+        if isinstance(v, float)
+    }
+    every = {**values, **breakdown, **busy, **of_pools}
+    bad = [k for k, v in every.items() if not math.isfinite(v)]
     if bad:
         raise ArithmeticError(
             f"not finite: {', '.join(bad)}; check the scenario for extreme values"
         )
-    return Prediction(problem, values, breakdown, busy)
+    return Prediction(problem, values, breakdown, busy, pools)
+
+
+def _of_pool(pool: Any) -> dict[str, Any]:
+    """Metrics of a pool, the shares of its limits, and the largest of those."""
+    values: dict[str, Any] = {
+        name: float(value)
+        for name, value in vars(pool).items()
+        if isinstance(value, np.ndarray | np.floating)
+    }
+    limits = {name: float(share) for name, share in pool.limits.items()}
+    return values | {"limits": limits, "bound": max(limits, key=lambda k: limits[k])}

@@ -28,6 +28,7 @@ USUAL = {
     "decode": "tpot",
     "prefill": "ttft",
     "train": "step_time",
+    "serve": "request_time",
 }
 """The quantity of each phase that is explained if none is named."""
 
@@ -243,7 +244,7 @@ EXAMPLE = "workload.sequences_per_device=1:128"
 
 def _time_power(path: str) -> float:
     """+1 for a leaf in seconds, -1 for one per second, else 0."""
-    if not path.startswith("system."):
+    if path.startswith("model."):
         return 0.0
     dimension = dimension_of(path)
     if dimension == "time":

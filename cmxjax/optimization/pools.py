@@ -1,178 +1,255 @@
-r"""How to split a machine into prefill and decode instances.
+r"""How to split a machine into the pools of phase `serve`.
 
-Instances of both pools have given layouts; the split is the choice. Of n devices a share
-x serves prefill. With p and d the requests per second that a device of either pool
-completes within its limits,
+The layout of an instance is given; how many there are of each role is the choice. A pool
+of n devices serves up to $n\,r$ requests a second within the limits, with r from the
+phase's own metrics. Sizes n_i of N devices in all, that make the least of these rates
+largest, balance them:
 
-$$ \max_x \min(x\,n\,p,\ (1 - x)\,n\,d) \quad\Rightarrow\quad x = \frac{d}{p + d} $$
+$$ \max_n \min_i n_i r_i \quad\Rightarrow\quad n_i = N \frac{1 / r_i}{\sum_j 1 / r_j} $$
 
-and whole instances are tried around it. A prefill instance under Poisson arrivals waits
-as an M/D/1 queue: at utilization u a batch of S seconds waits $S u / 2(1-u)$ on average,
-so what the TTFT limit leaves over for waiting sets the highest utilization.
+Attention and experts wait for each other, so that the rate of one depends on the size of
+the other: there Adam climbs the relaxed model over shares of the devices. Whole instances
+next to the relaxed split are tried, and every split is, to show what that costs.
 """
 
+import itertools
 import math
-from typing import NamedTuple
+from functools import partial
+from typing import Any
 
-from ..architecture import kv_width
-from ..evaluate.limits import Limit, largest
-from ..evaluate.predict import predict
-from ..hardware import ordered_tiers
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from ..layout import Pool, Pools, devices
+from ..phases import metrics
+from ..specs.build import Problem, build
 from ..specs.errors import SpecError
-from ..specs.scenario_file import DecodeScenario, PrefillScenario, Scenario
-from ..workload import BYTES
-from .serving import model_of
+from ..specs.scenario_file import Scenario, ServeScenario
+from .pool_split import PoolSplit, Split
+from .search import GRADIENT_COST
 
+LARGEST = 200_000
+"""Splits that are tried at most."""
 
-class Instance(NamedTuple):
-    """What one instance of a pool does."""
-
-    devices: int
-    requests_per_s: float
-    """Completed within the limits."""
-    latency_s: float
-    """TTFT with waiting and the transfer of keys and values, or TPOT."""
-    utilization: float
-    batch: float
-    """Requests, or prompt tokens, on a device at once."""
-
-
-class Split(NamedTuple):
-    """A machine split into whole instances."""
-
-    prefill: int
-    decode: int
-    """Numbers of instances."""
-    requests_per_s: float
-    idle_devices: int
-
-
-class Pools(NamedTuple):
-    """The best split and what it is made of."""
-
-    prefill: Instance
-    decode: Instance
-    share: float
-    """Best share of devices in prefill, relaxed."""
-    relaxed_requests_per_s: float
-    best: Split
-    splits: list[Split]
-    """Every split with as many instances as fit, by prefill instances."""
-
-    @property
-    def gap(self) -> float:
-        """What whole instances cost."""
-        return 1.0 - self.best.requests_per_s / self.relaxed_requests_per_s
+STEPS, RATE, SHARPNESS = 150, 0.05, 64.0
+"""Of Adam on the logits of the shares."""
 
 
 def split_pools(
-    prefill: Scenario,
-    decode: Scenario,
-    devices: int,
-    *,
-    output_tokens: float | int,
-    ttft_limit_s: float = math.inf,
-    tpot_limit_s: float = math.inf,
-    calibration: str | None = None,
-) -> Pools:
-    """The split of a machine that completes most requests within the limits.
+    scenario: Scenario, devices: int | None = None, *, calibration: str | None = None
+) -> PoolSplit:
+    """The split of a machine that serves most requests within the limits.
 
     Args:
-        prefill: scenario of one prefill instance; its prompts are the requests'.
-        decode: scenario of one decode instance; its batch is set by the TPOT limit, or
-            by memory.
-        devices: of the machine.
-        output_tokens: that a request generates.
+        scenario: of phase `serve`, with a prefill and a decode pool whose layouts are
+            those of one instance; a cache stays as it is.
+        devices: to split; those of its pools if left out.
+        calibration: as in `build`.
 
     Raises:
-        SpecError: the phases are others, a pool can't meet its limit, or one instance
-            of each doesn't fit.
+        SpecError: the scenario has another phase or nothing to split, one instance of
+            each doesn't fit, or no split meets the limits.
     """
-    if not isinstance(prefill, PrefillScenario) or not isinstance(decode, DecodeScenario):
+    if not isinstance(scenario, ServeScenario):
+        raise SpecError([f"pools: phase = {scenario.phase!r}: needs phase 'serve'"])
+    problem = build(scenario, calibration)
+    layout = problem.layout
+    assert isinstance(layout, Pools)
+    sizes = _instance_devices(layout)
+    if len(sizes) < 2:
+        raise SpecError(["pools: one pool alone has no split; add another"])
+    total = devices or sum(p.devices for p in scenario.pools if p.role in sizes)
+    if sum(sizes.values()) > total:
+        parts = " and ".join(f"{role} {size}" for role, size in sizes.items())
         raise SpecError(
-            [
-                f"pools: phases {prefill.phase!r} and {decode.phase!r}: give a scenario"
-                " of phase 'prefill' and one of phase 'decode'"
-            ]
+            [f"devices = {total}: one instance of each ({parts}) doesn't fit; use more"]
         )
-    if not output_tokens > 0.0:
-        raise SpecError([f"output_tokens = {output_tokens:g}: must be above 0"])
-    first = _prefill(prefill, ttft_limit_s, calibration)
-    second = _decode(decode, float(output_tokens), tpot_limit_s, calibration)
-    if first.devices + second.devices > devices:
-        raise SpecError(
-            [
-                f"devices = {devices}: a prefill instance of {first.devices} and a decode"
-                f" instance of {second.devices} don't fit; use more"
-            ]
+    whole = _whole_splits(sizes, total)
+    found = _evaluate(problem, sizes, whole)
+    rates = np.asarray(found.capacity_requests_per_s)
+    _check_served(found, rates)
+    splits = [
+        Split(
+            {role: int(n) for role, n in zip(sizes, counts)},
+            {role: int(n) * sizes[role] for role, n in zip(sizes, counts)},
+            float(rate),
         )
-    p, d = (one.requests_per_s / one.devices for one in (first, second))
-    share = d / (p + d)
-    splits = []
-    for count in range(1, (devices - second.devices) // first.devices + 1):
-        others = (devices - count * first.devices) // second.devices
-        rate = min(count * first.requests_per_s, others * second.requests_per_s)
-        idle = devices - count * first.devices - others * second.devices
-        splits.append(Split(count, others, rate, idle))
-    best = max(splits, key=lambda split: split.requests_per_s)
-    return Pools(first, second, share, share * devices * p, best, splits)
+        for counts, rate in zip(whole, rates)
+    ]
+    if "expert" in sizes:
+        share, relaxed = _climbed(problem, sizes, total)
+        spent = STEPS * GRADIENT_COST + 1
+    else:
+        share, relaxed = _relaxed(found, sizes, total)
+        spent = 1
+    near = _nearest(share, sizes, total, whole)
+    rounded = max((splits[i] for i in near), key=lambda s: s.requests_per_s)
+    best = int(rates.argmax())
+    return PoolSplit(
+        problem=problem,
+        devices=total,
+        share=share,
+        relaxed_requests_per_s=relaxed,
+        rounded=rounded,
+        best=splits[best],
+        splits=splits,
+        evaluations={
+            "relaxed": spent,
+            "rounded": len(near),
+            "exhaustive": len(whole),
+        },
+        metrics=jax.tree.map(lambda leaf: np.asarray(leaf)[best], found),
+    )
 
 
-def transfer_s(scenario: PrefillScenario, calibration: str | None = None) -> float:
-    """Time to hand a prompt's keys and values to decode over the outermost plane.
+def _instance_devices(layout: Pools) -> dict[str, int]:
+    """Devices of one instance by role; a cache has none."""
+    return {
+        role: round(float(devices(pool.layout)))
+        for role, pool in layout.pools.items()
+        if role != "cache"
+    }
 
-    CloudMatrix384 moves them over RDMA, beside the traffic of the supernode's own fabric
-    (CloudMatrix-Infer, arXiv 2506.12708, section 3.2). The group that holds a prompt
-    sends it together.
+
+def _whole_splits(sizes: dict[str, int], total: int) -> np.ndarray:
+    """Numbers of instances, (split, role): of the last role as many as fit.
+
+    Raises:
+        SpecError: there are too many.
     """
-    problem = predict(scenario, calibration).problem
-    a, w = model_of(problem), scenario.workload
-    kv = scenario.dtypes.kv or "bf16"
-    tier = ordered_tiers(problem.system)[-1]
-    rate = float(tier.bytes_per_s * tier.efficiency / tier.oversubscription)
-    group = (scenario.layout.tp or 1) * (scenario.layout.cp or 1)
-    size = float(w.prompt_tokens * a.layers * kv_width(a) * BYTES[kv])
-    return float(tier.latency_s) + size / (rate * group)
+    *first, last = sizes.values()
+    room = total - last
+    counts = [range(1, room // size + 1) for size in first]
+    if math.prod(len(count) for count in counts) > LARGEST:
+        raise SpecError(
+            [f"pools: more than {LARGEST} splits; use larger instances or fewer devices"]
+        )
+    rows = []
+    for some in itertools.product(*counts):
+        used = sum(n * size for n, size in zip(some, first))
+        if used <= room:
+            rows.append((*some, (total - used) // last))
+    return np.array(rows)
 
 
-def _prefill(
-    scenario: PrefillScenario, limit_s: float, calibration: str | None
-) -> Instance:
-    prediction = predict(scenario, calibration)
-    if prediction.reasons:
-        raise SpecError([f"prefill pool: {'; '.join(prediction.reasons)}"])
-    found = prediction.values
-    hand_over = transfer_s(scenario, calibration)
-    bare = found["ttft_s"] + hand_over
-    left = limit_s - bare
-    if left <= 0.0:
+Sizes = tuple[tuple[str, int], ...]
+"""Roles and the devices of an instance of each."""
+
+
+def _metrics_at(inputs: tuple, counts: Any, sizes: Sizes, sharpness: Any = None) -> Any:
+    """Metrics at numbers of instances, (role,), whole or not."""
+    system, architecture, workload, layout, theta = inputs
+    pools: dict[str, Pool] = dict(layout.pools)
+    for i, (role, size) in enumerate(sizes):
+        pools[role] = pools[role].replace(devices=counts[i] * size)
+    pooled = Pools(pools=pools)
+    return metrics(
+        system, architecture, workload, pooled, theta, sharpness, explain=False
+    )
+
+
+@partial(jax.jit, static_argnames="sizes")
+def _every(inputs: tuple, counts: Any, sizes: Sizes) -> Any:
+    """Metrics at many splits, (split, role)."""
+    one = partial(_metrics_at, inputs, sizes=sizes)
+    return jax.lax.map(one, counts, batch_size=min(64, len(counts)))
+
+
+@partial(jax.jit, static_argnames="sizes")
+def _climb(inputs: tuple, total: Any, sizes: Sizes) -> tuple[Any, Any]:
+    """Shares of the devices after Adam, and what they serve, exactly."""
+    optimizer = optax.adam(RATE)
+    each = jnp.asarray([float(size) for _, size in sizes])
+
+    def counts(logits: Any) -> Any:
+        return total * jax.nn.softmax(logits) / each
+
+    def loss(logits: Any) -> Any:
+        found = _metrics_at(inputs, counts(logits), sizes, jnp.asarray(SHARPNESS))
+        return -jnp.log(found.capacity_requests_per_s)
+
+    def step(state: tuple, _: None) -> tuple[tuple, None]:
+        logits, memory = state
+        change, memory = optimizer.update(jax.grad(loss)(logits), memory)
+        return (optax.apply_updates(logits, change), memory), None
+
+    start = jnp.zeros(len(sizes))
+    (logits, _), _ = jax.lax.scan(step, (start, optimizer.init(start)), length=STEPS)
+    served = _metrics_at(inputs, counts(logits), sizes).capacity_requests_per_s
+    return jax.nn.softmax(logits), served
+
+
+def _climbed(
+    problem: Problem, sizes: dict[str, int], total: int
+) -> tuple[dict[str, float], float]:
+    """Shares and rate of the relaxed split by gradients."""
+    p = problem
+    inputs = (p.system, p.architecture, p.workload, p.layout, p.theta)
+    shares, rate = _climb(inputs, jnp.asarray(float(total)), tuple(sizes.items()))
+    return {role: float(share) for role, share in zip(sizes, shares)}, float(rate)
+
+
+def _evaluate(problem: Problem, sizes: dict[str, int], whole: np.ndarray) -> Any:
+    """Metrics of phase `serve` at every split."""
+    counts = jnp.asarray(whole, float)
+    p = problem
+    inputs = (p.system, p.architecture, p.workload, p.layout, p.theta)
+    return jax.device_get(_every(inputs, counts, tuple(sizes.items())))
+
+
+def _check_served(found: Any, rates: np.ndarray) -> None:
+    """Raises `SpecError` if memory or limits leave nothing at any split."""
+    excess = np.asarray(found.memory_excess_bytes).min()
+    if excess > 0.0:
+        raise SpecError([f"pools: {excess / 1e9:.3g} GB a device don't fit into memory"])
+    if rates.max() <= 0.0 or not np.isfinite(rates).all():
+        late = [
+            role
+            for role, pool in found.pools.items()
+            if np.asarray(pool.requests_per_s).max() <= 1e-9
+        ]
         raise SpecError(
             [
-                f"prefill pool: TTFT is {bare:.3g} s without waiting, over the limit of"
-                f" {limit_s:.3g} s; use fewer tokens per device or a larger instance"
+                f"pools: no request is served within the limits: pool {', '.join(late)}"
+                " is too slow even without load; use larger limits or other instances"
             ]
         )
-    w = scenario.workload
-    devices = round(found["tokens_per_s"] / found["tokens_per_s_per_device"])
-    batch_s = float(w.tokens_per_device) / found["tokens_per_s_per_device"]
-    utilization = 1.0 if math.isinf(left) else 2.0 * left / (batch_s + 2.0 * left)
-    rate = utilization * found["tokens_per_s"] / float(w.prompt_tokens)
-    latency = math.inf if math.isinf(left) else limit_s
-    return Instance(devices, rate, latency, utilization, float(w.tokens_per_device))
 
 
-def _decode(
-    scenario: DecodeScenario,
-    output_tokens: float,
-    limit_s: float,
-    calibration: str | None,
-) -> Instance:
-    key = "workload.sequences_per_device"
-    limits = [] if math.isinf(limit_s) else [Limit("tpot", limit_s)]
-    batch = largest(scenario, key, limits, calibration)
-    workload = scenario.workload.model_copy(update={"sequences_per_device": batch})
-    fixed = scenario.model_copy(update={"workload": workload})
-    found = predict(fixed, calibration).values
-    devices = round(found["tokens_per_s"] / found["tokens_per_s_per_device"])
-    rate = found["tokens_per_s"] / output_tokens
-    return Instance(devices, rate, found["tpot_s"], 1.0, batch)
+def _relaxed(
+    found: Any, sizes: dict[str, int], total: int
+) -> tuple[dict[str, float], float]:
+    """Shares that balance the pools, and the rate that they serve."""
+    paces = {}
+    for role in sizes:
+        pool = found.pools[role]
+        paces[role] = float(
+            np.asarray(pool.requests_per_s)[0] / np.asarray(pool.devices)[0]
+        )
+    whole = sum(1.0 / pace for pace in paces.values())
+    share = {role: 1.0 / pace / whole for role, pace in paces.items()}
+    rate = total / whole
+    if "cache" in found.pools:
+        rate = min(rate, float(np.asarray(found.pools["cache"].requests_per_s)[0]))
+    return share, rate
+
+
+def _nearest(
+    share: dict[str, float], sizes: dict[str, int], total: int, whole: np.ndarray
+) -> list[int]:
+    """Whole splits next to the relaxed one: all roles but one are rounded up or down,
+    and that one takes the rest."""
+    exact = np.array([share[role] * total / size for role, size in sizes.items()])
+    near = np.abs(whole - exact) < 1.0
+    found: dict[tuple, int] = {}
+    for rest in range(len(sizes)):
+        others = np.delete(near, rest, axis=1).all(axis=1)
+        for i in np.flatnonzero(others):
+            key = (rest, *np.delete(whole[i], rest).tolist())
+            best = found.get(key, int(i))
+            found[key] = int(i) if whole[i, rest] > whole[best, rest] else best
+    if found:
+        return sorted(set(found.values()))
+    return [int(np.abs(whole - exact).max(axis=1).argmin())]

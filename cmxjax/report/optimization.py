@@ -1,7 +1,5 @@
 """Tables, picture and scenario file of an answer of the layout search."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 from rich.console import Group
@@ -11,6 +9,7 @@ from ..layout import AXES
 from ..optimization.answer import Answer, changes_of
 from ..optimization.search import GRADIENT_COST
 from ..specs.errors import SpecError
+from .scenario import write_scenario
 from .tables import make_table, number
 
 ROWS = 12
@@ -120,7 +119,7 @@ def write_picture(answer: Answer, path: str) -> None:
         plt.close(figure)
 
 
-def write_scenario(answer: Answer, path: str) -> None:
+def write_answer(answer: Answer, path: str) -> None:
     """Write the answer as a scenario file.
 
     Raises:
@@ -128,29 +127,4 @@ def write_scenario(answer: Answer, path: str) -> None:
     """
     if not answer.changes:
         raise SpecError([f"--out {path}: there is no layout to write"])
-    raw = answer.question.problem.scenario.model_dump(
-        mode="json", exclude_none=True, exclude_defaults=True
-    )
-    for name in ("system", "model"):
-        base, changes = raw[name]
-        raw[name] = {"base": base, **dict(changes)} if changes else base
-    for dotted, value in answer.changes.items():
-        first, _, rest = dotted.partition(".")
-        raw.setdefault(first, {})[rest] = value
-    raw["layout"].pop("order", None)
-    text = "".join(f"{key} = {_toml(value)}\n" for key, value in raw.items())
-    try:
-        Path(path).write_text(text, "utf-8")
-    except OSError as error:
-        problem = f"--out {path}: can't be written ({error.strerror}); use another path"
-        raise SpecError([problem]) from None
-
-
-def _toml(value: Any) -> str:
-    """A value as inline TOML."""
-    if isinstance(value, dict):
-        rows = ", ".join(f"{json.dumps(k)} = {_toml(v)}" for k, v in value.items())
-        return f"{{ {rows} }}"
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_toml, value))}]"
-    return json.dumps(value)
+    write_scenario(answer.question.problem.scenario, answer.changes, path)

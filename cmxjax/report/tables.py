@@ -34,12 +34,31 @@ def prediction_tables(prediction: Prediction) -> Group:
     for name, value in prediction.values.items():
         table.add_row(name, number(name, value))
     parts: list = [table]
+    if prediction.pools:
+        parts.append(_pools_table(prediction))
     if prediction.busy:
         parts.append(_breakdown_table(prediction))
     verdict = Text("feasible", style="green")
     if prediction.reasons:
         verdict = Text("not feasible: " + "; ".join(prediction.reasons), style="red")
     return Group(*parts, verdict)
+
+
+def _pools_table(prediction: Prediction) -> Table:
+    """What each pool can serve within the limits, and what it is bound by."""
+    columns = ("devices", "instances", "within limits", "utilization", "memory")
+    table = make_table("pools", "role", *columns, "bound by")
+    for role, pool in prediction.pools.items():
+        table.add_row(
+            role,
+            f"{pool['devices']:g}",
+            f"{pool['instances']:g}",
+            number("requests_per_s", pool["requests_per_s"]),
+            f"{pool['utilization']:.1%}",
+            number("memory_bytes", pool["memory_bytes"]) if role != "cache" else "-",
+            pool["bound"],
+        )
+    return table
 
 
 def _breakdown_table(prediction: Prediction) -> Table:

@@ -51,9 +51,11 @@ from .scenario_file import (
     OpScenario,
     PrefillScenario,
     Scenario,
+    ServeScenario,
     SystemScenario,
     TrainScenario,
 )
+from .serve_build import serve_job
 from .system_load import LoadedSystem, Reference, load_system
 from .train_build import check_stages, train_workload
 
@@ -69,7 +71,8 @@ class Problem(NamedTuple):
     system: System
     architecture: Architecture | None
     workload: Workload
-    layout: Layout
+    layout: Any
+    """A Layout; of phase `serve` the Pools."""
     theta: dict[str, Any]
     calibration: str
     fitted: Calibration
@@ -456,6 +459,11 @@ def _train(context: _Context, scenario: TrainScenario):
     return train_workload(context, scenario, degrees), layout
 
 
+def _serve(context: _Context, scenario: ServeScenario):
+    _serving(context, "low_latency")
+    return serve_job(context, scenario, {"prefill": _prefill, "decode": _decode})
+
+
 _BUILDERS = {
     "system": _query,
     "op": _operator,
@@ -463,6 +471,7 @@ _BUILDERS = {
     "decode": _decode,
     "prefill": _prefill,
     "train": _train,
+    "serve": _serve,
 }
 
 
@@ -498,13 +507,6 @@ def build(
     Raises:
         SpecError: (a `ValueError`) naming every mistake found.
     """
-    if scenario.phase not in _BUILDERS:
-        raise SpecError(
-            [
-                f"{where}: phase = {scenario.phase!r}: not built yet; use one of"
-                f" {', '.join(_BUILDERS)}"
-            ]
-        )
     reference = getattr(scenario, "model", None)
     loaded, model = all_of(
         lambda: load_system(scenario.system, where),

@@ -39,8 +39,8 @@ def with_overrides(
             continue
         node = changed
         for part in [first, *rest][:-1]:
-            node = node.setdefault(part, {}) if isinstance(node, dict) else None
-            if not isinstance(node, dict):
+            node = _below(node, part)
+            if node is None:
                 break
         if not isinstance(node, dict):
             mistakes.append(
@@ -52,6 +52,13 @@ def with_overrides(
     if mistakes:
         raise SpecError(mistakes)
     return changed
+
+
+def _below(node: Any, part: str) -> Any:
+    """What lies under a key, made if it isn't there; of a list by number."""
+    if isinstance(node, list):
+        return node[int(part)] if part.isdigit() and int(part) < len(node) else None
+    return node.setdefault(part, {}) if isinstance(node, dict) else None
 
 
 def _flat(changes: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -13,7 +13,8 @@ from ..collectives.algorithms import chain_s
 from ..fabric import contended_s
 from ..hardware import System
 from ..layout import Layout, degree
-from ..workload import Decode
+from ..workload import Decode, Prefill
+from .chunk import gated, joined, joined_ops
 from .serving import (
     ACTIVATION_BYTES,
     HIGHEST,
@@ -86,6 +87,11 @@ def _double(stage: Stage) -> Streams:
     return Streams(2.0 * one, stage.engine.stream_exposed_fraction * one, one)
 
 
+def streams_of(stage: Stage) -> Streams:
+    """One micro-batch in sequence, two overlapped, or both to be weighed."""
+    return weighed(stage.layout, _serial(), _double(stage))
+
+
 def _slowdown(stage: Stage, streams: Streams, share: Scalar, has_experts: bool) -> Parts:
     """Slowdown of the compute of each part.
 
@@ -143,8 +149,18 @@ class _Layer(NamedTuple):
     exchanged_s: Sequence[Scalar]
 
 
-def _layer(stage: Stage, a: Architecture, w: Decode, streams: Streams) -> _Layer:
+def _layer(
+    stage: Stage,
+    a: Architecture,
+    w: Decode,
+    streams: Streams,
+    ops: Declarations,
+    chunk: Prefill | None,
+) -> _Layer:
     features = features_of(a, w, stage.layout, streams.microbatches)
+    if chunk is not None:
+        count = streams.microbatches
+        features = joined(features, a, chunk, stage.layout, count, stage.sharpness)
     tokens = features["tokens"]
     load = expert_load(a, stage.layout, stage.serving, stage.skew("decode"), tokens)
     features |= {"expert_rows": load.rows, "experts": load.active}
@@ -157,7 +173,9 @@ def _layer(stage: Stage, a: Architecture, w: Decode, streams: Streams) -> _Layer
         exchanged = stage.exchanges(a, load, tokens)
         comm["experts"] = sum(exchanged)
         loads["experts"] = stage.exchange_loads_s(a, load, tokens)
-    work = work_of(stage, _declared(stage, a), features)
+    work = work_of(stage, ops, features)
+    if chunk is not None:
+        work = gated(work, ops, features)
     memory, floors = work.memory_s, {}
     attention = [x + y for x, y in zip(reduce_loads, context_loads, strict=True)]
     for kind, own in loads.items():
@@ -167,24 +185,27 @@ def _layer(stage: Stage, a: Architecture, w: Decode, streams: Streams) -> _Layer
     return _Layer(work, reduce_s + context_s, comm, floors, exchanged)
 
 
-def _declared(stage: Stage, a: Architecture) -> Declarations:
-    return declared(a, stage.layout, stage.serving, absorbed=True)
-
-
 def _feed_forward(a: Architecture) -> str:
     """The half beside attention that most layers have."""
     return "dense" if a.experts is None else "experts"
 
 
 def _ops_s(
-    stage: Stage, a: Architecture, streams: Streams, layer: _Layer, share: Scalar
+    stage: Stage,
+    a: Architecture,
+    streams: Streams,
+    layer: _Layer,
+    ops: Declarations,
+    share: Scalar,
 ) -> Parts:
     """Operator times when attention has this share of the cores."""
     slowdown = _slowdown(stage, streams, share, a.experts is not None)
-    return totals_s(stage, _declared(stage, a), layer.work, slowdown)
+    return totals_s(stage, ops, layer.work, slowdown)
 
 
-def _core_share(stage: Stage, a: Architecture, layer: _Layer) -> Scalar:
+def _core_share(
+    stage: Stage, a: Architecture, layer: _Layer, ops: Declarations
+) -> Scalar:
     """Share of the cores that attention gets where two micro-batches overlap.
 
     An engine that partitions the cores takes the split that makes a layer shortest. The
@@ -199,8 +220,8 @@ def _core_share(stage: Stage, a: Architecture, layer: _Layer) -> Scalar:
     streams = _double(stage)
 
     def layer_s(share: Scalar) -> Scalar:
-        ops = _ops_s(stage, a, streams, layer, share)
-        return _layer_s(stage, streams, layer, ops, _feed_forward(a))
+        times = _ops_s(stage, a, streams, layer, ops, share)
+        return _layer_s(stage, streams, layer, times, _feed_forward(a))
 
     # a loop keeps the compiler from pricing the operators again for every split
     times = jax.lax.map(layer_s, splits)
@@ -217,10 +238,11 @@ def _layer_times(
     w: Decode,
     streams: Streams,
     layer: _Layer,
+    declarations: Declarations,
     share: Scalar,
 ) -> LayerTimes:
     """Layers under one mode of overlap and one split of the cores."""
-    ops = _ops_s(stage, a, streams, layer, share)
+    ops = _ops_s(stage, a, streams, layer, declarations, share)
     kind = _feed_forward(a)
     count, drafts = streams.microbatches, w.draft_tokens
     runs = Parts(
@@ -300,6 +322,7 @@ def decode_times(
     scales: Scales,
     sharpness: Sharpness,
     core_share: Scalar | None = None,
+    chunk: Prefill | None = None,
 ) -> DecodeTimes:
     """Time of one decode step.
 
@@ -310,18 +333,22 @@ def decode_times(
     Args:
         core_share: of attention beside the other stream; None for the best one. A
             breakdown keeps it as it is without its factors.
+        chunk: prompt tokens that ride along, if any.
     """
     stage = stage_of(system, layout, w.serving, scales, sharpness)
-    streams = weighed(layout, _serial(), _double(stage))
-    layers = in_each((streams,), lambda mode: _layer(stage, a, w, mode))
+    streams = streams_of(stage)
+    ops = declared(a, layout, w.serving, absorbed=True)
+    if chunk is not None:
+        ops = joined_ops(a, w.serving, ops)
+    layers = in_each((streams,), lambda mode: _layer(stage, a, w, mode, ops, chunk))
     share = core_share
     if share is None:
         share = jnp.asarray(0.5)
         if layout.microbatches != "1" and stage.engine.partitions_cores:
-            share = _core_share(stage, a, jax.tree.map(lambda x: x[-1], layers))
+            share = _core_share(stage, a, jax.tree.map(lambda x: x[-1], layers), ops)
     modes = in_each(
         (streams, layers),
-        lambda mode, layer: _layer_times(stage, a, w, mode, layer, share),
+        lambda mode, layer: _layer_times(stage, a, w, mode, layer, ops, share),
     )
     drafts = w.draft_tokens
     expert_layers = a.layers - a.dense_layers

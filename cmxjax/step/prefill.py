@@ -170,7 +170,7 @@ def _modes_of(stage: Stage, has_experts: bool) -> Modes:
     return weighed(stage.layout, serial, double)
 
 
-def _cache_load_s(stage: Stage, a: Architecture, w: Prefill) -> Scalar:
+def cache_load_s(stage: Stage, a: Architecture, w: Prefill) -> Scalar:
     """Load of the cached prefixes' keys and values over a side link."""
     if not w.cache_link:
         return jnp.zeros(())
@@ -205,7 +205,7 @@ def prefill_times(
         scales.prefixed("pipeline"),
     )
     host = stage.engine.prefill_batch_s * jnp.ones(())
-    load = _cache_load_s(stage, a, w) * scales("cache.load")
+    load = cache_load_s(stage, a, w) * scales("cache.load")
     stages = degree(layout, "pp")
     best = best * slowest_stage(a, stages, sharpness)
     steady = best + stages * (chosen.tail_s + host * scales("host.step")) + load

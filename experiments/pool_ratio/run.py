@@ -19,59 +19,56 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results"
-PREFILL = "deepseek-r1-prefill-cloudmatrix384"
-DECODE = "deepseek-r1-decode-cloudmatrix384"
+SERVE = "deepseek-r1-serve-cloudmatrix384"
+SMALLER = {"devices": 128, "dp": 128, "ep": 128, "overlapped_microbatches": 2}
 INSTANCES = {
     160: {},
-    64: {
-        "layout.devices": 128,
-        "layout.dp": 128,
-        "layout.ep": 128,
-        "routing.experts_per_device": 3,
-        "routing.redundant_experts": 90,
-        "routing.shared_replicas": 38,
-    },
+    64: {"pools.1.devices": 128, "pools.1.layout": SMALLER},
 }
 
 
 @dataclass(frozen=True)
 class Options:
-    prompts: tuple[int, ...] = (1024, 2048, 4096, 8192)
-    outputs: tuple[int, ...] = (256, 1024, 2048)
+    prompts: tuple[int, ...] = (1024, 2048, 4096, 8192, 16384)
+    outputs: tuple[int, ...] = (256, 1024, 2048, 4096)
     npus: int = 384
     tpot_limit_s: float = 0.05
     ttft_limit_s: float = 4.0
-    calibration: str = "none"
+    calibration: str | None = None
+    """The one that ships if left out."""
 
 
 def row_of(options: Options, npus: int, prompt: int, output: int) -> dict:
-    """The best split for requests of these lengths."""
-    prefill = cmx.load_scenario(
-        PREFILL, {"workload.prompt_tokens": prompt, "workload.tokens_per_device": 8192}
-    )
-    context = {"workload.kv_tokens": prompt + output / 2}
-    pools = cmx.split_pools(
-        prefill,
-        cmx.load_scenario(DECODE, INSTANCES[npus] | context),
-        2 * options.npus,
-        output_tokens=output,
-        ttft_limit_s=options.ttft_limit_s,
-        tpot_limit_s=options.tpot_limit_s,
-        calibration=options.calibration,
-    )
-    published = next((s for s in pools.splits if s.prefill == 6), None)
+    """The best split for requests of these lengths, and six prefill instances."""
+    changes = INSTANCES[npus] | {
+        "workload.prompt_tokens": prompt,
+        "workload.output_tokens": output,
+        "workload.ttft_limit": options.ttft_limit_s,
+        "workload.tpot_limit": options.tpot_limit_s,
+    }
+    scenario = cmx.load_scenario(SERVE, changes)
+    found = cmx.split_pools(scenario, 2 * options.npus, calibration=options.calibration)
+    pools = found.metrics.pools
+    six = 6.0 * pools["prefill"].requests_per_s / pools["prefill"].instances
+    one = pools["decode"].requests_per_s / pools["decode"].instances
     return {
         "decode_instance_npus": npus,
         "prompt_tokens": prompt,
         "output_tokens": output,
-        "prefill_share": round(pools.share, 4),
-        "prefill_instances": pools.best.prefill,
-        "decode_instances": pools.best.decode,
-        "requests_per_s": round(pools.best.requests_per_s, 2),
-        "relaxed_requests_per_s": round(pools.relaxed_requests_per_s, 2),
-        "six_prefill_requests_per_s": published and round(published.requests_per_s, 2),
-        "batch_per_npu": 2 * pools.decode.batch,
-        "prefill_utilization": round(pools.prefill.utilization, 3),
+        "prefill_share": round(found.share["prefill"], 4),
+        "prefill_instances": found.best.instances["prefill"],
+        "decode_instances": found.best.instances["decode"],
+        "idle_npus": found.idle_devices // 2,
+        "requests_per_s": round(found.best.requests_per_s, 2),
+        "relaxed_requests_per_s": round(found.relaxed_requests_per_s, 2),
+        "rounded_requests_per_s": round(found.rounded.requests_per_s, 2),
+        "splits": found.evaluations["exhaustive"],
+        "six_prefill_requests_per_s": round(float(six), 2),
+        "one_decode_requests_per_s": round(float(one), 2),
+        "prefill_tokens_per_npu": 2 * float(found.metrics.prefill_tokens_per_device),
+        "decode_bound": max(
+            pools["decode"].limits, key=lambda k: float(pools["decode"].limits[k])
+        ),
     }
 
 
@@ -87,7 +84,12 @@ def main(options: Options) -> None:
         table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         table.writeheader()
         table.writerows(rows)
-    figure, axis = plt.subplots(figsize=(6, 3.6))
+    draw(options, rows)
+
+
+def draw(options: Options, rows: list[dict]) -> None:
+    """The best share over the prompt, for instances as published."""
+    figure, axis = plt.subplots(figsize=(7.6, 3.8))
     for output in options.outputs:
         own = [
             row
@@ -103,9 +105,11 @@ def main(options: Options) -> None:
     published = 6 * 16 / (6 * 16 + 160)
     axis.axhline(published, color="gray", linestyle="--", label="published 6 x 16 + 160")
     axis.set_xscale("log", base=2)
+    axis.set_xticks(options.prompts, [f"{prompt:,}" for prompt in options.prompts])
+    axis.set_ylim(0.0, 1.0)
     axis.set_xlabel("prompt tokens")
     axis.set_ylabel("best share of NPUs in prefill")
-    axis.legend()
+    axis.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1.0))
     axis.grid(alpha=0.3)
     figure.tight_layout()
     figure.savefig(RESULTS / "pool_ratio.svg")

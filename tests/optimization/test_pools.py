@@ -1,96 +1,125 @@
 """Splits of a machine into pools: balance, limits, and what whole instances cost."""
 
-import math
+import json
 
 import pytest
 
-from cmxjax.optimization.pools import split_pools, transfer_s
+from cmxjax.cli import main
+from cmxjax.evaluate.predict import predict
+from cmxjax.optimization.pools import split_pools
 from cmxjax.specs.errors import SpecError
 from cmxjax.specs.scenario import load_scenario
 
-PREFILL = "deepseek-r1-prefill-cloudmatrix384"
-DECODE = "deepseek-r1-decode-cloudmatrix384"
+SERVE = "deepseek-r1-serve-cloudmatrix384"
 SMALL = {
-    "layout.devices": 64,
-    "layout.dp": 64,
-    "layout.ep": 64,
-    "routing.experts_per_device": 5,
-    "routing.redundant_experts": 32,
+    "pools.1.devices": 64,
+    "pools.1.layout": {"devices": 64, "dp": 64, "ep": 64, "overlapped_microbatches": 2},
 }
+"""Decode on instances of 64, which leaves more splits."""
+
+
+def split(changes=None, devices=768):
+    return split_pools(load_scenario(SERVE, SMALL | (changes or {})), devices,
+                       calibration="none")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def pools():
-    return split_pools(
-        load_scenario(PREFILL),
-        load_scenario(DECODE, SMALL),
-        768,
-        output_tokens=1024,
-        ttft_limit_s=4.0,
-        tpot_limit_s=0.05,
-        calibration="none",
-    )
+    return split()
+
+
+def rates(found):
+    """Requests per second of one instance of each role."""
+    own = found.metrics.pools
+    return {r: float(own[r].requests_per_s / own[r].instances) for r in found.share}
 
 
 def test_the_relaxed_split_balances_both_pools(pools):
-    p, d = pools.prefill, pools.decode
-    served = pools.share * 768 / p.devices * p.requests_per_s
-    assert served == pytest.approx(pools.relaxed_requests_per_s)
-    other = (1.0 - pools.share) * 768 / d.devices * d.requests_per_s
-    assert other == pytest.approx(served)
+    each = rates(pools)
+    sizes = {"prefill": 32, "decode": 64}
+    for role, share in pools.share.items():
+        served = share * 768 / sizes[role] * each[role]
+        assert served == pytest.approx(pools.relaxed_requests_per_s, rel=1e-9)
+    assert sum(pools.share.values()) == pytest.approx(1.0)
+
+
+def test_the_best_split_is_that_of_a_count_by_hand(pools):
+    each, best = rates(pools), 0.0
+    for prefill in range(1, 24):
+        decode = (768 - 32 * prefill) // 64
+        if decode:
+            served = min(prefill * each["prefill"], decode * each["decode"])
+            best = max(best, served)
+    assert pools.best.requests_per_s == pytest.approx(best, rel=1e-6)
+    assert max(s.requests_per_s for s in pools.splits) == pools.best.requests_per_s
 
 
 def test_no_whole_split_beats_the_relaxed_one(pools):
-    rates = [split.requests_per_s for split in pools.splits]
-    assert max(rates) == pools.best.requests_per_s
-    assert 0.0 < pools.gap < 0.2
-    best = pools.best
-    used = best.prefill * pools.prefill.devices + best.decode * pools.decode.devices
-    assert used + best.idle_devices == 768
+    assert 0.0 <= pools.gap < 0.2
+    assert pools.rounded.requests_per_s <= pools.best.requests_per_s
+    used = sum(pools.best.devices.values())
+    assert used + pools.idle_devices == 768
 
 
-def test_limits_hold(pools):
-    assert pools.decode.latency_s <= 0.05
-    assert 0.5 < pools.prefill.utilization < 1.0
+def test_rounding_next_to_the_relaxed_split_finds_the_best(pools):
+    assert pools.rounding_gap == pytest.approx(0.0, abs=1e-9)
+    assert pools.evaluations["rounded"] < pools.evaluations["exhaustive"]
+
+
+def test_the_best_split_predicts_what_was_promised(pools):
+    found = predict(pools.scenario, "none").values
+    promised = pools.best.requests_per_s
+    assert found["capacity_requests_per_s"] == pytest.approx(promised, rel=1e-6)
+    changed = predict(load_scenario(SERVE, SMALL | pools.changes), "none").values
+    assert changed["capacity_requests_per_s"] == pytest.approx(promised, rel=1e-6)
 
 
 def test_longer_outputs_need_more_decode(pools):
-    longer = split_pools(
-        load_scenario(PREFILL),
-        load_scenario(DECODE, SMALL),
-        768,
-        output_tokens=2048,
-        ttft_limit_s=4.0,
-        tpot_limit_s=0.05,
-        calibration="none",
-    )
-    assert longer.share < pools.share
-    assert longer.best.decode > pools.best.decode
-
-
-def test_transfer_is_bytes_over_the_rate_of_rdma():
-    # 4096 tokens x 61 layers x 576 elements x 2 bytes over 32 dies with 25 GB/s each
-    expected = 4096 * 61 * 576 * 2 / (32 * 25e9)
-    assert transfer_s(load_scenario(PREFILL), "none") == pytest.approx(expected, rel=0.05)
+    longer = split({"workload.output_tokens": 2048})
+    assert longer.share["decode"] > pools.share["decode"]
+    assert longer.best.instances["decode"] > pools.best.instances["decode"]
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("changes", "devices", "message"),
     [
-        ({"devices": 64}, "don't fit"),
-        ({"ttft_limit_s": 1e-3}, "over the limit"),
-        ({"tpot_limit_s": 1e-3}, "no value meets"),
-        ({"output_tokens": 0.0}, "above 0"),
+        ({}, 64, "doesn't fit"),
+        ({"workload.ttft_limit": "1 ms"}, 768, "pool prefill is too slow"),
+        ({"workload.tpot_limit": "1 ms"}, 768, "pool decode is too slow"),
+        ({"system.chip.memory_usable_bytes": "8 GB"}, 768, "don't fit into memory"),
     ],
 )
-def test_what_can_not_be_served_is_said(change, message):
-    options = {"devices": 768, "output_tokens": 64.0, "tpot_limit_s": math.inf} | change
-    devices = options.pop("devices")
-    args = load_scenario(PREFILL), load_scenario(DECODE, SMALL), devices
+def test_what_can_not_be_served_is_said(changes, devices, message):
     with pytest.raises(SpecError, match=message):
-        split_pools(*args, calibration="none", **options)
+        split(changes, devices)
 
 
-def test_pools_have_their_phases():
-    with pytest.raises(SpecError, match="phases 'decode' and 'decode'"):
-        split_pools(load_scenario(DECODE), load_scenario(DECODE), 768, output_tokens=8)
+def test_other_phases_have_no_pools():
+    with pytest.raises(SpecError, match="needs phase 'serve'"):
+        split_pools(load_scenario("deepseek-r1-decode-cloudmatrix384"))
+
+
+def test_the_command_prints_the_split_and_writes_it(capsys, tmp_path):
+    out = tmp_path / "best.toml"
+    arguments = ["optimize", SERVE, "--calibration", "none", "--out", str(out)]
+    assert main([*arguments, "--limit", "ttft=4s", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["certificate"]["gap"] >= 0.0
+    written = load_scenario(str(out))
+    sizes = {pool.role: pool.devices for pool in written.pools}
+    assert sizes == found["splits"][0]["devices"] or sum(sizes.values()) <= 512
+    assert written.workload.ttft_limit == 4.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--pin", "tp=1"], "--pin"),
+        (["--objective", "tpot"], "--objective tpot"),
+        (["--limit", "memory=1GB"], "--limit memory"),
+        (["--devices", "64", "128"], "--devices"),
+    ],
+)
+def test_options_that_serving_has_not_are_refused(capsys, arguments, message):
+    assert main(["optimize", SERVE, *arguments]) == 2
+    assert message in capsys.readouterr().err

@@ -1,0 +1,41 @@
+"""A scenario as a file that `predict` takes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..specs.errors import SpecError
+from ..specs.scenario_file import Scenario
+
+
+def write_scenario(scenario: Scenario, changes: dict[str, Any], path: str) -> None:
+    """Write a scenario with dotted keys changed.
+
+    Raises:
+        SpecError: the file can't be written.
+    """
+    raw = scenario.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+    for name in ("system", "model"):
+        base, leaves = raw[name]
+        raw[name] = {"base": base, **dict(leaves)} if leaves else base
+    for dotted, value in changes.items():
+        first, _, rest = dotted.partition(".")
+        raw.setdefault(first, {})[rest] = value
+    if any(key.startswith("layout.") for key in changes):
+        raw["layout"].pop("order", None)
+    text = "".join(f"{key} = {_toml(value)}\n" for key, value in raw.items())
+    try:
+        Path(path).write_text(text, "utf-8")
+    except OSError as error:
+        problem = f"--out {path}: can't be written ({error.strerror}); use another path"
+        raise SpecError([problem]) from None
+
+
+def _toml(value: Any) -> str:
+    """A value as inline TOML."""
+    if isinstance(value, dict):
+        rows = ", ".join(f"{json.dumps(k)} = {_toml(v)}" for k, v in value.items())
+        return f"{{ {rows} }}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(value)

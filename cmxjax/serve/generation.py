@@ -1,0 +1,231 @@
+r"""Pools that generate: their batch follows from the rate of requests.
+
+Little's law: with $\lambda$ requests a second of O tokens each, $\lambda O\,t(b)$
+sequences are decoded at once by D devices, so the batch on each is the fixed point
+
+$$ b = \frac{\lambda\, O}{D}\, t(b) $$
+
+with t the time per output token. The largest batch is what memory holds, or what a limit
+on the time per token allows.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from .._types import Scalar, Sharpness
+from ..architecture import Architecture
+from ..energy import job_power_w
+from ..hardware import System
+from ..implicit import roots
+from ..layout import Pools, degree
+from ..memory import Memory, decode_memory
+from ..step.decode import decode_times
+from ..step.serving import Busy
+from ..step.shares import Scales
+from ..workload import Decode, Serve, tokens_per_step
+
+
+class Inputs(NamedTuple):
+    """What a generating step depends on."""
+
+    system: System
+    architecture: Architecture
+    workload: Serve
+    pools: Pools
+
+
+class Point(NamedTuple):
+    """A step at some batch."""
+
+    tpot_s: Scalar
+    limits: dict[str, Scalar]
+    """How much of each limit is used; 1 is all of it. None falls with the batch."""
+    stable: Scalar
+    """Likewise of what can't be exceeded, limits or not."""
+    loads: dict[str, tuple[Scalar, Scalar]]
+    """Shares of the step that compute units and memory are busy, by pool."""
+    extra: dict[str, Scalar]
+
+
+class Scheme(NamedTuple):
+    """A way to generate, such as decode on devices of its own."""
+
+    role: str
+    """The pool whose devices hold the sequences."""
+    point: Callable[[Inputs, Scalar, Sharpness], Point]
+    memory: Callable[[Inputs, Scalar, Sharpness], dict[str, Memory]]
+    """By pool, with a batch; the first is that of `role`."""
+
+
+class Generation(NamedTuple):
+    """What the pools that generate do at the rate of requests that they get."""
+
+    served_requests_per_s: Scalar
+    sequences_per_device: Scalar
+    tpot_s: Scalar
+    full_requests_per_s: Scalar
+    """With memory full, or where a queue gets unstable; no limit counts."""
+    requests_per_s: Scalar
+    """Most that can be served within the limits."""
+    limits: dict[str, Scalar]
+    """How much of each limit is used at that rate."""
+    memory_shares: dict[str, Scalar]
+    """Likewise of the memory, by pool."""
+    point: Point
+    memory_bytes: dict[str, Scalar]
+    memory_excess_bytes: dict[str, Scalar]
+    """Beyond what is there, even with one sequence a group."""
+
+
+def decode_workload(w: Serve, role: str, batch: Scalar) -> Decode:
+    """The decode step at a batch; the context is the mean over the generation."""
+    return Decode(
+        sequences_per_device=batch,
+        kv_tokens=w.prompt_tokens + 0.5 * w.output_tokens,
+        draft_tokens=w.draft_tokens,
+        acceptance=w.acceptance,
+        serving=w.serving[role],
+    )
+
+
+def tpot_share(w: Serve, tpot_s: Scalar) -> dict[str, Scalar]:
+    """Use of the limit on the time per token, if there is one."""
+    return {} if w.tpot_limit_s is None else {"tpot": tpot_s / w.tpot_limit_s}
+
+
+def busy_shares(busy: Busy, step_s: Scalar) -> tuple[Scalar, Scalar]:
+    return busy.compute_s / step_s, busy.memory_s / step_s
+
+
+def _decode_point(inputs: Inputs, batch: Scalar, sharpness: Sharpness) -> Point:
+    system, a, w, pools = inputs
+    work = decode_workload(w, "decode", batch)
+    layout = pools.pools["decode"].layout
+    times = decode_times(system, a, work, layout, Scales({}), sharpness)
+    tpot = times.step_s / tokens_per_step(work)
+    loads = busy_shares(times.layer.busy, times.step_s)
+    return Point(tpot, tpot_share(w, tpot), jnp.zeros(()), {"decode": loads}, {})
+
+
+def _decode_memory(inputs: Inputs, batch: Scalar, sharpness: Sharpness):
+    _, a, w, pools = inputs
+    work = decode_workload(w, "decode", batch)
+    return {"decode": decode_memory(a, work, pools.pools["decode"].layout, sharpness)}
+
+
+DECODE = Scheme("decode", _decode_point, _decode_memory)
+
+
+def one_sequence(scheme: Scheme, inputs: Inputs) -> Scalar:
+    """Batch per device at which a tp x cp group holds one sequence."""
+    layout = inputs.pools.pools[scheme.role].layout
+    return 1.0 / (degree(layout, "tp") * degree(layout, "cp"))
+
+
+class _Held(NamedTuple):
+    """Bytes on a device of a pool."""
+
+    total: Scalar
+    kv_cache: Scalar
+
+
+def _held(
+    scheme: Scheme, inputs: Inputs, batches: list, sharpness: Sharpness
+) -> dict[str, Any]:
+    """Memory by pool at several batches, a `_Held` with a leading axis."""
+
+    def one(batch: Scalar) -> dict[str, _Held]:
+        found = scheme.memory(inputs, batch, sharpness)
+        return {role: _Held(own.total, own.kv_cache) for role, own in found.items()}
+
+    return jax.vmap(one)(jnp.stack([jnp.asarray(batch, float) for batch in batches]))
+
+
+def fullest_batch(scheme: Scheme, inputs: Inputs, sharpness: Sharpness) -> Scalar:
+    """The batch that fills the memory; at least one sequence a group.
+
+    The cache alone bounds the search from above.
+    """
+    least = one_sequence(scheme, inputs)
+    cache = _held(scheme, inputs, [least, 2.0 * least], sharpness)[scheme.role].kv_cache
+
+    def excess(inputs: Inputs, batch: Scalar) -> tuple:
+        usable = inputs.system.chip.memory_usable_bytes
+        found = scheme.memory(inputs, batch, sharpness)
+        totals = jnp.stack([memory.total for memory in found.values()])
+        return totals.max()[None] - usable, ()
+
+    end = inputs.system.chip.memory_usable_bytes / (cache[1] - cache[0]) * least
+    return jnp.maximum(roots(excess, inputs, end).x[0], least)
+
+
+def generate(
+    scheme: Scheme, inputs: Inputs, offered_requests_per_s: Scalar, sharpness: Sharpness
+) -> Generation:
+    """Batch, time per token and capacity of the pools that generate."""
+    fullest = fullest_batch(scheme, inputs, sharpness)
+
+    def conditions(inputs: tuple[Inputs, Scalar], batch: Scalar) -> tuple[Any, Point]:
+        own, offered = inputs
+        point = scheme.point(own, batch, sharpness)
+        held = batch - _tokens_per_device(scheme, own, offered) * point.tpot_s
+        unstable = point.stable - 1.0
+        worst = unstable
+        for share in point.limits.values():
+            worst = jnp.maximum(worst, share - 1.0)
+        held = jnp.maximum(held, unstable * batch)
+        return jnp.stack([held, worst, unstable]), point
+
+    found = roots(conditions, (inputs, offered_requests_per_s), fullest)
+    points = [_entry(found.values, i) for i in range(3)]
+    rates = [
+        _requests_per_s(scheme, inputs, batch, point.tpot_s)
+        for batch, point in zip(found.x, points)
+    ]
+    batch, tpot = found.x[0], points[0].tpot_s
+    short = rates[0] < offered_requests_per_s * (1.0 - 1e-9)
+    by_little = batch / _tokens_per_device(scheme, inputs, offered_requests_per_s)
+    usable = inputs.system.chip.memory_usable_bytes
+    batches = [batch, found.x[1], one_sequence(scheme, inputs)]
+    held = _held(scheme, inputs, batches, sharpness)
+    totals = {role: own.total for role, own in held.items()}
+    return Generation(
+        served_requests_per_s=jnp.where(short, rates[0], offered_requests_per_s),
+        sequences_per_device=batch,
+        tpot_s=jnp.where(short | (batch <= 0.0), tpot, by_little),
+        full_requests_per_s=rates[2],
+        requests_per_s=rates[1],
+        limits=points[1].limits,
+        memory_shares={role: total[1] / usable for role, total in totals.items()},
+        point=points[0],
+        memory_bytes={role: total[0] for role, total in totals.items()},
+        memory_excess_bytes={
+            role: jnp.maximum(total[2] - usable, 0.0) for role, total in totals.items()
+        },
+    )
+
+
+def _entry(point: Point, i: int) -> Point:
+    return jax.tree.map(lambda leaf: leaf[i], point)
+
+
+def _tokens_per_device(scheme: Scheme, inputs: Inputs, requests_per_s: Scalar) -> Scalar:
+    w, pool = inputs.workload, inputs.pools.pools[scheme.role]
+    return requests_per_s * w.output_tokens / pool.devices
+
+
+def _requests_per_s(scheme: Scheme, inputs: Inputs, batch, tpot_s) -> Scalar:
+    w, pool = inputs.workload, inputs.pools.pools[scheme.role]
+    return batch * pool.devices / (tpot_s * w.output_tokens)
+
+
+def generation_power_w(inputs: Inputs, found: Generation) -> Scalar:
+    """Power of the pools that generate, at the batch that they have."""
+    total = jnp.zeros(())
+    for role, loads in found.point.loads.items():
+        pool = inputs.pools.pools[role]
+        total = total + job_power_w(inputs.system, jnp.asarray(pool.devices), *loads)
+    return total

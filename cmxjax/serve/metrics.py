@@ -1,0 +1,158 @@
+"""Metrics of phase `serve`: latency, goodput and what bounds each pool."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from flax import struct
+
+from .. import smooth
+from .._types import Leaf, Scalar, Sharpness
+from ..architecture import Architecture, total_parameters
+from ..hardware import System, devices_per_package, ordered_tiers
+from ..layout import Pools, excess
+from ..workload import Serve, tokens_per_step
+from .generation import Inputs
+from .pools import (
+    PoolMetrics,
+    pool_metrics,
+    power_w,
+    prefill_tokens,
+    request_parts,
+    served,
+)
+
+
+class ServeMetrics(struct.PyTreeNode, kw_only=True, frozen=True):
+    """Metrics of serving; suffixes are units, SI throughout."""
+
+    ttft_s: Leaf | None
+    """Mean time to the first token: wait, prefill batch, hand-over. None where no pool
+    computes prompts."""
+    waiting_time_s: Leaf | None
+    prefill_time_s: Leaf | None
+    transfer_time_s: Leaf | None
+    tpot_s: Leaf
+    step_time_s: Leaf
+    """Mean step of the devices that generate."""
+    attention_stream_time_s: Leaf | None
+    """Where attention and experts are apart, of one layer and micro-batch; likewise the
+    next three."""
+    moe_stream_time_s: Leaf | None
+    dispatch_time_s: Leaf | None
+    """From attention to experts."""
+    combine_time_s: Leaf | None
+    request_time_s: Leaf
+    """From arrival to the last token."""
+    sequences_per_device: Leaf
+    """Mean batch on a device that generates, by Little's law."""
+    prefill_tokens_per_device: Leaf | None
+    """Prompt tokens of a prefill batch."""
+    served_requests_per_s: Leaf
+    requests_per_s: Leaf
+    """Goodput: of the requests that arrive, those that the pools can serve within all
+    limits."""
+    capacity_requests_per_s: Leaf
+    """Most requests that could be served within all limits."""
+    tokens_per_s: Leaf
+    tokens_per_s_per_device: Leaf
+    tokens_per_s_per_package: Leaf
+    utilization: Leaf
+    """Of the busiest pool."""
+    memory_bytes: Leaf
+    """Worst device of all pools."""
+    memory_excess_bytes: Leaf
+    placement_excess: Leaf
+    excess_requests_per_s: Leaf
+    """Requests that arrive beyond what can be served, limits or not."""
+    ttft_excess_s: Leaf | None
+    tpot_excess_s: Leaf | None
+    power_w: Leaf
+    energy_per_token_j: Leaf
+    parameters: Leaf
+    pools: dict[str, PoolMetrics]
+    breakdown: dict[str, Any] | None
+    """Seconds of a request by what it waits for; they sum to `request_time_s`."""
+    busy: dict[str, Any] | None
+    """The same seconds: the parts of a request follow each other."""
+    kind: str = struct.field(pytree_node=False, default="serve_metrics")
+
+
+def serve_metrics(
+    system: System,
+    a: Architecture,
+    w: Serve,
+    layout: Pools,
+    sharpness: Sharpness,
+    explain: bool,
+) -> ServeMetrics:
+    """Predict pools under a stream of requests that arrive at random.
+
+    A request waits for a prefill batch (M/D/1), is computed, handed to decode, and is
+    decoded in a batch whose size follows from Little's law. Where more arrive than can be
+    served, metrics are those at what is served.
+    """
+    found = served(Inputs(system, a, w, layout), sharpness)
+    own = found.generation
+    pools = pool_metrics(found, sharpness)
+    parts = request_parts(found)
+    first = [seconds for part, seconds in parts.items() if part != "decode"]
+    ttft = sum(first, jnp.zeros(())) if first else None
+    tokens, power = found.per_s * w.output_tokens, power_w(found)
+    devices = sum(
+        (p.devices for role, p in layout.pools.items() if role != "cache"), jnp.zeros(())
+    )
+    capacity = _smallest([p.requests_per_s for p in pools.values()], sharpness)
+    sizes = [tier.size for tier in ordered_tiers(system)]
+    placed = [excess(pool.layout, sizes) for pool in layout.pools.values()]
+    return ServeMetrics(
+        ttft_s=ttft,
+        waiting_time_s=parts.get("waiting"),
+        prefill_time_s=parts.get("prefill"),
+        transfer_time_s=parts.get("transfer"),
+        tpot_s=own.tpot_s,
+        step_time_s=own.tpot_s * tokens_per_step(w),
+        attention_stream_time_s=own.point.extra.get("attention_time"),
+        moe_stream_time_s=own.point.extra.get("expert_time"),
+        dispatch_time_s=own.point.extra.get("dispatch_time"),
+        combine_time_s=own.point.extra.get("combine_time"),
+        request_time_s=sum(parts.values(), jnp.zeros(())),
+        sequences_per_device=own.sequences_per_device,
+        prefill_tokens_per_device=prefill_tokens(found),
+        served_requests_per_s=found.per_s,
+        requests_per_s=smooth.minimum(w.requests_per_s, capacity, sharpness),
+        capacity_requests_per_s=capacity,
+        tokens_per_s=tokens,
+        tokens_per_s_per_device=tokens / devices,
+        tokens_per_s_per_package=tokens / devices * devices_per_package(system),
+        utilization=_largest([p.utilization for p in pools.values()]),
+        memory_bytes=_largest([p.memory_bytes for p in pools.values()]),
+        memory_excess_bytes=_largest([p.memory_excess_bytes for p in pools.values()]),
+        placement_excess=_largest(placed),
+        excess_requests_per_s=w.requests_per_s - found.per_s,
+        ttft_excess_s=_beyond(ttft, w.ttft_limit_s),
+        tpot_excess_s=_beyond(own.tpot_s, w.tpot_limit_s),
+        power_w=power,
+        energy_per_token_j=power / tokens,
+        parameters=total_parameters(a) * jnp.ones(()),
+        pools=pools,
+        breakdown=dict(parts) if explain else None,
+        busy=dict(parts) if explain else None,
+    )
+
+
+def _smallest(rates: list, sharpness: Sharpness) -> Scalar:
+    least = rates[0]
+    for rate in rates[1:]:
+        least = smooth.minimum(least, rate, sharpness)
+    return least
+
+
+def _largest(values: list) -> Scalar:
+    return jnp.stack([jnp.asarray(value, float) for value in values]).max()
+
+
+def _beyond(value: Scalar | None, limit: Scalar | None) -> Scalar | None:
+    """What a value is beyond its limit; None where there is no limit."""
+    if value is None or limit is None:
+        return None
+    return jnp.maximum(value - limit, 0.0)

@@ -1,0 +1,148 @@
+"""A pool of prefill instances: batches, their queue, and what is handed to decode."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from .._types import Scalar, Sharpness
+from ..architecture import Architecture, kv_width
+from ..energy import job_power_w
+from ..hardware import System, ordered_tiers
+from ..layout import Layout, Pool, degree, devices, instances
+from ..memory import Memory, prefill_memory
+from ..step.prefill import PrefillTimes, prefill_times
+from ..step.serving import HIGHEST
+from ..step.shares import Scales
+from ..workload import BYTES, Prefill, Serve
+from .queue import highest_utilization, waiting_s
+
+SHARES = tuple(0.5**halvings for halvings in range(7))
+"""Parts of the largest batch that an engine considers for its prefill batch."""
+
+
+class Transfer(NamedTuple):
+    """Hand-over of a prompt's keys and values from prefill to decode."""
+
+    seconds: Scalar
+    requests_per_s_per_device: Scalar
+    """That a device's port sends or receives."""
+
+
+class PrefillPool(NamedTuple):
+    """What a prefill pool does."""
+
+    tokens_per_device: Scalar
+    times: PrefillTimes
+    memory: Memory
+    bare_s: Scalar
+    """Time to first token of a request that doesn't wait, hand-over included."""
+    full_requests_per_s: Scalar
+    """At utilization 1."""
+    utilization_limit: Scalar
+    """Where the mean wait is all that the limit leaves over."""
+
+
+def cache_bytes(a: Architecture, w: Serve, role: str, tokens: Scalar) -> Scalar:
+    """Keys and values of some tokens, all layers."""
+    return tokens * a.layers * kv_width(a) * BYTES[w.serving[role].dtypes.kv]
+
+
+def transfer(system: System, a: Architecture, w: Serve, layout: Layout) -> Transfer:
+    """Hand-over of a prompt from the devices that hold it, over the outermost plane.
+
+    CloudMatrix384 moves keys and values over RDMA, beside the traffic of the supernode's
+    own fabric (CloudMatrix-Infer, arXiv 2506.12708, section 3.2). A tp x cp group that
+    holds a prompt sends it together.
+    """
+    tier = ordered_tiers(system)[-1]
+    rate = tier.bytes_per_s * tier.efficiency / tier.oversubscription
+    group = degree(layout, "tp") * degree(layout, "cp")
+    size = cache_bytes(a, w, "prefill", w.prompt_tokens)
+    return Transfer(tier.latency_s + size / (rate * group), rate / size)
+
+
+def prefill_workload(w: Serve, tokens_per_device: Scalar) -> Prefill:
+    """The batch of a prefill instance."""
+    return Prefill(
+        tokens_per_device=tokens_per_device,
+        prompt_tokens=w.prompt_tokens,
+        cached_fraction=w.cached_fraction,
+        serving=w.serving["prefill"],
+        cache_link=w.cache_link,
+    )
+
+
+def prefill_pool(
+    system: System,
+    a: Architecture,
+    w: Serve,
+    pool: Pool,
+    hand_over_s: Scalar,
+    sharpness: Sharpness,
+) -> PrefillPool:
+    """A prefill pool with the batch that serves most requests within their limit.
+
+    Large batches are efficient but leave little time to wait. An engine's batch is a
+    setting: a power of two below the largest one, with at least one prompt a group.
+    Relaxed, batches are weighed by their rates to the power of 8 times the sharpness.
+    """
+    group = degree(pool.layout, "tp") * degree(pool.layout, "cp")
+    batches = jnp.maximum(
+        w.tokens_per_device * jnp.asarray(SHARES), w.prompt_tokens / group
+    )
+
+    def one(tokens: Scalar) -> PrefillPool:
+        return _with_batch(system, a, w, pool, tokens, hand_over_s, sharpness)
+
+    found = jax.vmap(one)(batches)
+    # where no batch is in time, the one that is the least late
+    rates = found.utilization_limit * found.full_requests_per_s + 1e-6 / found.bare_s
+    if sharpness is None:
+        weights = (jnp.arange(len(SHARES)) == jnp.argmax(rates)) * 1.0
+    else:
+        weights = jax.nn.softmax(8.0 * sharpness * jnp.log(rates))
+    return jax.tree.map(lambda x: jnp.dot(weights, x, precision=HIGHEST), found)
+
+
+def _with_batch(
+    system: System,
+    a: Architecture,
+    w: Serve,
+    pool: Pool,
+    tokens: Scalar,
+    hand_over_s: Scalar,
+    sharpness: Sharpness,
+) -> PrefillPool:
+    """A prefill pool: full batches follow each other, new ones wait as in M/D/1.
+
+    A batch that isn't full is taken to last as long as one that is.
+    """
+    batch = prefill_workload(w, tokens)
+    times = prefill_times(system, a, batch, pool.layout, Scales({}), sharpness)
+    prompts = tokens * devices(pool.layout) / w.prompt_tokens
+    bare = times.batch_s + hand_over_s
+    left = None if w.ttft_limit_s is None else w.ttft_limit_s - bare
+    return PrefillPool(
+        tokens_per_device=tokens,
+        times=times,
+        memory=prefill_memory(a, batch, pool.layout, sharpness),
+        bare_s=bare,
+        full_requests_per_s=instances(pool) * prompts / times.steady_s,
+        utilization_limit=highest_utilization(left, times.steady_s),
+    )
+
+
+def prefill_wait_s(pool: PrefillPool, requests_per_s: Scalar) -> Scalar:
+    """Mean wait of a request for its batch."""
+    busy = requests_per_s / pool.full_requests_per_s
+    return waiting_s(busy, pool.times.steady_s)
+
+
+def prefill_power_w(
+    system: System, pool: Pool, found: PrefillPool, requests_per_s: Scalar
+) -> Scalar:
+    """Power of the pool at a rate of requests; waiting devices idle."""
+    busy = requests_per_s / found.full_requests_per_s
+    loads = [busy * seconds / found.times.steady_s for seconds in found.times.busy]
+    return job_power_w(system, jnp.asarray(pool.devices), *loads)

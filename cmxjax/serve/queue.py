@@ -1,0 +1,32 @@
+r"""Waiting of work that arrives at random at a server of constant speed (M/D/1).
+
+$$ W = \frac{u\,S}{2 (1 - u)} $$
+
+S is the service time and u the share of the time that the server is busy. It is the
+Pollaczek-Khinchine formula without variance of S (Kleinrock, Queueing Systems 1, 1975,
+section 5.6).
+"""
+
+import jax.numpy as jnp
+
+from .._types import Scalar
+
+BUSIEST = 0.99
+"""Highest utilization of a queue without a limit on its delay (assumed): at 1 it grows
+without bound."""
+
+
+def waiting_s(utilization: Scalar, service_s: Scalar) -> Scalar:
+    """Mean time in the queue, at a utilization below 1."""
+    return 0.5 * service_s * utilization / (1.0 - utilization)
+
+
+def highest_utilization(left_s: Scalar | None, service_s: Scalar) -> Scalar:
+    """Utilization at which the mean wait is what a limit leaves over, if it is stable.
+
+    $W = l$ at $u = 2l / (S + 2l)$; 0 where nothing is left.
+    """
+    if left_s is None:
+        return jnp.asarray(BUSIEST)
+    left = jnp.maximum(left_s, 0.0)
+    return jnp.minimum(2.0 * left / (service_s + 2.0 * left), BUSIEST)

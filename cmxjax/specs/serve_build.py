@@ -1,0 +1,186 @@
+"""From a serving scenario to its workload and pools.
+
+What the schema leaves to the pools has stated defaults: see the README's section on
+serving. Each pool is built as a job of its own phase, so that its layout is checked as
+there.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..layout import Pool, Pools, degree
+from ..workload import Serve
+from .context import Context, leaf
+from .errors import SpecError, all_of
+from .scenario_file import (
+    DecodeScenario,
+    DecodeSpec,
+    LayoutSpec,
+    PoolSpec,
+    PrefillScenario,
+    PrefillSpec,
+    RoutingSpec,
+    ServeScenario,
+)
+from .serve_checks import cache_link, check_devices, check_keys, roles_of
+
+PREFILL_TOKENS = 8192.0
+"""Prompt tokens per device and prefill batch, as published for CloudMatrix384 (16,384 on
+a package of two; CloudMatrix-Infer, arXiv 2506.12708, Table 3)."""
+
+CHUNK_TOKENS = 2048.0
+"""Prompt tokens that a tp x cp group computes beside a decode step, where devices do both
+(assumed: a usual token budget of engines that chunk)."""
+
+ACCEPTANCE = 0.7
+"""Of a draft token, as the CloudMatrix-Infer paper assumes (section 5.1)."""
+
+SPLITS = ("devices", "tp", "cp", "dp", "pp", "ep", "etp", "edp")
+
+Builder = Callable[[Context, Any], tuple[Any, Any]]
+
+
+def serve_job(
+    context: Context, scenario: ServeScenario, builders: Mapping[str, Builder]
+) -> tuple[Serve, Pools]:
+    """The workload and pools of a serving scenario.
+
+    Args:
+        builders: of the phases prefill and decode.
+
+    Raises:
+        SpecError: naming every mistake.
+    """
+    roles = roles_of(context, scenario)
+    check_keys(context, scenario, roles)
+    links, *built = all_of(
+        lambda: cache_link(context, scenario, roles),
+        *(lambda i=i: _pool(context, scenario, i, builders) for i in range(len(roles))),
+        lambda: check_devices(context, scenario),
+    )
+    w, decode = scenario.workload, None
+    pools, serving = {}, {}
+    tokens = CHUNK_TOKENS
+    for spec, made in zip(scenario.pools, built):
+        if made is None:
+            pools[spec.role] = Pool(devices=leaf(spec.devices), layout=_single(built))
+            continue
+        workload, layout = made
+        pools[spec.role] = Pool(devices=leaf(spec.devices), layout=layout)
+        serving[spec.role] = workload.serving
+        if spec.role == "prefill":
+            tokens = float(workload.tokens_per_device)
+        elif spec.role != "expert":
+            decode = workload
+            if "prefill" not in roles:
+                tokens = CHUNK_TOKENS / float(degree(layout, "tp") * degree(layout, "cp"))
+    assert decode is not None  # every accepted set of roles generates
+    return Serve(
+        requests_per_s=leaf(w.request_rate),
+        prompt_tokens=leaf(w.prompt_tokens),
+        output_tokens=leaf(w.output_tokens),
+        cached_fraction=leaf(w.cached_fraction),
+        ttft_limit_s=None if w.ttft_limit is None else leaf(w.ttft_limit),
+        tpot_limit_s=None if w.tpot_limit is None else leaf(w.tpot_limit),
+        tokens_per_device=leaf(tokens),
+        draft_tokens=decode.draft_tokens,
+        acceptance=decode.acceptance,
+        serving=serving,
+        cache_link=links,
+    ), Pools(pools=pools)
+
+
+def _single(built: list) -> Any:
+    """A layout of one device, for a cache: it computes nothing."""
+    layout = next(made[1] for made in built if made is not None)
+    return layout.replace(factor=layout.factor * 0.0 + 1.0)
+
+
+def instance_spec(pool: PoolSpec) -> LayoutSpec:
+    """The layout of one instance; one that names no size takes the whole pool."""
+    spec = pool.layout
+    if all(getattr(spec, name) is None for name in SPLITS):
+        return spec.model_copy(update={"devices": pool.devices})
+    return spec
+
+
+def _pool(
+    context: Context, scenario: ServeScenario, i: int, builders: Mapping[str, Builder]
+) -> tuple[Any, Any] | None:
+    """Workload and layout of one pool, built as a job of its phase."""
+    pool = scenario.pools[i]
+    if pool.role == "cache":
+        return None
+    where = f"{context.where}: pools[{i}]"
+    layout = instance_spec(pool)
+    ranks = _ranks(layout)
+    if pool.devices % ranks:
+        raise SpecError(
+            [
+                f"{where}.devices = {pool.devices}: not a multiple of its layout's"
+                f" {ranks} devices; use {max(1, pool.devices // ranks) * ranks}"
+            ]
+        )
+    w, model = scenario.workload, context.model
+    common = {
+        name: getattr(scenario, name) for name in ("system", "model", "engine", "dtypes")
+    }
+    common |= {"layout": layout, "routing": _routing(context, scenario, layout)}
+    if pool.role == "prefill":
+        group = (layout.tp or 1) * (layout.cp or 1)
+        job: Any = PrefillScenario.model_construct(
+            phase="prefill",
+            workload=PrefillSpec.model_construct(
+                tokens_per_device=max(PREFILL_TOKENS, w.prompt_tokens / group),
+                prompt_tokens=w.prompt_tokens,
+                cached_fraction=w.cached_fraction,
+            ),
+            **common,
+        )
+    else:
+        drafts = 0 if model is None else min(1, int(model.file.draft_layers))
+        job = DecodeScenario.model_construct(
+            phase="decode",
+            workload=DecodeSpec.model_construct(
+                sequences_per_device=1.0,
+                kv_tokens=w.prompt_tokens + 0.5 * w.output_tokens,
+                draft_tokens=drafts,
+                acceptance=[ACCEPTANCE],
+            ),
+            **common,
+        )
+    return builders[job.phase](context._replace(scenario=job, where=where), job)
+
+
+def _ranks(spec: LayoutSpec) -> int:
+    """Devices of an instance, from its degrees where they aren't given."""
+    if spec.devices is not None:
+        return spec.devices
+    attention = math.prod(getattr(spec, axis) or 1 for axis in ("tp", "cp", "dp", "pp"))
+    experts = math.prod(getattr(spec, axis) or 1 for axis in ("etp", "ep", "edp", "pp"))
+    return max(attention, experts)
+
+
+def _routing(
+    context: Context, scenario: ServeScenario, layout: LayoutSpec
+) -> RoutingSpec:
+    """Experts of one pool: those given, and copies that fill the last slots.
+
+    Where each rank would hold a replica of the shared expert it computes that on its own
+    tokens instead.
+    """
+    routing = scenario.routing
+    experts = None if context.model is None else context.model.file.experts
+    if experts is None:
+        return routing
+    ranks = layout.ep or _ranks(layout) // (
+        (layout.etp or 1) * (layout.edp or 1) * (layout.pp or 1)
+    )
+    shared = routing.shared_replicas if routing.shared_replicas < ranks else 0.0
+    held = experts.routed + routing.redundant_experts + shared
+    slots = math.ceil(held / max(1, ranks)) * ranks
+    redundant = slots - experts.routed - shared
+    return routing.model_copy(
+        update={"redundant_experts": redundant, "shared_replicas": shared}
+    )

@@ -1,0 +1,134 @@
+r"""Chunked prefill: prompt tokens that ride along with a decode step.
+
+A step computes q tokens of a prompt whose N new tokens follow a cached prefix. On average
+over its chunks the prompt has come to prefix + (N - q) / 2 tokens before the step, so a
+chunk is a prefill batch whose earlier part is cached. Projections, experts and exchanges
+run on its tokens and those that are decoded together; attention runs apart, over keys and
+values that latents are expanded to again in every step.
+
+Reference: Agrawal et al., Sarathi-Serve, OSDI 2024 (chunks beside decodes).
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from .. import smooth
+from .._types import Scalar, Sharpness
+from ..architecture import Architecture
+from ..layout import Layout, degree
+from ..ops.attention import attention_ops
+from ..ops.table import Op
+from ..workload import Prefill, Serving
+from .prefill import features_of
+from .serving import Declarations, Parts, Work
+
+APART = ("up_rows", "pairs", "kv_write")
+"""Rows of operators that each of the two kinds of attention runs for itself."""
+
+CHUNK = "chunk_"
+
+JOINT = ("norm_rows", "down_rows", "head_rows", "out_rows", "ffn_rows", "tokens")
+
+
+class Progress(NamedTuple):
+    """How prompts get on in steps with a chunk."""
+
+    prompts: Scalar
+    """Prompts that a tp x cp group works on in a step; at least one."""
+    tokens: Scalar
+    """New tokens of each of them in a step."""
+
+
+def progress(w: Prefill, layout: Layout) -> Progress:
+    """Prompts of a step, from `w.tokens_per_device` new tokens on each device."""
+    chunk = w.tokens_per_device * degree(layout, "tp") * degree(layout, "cp")
+    new = w.prompt_tokens * (1.0 - w.cached_fraction)
+    prompts = jnp.maximum(chunk / new, 1.0)
+    return Progress(prompts, chunk / prompts)
+
+
+def chunk_of(w: Prefill, layout: Layout) -> Prefill:
+    """The average chunk as a prefill batch whose earlier part is cached.
+
+    Args:
+        w: the prompts, with `tokens_per_device` new tokens on each device and step.
+    """
+    own = progress(w, layout)
+    new = w.prompt_tokens * (1.0 - w.cached_fraction)
+    reached = w.prompt_tokens - 0.5 * (new - own.tokens)
+    group = degree(layout, "tp") * degree(layout, "cp")
+    return w.replace(
+        tokens_per_device=own.prompts * reached / group,
+        prompt_tokens=reached,
+        cached_fraction=1.0 - own.tokens / reached,
+    )
+
+
+def apart(op: Op) -> bool:
+    """Whether an operator belongs to the core of attention, not to its projections."""
+    own = op.name == "query and output" or op.groups == "local_heads"
+    return op.rows in APART or own
+
+
+def joined_ops(a: Architecture, serving: Serving, ops: Declarations) -> Declarations:
+    """Operators of a decode step, and the core of a chunk's attention.
+
+    The step's own core doesn't see the chunk's tokens, which it finds under other names.
+    """
+
+    def own(part: str, op: Op) -> Op:
+        narrow = part == "attention" and op.rows == "head_rows" and apart(op)
+        return op._replace(rows="own_head_rows") if narrow else op
+
+    core = [op for op in attention_ops(a, serving.dtypes, absorbed=False) if apart(op)]
+    return [
+        *((part, own(part, op)) for part, op in ops),
+        *(("attention", _renamed(op)) for op in core),
+    ]
+
+
+def _renamed(op: Op) -> Op:
+    """An operator whose rows, groups and reads are the chunk's."""
+    feature, size = op.extra
+    read = feature if feature == "one" else CHUNK + feature
+    rows, groups = CHUNK + op.rows, CHUNK + op.groups
+    return op._replace(rows=rows, groups=groups, extra=(read, size))
+
+
+def joined(
+    features: dict[str, Scalar],
+    a: Architecture,
+    w: Prefill,
+    layout: Layout,
+    microbatches: Scalar,
+    sharpness: Sharpness,
+) -> dict[str, Scalar]:
+    """Token counts of a micro-batch of a decode step with its part of a chunk.
+
+    A chunk without tokens reads nothing: no weights, and no keys and values.
+    """
+    chunk = features_of(a, w, layout, microbatches)
+    there = smooth.positive(chunk["tokens"], sharpness)
+    both = {name: features[name] + chunk[name] for name in JOINT}
+    batch = features["batch_tokens"] + chunk["batch_tokens"]
+    alone = {CHUNK + name: there * value for name, value in chunk.items()}
+    own = {"own_head_rows": features["head_rows"]}
+    return features | both | own | alone | {"batch_tokens": batch}
+
+
+def gated(work: Work, ops: Declarations, features: dict[str, Scalar]) -> Work:
+    """Work without the launches of a chunk that has no tokens.
+
+    What the memory is busy with is corrected in the part that the chunk's operators
+    belong to, attention.
+    """
+    own = np.array([0.0 if op.rows.startswith(CHUNK) else 1.0 for _, op in ops])
+    gate = own + (1.0 - own) * features[f"{CHUNK}one"]
+    absent = (work.used["memory"] * (1.0 - gate)).sum()
+    place = Parts._fields.index("attention")
+    return Work(
+        {name: seconds * gate for name, seconds in work.used.items()},
+        work.busy_s.at[1, place].add(-absent),
+    )
