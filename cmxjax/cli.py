@@ -129,31 +129,42 @@ class Optimize:
     devices: tuple[int, ...] = ()
     """Numbers of devices to choose from; the scenario's if left out."""
     method: Literal["auto", "gradient", "enumerate"] = "auto"
-    certify: bool | None = None
-    """Sweep even more than 1e7 layouts; --no-certify compares with nothing."""
+    certify: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Sweep even more than 1e7 layouts."""
+    no_certify: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Compare with nothing: neither a sweep nor a bound."""
     seed: int = 0
     picture: str | None = None
     """Draw the Pareto fronts into this file."""
     out: str | None = None
     """Write the answer as a scenario that predict takes."""
+    emit: Literal["megatron", "mindspeed", "vllm", "vllm-ascend", "sglang"] | None = None
+    """Print the answer as launch arguments of this tool."""
     calibration: str | None = None
     """A calibration's name, or none for the spec as printed."""
     json: bool = False
 
     def run(self, console: Console) -> Any:
+        from .interop.emit import check_phase
         from .optimization.answer import optimize
         from .report.optimization import answer_tables, write_picture, write_scenario
+        from .specs.errors import SpecError
         from .specs.scenario import load_scenario
 
+        if self.certify and self.no_certify:
+            raise SpecError(["--certify and --no-certify: give one of them"])
+        scenario = load_scenario(self.scenario, parse_changes(self.set))
+        if self.emit is not None:
+            check_phase(scenario.phase, self.emit)
         answer = optimize(
-            load_scenario(self.scenario, parse_changes(self.set)),
+            scenario,
             objective=self.objective,
             limits=self.limit,
             pinned=parse_numbers(self.pin, "--pin", int, several=False),
             settings=parse_numbers(self.try_, "--try", float, several=True),
             devices=self.devices,
             method=self.method,
-            certify=self.certify,
+            certify=False if self.no_certify else self.certify or None,
             seed=self.seed,
             calibration=self.calibration,
         )
@@ -162,7 +173,24 @@ class Optimize:
             write_picture(answer, self.picture)
         if self.out is not None:
             write_scenario(answer, self.out)
-        return answer.as_json()
+        found = answer.as_json()
+        if self.emit is not None:
+            launch = self._launch(answer)
+            console.print(launch.text, markup=False, soft_wrap=True)
+            found["emit"] = launch.as_json()
+        return found
+
+    def _launch(self, answer: Any) -> Any:
+        """The answer's layout as settings of another tool."""
+        from .interop.emit import emit
+        from .report.optimization import as_scenario
+        from .specs.errors import SpecError
+        from .specs.scenario import validate_scenario
+
+        if not answer.feasible:
+            raise SpecError([f"--emit {self.emit}: {'; '.join(answer.reasons)}"])
+        best = validate_scenario(as_scenario(answer), "the answer")
+        return emit(best, self.emit or "", self.calibration)
 
 
 @dataclass(frozen=True)

@@ -120,14 +120,8 @@ def write_picture(answer: Answer, path: str) -> None:
         plt.close(figure)
 
 
-def write_scenario(answer: Answer, path: str) -> None:
-    """Write the answer as a scenario file.
-
-    Raises:
-        SpecError: there is no answer, or the file can't be written.
-    """
-    if not answer.changes:
-        raise SpecError([f"--out {path}: there is no layout to write"])
+def as_scenario(answer: Answer) -> dict[str, Any]:
+    """The raw keys of a scenario with the answer's layout."""
     raw = answer.question.problem.scenario.model_dump(
         mode="json", exclude_none=True, exclude_defaults=True
     )
@@ -138,6 +132,18 @@ def write_scenario(answer: Answer, path: str) -> None:
         first, _, rest = dotted.partition(".")
         raw.setdefault(first, {})[rest] = value
     raw["layout"].pop("order", None)
+    return raw
+
+
+def write_scenario(answer: Answer, path: str) -> None:
+    """Write the answer as a scenario file.
+
+    Raises:
+        SpecError: there is no answer, or the file can't be written.
+    """
+    if not answer.changes:
+        raise SpecError([f"--out {path}: there is no layout to write"])
+    raw = as_scenario(answer)
     text = "".join(f"{key} = {_toml(value)}\n" for key, value in raw.items())
     try:
         Path(path).write_text(text, "utf-8")
