@@ -29,6 +29,8 @@ def answer_tables(answer: Answer) -> Group:
     for name, value in answer.metrics.items():
         table.add_row(name, number(name, value))
     for key, value in answer.changes.items():
+        if value is None:
+            continue
         table.add_row(key, f"{value:g}" if isinstance(value, float) else str(value))
     parts: list[Any] = [table, _certificatemake_table(answer)]
     latency = answer.front.fields[1]
@@ -131,6 +133,7 @@ def as_scenario(answer: Answer) -> dict[str, Any]:
     for dotted, value in answer.changes.items():
         first, _, rest = dotted.partition(".")
         raw.setdefault(first, {})[rest] = value
+    raw["layout"] = {k: v for k, v in raw["layout"].items() if v is not None}
     raw["layout"].pop("order", None)
     return raw
 

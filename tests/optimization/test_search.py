@@ -124,7 +124,8 @@ def test_a_training_answer_predicts_as_it_says():
         "model": "llama-3.1-70b",
         "phase": "train",
         "workload": {"global_batch": 256, "sequence_tokens": 4096},
-        "layout": {"devices": 64},
+        # stages of a layout that the answer replaces
+        "layout": {"devices": 64, "pp": 2, "stages": [39, 41]},
     }
     scenario = validate_scenario(raw, "test")
     options = {"objective": "step_time", "calibration": "none"}
