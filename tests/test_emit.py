@@ -244,6 +244,12 @@ def test_zero(zero, option):
         ("megatron", PANGU, {"layout.sequence_parallel": False}, "sequence_parallel"),
         ("mindspeed", GPT, {"workload.zero": 3}, "use 0 or 1"),
         ("mindspeed", PANGU, {}, "vpp"),
+        (
+            "megatron",
+            GPT,
+            {"layout.vpp": 2, "workload.global_batch": 60},
+            "multiple of pp",
+        ),
     ],
 )
 def test_what_a_tool_cannot_run_is_refused(tool, name, changes, message):

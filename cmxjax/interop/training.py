@@ -120,6 +120,13 @@ def _check(problem: Problem, w: Train, degrees: dict[str, int], tool: str) -> No
             f"workload.global_batch = {batch:g}: must be a whole multiple of"
             f" micro_batch x dp = {micro:g} x {degrees['dp']}; change one of them"
         )
+    elif float(w.chunks) > 1.0 and batch / step % degrees["pp"]:
+        mistakes.append(
+            f"layout.vpp = {float(w.chunks):g}: {batch / step:g} micro-batches of a rank"
+            f" must be a multiple of pp = {degrees['pp']}; use vpp = 1 or another batch"
+        )
+    if float(w.chunks) > 1.0 and degrees["pp"] == 1:
+        mistakes.append("layout.vpp: needs pp > 1; use 1")
     experts = None if a is None else a.experts
     if experts is not None:
         if degrees["tp"] > 1 and not problem.layout.sequence_parallel:
