@@ -104,7 +104,12 @@ def _bare(scenario: Any, devices: int) -> Scenario:
         w = scenario.workload
         room = max(w.global_batch, w.micro_batch * devices)
         changes["workload"] = w.model_copy(update={"global_batch": room})
-        changes["layout"] = changes["layout"].model_copy(update={"vpp": layout.vpp})
+        # what a step overlaps is given, as is the number of chunks
+        given = {
+            "vpp": layout.vpp,
+            "overlapped_microbatches": layout.overlapped_microbatches,
+        }
+        changes["layout"] = changes["layout"].model_copy(update=given)
     if scenario.phase == "prefill":
         # a device alone must admit a prompt
         w = scenario.workload

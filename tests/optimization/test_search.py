@@ -118,6 +118,31 @@ def test_the_answer_predicts_as_it_says(scenario):
         assert prediction.values[field] == pytest.approx(value, rel=1e-9), field
 
 
+def test_overlapped_exchanges_of_training_are_those_asked_for():
+    raw = {
+        "system": "cloudmatrix384",
+        "model": "deepseek-v3",
+        "phase": "train",
+        "workload": {
+            "global_batch": 512,
+            "sequence_tokens": 4096,
+        },
+        "layout": {"devices": 512, "pp": 8, "overlapped_microbatches": 2},
+    }
+    pinned = {"tp": 1, "cp": 1, "pp": 8, "etp": 1, "ep": 64}
+    settings = {"micro_batch": (1.0,), "recompute_fraction": (1.0,)}
+    scenario = validate_scenario(raw, "test")
+    answer = optimize(
+        scenario, pinned=pinned, settings=settings, devices=(512,), calibration="none"
+    )
+    changed = validate_scenario(with_overrides(raw, answer.changes), "answer")
+    found = predict(changed, "none").values
+    assert found["step_time_s"] == pytest.approx(answer.metrics["step_time_s"], rel=1e-9)
+    alone = with_overrides(raw, answer.changes | {"layout.overlapped_microbatches": 1})
+    slower = predict(validate_scenario(alone, "alone"), "none").values
+    assert slower["step_time_s"] > found["step_time_s"]
+
+
 def test_a_training_answer_predicts_as_it_says():
     raw = {
         "system": "cloudmatrix384",
