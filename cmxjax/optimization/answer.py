@@ -158,7 +158,7 @@ def changes_of(question: Question, point: Point) -> dict[str, Any]:
     }
     if trains:
         again = values.pop("recompute_fraction")
-        if len(space.settings[1].values) > 1:
+        if not getattr(question.problem.workload, "selective", False):
             values["recompute"] = again
     else:
         layout |= {
