@@ -374,7 +374,7 @@ def _offloaded(stage: Stage, w: Train, layer: Work, plan: Plan, sort: int) -> Wo
     return Work(forward, backward, layer.weight)
 
 
-def _line(a: Architecture, w: Train, layout: Layout, model: Model, span: Span) -> Line:
+def _line(w: Train, layout: Layout, model: Model, span: Span) -> Line:
     """The pipeline's stages: those listed, or the two ends and equal ones between."""
     held = Work(
         *(
@@ -448,7 +448,7 @@ def train_times(
         dense=_hidden(stage, w, model.dense, plan, reduction, 0),
         expert=_hidden(stage, w, model.expert, plan, reduction, 1),
     )
-    line = _line(a, w, layout, model, plan.span)
+    line = _line(w, layout, model, plan.span)
     microbatches = w.global_batch / (w.micro_batch * degree(layout, "dp"))
     pipe = pipeline_s(w.schedule, line, microbatches, w.chunks, sharpness)
     once = reduction.once_s(line, trainer, sharpness)
