@@ -48,7 +48,8 @@ def ask(
     if isinstance(problem.workload, Train) and isinstance(scenario, TrainScenario):
         batch = problem.workload.global_batch * 0.0 + scenario.workload.global_batch
         workload = problem.workload.replace(global_batch=batch)
-        problem = problem._replace(workload=workload)
+        own = problem.scenario.model_copy(update={"workload": scenario.workload})
+        problem = problem._replace(workload=workload, scenario=own)
     fields, target = target_of(
         scenario.phase,
         objective or DEFAULT_OBJECTIVE,
