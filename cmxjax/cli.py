@@ -130,8 +130,10 @@ class Optimize:
     devices: tuple[int, ...] = ()
     """Numbers of devices to choose from; the scenario's if left out."""
     method: Literal["auto", "gradient", "enumerate"] = "auto"
-    certify: bool | None = None
-    """Sweep even more than 1e7 layouts; --no-certify compares with nothing."""
+    certify: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Sweep even more than 1e7 layouts."""
+    no_certify: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Compare with nothing: neither a sweep nor a bound."""
     seed: int = 0
     budget: str | None = None
     """Design the machine: its resources and what they cost, a shipped budget or a file.
@@ -145,16 +147,21 @@ class Optimize:
     """Draw the Pareto fronts, or the machine over budgets, into this file."""
     out: str | None = None
     """Write the answer as a scenario that predict takes."""
+    emit: Literal["megatron", "mindspeed", "vllm", "vllm-ascend", "sglang"] | None = None
+    """Print the answer as launch arguments of this tool."""
     calibration: str | None = None
     """A calibration's name, or none for the spec as printed."""
     json: bool = False
 
     def run(self, console: Console) -> Any:
+        from .interop.emit import check_phase
         from .optimization.answer import optimize
         from .report.optimization import answer_tables, write_answer, write_picture
         from .specs.errors import SpecError
         from .specs.scenario import load_scenario
 
+        if self.certify and self.no_certify:
+            raise SpecError(["--certify and --no-certify: give one of them"])
         if self.budget is not None:
             return self._design(console, self.budget)
         if self.spend is not None or self.also:
@@ -162,6 +169,8 @@ class Optimize:
         scenario = load_scenario(self.scenario, parse_changes(self.set))
         if scenario.phase == "serve":
             return self._pools(console)
+        if self.emit is not None:
+            check_phase(scenario.phase, self.emit)
         answer = optimize(
             scenario,
             objective=self.objective,
@@ -170,7 +179,7 @@ class Optimize:
             settings=parse_numbers(self.try_, "--try", float, several=True),
             devices=self.devices,
             method=self.method,
-            certify=self.certify,
+            certify=False if self.no_certify else self.certify or None,
             seed=self.seed,
             calibration=self.calibration,
         )
@@ -179,7 +188,24 @@ class Optimize:
             write_picture(answer, self.picture)
         if self.out is not None:
             write_answer(answer, self.out)
-        return answer.as_json()
+        found = answer.as_json()
+        if self.emit is not None:
+            launch = self._launch(answer)
+            console.print(launch.text, markup=False, soft_wrap=True)
+            found["emit"] = launch.as_json()
+        return found
+
+    def _launch(self, answer: Any) -> Any:
+        """The answer's layout as settings of another tool."""
+        from .interop.emit import emit
+        from .report.optimization import as_scenario
+        from .specs.errors import SpecError
+        from .specs.scenario import validate_scenario
+
+        if not answer.feasible:
+            raise SpecError([f"--emit {self.emit}: {'; '.join(answer.reasons)}"])
+        best = validate_scenario(as_scenario(answer), "the answer")
+        return emit(best, self.emit or "", self.calibration)
 
     def _design(self, console: Console, budget: str) -> Any:
         from .optimization.codesign.design import codesign
@@ -189,8 +215,8 @@ class Optimize:
         from .specs.scenario import load_scenario
 
         given = {"pin": self.pin, "try": self.try_, "devices": self.devices}
-        given |= {"out": self.out, "certify": self.certify is not None}
-        given["method"] = self.method != "auto"
+        given |= {"out": self.out, "certify": self.certify, "emit": self.emit}
+        given |= {"no-certify": self.no_certify, "method": self.method != "auto"}
         if wrong := [f"--{name}: not with --budget" for name, v in given.items() if v]:
             raise SpecError(wrong)
         pairs = tuple(text if "=" in text else f"{text}=1" for text in self.also)
@@ -220,6 +246,8 @@ class Optimize:
         from .specs.scenario import load_scenario
 
         free = {"--pin": self.pin, "--try": self.try_, "--picture": self.picture}
+        free |= {"--certify": self.certify, "--no-certify": self.no_certify}
+        free |= {"--emit": self.emit, "--method": self.method != "auto"}
         mistakes = [
             f"{option}: the sizes of the pools are all that is free in phase serve;"
             " leave it out"

@@ -275,6 +275,16 @@ def test_listed_stages_that_are_even_are_the_even_ones():
         assert float(getattr(listed, field)) == pytest.approx(float(getattr(even, field)))
 
 
+@pytest.mark.parametrize(("pp", "stages"), [(8, [8] * 7 + [5]), (16, [4] * 15 + [1])])
+def test_the_last_stage_holds_what_the_others_leave(pp, stages):
+    # 61 layers in whole ones: the stage with the head and the draft module has fewer
+    plain = predict(MIXTURE, layout__pp=pp)
+    listed = predict(MIXTURE, **{"layout.pp": pp, "layout.stages": stages})
+    for field in ("step_time_s", "bubble", "memory_bytes", "memory_last_stage_bytes"):
+        found, expected = float(getattr(plain, field)), float(getattr(listed, field))
+        assert found == pytest.approx(expected, rel=1e-6), field
+
+
 def test_relieving_the_stage_with_the_head_is_faster():
     even = predict(DENSE, model__vocabulary=256000)
     relieved = predict(

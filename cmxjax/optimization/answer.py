@@ -131,7 +131,7 @@ def front_rows(answer: Answer) -> dict[str, list[dict[str, Any]]]:
 
 
 def changes_of(question: Question, point: Point) -> dict[str, Any]:
-    """Dotted keys that turn the scenario into a point of its space."""
+    """Dotted keys that turn the scenario into a point of its space; None unsets one."""
     space, family = question.space, question.families[point.family]
     factor = factor_of(point, len(space.frames[0].units)).astype(int)
     degrees = dict(zip(AXES, factor.prod(axis=1).tolist()))
@@ -153,10 +153,12 @@ def changes_of(question: Question, point: Point) -> dict[str, Any]:
         **degrees,
         "placement": split,
         "sequence_parallel": question.problem.layout.sequence_parallel,
+        # those of the scenario belong to its own degrees
+        "stages": None,
     }
     if trains:
         again = values.pop("recompute_fraction")
-        if len(space.settings[1].values) > 1:
+        if not getattr(question.problem.workload, "selective", False):
             values["recompute"] = again
     else:
         layout |= {

@@ -48,7 +48,8 @@ def ask(
     if isinstance(problem.workload, Train) and isinstance(scenario, TrainScenario):
         batch = problem.workload.global_batch * 0.0 + scenario.workload.global_batch
         workload = problem.workload.replace(global_batch=batch)
-        problem = problem._replace(workload=workload)
+        own = problem.scenario.model_copy(update={"workload": scenario.workload})
+        problem = problem._replace(workload=workload, scenario=own)
     fields, target = target_of(
         scenario.phase,
         objective or DEFAULT_OBJECTIVE,
@@ -104,7 +105,12 @@ def _bare(scenario: Any, devices: int) -> Scenario:
         w = scenario.workload
         room = max(w.global_batch, w.micro_batch * devices)
         changes["workload"] = w.model_copy(update={"global_batch": room})
-        changes["layout"] = changes["layout"].model_copy(update={"vpp": layout.vpp})
+        # what a step overlaps is given, as is the number of chunks
+        given = {
+            "vpp": layout.vpp,
+            "overlapped_microbatches": layout.overlapped_microbatches,
+        }
+        changes["layout"] = changes["layout"].model_copy(update=given)
     if scenario.phase == "prefill":
         # a device alone must admit a prompt
         w = scenario.workload

@@ -9,7 +9,7 @@ from ..layout import AXES
 from ..optimization.answer import Answer, changes_of
 from ..optimization.search import GRADIENT_COST
 from ..specs.errors import SpecError
-from .scenario import write_scenario
+from .scenario import raw_scenario, write_scenario
 from .tables import make_table, number
 
 ROWS = 12
@@ -28,18 +28,20 @@ def answer_tables(answer: Answer) -> Group:
     for name, value in answer.metrics.items():
         table.add_row(name, number(name, value))
     for key, value in answer.changes.items():
+        if value is None:
+            continue
         table.add_row(key, f"{value:g}" if isinstance(value, float) else str(value))
-    parts: list[Any] = [table, _certificatemake_table(answer)]
+    parts: list[Any] = [table, _certificate_table(answer)]
     latency = answer.front.fields[1]
     if answer.front.entries[latency]:
-        parts.append(_frontmake_table(answer, latency))
+        parts.append(_front_table(answer, latency))
     verdict = Text("feasible", style="green")
     if not answer.feasible:
         verdict = Text("; ".join(answer.reasons), style="red")
     return Group(*parts, verdict)
 
 
-def _certificatemake_table(answer: Answer):
+def _certificate_table(answer: Answer):
     c = answer.certificate
     table = make_table("how good it is", "", "value", "model evaluations")
     field = answer.question.fields[int(abs(answer.question.target.weights).argmax())]
@@ -65,7 +67,7 @@ def _certificatemake_table(answer: Answer):
     return table
 
 
-def _frontmake_table(answer: Answer, cost: str):
+def _front_table(answer: Answer, cost: str):
     rate = answer.front.fields[0]
     table = make_table(f"{rate} against {cost}", cost, rate, "degrees", "settings")
     rows = answer.front.table(cost)
@@ -119,11 +121,16 @@ def write_picture(answer: Answer, path: str) -> None:
         plt.close(figure)
 
 
+def as_scenario(answer: Answer) -> dict[str, Any]:
+    """The raw keys of a scenario with the answer's layout."""
+    return raw_scenario(answer.question.problem.scenario, answer.changes)
+
+
 def write_answer(answer: Answer, path: str) -> None:
     """Write the answer as a scenario file.
 
     Raises:
-        SpecError: there is no answer, or the file can't be written.
+        SpecError: no layout was found, or the file can't be written.
     """
     if not answer.changes:
         raise SpecError([f"--out {path}: there is no layout to write"])

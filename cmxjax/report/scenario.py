@@ -8,12 +8,8 @@ from ..specs.errors import SpecError
 from ..specs.scenario_file import Scenario
 
 
-def write_scenario(scenario: Scenario, changes: dict[str, Any], path: str) -> None:
-    """Write a scenario with dotted keys changed.
-
-    Raises:
-        SpecError: the file can't be written.
-    """
+def raw_scenario(scenario: Scenario, changes: dict[str, Any]) -> dict[str, Any]:
+    """The keys of a scenario as in a file, dotted ones changed; None leaves one out."""
     raw = scenario.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
     for name in ("system", "model"):
         base, leaves = raw[name]
@@ -23,6 +19,17 @@ def write_scenario(scenario: Scenario, changes: dict[str, Any], path: str) -> No
         raw.setdefault(first, {})[rest] = value
     if any(key.startswith("layout.") for key in changes):
         raw["layout"].pop("order", None)
+        raw["layout"] = {k: v for k, v in raw["layout"].items() if v is not None}
+    return raw
+
+
+def write_scenario(scenario: Scenario, changes: dict[str, Any], path: str) -> None:
+    """Write a scenario with dotted keys changed.
+
+    Raises:
+        SpecError: the file can't be written.
+    """
+    raw = raw_scenario(scenario, changes)
     text = "".join(f"{key} = {_toml(value)}\n" for key, value in raw.items())
     try:
         Path(path).write_text(text, "utf-8")

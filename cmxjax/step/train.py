@@ -374,26 +374,19 @@ def _offloaded(stage: Stage, w: Train, layer: Work, plan: Plan, sort: int) -> Wo
     return Work(forward, backward, layer.weight)
 
 
-def _line(a: Architecture, w: Train, layout: Layout, model: Model, span: Span) -> Line:
+def _line(w: Train, layout: Layout, model: Model, span: Span) -> Line:
     """The pipeline's stages: those listed, or the two ends and equal ones between."""
-    ends = Work(
+    held = Work(
         *(
             d * span.dense + e * span.expert + i * span.embedding + h * span.head
             for d, e, i, h in zip(model.dense, model.expert, model.embedding, model.head)
         )
     )
-    stages = added(ends, model.hop)
+    stages = added(held, model.hop)
     if w.stage_layers is not None:
         return line_of_stages(Work(*(x * jnp.ones_like(span.dense) for x in stages)))
-    pp = degree(layout, "pp")
-    first, last = (Work(*(x[i] for x in stages)) for i in (0, 1))
-    inner = jnp.maximum(pp - 2.0, 1.0)
-    layers = span.dense[0] + span.expert[0]
-    dense = jnp.clip(a.dense_layers - span.dense.sum(), 0.0, inner * layers) / inner
-    middle = added(
-        scaled(model.dense, dense), scaled(model.expert, layers - dense), model.hop
-    )
-    return line_of_classes(first, middle, last, pp)
+    first, middle, last = (Work(*(x[i] for x in stages)) for i in range(3))
+    return line_of_classes(first, middle, last, degree(layout, "pp"))
 
 
 def _fabric(system: System, w: Train, layout: Layout, fabric: Fabric) -> Fabric:
@@ -455,7 +448,7 @@ def train_times(
         dense=_hidden(stage, w, model.dense, plan, reduction, 0),
         expert=_hidden(stage, w, model.expert, plan, reduction, 1),
     )
-    line = _line(a, w, layout, model, plan.span)
+    line = _line(w, layout, model, plan.span)
     microbatches = w.global_batch / (w.micro_batch * degree(layout, "dp"))
     pipe = pipeline_s(w.schedule, line, microbatches, w.chunks, sharpness)
     once = reduction.once_s(line, trainer, sharpness)

@@ -69,30 +69,38 @@ def head_layers(a: Architecture) -> Scalar:
 def end_spans(
     a: Architecture, layout: Layout, head: Scalar, sharpness: Sharpness
 ) -> Span:
-    """The first and the last stage of layers that are spread by rule, (2,).
+    """The first stage, one between and the last of layers spread by rule, (3,).
 
-    The dense layers come first. A stage holds whole layers: the fullest counts.
+    The dense layers come first. A stage holds whole layers; where the stages don't
+    divide them, the last one, which has the head too, holds what the others leave.
+    Without stages between, the last one stands in for them.
 
     Args:
-        head: layers that the head counts for: the last stage has so many fewer.
+        head: layers that the head counts for; 0 spreads layers evenly.
     """
     pp = degree(layout, "pp")
     more = jnp.clip(pp - 1.0, 0.0, 1.0)
+    inner, between = jnp.maximum(pp - 2.0, 1.0), jnp.clip(pp - 2.0, 0.0, 1.0)
     mean = (a.layers + head * more) / pp
     excess = smooth.ceil(mean, sharpness) / mean - 1.0
     first = mean * (1.0 + excess * smooth.positive(pp - 1.0, sharpness))
     first = jnp.minimum(first, a.layers)
-    last = jnp.clip(first - head * more, 0.0, first)
-    layers = jnp.stack([first, last])
-    above = jnp.stack([jnp.zeros(()), a.layers - last])
-    dense = jnp.clip(a.dense_layers - above, 0.0, layers)
-    return Span(
-        position=jnp.stack([jnp.zeros(()), pp - 1.0]),
+    last = jnp.clip(a.layers - (pp - 1.0) * first, 0.0, first)
+    middle = jnp.maximum(a.layers - first - last, 0.0) / inner
+    dense_first = jnp.minimum(a.dense_layers, first)
+    dense_last = jnp.clip(a.dense_layers - (a.layers - last), 0.0, last)
+    rest = a.dense_layers - dense_first - dense_last
+    dense_middle = jnp.clip(rest / inner, 0.0, middle)
+    layers = jnp.stack([first, middle, last])
+    dense = jnp.stack([dense_first, dense_middle, dense_last])
+    span = Span(
+        position=jnp.stack([jnp.zeros(()), more, pp - 1.0]),
         dense=dense,
         expert=layers - dense,
-        embedding=jnp.stack([jnp.ones(()), 1.0 - more]),
-        head=jnp.stack([1.0 - more, jnp.ones(())]),
+        embedding=jnp.stack([jnp.ones(()), jnp.zeros(()), 1.0 - more]),
+        head=jnp.stack([1.0 - more, jnp.zeros(()), jnp.ones(())]),
     )
+    return Span(*(x.at[1].set(between * x[1] + (1.0 - between) * x[2]) for x in span))
 
 
 def listed_spans(a: Architecture, stage_layers: Any) -> Span:
@@ -113,7 +121,7 @@ def listed_spans(a: Architecture, stage_layers: Any) -> Span:
 def spans_of(
     trainer: Trainer, a: Architecture, w: Train, layout: Layout, sharpness: Sharpness
 ) -> Span:
-    """Stages to look at: those listed, or the two ends."""
+    """Stages to look at: those listed, or the two ends and one between."""
     if w.stage_layers is not None:
         return listed_spans(a, w.stage_layers)
     head = head_layers(a) if trainer.stages == "by_cost" else jnp.zeros(())

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from cmxjax.cli import main
+from cmxjax.specs.errors import SpecError
 
 NAME = "llama-3.1-70b-decode-gb200-nvl72"
 
@@ -40,11 +41,49 @@ def test_the_answer_is_json_and_a_scenario_and_a_picture(capsys, written):
         assert predicted[name] == pytest.approx(value, rel=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("flags", "certify"), [((), None), (("--certify",), True), (("--no-certify",), False)]
+)
+def test_the_comparison_can_be_forced_or_left_out(capsys, monkeypatch, flags, certify):
+    asked = {}
+
+    def noted(scenario, **options):
+        asked.update(options)
+        raise SpecError(["noted"])
+
+    monkeypatch.setattr("cmxjax.optimization.answer.optimize", noted)
+    assert run(capsys, *flags)[0] == 2
+    assert asked["certify"] is certify
+
+
 def test_the_table_states_the_certificate(capsys):
     status, out, _ = run(capsys, "--limit", "tpot=20ms", "--pin", "cp=1", "--pin", "pp=1")
     assert status == 0
     for text in ("how good it is", "exhaustive optimum", "feasible", "layout.tp"):
         assert text in out
+
+
+def test_the_answer_as_launch_arguments(capsys):
+    wanted = ("--limit", "tpot=20ms", "--pin", "cp=1", "--pin", "pp=1")
+    status, out, _ = run(capsys, *wanted, "--emit", "vllm", "--json")
+    assert status == 0
+    found = json.loads(out)
+    words = found["emit"]["arguments"]
+    for axis, option in (
+        ("tp", "--tensor-parallel-size"),
+        ("dp", "--data-parallel-size"),
+    ):
+        assert words[words.index(option) + 1] == str(found["set"][f"layout.{axis}"])
+    status, out, _ = run(capsys, *wanted, "--emit", "sglang")
+    assert status == 0
+    assert "\npython -m sglang.launch_server" in out
+
+
+def test_launch_arguments_need_a_layout_that_runs(capsys):
+    wanted = ("--limit", "tpot=1us", "--pin", "cp=1", "--pin", "pp=1")
+    status, _, err = run(capsys, *wanted, "--emit", "vllm")
+    assert status == 2
+    assert "no layout within" in err
 
 
 def test_an_infeasible_job_says_so(capsys):
@@ -66,6 +105,8 @@ def test_an_infeasible_job_says_so(capsys):
         (("--pin", "xp=2"), "no such axis"),
         (("--try", "layers=2"), "not free here"),
         (("--devices", "911"), "whole units"),
+        (("--certify", "--no-certify"), "one of them"),
+        (("--emit", "megatron"), "doesn't run phase 'decode'"),
     ],
 )
 def test_bad_input_is_one_message(capsys, arguments, message):

@@ -16,6 +16,7 @@ from cmxjax.optimization.search import GRADIENT_COST, search
 from cmxjax.optimization.space import allowed, count, grid, placements
 from cmxjax.optimization.sweep import exhaustive
 from cmxjax.phases import metrics
+from cmxjax.report.optimization import as_scenario
 from cmxjax.specs.errors import SpecError
 from cmxjax.specs.scenario import load_scenario, validate_scenario, with_overrides
 
@@ -118,13 +119,39 @@ def test_the_answer_predicts_as_it_says(scenario):
         assert prediction.values[field] == pytest.approx(value, rel=1e-9), field
 
 
+def test_a_training_answer_keeps_the_batch_and_the_overlap_asked_for():
+    raw = {
+        "system": "cloudmatrix384",
+        "model": "deepseek-v3",
+        "phase": "train",
+        # fewer sequences than devices, as pipelines allow
+        "workload": {"global_batch": 128, "sequence_tokens": 4096},
+        "layout": {"devices": 512, "pp": 8, "overlapped_microbatches": 2},
+    }
+    pinned = {"tp": 1, "cp": 1, "pp": 8, "etp": 1, "ep": 64}
+    settings = {"micro_batch": (1.0,), "recompute_fraction": (1.0,)}
+    scenario = validate_scenario(raw, "test")
+    answer = optimize(
+        scenario, pinned=pinned, settings=settings, devices=(512,), calibration="none"
+    )
+    changed = validate_scenario(with_overrides(raw, answer.changes), "answer")
+    found = predict(changed, "none").values
+    assert found["step_time_s"] == pytest.approx(answer.metrics["step_time_s"], rel=1e-9)
+    written = validate_scenario(as_scenario(answer), "written")
+    assert predict(written, "none").values == found
+    alone = with_overrides(raw, answer.changes | {"layout.overlapped_microbatches": 1})
+    slower = predict(validate_scenario(alone, "alone"), "none").values
+    assert slower["step_time_s"] > found["step_time_s"]
+
+
 def test_a_training_answer_predicts_as_it_says():
     raw = {
         "system": "cloudmatrix384",
         "model": "llama-3.1-70b",
         "phase": "train",
         "workload": {"global_batch": 256, "sequence_tokens": 4096},
-        "layout": {"devices": 64},
+        # stages of a layout that the answer replaces
+        "layout": {"devices": 64, "pp": 2, "stages": [39, 41]},
     }
     scenario = validate_scenario(raw, "test")
     options = {"objective": "step_time", "calibration": "none"}

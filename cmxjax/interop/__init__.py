@@ -1,0 +1,1 @@
+"""Launch settings of other tools for a scenario's layout."""

@@ -1,0 +1,104 @@
+"""What the serving engines have in common: instances, batches, what they can't run."""
+
+from typing import NamedTuple
+
+from ..specs.build import Problem
+from ..specs.errors import SpecError
+from ..workload import Decode, Prefill
+from .ranks import degrees_of, order_notes
+
+
+class Instance(NamedTuple):
+    """One engine; a layout with several copies of the experts is as many engines."""
+
+    degrees: dict[str, int]
+    """Of the whole layout, but `dp` of one engine and `edp` = 1."""
+    copies: int
+    devices: int
+    """Of one engine."""
+    requests: int
+    """At a time on one data-parallel rank; 0 in prefill."""
+    tokens: int
+    """Of a batch on one data-parallel rank."""
+    drafts: int
+    redundant: int
+    """Copies of routed experts beside the first of each."""
+    experts: bool
+    microbatches: int
+    notes: list[str]
+
+
+def instance_of(problem: Problem, tool: str, microbatches: int) -> Instance:
+    """The layout as an engine takes it.
+
+    Args:
+        problem: of phase decode or prefill.
+        tool: its name in messages.
+        microbatches: that overlap, 1 or 2.
+
+    Raises:
+        SpecError: no engine can run it, with the reasons.
+    """
+    w, a, degrees = problem.workload, problem.architecture, degrees_of(problem)
+    if not isinstance(w, Decode | Prefill) or a is None:
+        raise TypeError(f"phase {w.kind} is not served")
+    group = degrees["tp"] * degrees["cp"]
+    mistakes, notes = [], order_notes(problem, tool)
+    copies = degrees["edp"] if a.experts is not None else 1
+    if degrees["dp"] % copies:
+        mistakes.append(
+            f"layout.edp = {copies}: copies of the experts must be whole engines, so edp"
+            f" must divide dp = {degrees['dp']}; pin edp=1"
+        )
+    if isinstance(w, Decode) and degrees["cp"] > 1:
+        mistakes.append(
+            f"layout.cp = {degrees['cp']}: its decoding splits contexts over the ranks of"
+            " tp instead; pin cp=1"
+        )
+    requests, drafts = 0, 0
+    if isinstance(w, Decode):
+        drafts = int(w.draft_tokens)
+        total = float(w.sequences_per_device) * group * degrees["pp"]
+        requests = round(total)
+        if abs(total - requests) > 1e-6:
+            mistakes.append(f"{total:g} requests on a group of tp {degrees['tp']}")
+        tokens = requests * (drafts + 1)
+    else:
+        tokens = round(float(w.tokens_per_device) * group)
+    if mistakes:
+        raise SpecError([f"{tool} can't run this: {mistake}" for mistake in mistakes])
+    if copies > 1:
+        notes.append(f"{copies} engines with these options, each with its own experts")
+    redundant = _redundant(problem, notes)
+    if problem.layout.attention == "sp_tp_sp":
+        notes.append("not expressed: sequence-parallel stages around attention")
+    degrees |= {"dp": degrees["dp"] // copies, "edp": 1}
+    devices = degrees["dp"] * group * degrees["pp"]
+    several = a.experts is not None
+    return Instance(
+        degrees,
+        copies,
+        devices,
+        requests,
+        tokens,
+        drafts,
+        redundant,
+        several,
+        microbatches,
+        notes,
+    )
+
+
+def _redundant(problem: Problem, notes: list[str]) -> int:
+    """Redundant experts, in the place of shared ones that ranks of their own hold."""
+    routing = problem.layout.routing
+    shared = round(float(routing.shared_replicas))
+    redundant = round(float(routing.redundant_experts))
+    if shared:
+        notes.append(
+            f"not expressed: {shared} ranks' slots for the shared expert; every rank"
+            " computes it on its own tokens, and these slots hold redundant experts"
+            f" (predict that with routing.shared_replicas=0 and"
+            f" routing.redundant_experts={redundant + shared})"
+        )
+    return redundant + shared

@@ -1,0 +1,86 @@
+"""Arguments of SGLang for a serving layout."""
+
+from ..specs.build import Problem
+from .launch import Launch, Options
+from .serving import Instance, instance_of
+from .tools import SGLANG
+
+QUANTIZED = {"fp8": "fp8", "int8": "w8a8_int8"}
+ASCEND_QUANTIZED = {"int8": "modelslim"}
+MODES = {"decode": "low_latency", "prefill": "normal"}
+
+
+def sglang(problem: Problem, microbatches: int) -> Launch:
+    """Arguments of SGLang. Raises `SpecError` for what it can't run.
+
+    Its `--tp-size` counts all ranks of a pipeline stage, of which attention takes groups
+    of data and context parallelism, and the experts those of `--ep-size`.
+    """
+    instance = instance_of(problem, SGLANG.name, microbatches)
+    notes = list(instance.notes)
+    options, phase = Options(SGLANG), problem.scenario.phase
+    _degrees(options, instance)
+    _exchange(options, instance, phase, notes)
+    # both are counted for all groups of attention together
+    groups = instance.degrees["dp"] if instance.experts else 1
+    if instance.requests:
+        options.add("--max-running-requests", instance.requests * groups)
+    else:
+        options.add("--chunked-prefill-size", instance.tokens * groups)
+    options.add("--disaggregation-mode", phase)
+    if instance.drafts:
+        options.add("--speculative-algorithm", "EAGLE")
+        options.add("--speculative-num-steps", instance.drafts)
+        options.add("--speculative-eagle-topk", 1)
+        options.add("--speculative-num-draft-tokens", instance.drafts + 1)
+    _formats(options, problem, notes)
+    notes.append("--mem-fraction-static is left to the engine")
+    return options.launch(notes)
+
+
+def _degrees(options: Options, instance: Instance) -> None:
+    degrees = instance.degrees
+    groups = degrees["dp"] if instance.experts else 1
+    options.add("--tp-size", groups * degrees["tp"] * degrees["cp"])
+    options.add("--pp-size", degrees["pp"])
+    if not instance.experts:
+        options.add("--dp-size", degrees["dp"])
+    elif groups > 1:
+        options.add("--attn-dp-size", groups)
+    if degrees["cp"] > 1:
+        options.add("--attn-cp-size", degrees["cp"])
+        options.add("--enable-prefill-cp")
+    if instance.experts:
+        options.add("--ep-size", degrees["ep"])
+
+
+def _exchange(options: Options, instance: Instance, phase: str, notes: list[str]) -> None:
+    """The experts' exchange. DeepEP needs all ranks of a stage in the expert group."""
+    degrees = instance.degrees
+    sent = instance.experts and degrees["ep"] > 1 and degrees["etp"] == 1
+    if sent:
+        options.add("--moe-a2a-backend", "deepep")
+        options.add("--deepep-mode", MODES[phase])
+    elif instance.experts and degrees["ep"] > 1:
+        notes.append("not expressed: all-to-all with split experts; it gathers tokens")
+    if instance.microbatches == 2 and sent:
+        options.add("--enable-two-batch-overlap")
+    elif instance.microbatches == 2:
+        notes.append("not expressed: two overlapped micro-batches, which need experts")
+    if instance.redundant:
+        options.add("--enable-eplb")
+        options.add("--ep-num-redundant-experts", instance.redundant)
+
+
+def _formats(options: Options, problem: Problem, notes: list[str]) -> None:
+    dtypes = problem.workload.serving.dtypes  # pyright: ignore
+    ascend = "fp8" not in problem.system.chip.matrix_flop_per_s
+    known = ASCEND_QUANTIZED if ascend else QUANTIZED
+    if dtypes.weight in known:
+        options.add("--quantization", known[dtypes.weight])
+    elif dtypes.weight != "bf16":
+        notes.append(f"not expressed: {dtypes.weight} weights, set by the checkpoint")
+    if dtypes.kv == "fp8":
+        options.add("--kv-cache-dtype", "fp8_e4m3")
+    elif dtypes.kv != "bf16":
+        notes.append(f"not expressed: key-value cache in {dtypes.kv}")

@@ -1,0 +1,213 @@
+"""Arguments of Megatron-LM and MindSpeed-LLM for a training layout."""
+
+import math
+
+from ..specs.build import Problem
+from ..specs.errors import SpecError
+from ..workload import Train
+from .launch import Launch, Options
+from .ranks import degrees_of, order_notes
+from .stages import even, layers_of_chunks, layout_string
+from .tools import MEGATRON, MINDSPEED
+
+SHARDING = {2: "optim_grads", 3: "optim_grads_params"}
+"""Megatron FSDP's name for each ZeRO stage."""
+
+ATTENTION_EXCHANGE = {
+    "ring": ("p2p", "megatron_cp_algo"),
+    "all_to_all": ("a2a", "ulysses_cp_algo"),
+}
+"""Context parallelism in Megatron-LM and in MindSpeed."""
+
+
+def megatron(problem: Problem) -> Launch:
+    """Arguments of Megatron-LM. Raises `SpecError` for what it can't run."""
+    w, degrees = _train(problem), degrees_of(problem)
+    _check(problem, w, degrees, MEGATRON.name)
+    options, notes = Options(MEGATRON), order_notes(problem, MEGATRON.name)
+    _shared(options, problem, w, degrees)
+    chunks = layers_of_chunks(problem, degrees["pp"])
+    per_rank = len(chunks) // degrees["pp"]
+    if even(problem, degrees["pp"]):
+        if per_rank > 1:
+            options.add("--num-layers-per-virtual-pipeline-stage", chunks[0])
+    else:
+        drafts = _drafts(problem)
+        options.add("--pipeline-model-parallel-layout", layout_string(chunks, drafts))
+    if degrees["cp"] > 1:
+        options.add("--cp-comm-type", ATTENTION_EXCHANGE[_exchange(problem)][0])
+    notes += _recompute(options, problem, w, chunks) + _schedule(w, MEGATRON.name)
+    if w.zero == 1:
+        _distributed_optimizer(options, problem)
+    elif w.zero:
+        options.add("--use-megatron-fsdp")
+        options.add("--data-parallel-sharding-strategy", SHARDING[w.zero])
+        notes.append("Megatron FSDP also needs its own checkpoint format")
+    options.add("--bf16")
+    precision = _precision(problem)
+    if precision != "bf16":
+        mx = precision == "mxfp8"
+        options.add("--fp8-format", "e4m3" if mx else "hybrid")
+        options.add("--fp8-recipe", "mxfp8" if mx else "delayed")
+    if share := float(w.offload_optimizer):
+        options.add("--optimizer-cpu-offload")
+        options.add("--optimizer-offload-fraction", share)
+    return options.launch(notes + _left_out(problem, w))
+
+
+def mindspeed(problem: Problem) -> Launch:
+    """Arguments of MindSpeed-LLM. Raises `SpecError` for what it can't run."""
+    w, degrees = _train(problem), degrees_of(problem)
+    _check(problem, w, degrees, MINDSPEED.name)
+    options, notes = Options(MINDSPEED), order_notes(problem, MINDSPEED.name)
+    chunks = layers_of_chunks(problem, degrees["pp"])
+    mistakes = []
+    if w.zero > 1:
+        mistakes.append(f"workload.zero = {w.zero}: use 0 or 1")
+    if _precision(problem) != "bf16":
+        mistakes.append(f"workload.precision = {_precision(problem)!r}: use 'bf16'")
+    uneven = not even(problem, degrees["pp"])
+    if uneven and len(chunks) > degrees["pp"]:
+        mistakes.append("layout.vpp: its chunks must hold equally many layers; use 1")
+    _refuse(mistakes, MINDSPEED.name)
+    _shared(options, problem, w, degrees)
+    if uneven:
+        options.add("--num-layer-list", ",".join(map(str, chunks)))
+    elif len(chunks) > degrees["pp"]:
+        options.add("--num-layers-per-virtual-pipeline-stage", chunks[0])
+    if degrees["cp"] > 1:
+        algorithm = ATTENTION_EXCHANGE[_exchange(problem)][1]
+        options.add("--context-parallel-algo", algorithm)
+    notes += _recompute(options, problem, w, chunks) + _schedule(w, MINDSPEED.name)
+    if w.zero:
+        _distributed_optimizer(options, problem)
+    options.add("--bf16")
+    if share := float(w.offload_optimizer):
+        notes.append(f"not expressed: {share:.0%} of the optimizer state on the host")
+    return options.launch(notes + _left_out(problem, w))
+
+
+def _train(problem: Problem) -> Train:
+    if not isinstance(problem.workload, Train):
+        raise TypeError(f"phase {problem.workload.kind} is no training")
+    return problem.workload
+
+
+def _precision(problem: Problem) -> str:
+    return problem.scenario.workload.precision  # pyright: ignore
+
+
+def _exchange(problem: Problem) -> str:
+    return problem.system.trainers[_train(problem).serving.engine].context
+
+
+def _drafts(problem: Problem) -> int:
+    return int(problem.architecture.draft_layers) if problem.architecture else 0
+
+
+def _refuse(mistakes: list[str], tool: str) -> None:
+    if mistakes:
+        raise SpecError([f"{tool} can't run this: {mistake}" for mistake in mistakes])
+
+
+def _check(problem: Problem, w: Train, degrees: dict[str, int], tool: str) -> None:
+    """What both tools refuse."""
+    a, mistakes = problem.architecture, []
+    batch, micro = float(w.global_batch), float(w.micro_batch)
+    step = micro * degrees["dp"]
+    if micro % 1.0 or batch % 1.0 or batch % step:
+        mistakes.append(
+            f"workload.global_batch = {batch:g}: must be a whole multiple of"
+            f" micro_batch x dp = {micro:g} x {degrees['dp']}; change one of them"
+        )
+    elif float(w.chunks) > 1.0 and batch / step % degrees["pp"]:
+        mistakes.append(
+            f"layout.vpp = {float(w.chunks):g}: {batch / step:g} micro-batches of a rank"
+            f" must be a multiple of pp = {degrees['pp']}; use vpp = 1 or another batch"
+        )
+    if float(w.chunks) > 1.0 and degrees["pp"] == 1:
+        mistakes.append("layout.vpp: needs pp > 1; use 1")
+    experts = None if a is None else a.experts
+    if experts is not None:
+        if degrees["tp"] > 1 and not problem.layout.sequence_parallel:
+            mistakes.append(
+                "layout.sequence_parallel = false: experts with tp > 1 need it; set true"
+            )
+        spare = float(problem.layout.routing.redundant_experts)
+        if spare or float(problem.layout.routing.shared_replicas):
+            mistakes.append("routing: no spare or shared replicas in training; use 0")
+        routed = float(experts.routed)
+        if routed % degrees["ep"]:
+            mistakes.append(
+                f"layout.ep = {degrees['ep']}: must divide {routed:g} experts"
+            )
+    if _precision(problem) == "int8":
+        mistakes.append("workload.precision = 'int8': use 'bf16' or 'fp8'")
+    _refuse(mistakes, tool)
+
+
+def _shared(
+    options: Options, problem: Problem, w: Train, degrees: dict[str, int]
+) -> None:
+    """Degrees and batch, which both tools spell alike."""
+    options.add("--tensor-model-parallel-size", degrees["tp"])
+    options.add("--pipeline-model-parallel-size", degrees["pp"])
+    options.add("--context-parallel-size", degrees["cp"])
+    if problem.architecture is not None and problem.architecture.experts is not None:
+        options.add("--expert-model-parallel-size", degrees["ep"])
+        options.add("--expert-tensor-parallel-size", degrees["etp"])
+        options.add("--moe-token-dispatcher-type", "alltoall")
+        options.add("--moe-grouped-gemm")
+    if problem.layout.sequence_parallel and degrees["tp"] > 1:
+        options.add("--sequence-parallel")
+    options.add("--micro-batch-size", int(w.micro_batch))
+    options.add("--global-batch-size", int(w.global_batch))
+    options.add("--seq-length", int(w.sequence_tokens))
+
+
+def _distributed_optimizer(options: Options, problem: Problem) -> None:
+    options.add("--use-distributed-optimizer")
+    trainer = problem.system.trainers[_train(problem).serving.engine]
+    if float(trainer.data_exposed_fraction) < 1.0:
+        options.add("--overlap-grad-reduce")
+        options.add("--overlap-param-gather")
+
+
+def _recompute(
+    options: Options, problem: Problem, w: Train, chunks: list[int]
+) -> list[str]:
+    """Recompute options; notes where whole layers miss the wanted share."""
+    if w.selective:
+        options.add("--recompute-granularity", "selective")
+        return []
+    share = float(w.recompute_fraction)
+    if not share:
+        return []
+    options.add("--recompute-granularity", "full")
+    if share == 1.0:
+        options.add("--recompute-method", "uniform")
+        options.add("--recompute-num-layers", 1)
+        return []
+    # the option counts layers of a chunk; rounded up, as memory must not overflow
+    layers = math.ceil(share * max(chunks) - 1e-9)
+    options.add("--recompute-method", "block")
+    options.add("--recompute-num-layers", layers)
+    if layers == share * max(chunks):
+        return []
+    return [f"{layers} of {max(chunks)} layers of a chunk recompute, not {share:.0%}"]
+
+
+def _schedule(w: Train, tool: str) -> list[str]:
+    if w.schedule in ("1f1b", "interleaved"):
+        return []
+    return [f"not expressed: schedule {w.schedule}; {tool} runs 1F1B with these options"]
+
+
+def _left_out(problem: Problem, w: Train) -> list[str]:
+    """What a step has beside the layout."""
+    notes = []
+    if float(w.offload_activations) or float(w.offload_weights):
+        notes.append("not expressed: activations or weights on the host")
+    if _drafts(problem):
+        notes.append("the model's options must set --mtp-num-layers, which is assumed")
+    return [*notes, "options of the model, data and learning rate are to be added"]
