@@ -14,7 +14,8 @@ from .goodput import goodput_of
 from .hardware import System, devices_per_package, ordered_tiers
 from .layout import Layout
 from .step.shares import Scales, breakdown, busy
-from .step.train import TrainTimes, operator_blocks, train_components, train_times
+from .step.train import TrainTimes, train_components, train_times
+from .step.train_ops import operator_blocks
 from .step.train_state import TrainMemory, plan_of, train_memory
 from .workload import Train
 

@@ -20,7 +20,7 @@ from cmxjax.phases import metrics
 from cmxjax.specs.build import build
 from cmxjax.specs.errors import SpecError
 from cmxjax.specs.scenario import validate_scenario, with_overrides
-from cmxjax.step.train import declarations, features_of
+from cmxjax.step.train_ops import declarations, features_of
 from cmxjax.step.train_state import plan_of
 from cmxjax.training import EXPOSED
 

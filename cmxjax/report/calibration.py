@@ -2,7 +2,6 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console, Group
@@ -13,6 +12,7 @@ from ..calibrate.folds import kind_of
 from ..calibrate.result import summary
 from ..calibrate.run import fit
 from ..specs.files import DATA
+from .pictures import save, subplots
 from .tables import make_table
 
 LARGE = 0.10
@@ -134,7 +134,6 @@ def draw(result: Calibrated, folder: Path) -> list[Path]:
 
 def _draw_fit(result: Calibrated, path: Path) -> None:
     """Predicted against published: a panel for each kind and unit."""
-    pyplot = _pyplot()
     panels: dict[str, list[int]] = {}
     for i, row in enumerate(result.setup.rows):
         if result.fitted[i]:
@@ -142,7 +141,7 @@ def _draw_fit(result: Calibrated, path: Path) -> None:
             panels.setdefault(f"{what} [{row.spec.unit}]", []).append(i)
     columns = 4
     lines = -(-len(panels) // columns)
-    figure, axes = pyplot.subplots(
+    figure, axes = subplots(
         lines, columns, figsize=(13, 3.1 * lines), layout="constrained", squeeze=False
     )
     for axis in axes.flat[len(panels) :]:
@@ -165,19 +164,16 @@ def _draw_fit(result: Calibrated, path: Path) -> None:
     figure.supxlabel("published")
     figure.supylabel("predicted, with one sigma")
     figure.suptitle(f"{result.setup.recipe.system}: prediction and publication")
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+    save(figure, path, "--out")
 
 
 def _draw_residuals(result: Calibrated, path: Path) -> None:
     """Errors of rows left out in turn, with their sigmas, by kind."""
-    pyplot = _pyplot()
     kinds: dict[str, list[int]] = {}
     for i, row in enumerate(result.setup.rows):
         if result.fitted[i]:
             kinds.setdefault(kind_of(row), []).append(i)
-    figure, axis = pyplot.subplots(figsize=(12, 5), layout="constrained")
-    colors = pyplot.get_cmap("tab20").colors
+    figure, axis = subplots(figsize=(12, 5), layout="constrained")
     place, ticks = 0, []
     for k, kind in enumerate(sorted(kinds)):
         own = kinds[kind]
@@ -191,7 +187,7 @@ def _draw_residuals(result: Calibrated, path: Path) -> None:
             fmt="o",
             ms=3,
             lw=0.8,
-            color=colors[k % len(colors)],
+            color=f"C{k}",
         )
     axis.axhline(0.0, color="gray", lw=0.8, zorder=0)
     axis.set_xticks([t for t, _ in ticks], [kind for _, kind in ticks], rotation=25)
@@ -201,17 +197,7 @@ def _draw_residuals(result: Calibrated, path: Path) -> None:
         " what is outside the frame is in rows.csv",
         fontsize=10,
     )
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
-
-
-def _pyplot() -> Any:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot
+    save(figure, path, "--out")
 
 
 def refit(recipe: str, results: Path) -> None:

@@ -1,15 +1,14 @@
 """Tables and picture of a co-design."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 from rich.console import Group
 from rich.text import Text
 
 from ..optimization.codesign.result import Codesign, Design, Run
-from ..specs.errors import SpecError
 from ..units import dimension_of, format_si
+from .pictures import save, subplots
 from .tables import make_table, number
 
 
@@ -132,12 +131,7 @@ def draw_codesign(found: Codesign, path: str) -> None:
     Raises:
         SpecError: the file can't be written.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, 3, figsize=(14, 4.2), layout="constrained")
+    figure, axes = subplots(1, 3, figsize=(14, 4.2), layout="constrained")
     good = [design for design in found.path if design.feasible]
     scale = 1e3 if found.spec.dimension == "power" else 1.0
     unit = "kW" if found.spec.dimension == "power" else found.spec.dimension
@@ -160,13 +154,7 @@ def draw_codesign(found: Codesign, path: str) -> None:
         axis.grid(alpha=0.3)
     _spent(axes[2], [found.now, found.best], scale, unit)
     axes[1].set_title(found.spec.title)
-    try:
-        figure.savefig(Path(path), dpi=130)
-    except (OSError, ValueError) as error:
-        problem = f"--picture {path}: can't be written ({error}); use another path"
-        raise SpecError([problem]) from None
-    finally:
-        pyplot.close(figure)
+    save(figure, path)
 
 
 def _spent(axis: Any, designs: list[Design], scale: float, unit: str) -> None:

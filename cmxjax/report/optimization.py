@@ -9,6 +9,7 @@ from ..layout import AXES
 from ..optimization.answer import Answer, changes_of
 from ..optimization.search import GRADIENT_COST
 from ..specs.errors import SpecError
+from .pictures import save, subplots
 from .scenario import raw_scenario, write_scenario
 from .tables import make_table, number
 
@@ -94,13 +95,8 @@ def write_picture(answer: Answer, path: str) -> None:
     Raises:
         SpecError: the file can't be written.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     costs = list(answer.front.entries)
-    figure, axes = plt.subplots(1, len(costs), figsize=(4 * len(costs), 3.4))
+    figure, axes = subplots(1, len(costs), figsize=(4 * len(costs), 3.4))
     rate = answer.front.fields[0]
     for axis, cost in zip(axes, costs):
         rows = answer.front.table(cost)
@@ -112,13 +108,7 @@ def write_picture(answer: Answer, path: str) -> None:
     scenario = answer.question.problem.scenario
     figure.suptitle(f"{scenario.phase} on {answer.question.problem.system.name}")
     figure.tight_layout()
-    try:
-        figure.savefig(path)
-    except (OSError, ValueError) as error:
-        problem = f"--picture {path}: can't be written ({error}); use another path"
-        raise SpecError([problem]) from None
-    finally:
-        plt.close(figure)
+    save(figure, path)
 
 
 def as_scenario(answer: Answer) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from ..evaluate.predict import Prediction
 from ..evaluate.sensitivity import WHAT_IF, Sensitivity
 from ..evaluate.solve import Solution
 from ..units import dimension_of, format_si
+from .pictures import save, subplots
 from .tables import make_table, number
 
 SMALLEST = 1e-3
@@ -45,14 +46,9 @@ def sensitivity_tables(found: Sensitivity) -> Group:
 
 def draw_elasticities(found: Sensitivity, path: Path) -> None:
     """A bar for each of the largest elasticities."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     largest = [e for e in found.leaves if abs(e.elasticity) > SMALLEST][:BARS][::-1]
     height = 1.2 + 0.28 * len(largest)
-    figure, axes = pyplot.subplots(figsize=(9, height), layout="constrained")
+    figure, axes = subplots(figsize=(9, height), layout="constrained")
     values = [e.elasticity for e in largest]
     colors = ["tab:red" if v > 0 else "tab:blue" for v in values]
     axes.barh([e.path for e in largest], values, color=colors)
@@ -60,17 +56,11 @@ def draw_elasticities(found: Sensitivity, path: Path) -> None:
     axes.set_xlabel(f"d ln {found.quantity} / d ln leaf")
     system = found.problem.system.name
     axes.set_title(f"{found.quantity} on {system}: what it follows")
-    figure.savefig(path, dpi=130)
-    pyplot.close(figure)
+    save(figure, path)
 
 
 def draw_binding(key: str, values: list[float], found: list[Prediction], path: Path):
     """Share of the step that each resource takes, over a workload key."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     shares: dict[str, list[float]] = {}
     for prediction in found:
         total = sum(prediction.breakdown.values())
@@ -82,15 +72,14 @@ def draw_binding(key: str, values: list[float], found: list[Prediction], path: P
             shares.setdefault(name, []).append(value)
     order = sorted(shares, key=lambda name: -max(shares[name]))
     order = [name for name in order if max(shares[name]) > 0.5]
-    figure, axes = pyplot.subplots(figsize=(9, 5), layout="constrained")
+    figure, axes = subplots(figsize=(9, 5), layout="constrained")
     axes.stackplot(values, [shares[name] for name in order], labels=order)
     axes.set(xlabel=key, ylabel="share of the time, %", ylim=(0, 100))
     axes.set(xlim=(min(values), max(values)), xscale="log")
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
     system = found[0].problem.system.name
     axes.set_title(f"{found[0].problem.scenario.phase} on {system}: what binds")
-    figure.savefig(path, dpi=130)
-    pyplot.close(figure)
+    save(figure, path)
 
 
 def resource_of(component: str) -> str:

@@ -12,13 +12,10 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
 import tyro
 
 import cmxjax as cmx
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+from cmxjax.report.pictures import save, subplots
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -71,7 +68,7 @@ def rows_of(options: Options) -> list[dict]:
 
 def draw(rows: list[dict]) -> None:
     """How far each way goes, and what it takes."""
-    figure, axis = plt.subplots(figsize=(10, 5.6), layout="constrained")
+    figure, axis = subplots(figsize=(10, 5.6), layout="constrained")
     for y, row in enumerate(reversed(rows)):
         axis.barh(
             y, row["reached"], color="tab:green" if row["reached"] >= 1.0 else "0.7"
@@ -86,7 +83,7 @@ def draw(rows: list[dict]) -> None:
     axis.set(xlim=(0.0, 2.1), xlabel="tokens/s per kW within 50 ms, over GB200 NVL72")
     axis.set_xticks((0.0, 0.25, 0.5, 0.75, 1.0))
     axis.legend(fontsize=8, loc="lower right")
-    figure.savefig(RESULTS / "match.svg")
+    save(figure, RESULTS / "match.svg")
 
 
 def main(options: Options) -> None:

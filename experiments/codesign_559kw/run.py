@@ -12,13 +12,10 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
 import tyro
 
 import cmxjax as cmx
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+from cmxjax.report.pictures import save, subplots
 
 RESULTS = Path(__file__).parent / "results"
 BUDGET = "cloudmatrix384-power"
@@ -89,7 +86,7 @@ def layout_again(options: Options, found) -> dict:
 
 def draw(rows: list[dict], spend_kw: float) -> None:
     """Best machines at the full budget; gain of each mix over the budget."""
-    figure, axes = plt.subplots(1, 2, figsize=(12, 4.4), layout="constrained")
+    figure, axes = subplots(1, 2, figsize=(12, 4.4), layout="constrained")
     names = (*PARTS, "size")
     best = [row for row in rows if abs(row["budget_kw"] - spend_kw) < 0.1]
     for k, row in enumerate(best):
@@ -113,7 +110,7 @@ def draw(rows: list[dict], spend_kw: float) -> None:
     axes[1].set(xlabel="all-in power, kW", ylabel="tokens/s, times what it is")
     axes[1].legend(fontsize=8)
     axes[1].grid(alpha=0.3)
-    figure.savefig(RESULTS / "codesign.svg")
+    save(figure, RESULTS / "codesign.svg")
 
 
 def main(options: Options) -> None:

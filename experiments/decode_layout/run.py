@@ -11,13 +11,10 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
 import tyro
 
 import cmxjax as cmx
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+from cmxjax.report.pictures import save, subplots
 
 RESULTS = Path(__file__).parent / "results"
 SCENARIO = "deepseek-r1-decode-cloudmatrix384"
@@ -81,7 +78,7 @@ def main(options: Options) -> None:
 
 def draw(options: Options, rows: list[dict]) -> None:
     """Throughput over the size of an instance, a line for each limit."""
-    figure, axis = plt.subplots(figsize=(6, 3.6))
+    figure, axis = subplots(figsize=(6, 3.6))
     for limit_ms in options.limits_ms:
         own = [row for row in rows if row["limit_ms"] == limit_ms and row["feasible"]]
         axis.plot(
@@ -96,7 +93,7 @@ def draw(options: Options, rows: list[dict]) -> None:
     axis.set_ylim(bottom=0)
     axis.grid(alpha=0.3)
     figure.tight_layout()
-    figure.savefig(RESULTS / "decode_layout.svg")
+    save(figure, RESULTS / "decode_layout.svg")
 
 
 if __name__ == "__main__":

@@ -11,13 +11,10 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
 import tyro
 
 import cmxjax as cmx
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+from cmxjax.report.pictures import save, subplots
 
 RESULTS = Path(__file__).parent / "results"
 SCENARIO = "deepseek-r1-decode-cloudmatrix384"
@@ -99,7 +96,7 @@ def main(options: Options) -> None:
 def draw(options: Options, rows: list[dict]) -> None:
     """Throughput at each EP degree, and what a die is busy with."""
     found = [row for row in rows if row["feasible"]]
-    figure, (rate, cost) = plt.subplots(1, 2, figsize=(9, 3.6))
+    figure, (rate, cost) = subplots(1, 2, figsize=(9, 3.6))
     places = range(len(found))
     rate.bar(places, [row["tokens_per_s_per_npu"] for row in found])
     for place, row in zip(places, found):
@@ -125,7 +122,7 @@ def draw(options: Options, rows: list[dict]) -> None:
         axis.set_xlabel("EP degree")
         axis.set_xticks(list(places), [str(row["ep"]) for row in found])
     figure.tight_layout()
-    figure.savefig(RESULTS / "expert_parallelism.svg")
+    save(figure, RESULTS / "expert_parallelism.svg")
 
 
 if __name__ == "__main__":

@@ -12,14 +12,11 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import tyro
 
 import cmxjax as cmx
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+from cmxjax.report.pictures import save, subplots
 
 RESULTS = Path(__file__).parent / "results"
 DEVICES_PER_NODE = 16
@@ -88,7 +85,7 @@ def main(options: Options) -> None:
 def draw(options: Options, rows: list[dict]) -> None:
     """Slowest device over the skew, a panel for each number of devices."""
     size = len(options.devices)
-    figure, axes = plt.subplots(1, size, figsize=(3 * size, 3.4), sharey=True)
+    figure, axes = subplots(1, size, figsize=(3 * size, 3.4), sharey=True)
     for axis, devices in zip(np.atleast_1d(axes), options.devices):
         own = [row for row in rows if row["devices"] == devices]
         lines = {"round_robin": "s", "greedy": "^", "ours": "o", "bound": ""}
@@ -109,7 +106,7 @@ def draw(options: Options, rows: list[dict]) -> None:
     np.atleast_1d(axes)[0].set_ylabel("slowest device over mean load")
     np.atleast_1d(axes)[0].legend(fontsize=8)
     figure.tight_layout()
-    figure.savefig(RESULTS / "expert_placement.svg")
+    save(figure, RESULTS / "expert_placement.svg")
 
 
 if __name__ == "__main__":

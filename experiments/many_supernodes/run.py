@@ -12,13 +12,10 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
 import tyro
 
 import cmxjax as cmx
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+from cmxjax.report.pictures import save, subplots
 
 RESULTS = Path(__file__).parent / "results"
 SCENARIO = "pangu-ultra-moe-train-cloudmatrix384"
@@ -135,7 +132,7 @@ def main(options: Options) -> None:
 
 def draw(options: Options, rows: list[dict]) -> None:
     """Throughput over the supernodes, a line for each axis pushed outward."""
-    figure, axis = plt.subplots(figsize=(6, 3.6))
+    figure, axis = subplots(figsize=(6, 3.6))
     rows = [row for row in rows if row["feasible"]]
     for name in dict.fromkeys(row["outermost"] for row in rows):
         own = [row for row in rows if row["outermost"] == name]
@@ -154,7 +151,7 @@ def draw(options: Options, rows: list[dict]) -> None:
     axis.legend(fontsize=8)
     axis.grid(alpha=0.3)
     figure.tight_layout()
-    figure.savefig(RESULTS / "many_supernodes.svg")
+    save(figure, RESULTS / "many_supernodes.svg")
 
 
 if __name__ == "__main__":

@@ -10,13 +10,10 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
 import tyro
 
 import cmxjax as cmx
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+from cmxjax.report.pictures import save, subplots
 
 RESULTS = Path(__file__).parent / "results"
 SERVE = "deepseek-r1-serve-cloudmatrix384"
@@ -89,7 +86,7 @@ def main(options: Options) -> None:
 
 def draw(options: Options, rows: list[dict]) -> None:
     """The best share over the prompt, for instances as published."""
-    figure, axis = plt.subplots(figsize=(7.6, 3.8))
+    figure, axis = subplots(figsize=(7.6, 3.8))
     for output in options.outputs:
         own = [
             row
@@ -112,7 +109,7 @@ def draw(options: Options, rows: list[dict]) -> None:
     axis.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1.0))
     axis.grid(alpha=0.3)
     figure.tight_layout()
-    figure.savefig(RESULTS / "pool_ratio.svg")
+    save(figure, RESULTS / "pool_ratio.svg")
 
 
 if __name__ == "__main__":

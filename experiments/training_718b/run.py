@@ -13,13 +13,10 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
 import tyro
 
 import cmxjax as cmx
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+from cmxjax.report.pictures import save, subplots
 
 RESULTS = Path(__file__).parent / "results"
 SCENARIO = "pangu-ultra-moe-train-cloudmatrix384"
@@ -113,7 +110,7 @@ def main(options: Options) -> None:
 def draw(options: Options, rows: list[dict]) -> None:
     """MFU of every row, with its degrees."""
     rows = [row for row in rows if row["feasible"]]
-    figure, axis = plt.subplots(figsize=(7.5, 0.5 * len(rows) + 1.2))
+    figure, axis = subplots(figsize=(7.5, 0.5 * len(rows) + 1.2))
     colors = ["C1" if row["degrees"] == "published" else "C0" for row in rows]
     places = range(len(rows))
     axis.barh(places, [row["mfu"] for row in rows], color=colors)
@@ -126,7 +123,7 @@ def draw(options: Options, rows: list[dict]) -> None:
     axis.set_xlabel("model FLOP utilization (orange: published degrees)")
     axis.grid(alpha=0.3, axis="x")
     figure.tight_layout()
-    figure.savefig(RESULTS / "training_718b.svg")
+    save(figure, RESULTS / "training_718b.svg")
 
 
 if __name__ == "__main__":

@@ -11,13 +11,10 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
 import tyro
 
 import cmxjax as cmx
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+from cmxjax.report.pictures import save, subplots
 
 RESULTS = Path(__file__).parent / "results"
 AUTO = {"layout.overlapped_microbatches": "auto"}
@@ -117,7 +114,7 @@ def rows_of(options: Options, phase: str, limit: str, layouts: str) -> list[dict
 
 def draw(rows: list[dict]) -> None:
     """Ratios with one and two standard errors."""
-    figure, axis = plt.subplots(figsize=(8, 0.36 * len(rows) + 1.4), layout="constrained")
+    figure, axis = subplots(figsize=(8, 0.36 * len(rows) + 1.4), layout="constrained")
     colors = {"npu or gpu": "tab:blue", "system": "tab:green", "kW": "tab:red"}
     for y, row in enumerate(reversed(rows)):
         for width, line in ((1.0, 5.0), (2.0, 1.5)):
@@ -139,7 +136,7 @@ def draw(rows: list[dict]) -> None:
     axis.minorticks_off()
     axis.set_xlabel("tokens/s of CloudMatrix384 over GB200 NVL72, one and two sigma")
     axis.grid(alpha=0.3, axis="x")
-    figure.savefig(RESULTS / "versus.svg")
+    save(figure, RESULTS / "versus.svg")
 
 
 def main(options: Options) -> None:

@@ -1,0 +1,38 @@
+"""Pictures without a display."""
+
+from pathlib import Path
+from typing import Any
+
+from ..specs.errors import SpecError
+
+DOTS_PER_INCH = 130
+
+
+def subplots(*shape: int, **settings: Any) -> tuple[Any, Any]:
+    """A figure and its axes, as `pyplot.subplots` makes them, on no screen.
+
+    Matplotlib takes half a second to import, which only what draws should pay.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot.subplots(*shape, **settings)
+
+
+def save(figure: Any, path: str | Path, option: str = "--picture") -> None:
+    """Write a figure in the format of the path's suffix, and close it.
+
+    Raises:
+        SpecError: it can't be written; nothing is left behind.
+    """
+    from matplotlib import pyplot
+
+    try:
+        figure.savefig(path, dpi=DOTS_PER_INCH)
+    except (OSError, ValueError) as error:
+        problem = f"{option} {path}: can't be written ({error}); use another path"
+        raise SpecError([problem]) from None
+    finally:
+        pyplot.close(figure)
