@@ -197,7 +197,8 @@ class Trainer(struct.PyTreeNode, kw_only=True, frozen=True):
     context: str = struct.field(pytree_node=False, default="ring")
     """How context parallelism exchanges keys and values: `ring` or `all_to_all`."""
     stages: str = struct.field(pytree_node=False, default="even")
-    """How layers are spread over a pipeline: `even`, or `by_cost` with the head's."""
+    """How layers are spread over a pipeline: `even`; `by_cost`, the head's included; or
+    `with_ends`, where embedding and head count as a layer each."""
     kind: str = struct.field(pytree_node=False, default="trainer")
 
 

@@ -12,7 +12,7 @@ from test_budgets import EQUATIONS, equations
 
 from cmxjax.architecture import total_parameters
 from cmxjax.flops import flop_per_token
-from cmxjax.layout import degree
+from cmxjax.layout import AXES, degree
 from cmxjax.ops.table import matrix_flop
 from cmxjax.ops.training import tabulate_passes
 from cmxjax.parameters import is_fraction, leaf_paths
@@ -21,10 +21,10 @@ from cmxjax.specs.build import build
 from cmxjax.specs.errors import SpecError
 from cmxjax.specs.scenario import validate_scenario, with_overrides
 from cmxjax.step.train_ops import declarations, features_of
-from cmxjax.step.train_state import plan_of
+from cmxjax.step.train_state import end_spans, plan_of
 from cmxjax.training import EXPOSED
 
-AXES = {part for parts in EXPOSED.values() for part in parts}
+WAITS = {part for parts in EXPOSED.values() for part in parts}
 
 DENSE: dict[str, Any] = {
     "system": "dgx-a100-80g",
@@ -275,6 +275,26 @@ def test_listed_stages_that_are_even_are_the_even_ones():
         assert float(getattr(listed, field)) == pytest.approx(float(getattr(even, field)))
 
 
+@pytest.mark.parametrize(
+    ("ends", "pp", "held"),
+    [
+        ((0.0, 0.0), 12, [6.0, 6.0, 4.0]),
+        ((1.0, 1.0), 12, [5.0, 6.0, 5.0]),
+        ((0.0, 4.0), 12, [7.0, 6.3, 0.0]),
+        ((1.0, 1.0), 1, [70.0, 70.0, 70.0]),
+        ((1.0, 1.0), 2, [35.0, 35.0, 35.0]),
+    ],
+)
+def test_layers_spread_over_stages_by_rule(ends, pp, held):
+    _, a, _, layout, _ = job("dense")
+    a = a.replace(layers=jnp.asarray(70.0), dense_layers=jnp.asarray(70.0))
+    axis = AXES.index("pp")
+    factor = layout.factor.at[axis].set(1.0).at[axis, -1].set(pp)
+    span = end_spans(a, layout.replace(factor=factor), ends, None)
+    np.testing.assert_allclose(span.dense + span.expert, held, atol=1e-9)
+    assert held[0] + (pp - 2) * held[1] + held[2] == pytest.approx(70.0) or pp < 2
+
+
 @pytest.mark.parametrize(("pp", "stages"), [(8, [8] * 7 + [5]), (16, [4] * 15 + [1])])
 def test_the_last_stage_holds_what_the_others_leave(pp, stages):
     # 61 layers in whole ones: the stage with the head and the draft module has fewer
@@ -351,7 +371,7 @@ def test_shares_sum_to_the_step_and_none_is_negative(name):
     assert sum(shares.values()) == pytest.approx(float(m.step_time_s), rel=1e-10)
     assert min(shares.values()) >= -1e-12 * float(m.step_time_s)
     waits = [float(getattr(m, name)) for name in EXPOSED]
-    busy = sum(float(x) for key, x in m.busy.items() if key.split(".")[0] in AXES)
+    busy = sum(float(x) for key, x in m.busy.items() if key.split(".")[0] in WAITS)
     assert 0.0 < sum(waits) <= min(busy, float(m.step_time_s))
 
 

@@ -124,7 +124,7 @@ class EngineSpec(Leaves):
 
 class TrainerSpec(Leaves):
     context: Literal["ring", "all_to_all"] = "ring"
-    stages: Literal["even", "by_cost"] = "even"
+    stages: Literal["even", "by_cost", "with_ends"] = "even"
     launch_s: Figure
     tensor_host_s: Figure
     step_s: Figure

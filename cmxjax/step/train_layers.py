@@ -88,6 +88,10 @@ def exchanges_of(
     through, backward with their gradients (Liu et al., arXiv 2310.01889); all-to-all
     changes from a split of the sequence to one of the heads and back (Jacobs et al.,
     arXiv 2309.14509).
+
+    A pipeline hands over each device's share of the activations; without sequence
+    parallelism the group behind gathers them (Narayanan et al., arXiv 2104.04473,
+    section 4.1).
     """
     layout, zero = stage.layout, jnp.zeros(())
 
@@ -98,10 +102,10 @@ def exchanges_of(
     expert = zero
     if a.experts is not None:
         expert = sum(stage.exchanges(a, plan.load, plan.tokens), zero)
-    sent = own if layout.sequence_parallel else own * degree(layout, "tp")
     chain = chain_s(
-        stage.group("pp"), stage.library, sent, stage.scales.prefixed("pipeline")
+        stage.group("pp"), stage.library, own, stage.scales.prefixed("pipeline")
     )
+    hop = chain / jnp.maximum(degree(layout, "pp") - 1.0, 1.0)
     forward = found("all_gather", "cp") + found("all_to_all", "cp")
     return Exchanges(
         gather=found("all_gather", "tp"),
@@ -110,7 +114,8 @@ def exchanges_of(
         context_forward=forward,
         context_backward=forward + found("reduce_scatter", "cp"),
         expert=expert,
-        hop=chain / jnp.maximum(degree(layout, "pp") - 1.0, 1.0),
+        # half of an all-reduce gathers the shares
+        hop=hop + 0.5 * found("all_reduce", "tp"),
     )
 
 

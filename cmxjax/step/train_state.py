@@ -67,7 +67,7 @@ def head_layers(a: Architecture) -> Scalar:
 
 
 def end_spans(
-    a: Architecture, layout: Layout, head: Scalar, sharpness: Sharpness
+    a: Architecture, layout: Layout, ends: tuple[Scalar, Scalar], sharpness: Sharpness
 ) -> Span:
     """The first stage, one between and the last of layers spread by rule, (3,).
 
@@ -76,16 +76,16 @@ def end_spans(
     Without stages between, the last one stands in for them.
 
     Args:
-        head: layers that the head counts for; 0 spreads layers evenly.
+        ends: layers that the embedding and the head count for; 0 spreads layers evenly.
     """
     pp = degree(layout, "pp")
     more = jnp.clip(pp - 1.0, 0.0, 1.0)
     inner, between = jnp.maximum(pp - 2.0, 1.0), jnp.clip(pp - 2.0, 0.0, 1.0)
-    mean = (a.layers + head * more) / pp
+    mean = (a.layers + sum(ends) * more) / pp
     excess = smooth.ceil(mean, sharpness) / mean - 1.0
-    first = mean * (1.0 + excess * smooth.positive(pp - 1.0, sharpness))
-    first = jnp.minimum(first, a.layers)
-    last = jnp.clip(a.layers - (pp - 1.0) * first, 0.0, first)
+    most = mean * (1.0 + excess * smooth.positive(pp - 1.0, sharpness))
+    first = jnp.clip(most - ends[0] * more, 0.0, a.layers)
+    last = jnp.clip(a.layers - first - (pp - 2.0) * most, 0.0, most)
     middle = jnp.maximum(a.layers - first - last, 0.0) / inner
     dense_first = jnp.minimum(a.dense_layers, first)
     dense_last = jnp.clip(a.dense_layers - (a.layers - last), 0.0, last)
@@ -124,8 +124,13 @@ def spans_of(
     """Stages to look at: those listed, or the two ends and one between."""
     if w.stage_layers is not None:
         return listed_spans(a, w.stage_layers)
-    head = head_layers(a) if trainer.stages == "by_cost" else jnp.zeros(())
-    return end_spans(a, layout, head, sharpness)
+    zero, one = jnp.zeros(()), jnp.ones(())
+    ends = {
+        "even": (zero, zero),
+        "by_cost": (zero, head_layers(a)),
+        "with_ends": (one, one),
+    }
+    return end_spans(a, layout, ends[trainer.stages], sharpness)
 
 
 class Held(NamedTuple):
