@@ -54,11 +54,14 @@ class Search(NamedTuple):
 def effort_for(points: int, faces: int) -> tuple[Effort, int]:
     """How much to descend in a space of so many points, and exact evaluations.
 
-    Together at most a twentieth of the points where there are more than 1e5.
+    Together at most a twentieth of the points where there are more than 1e5: the last
+    climb may take some evaluations more than it is given.
     """
-    if points < 4e5:
-        return Effort(min(max(faces, 8), 16), 30), 2800
-    return Effort(min(max(faces, 12), 32), 40), 8000
+    effort = Effort(min(max(faces, 8), 16), 30)
+    if points >= 4e5:
+        effort = Effort(min(max(faces, 12), 32), 40)
+    share = points / 21.0 - GRADIENT_COST * effort.gradients - 200.0
+    return effort, int(min(max(share, 2800.0), 8000.0))
 
 
 def search(question: Question, seed: int = 0, effort: Effort | None = None) -> Search:

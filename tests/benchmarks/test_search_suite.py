@@ -3,12 +3,13 @@
     pytest -s tests/benchmarks/test_search_suite.py --benchmark-only
 
 Prints one row for each problem and writes them to `results/search.csv`. It takes about
-ten minutes on two free cores. Nothing here asserts a time.
+half an hour on two free cores. Nothing here asserts a time.
 """
 
 import csv
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from cmxjax.optimization.question import FIELDS
@@ -30,6 +31,7 @@ def rows_of(cases):
             f" sweep {trial.sweep_s:5.1f} s",
             flush=True,
         )
+        jax.clear_caches()  # hundreds of loaded programs exhaust the memory maps
         yield trial
 
 
