@@ -119,6 +119,7 @@ def test_the_answer_predicts_as_it_says(scenario):
         assert prediction.values[field] == pytest.approx(value, rel=1e-9), field
 
 
+@pytest.mark.slow
 def test_a_training_answer_keeps_the_batch_and_the_overlap_asked_for():
     raw = {
         "system": "cloudmatrix384",
