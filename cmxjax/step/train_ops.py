@@ -112,4 +112,4 @@ def compute_of(stage: Stage, a: Architecture, w: Train, load: ExpertLoad) -> Com
 def _by_part(values, parts: list[str]) -> dict[str, Scalar]:
     member = np.array([[float(p == name) for name in PARTS] for p in parts])
     sums = jnp.dot(values, member, precision=jax.lax.Precision.HIGHEST)
-    return {name: sums[..., i] for i, name in enumerate(PARTS)}
+    return dict(zip(PARTS, jnp.unstack(sums, axis=-1), strict=True))
