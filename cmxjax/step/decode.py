@@ -223,8 +223,11 @@ def _core_share(
         times = _ops_s(stage, a, streams, layer, ops, share)
         return _layer_s(stage, streams, layer, times, _feed_forward(a))
 
+    def visit(_: None, share: Scalar) -> tuple[None, Scalar]:
+        return None, layer_s(share)
+
     # a loop keeps the compiler from pricing the operators again for every split
-    times = jax.lax.map(layer_s, splits)
+    _, times = jax.lax.scan(visit, None, splits, unroll=4)
     if sharpness is None:
         weights = (jnp.arange(len(SPLITS)) == jnp.argmin(times)) * 1.0
     else:
