@@ -11,6 +11,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float
 
+from . import smooth
 from ._types import Leaf
 
 AXES = ("tp", "cp", "dp", "pp", "etp", "ep", "edp")
@@ -137,4 +138,5 @@ def excess(layout: Layout, sizes: list) -> Float[Array, ""]:
         jnp.prod(layout.factor[np.array([AXES.index(axis) for axis in axes])], axis=0)
         for axes in (ATTENTION_AXES, EXPERT_AXES)
     ]
-    return jnp.maximum((jnp.stack(used) / jnp.stack(sizes) - 1.0).max(), 0.0)
+    ratios = jnp.stack(used) / jnp.stack(sizes) - 1.0
+    return jnp.maximum(smooth.largest(ratios.ravel(), None), 0.0)

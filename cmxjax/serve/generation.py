@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from .. import smooth
 from .._types import Scalar, Sharpness
 from ..architecture import Architecture
 from ..energy import job_power_w
@@ -155,8 +156,8 @@ def fullest_batch(scheme: Scheme, inputs: Inputs, sharpness: Sharpness) -> Scala
     def excess(inputs: Inputs, batch: Scalar) -> tuple:
         usable = inputs.system.chip.memory_usable_bytes
         found = scheme.memory(inputs, batch, sharpness)
-        totals = jnp.stack([memory.total for memory in found.values()])
-        return totals.max()[None] - usable, ()
+        fullest = smooth.maximum_of([memory.total for memory in found.values()], None)
+        return fullest[None] - usable, ()
 
     end = inputs.system.chip.memory_usable_bytes / (cache[1] - cache[0]) * least
     return jnp.maximum(roots(excess, inputs, end).x[0], least)

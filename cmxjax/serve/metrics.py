@@ -124,10 +124,12 @@ def serve_metrics(
         tokens_per_s=tokens,
         tokens_per_s_per_device=tokens / devices,
         tokens_per_s_per_package=tokens / devices * devices_per_package(system),
-        utilization=_largest([p.utilization for p in pools.values()]),
-        memory_bytes=_largest([p.memory_bytes for p in pools.values()]),
-        memory_excess_bytes=_largest([p.memory_excess_bytes for p in pools.values()]),
-        placement_excess=_largest(placed),
+        utilization=smooth.maximum_of([p.utilization for p in pools.values()], None),
+        memory_bytes=smooth.maximum_of([p.memory_bytes for p in pools.values()], None),
+        memory_excess_bytes=smooth.maximum_of(
+            [p.memory_excess_bytes for p in pools.values()], None
+        ),
+        placement_excess=smooth.maximum_of(placed, None),
         excess_requests_per_s=w.requests_per_s - found.per_s,
         ttft_excess_s=_beyond(ttft, w.ttft_limit_s),
         tpot_excess_s=_beyond(own.tpot_s, w.tpot_limit_s),
@@ -145,10 +147,6 @@ def _smallest(rates: list, sharpness: Sharpness) -> Scalar:
     for rate in rates[1:]:
         least = smooth.minimum(least, rate, sharpness)
     return least
-
-
-def _largest(values: list) -> Scalar:
-    return jnp.stack([jnp.asarray(value, float) for value in values]).max()
 
 
 def _beyond(value: Scalar | None, limit: Scalar | None) -> Scalar | None:

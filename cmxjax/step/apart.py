@@ -28,7 +28,7 @@ from ..fabric import Group, group_of, plane_s
 from ..hardware import System
 from ..layout import Layout, degree, devices
 from ..workload import Decode
-from .decode import Streams, features_of, streams_of
+from .decode import Streams, features_of, runs_of, streams_of
 from .serving import (
     ACTIVATION_BYTES,
     EXCHANGES,
@@ -180,7 +180,7 @@ def _layer(
         attention + trips.dispatch_s + experts + trips.combine_s,
     ]
     dense = own.ops.attention + own.ops.dense + 2.0 * reduce_s
-    runs = _runs(a, w, count)
+    runs = runs_of(a, w, count)
     times = ApartTimes(
         step_s=jnp.zeros(()),
         attention_s=attention,
@@ -192,18 +192,6 @@ def _layer(
     )
     layer_s = smooth.maximum_of(bounds, sharpness)
     return _Layer(layer_s, count * dense, times, own.ops.tail, own.ops.draft)
-
-
-def _runs(a: Architecture, w: Decode, count: Scalar) -> Parts:
-    """How often a step runs each part."""
-    drafts = w.draft_tokens
-    return Parts(
-        attention=(a.layers + drafts) * count,
-        dense=a.dense_layers * count,
-        experts=(a.layers - a.dense_layers + drafts) * count,
-        tail=jnp.ones(()),
-        draft=drafts,
-    )
 
 
 def apart_times(

@@ -135,6 +135,18 @@ def features_of(
     }
 
 
+def runs_of(a: Architecture, w: Decode, count: Scalar) -> Parts:
+    """How often a step of `count` micro-batches runs each part."""
+    drafts = w.draft_tokens
+    return Parts(
+        attention=(a.layers + drafts) * count,
+        dense=a.dense_layers * count,
+        experts=(a.layers - a.dense_layers + drafts) * count,
+        tail=jnp.ones(()),
+        draft=drafts,
+    )
+
+
 class _Layer(NamedTuple):
     """What layers consist of, whatever the split of the cores.
 
@@ -247,14 +259,7 @@ def _layer_times(
     """Layers under one mode of overlap and one split of the cores."""
     ops = _ops_s(stage, a, streams, layer, declarations, share)
     kind = _feed_forward(a)
-    count, drafts = streams.microbatches, w.draft_tokens
-    runs = Parts(
-        attention=(a.layers + drafts) * count,
-        dense=a.dense_layers * count,
-        experts=(a.layers - a.dense_layers + drafts) * count,
-        tail=jnp.ones(()),
-        draft=drafts,
-    )
+    runs = runs_of(a, w, streams.microbatches)
     return LayerTimes(
         expert_layer_s=_layer_s(stage, streams, layer, ops, kind),
         dense_layer_s=_layer_s(stage, streams, layer, ops, "dense"),

@@ -125,12 +125,12 @@ def spans_of(
     if w.stage_layers is not None:
         return listed_spans(a, w.stage_layers)
     zero, one = jnp.zeros(()), jnp.ones(())
-    ends = {
-        "even": (zero, zero),
-        "by_cost": (zero, head_layers(a)),
-        "with_ends": (one, one),
-    }
-    return end_spans(a, layout, ends[trainer.stages], sharpness)
+    ends = (zero, zero)
+    if trainer.stages == "by_cost":
+        ends = (zero, head_layers(a))
+    elif trainer.stages == "with_ends":
+        ends = (one, one)
+    return end_spans(a, layout, ends, sharpness)
 
 
 class Held(NamedTuple):

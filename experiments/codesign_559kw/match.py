@@ -8,7 +8,6 @@ processes, memories and optics change. What can't reach it is given at its best.
 `results/match.csv` and `.svg` beside this file.
 """
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import tyro
 
 import cmxjax as cmx
 from cmxjax.report.pictures import save, subplots
+from cmxjax.report.rows import write_rows
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -88,12 +88,7 @@ def draw(rows: list[dict]) -> None:
 
 def main(options: Options) -> None:
     rows = rows_of(options)
-    RESULTS.mkdir(exist_ok=True)
-    names = list(dict.fromkeys(key for row in rows for key in row))
-    with (RESULTS / "match.csv").open("w", newline="") as file:
-        table = csv.DictWriter(file, names, lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
+    write_rows(rows, RESULTS / "match.csv")
     draw(rows)
 
 

@@ -6,7 +6,6 @@ Co-design for decode, prefill and both, with 384 NPUs and with their number free
 budgets. Writes `results/codesign.csv`, `.json` and `.svg` beside this file.
 """
 
-import csv
 import json
 import math
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import tyro
 
 import cmxjax as cmx
 from cmxjax.report.pictures import save, subplots
+from cmxjax.report.rows import write_rows
 
 RESULTS = Path(__file__).parent / "results"
 BUDGET = "cloudmatrix384-power"
@@ -114,7 +114,6 @@ def draw(rows: list[dict], spend_kw: float) -> None:
 
 
 def main(options: Options) -> None:
-    RESULTS.mkdir(exist_ok=True)
     decode = cmx.Share(cmx.load_scenario(DECODE), limits=(options.tpot,))
     prefill = cmx.Share(cmx.load_scenario(PREFILL))
     mixes = {"decode": [decode], "prefill": [prefill], "both": [decode, prefill]}
@@ -123,11 +122,7 @@ def main(options: Options) -> None:
         for npus in ("384", "any"):
             own, details[f"{name}, {npus} NPUs"] = design_rows(options, name, mix, npus)
             rows += own
-    names = list(dict.fromkeys(key for row in rows for key in row))
-    with (RESULTS / "codesign.csv").open("w", newline="") as file:
-        table = csv.DictWriter(file, names, lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
+    write_rows(rows, RESULTS / "codesign.csv")
     (RESULTS / "codesign.json").write_text(json.dumps(details, indent=1) + "\n")
     draw(rows, float(options.spend.split()[0]))
 

@@ -7,7 +7,6 @@ compared with the exhaustive sweep. Writes
 `results/decode_layout.csv` and `.svg` beside this file.
 """
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import tyro
 
 import cmxjax as cmx
 from cmxjax.report.pictures import save, subplots
+from cmxjax.report.rows import write_rows
 
 RESULTS = Path(__file__).parent / "results"
 SCENARIO = "deepseek-r1-decode-cloudmatrix384"
@@ -67,12 +67,7 @@ def main(options: Options) -> None:
         for devices in options.devices:
             rows.append(row_of(options, limit_ms, devices))
             print(rows[-1], flush=True)
-    RESULTS.mkdir(exist_ok=True)
-    names = list(max(rows, key=len))
-    with (RESULTS / "decode_layout.csv").open("w", newline="") as file:
-        table = csv.DictWriter(file, names, lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
+    write_rows(rows, RESULTS / "decode_layout.csv")
     draw(options, rows)
 
 

@@ -7,7 +7,6 @@ each EP degree the best batch, spare slots and placement by an exhaustive sweep;
 of the experts fill the dies. Writes `results/expert_parallelism.csv` and `.svg`.
 """
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import tyro
 
 import cmxjax as cmx
 from cmxjax.report.pictures import save, subplots
+from cmxjax.report.rows import write_rows
 
 RESULTS = Path(__file__).parent / "results"
 SCENARIO = "deepseek-r1-decode-cloudmatrix384"
@@ -85,11 +85,7 @@ def main(options: Options) -> None:
     for ep in options.degrees:
         rows.append(row_of(options, ep))
         print(rows[-1], flush=True)
-    RESULTS.mkdir(exist_ok=True)
-    with (RESULTS / "expert_parallelism.csv").open("w", newline="") as file:
-        table = csv.DictWriter(file, list(max(rows, key=len)), lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
+    write_rows(rows, RESULTS / "expert_parallelism.csv")
     draw(options, rows)
 
 

@@ -8,7 +8,6 @@ device has at least the mean load and the busiest replica of the best replica co
 Writes `results/expert_placement.csv` and `.svg`.
 """
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import tyro
 
 import cmxjax as cmx
 from cmxjax.report.pictures import save, subplots
+from cmxjax.report.rows import write_rows
 
 RESULTS = Path(__file__).parent / "results"
 DEVICES_PER_NODE = 16
@@ -74,11 +74,7 @@ def main(options: Options) -> None:
         for devices in options.devices
         for exponent in options.exponents
     ]
-    RESULTS.mkdir(exist_ok=True)
-    with (RESULTS / "expert_placement.csv").open("w", newline="") as file:
-        table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
+    write_rows(rows, RESULTS / "expert_placement.csv")
     draw(options, rows)
 
 

@@ -7,7 +7,6 @@ best layout of each; then its degrees with each axis in turn pushed outward, so 
 crosses RDMA as much as it can. Writes `results/many_supernodes.csv` and `.svg`.
 """
 
-import csv
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import tyro
 
 import cmxjax as cmx
 from cmxjax.report.pictures import save, subplots
+from cmxjax.report.rows import write_rows
 
 RESULTS = Path(__file__).parent / "results"
 SCENARIO = "pangu-ultra-moe-train-cloudmatrix384"
@@ -122,11 +122,7 @@ def main(options: Options) -> None:
     for count in options.supernodes:
         rows += rows_of(options, count)
         print(*rows[-3:], sep="\n", flush=True)
-    RESULTS.mkdir(exist_ok=True)
-    with (RESULTS / "many_supernodes.csv").open("w", newline="") as file:
-        table = csv.DictWriter(file, list(max(rows, key=len)), lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
+    write_rows(rows, RESULTS / "many_supernodes.csv")
     draw(options, rows)
 
 

@@ -6,7 +6,6 @@ Instances as published for CloudMatrix384: prefill on 16 NPUs, decode on 160; an
 on 64, which leaves more splits. Writes `results/pool_ratio.csv` and `.svg`.
 """
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import tyro
 
 import cmxjax as cmx
 from cmxjax.report.pictures import save, subplots
+from cmxjax.report.rows import write_rows
 
 RESULTS = Path(__file__).parent / "results"
 SERVE = "deepseek-r1-serve-cloudmatrix384"
@@ -76,11 +76,7 @@ def main(options: Options) -> None:
         for output in options.outputs
         for prompt in options.prompts
     ]
-    RESULTS.mkdir(exist_ok=True)
-    with (RESULTS / "pool_ratio.csv").open("w", newline="") as file:
-        table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
+    write_rows(rows, RESULTS / "pool_ratio.csv")
     draw(options, rows)
 
 

@@ -9,7 +9,6 @@ degrees (TP8 PP16 VPP2 EP32, 6K NPUs) are scored beside, where they divide the c
 Writes `results/training_718b.csv` and `.svg`.
 """
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import tyro
 
 import cmxjax as cmx
 from cmxjax.report.pictures import save, subplots
+from cmxjax.report.rows import write_rows
 
 RESULTS = Path(__file__).parent / "results"
 SCENARIO = "pangu-ultra-moe-train-cloudmatrix384"
@@ -99,11 +99,7 @@ def main(options: Options) -> None:
                         continue  # TP8 x PP16
                     rows.append(row_of(options, system, npus, vpp, published))
                     print(rows[-1], flush=True)
-    RESULTS.mkdir(exist_ok=True)
-    with (RESULTS / "training_718b.csv").open("w", newline="") as file:
-        table = csv.DictWriter(file, list(max(rows, key=len)), lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
+    write_rows(rows, RESULTS / "training_718b.csv")
     draw(options, rows)
 
 

@@ -7,7 +7,6 @@ power; with the shipped layouts and with the layouts that a search finds. Writes
 `results/versus.csv` and `.svg` beside this file.
 """
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import tyro
 
 import cmxjax as cmx
 from cmxjax.report.pictures import save, subplots
+from cmxjax.report.rows import write_rows
 
 RESULTS = Path(__file__).parent / "results"
 AUTO = {"layout.overlapped_microbatches": "auto"}
@@ -146,11 +146,7 @@ def main(options: Options) -> None:
         for phase, limit in [*cases, ("prefill", "")]:
             rows += rows_of(options, phase, limit, layouts)
             print(rows[-3:], flush=True)
-    RESULTS.mkdir(exist_ok=True)
-    with (RESULTS / "versus.csv").open("w", newline="") as file:
-        table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
+    write_rows(rows, RESULTS / "versus.csv")
     draw(rows)
 
 

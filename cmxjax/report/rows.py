@@ -1,0 +1,18 @@
+"""Rows of results as a CSV file."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+
+def write_rows(rows: list[dict[str, Any]], path: Path) -> None:
+    """Write rows under a header of all their keys, by first appearance.
+
+    The folder is made where it isn't there; what a row lacks stays empty.
+    """
+    path.parent.mkdir(exist_ok=True)
+    names = list(dict.fromkeys(key for row in rows for key in row))
+    with path.open("w", newline="") as file:
+        table = csv.DictWriter(file, names, lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
