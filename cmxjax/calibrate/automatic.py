@@ -32,11 +32,7 @@ def automatic(
         system=system, phases=[], measurements=[], robust=4.0, parameters=[], excluded=[]
     )
     setup = prepare(recipe, files, system, progress)
-    loose = [
-        Parameter(path, (path,), figure.prior_sigma, "chosen by its information")
-        for path, figure in setup.figures.items()
-        if figure.prior_sigma > 0.0
-    ]
+    loose = setup.uncertain("chosen by its information")
     _, slopes = setup.predictor.model(loose)(np.zeros((1, len(loose))))
     sigma = np.hypot(setup.row_sigma, USUAL)
     widths = np.array([p.sigma for p in loose])

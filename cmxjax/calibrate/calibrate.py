@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..specs.recipe_file import Parameter
 from . import folds
 from .fit import Data, Fit, fit, objective, starts
 from .posterior import (
@@ -27,6 +26,10 @@ ROUNDS = 3
 
 FIXED = 1e-9
 """Prior width of a parameter that is held at its prior mean."""
+
+NEAR = 0.5
+"""Restarts whose log posterior is this close to the best one's have found it: less than
+half a parameter's standard error apart, as neighboring tiles of a kernel are."""
 
 TOUCHED = 0.01
 """Elasticity above which a fitted row is said to depend on a leaf."""
@@ -126,6 +129,47 @@ def _bic_gain(setup: Setup, model: Model, best: Fit, data: Data) -> np.ndarray:
     return 2.0 * (misfit - full) - np.log(setup.fitted.sum())
 
 
+def _optimum(setup: Setup, model: Model, first: np.ndarray) -> tuple[np.ndarray, int]:
+    """The best fit from many starts, and how many of them end there.
+
+    Raises:
+        ArithmeticError: it does not converge.
+    """
+    fits = fit(model, first, _data(setup, _sigma(setup, {}), setup.fitted[None]))
+    best = int(np.argmin(fits.objective))
+    if not fits.converged[best]:
+        raise ArithmeticError(
+            f"the fit does not converge in {fits.steps} steps; look for rows that"
+            " contradict each other, or narrow the priors"
+        )
+    near = fits.objective <= fits.objective[best] + NEAR
+    return fits.theta[best], int((fits.converged & near).sum())
+
+
+def _runs(setup: Setup) -> tuple[np.ndarray, list[str]]:
+    return folds.by_run(setup.rows, FOLDS), [str(k) for k in range(FOLDS)]
+
+
+def _level_variance(setup: Setup, found: dict[str, float]) -> np.ndarray:
+    return np.square([found.get(level, 0.0) for level in setup.levels])
+
+
+def _learned(
+    setup: Setup, model: Model, theta: np.ndarray, progress: Callable[[str], Any]
+) -> tuple[np.ndarray, dict[str, float]]:
+    """Discrepancies from runs left out in turn, and an optimum to start from."""
+    (fold, names), found = _runs(setup), {}
+    for round_ in range(ROUNDS):
+        progress(f"cross-validation, round {round_ + 1} of {ROUNDS}")
+        if round_ > 0:
+            data = _data(setup, _sigma(setup, found), setup.fitted[None])
+            theta = fit(model, theta[None], data).theta[0]
+        cross = left_out(setup, model, theta, fold, names, found)
+        spread = np.square(cross.sigma) - _level_variance(setup, found)
+        found = discrepancy(cross.log_error, spread, setup.levels, setup.fitted)
+    return theta, found
+
+
 def calibrate(
     setup: Setup,
     restarts: int = 32,
@@ -138,72 +182,51 @@ def calibrate(
 
     Args:
         start: optimum of an interrupted run, which makes restarts unnecessary.
-        checkpoint: called with the optimum of the first round.
+        checkpoint: called with the optimum of the first fit.
 
     Raises:
         ArithmeticError: no start converges.
     """
     model = setup.predictor.model(setup.parameters)
     prior = np.array([p.sigma for p in setup.parameters])
-    found: dict[str, float] = {}
     first = starts(prior, restarts, seed) if start is None else start[None]
-    fold = folds.by_run(setup.rows, FOLDS)
-    names = [str(k) for k in range(FOLDS)]
-    converged = 0
-    for round_ in range(ROUNDS):
-        progress(f"fit, round {round_ + 1} of {ROUNDS}")
-        data = _data(setup, _sigma(setup, found), setup.fitted[None])
-        fits = fit(model, first, data)
-        best = int(np.argmin(fits.objective))
-        if not fits.converged[best]:
-            raise ArithmeticError(
-                f"the fit does not converge in {fits.steps} steps; look for rows that"
-                " contradict each other, or narrow the priors"
-            )
-        if round_ == 0:
-            near = fits.objective <= fits.objective[best] + 0.1
-            converged = int((fits.converged & near).sum())
-            checkpoint(fits.theta[best])
-        first = fits.theta[best][None]
-        progress(f"cross-validation, round {round_ + 1} of {ROUNDS}")
-        cross = left_out(setup, model, first[0], fold, names, found)
-        spread = np.square(cross.sigma) - np.square(
-            [found.get(level, 0.0) for level in setup.levels]
-        )
-        found = discrepancy(cross.log_error, spread, setup.levels, setup.fitted)
-    progress("tables and sources left out in turn")
+    progress(f"fit from {len(first)} starts")
+    theta, converged = _optimum(setup, model, first)
+    checkpoint(theta)
+    theta, found = _learned(setup, model, theta, progress)
+    progress("runs, tables and sources left out in turn")
     data = _data(setup, _sigma(setup, found), setup.fitted[None])
-    final = fit(model, first, data)
-    cross = left_out(setup, model, final.theta[0], fold, names, found)
-    others = []
-    for labels in (
-        [folds.table_of(row) for row in setup.rows],
-        [row.spec.source for row in setup.rows],
-    ):
-        numbers, groups = folds.by_label(labels)
-        others.append(left_out(setup, model, final.theta[0], numbers, groups, found))
+    final = fit(model, theta[None], data)
+    cross, tables, sources = (
+        left_out(setup, model, final.theta[0], fold, names, found)
+        for fold, names in (
+            _runs(setup),
+            folds.by_label([folds.table_of(row) for row in setup.rows]),
+            folds.by_label([row.spec.source for row in setup.rows]),
+        )
+    )
     progress("information criterion of each parameter")
     spread = covariance(final.logs, final.slopes, data)
     values, weak = directions(
         final.logs, final.slopes, data, [p.name for p in setup.parameters]
     )
-    extra = np.square([found.get(level, 0.0) for level in setup.levels])
+    variance = row_variance(final.slopes, spread)[0] + _level_variance(setup, found)
     return Calibrated(
         setup=setup,
         theta=final.theta[0],
         covariance=spread[0],
         discrepancy=found,
         log_error=final.logs[0] - setup.observed,
-        sigma=np.sqrt(row_variance(final.slopes, spread)[0] + extra),
+        sigma=np.sqrt(variance),
         prior_log_error=model(np.zeros((1, len(prior))))[0][0] - setup.observed,
         cross=cross,
-        tables=others[0],
-        sources=others[1],
+        tables=tables,
+        sources=sources,
         bic_gain=_bic_gain(setup, model, final, data),
         singular_values=values,
         weak=weak,
         converged=converged,
-        restarts=len(starts(prior, restarts, seed)) if start is None else 1,
+        restarts=len(first),
     )
 
 
@@ -214,11 +237,7 @@ def absorbed(setup: Setup) -> list[str]:
     prediction must not count them once more.
     """
     owned = {path for p in setup.parameters for path in p.leaves}
-    loose = [
-        Parameter(path, (path,), figure.prior_sigma, "")
-        for path, figure in setup.figures.items()
-        if figure.prior_sigma > 0.0 and path not in owned
-    ]
+    loose = [p for p in setup.uncertain("") if p.name not in owned]
     _, slopes = setup.predictor.model(loose)(np.zeros((1, len(loose))))
     strongest = np.abs(slopes[0][setup.fitted > 0]).max(axis=0)
     return sorted(p.name for p, s in zip(loose, strongest) if s >= TOUCHED)

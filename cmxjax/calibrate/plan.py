@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic import Field, ValidationError
 
-from ..evaluate.batch import evaluate, uncertain
+from ..evaluate.batch import evaluate, loose
 from ..evaluate.sensitivity import quantity_field
 from ..quantities import field_of
 from ..specs.build import Problem, build
@@ -140,16 +140,14 @@ class _Space(NamedTuple):
 
 
 def _space(problem: Problem) -> _Space:
-    fitted = problem.fitted
-    settled = fitted.theta.keys() | set(fitted.absorbed)
-    loose = {p: s for p, s in uncertain(problem).items() if p not in settled}
+    fitted, priors = problem.fitted, loose(problem)
     count = len(fitted.parameters)
-    covariance = np.zeros((count + len(loose), count + len(loose)))
+    covariance = np.zeros((count + len(priors), count + len(priors)))
     if count:
         covariance[:count, :count] = np.array(fitted.covariance)
-    covariance[count:, count:] = np.diag(np.square(list(loose.values())))
+    covariance[count:, count:] = np.diag(np.square(list(priors.values())))
     groups = [tuple(p.leaves) for p in fitted.parameters.values()]
-    return _Space([*groups, *((path,) for path in loose)], covariance)
+    return _Space([*groups, *((path,) for path in priors)], covariance)
 
 
 def plan_measurements(

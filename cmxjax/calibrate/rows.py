@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..evaluate.batch import alike
 from ..parameters import leaf_paths, shifted
 from ..phases import metrics
 from ..quantities import field_of, scaled_to
@@ -89,13 +90,11 @@ class Predictor:
         progress: Callable[[int, int], None] = lambda done, total: None,
     ):
         self.rows = 1 + max((term.row for term in terms), default=-1)
-        grouped: dict[Any, list[tuple[Term, Pruned]]] = {}
-        for term in terms:
-            small = pruned(term.problem)
-            leaves, structure = jax.tree.flatten(small[:4])
-            key = (structure, tuple(leaf.shape for leaf in leaves))
-            grouped.setdefault(key, []).append((term, small))
-        members = list(grouped.values())
+        small = [pruned(term.problem) for term in terms]
+        members = [
+            [(terms[i], small[i]) for i in group]
+            for group in alike(one[:4] for one in small)
+        ]
         self._families: list[_Family] = []
         with ThreadPoolExecutor(THREADS) as pool:
             for family in pool.map(self._family, members):

@@ -39,6 +39,14 @@ class Setup(NamedTuple):
         """1 for rows in the fit, else 0."""
         return np.array([0.0 if reason else 1.0 for reason in self.reasons])
 
+    def uncertain(self, reason: str) -> list[Parameter]:
+        """Every leaf with a prior width, as a parameter of its own."""
+        return [
+            Parameter(path, (path,), figure.prior_sigma, reason)
+            for path, figure in self.figures.items()
+            if figure.prior_sigma > 0.0
+        ]
+
     def fingerprint(self) -> str:
         """A hash of everything that the result depends on."""
         data = [

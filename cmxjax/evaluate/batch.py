@@ -1,6 +1,6 @@
 """Evaluate many problems with few compilations: same structure, one vmapped call."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -31,18 +31,28 @@ def uncertain(problem: Problem) -> dict[str, float]:
     }
 
 
+def loose(problem: Problem) -> dict[str, float]:
+    """Prior widths of uncertain leaves that the calibration says nothing of.
+
+    Leaves that it fitted have its covariance, and those that fitted rows depend on are
+    part of the discrepancy that left-out rows show.
+    """
+    settled = problem.fitted.theta.keys() | set(problem.fitted.absorbed)
+    return {p: s for p, s in uncertain(problem).items() if p not in settled}
+
+
 def _inputs(problem: Problem) -> tuple:
     return (problem.system, problem.architecture, problem.workload, problem.layout)
 
 
-def _families(problems: list[Problem]) -> Iterator[list[int]]:
-    """Indices of problems that one compiled function can serve."""
+def alike(trees: Iterable[Any]) -> list[list[int]]:
+    """Indices of trees of one structure and shape, which one program can serve."""
     groups: dict[Any, list[int]] = {}
-    for i, problem in enumerate(problems):
-        leaves, structure = jax.tree.flatten(_inputs(problem))
+    for i, tree in enumerate(trees):
+        leaves, structure = jax.tree.flatten(tree)
         key = (structure, tuple(leaf.shape for leaf in leaves))
         groups.setdefault(key, []).append(i)
-    yield from groups.values()
+    return list(groups.values())
 
 
 STEP = 0.1
@@ -62,7 +72,7 @@ def evaluate(problems: list[Problem], with_slopes: bool = False) -> list[Outcome
             whereas differentiating each family costs ten times its compile time.
     """
     outcomes: list[Outcome | None] = [None] * len(problems)
-    for indices in _families(problems):
+    for indices in alike(map(_inputs, problems)):
         family = [problems[i] for i in indices]
         paths = sorted(set().union(*map(uncertain, family))) if with_slopes else []
         inputs = jax.tree.map(lambda *x: jnp.stack(x), *map(_inputs, family))

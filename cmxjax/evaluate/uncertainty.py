@@ -4,19 +4,13 @@ import math
 
 from ..specs.build import Problem
 from ..specs.calibration_file import level_of
-from .batch import uncertain
+from .batch import loose
 
 
 def _variance(problem: Problem, slopes: dict[str, float]) -> float:
     """Variance of a log metric from fitted parameters and from priors."""
-    fitted = problem.fitted
-    settled = fitted.theta.keys() | set(fitted.absorbed)
-    priors = sum(
-        (slopes.get(path, 0.0) * sigma) ** 2
-        for path, sigma in uncertain(problem).items()
-        if path not in settled
-    )
-    return fitted.variance(slopes) + priors
+    priors = sum((slopes.get(path, 0.0) * s) ** 2 for path, s in loose(problem).items())
+    return problem.fitted.variance(slopes) + priors
 
 
 def _discrepancy(problem: Problem, slopes: dict[str, float]) -> float:

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from ..specs.build import Problem
 from ..specs.errors import SpecError
-from ..workload import Decode, Prefill
+from ..workload import Decode, Dtypes, Prefill
 from .ranks import degrees_of, order_notes
 
 
@@ -102,3 +102,15 @@ def _redundant(problem: Problem, notes: list[str]) -> int:
             f" routing.redundant_experts={redundant + shared})"
         )
     return redundant + shared
+
+
+def not_set(
+    dtypes: Dtypes, weights: tuple[str, ...], caches: tuple[str, ...]
+) -> list[str]:
+    """Notes on formats of weights and cache beyond those that options can set."""
+    notes = []
+    if dtypes.weight not in weights:
+        notes.append(f"not expressed: {dtypes.weight} weights, set by the checkpoint")
+    if dtypes.kv not in caches:
+        notes.append(f"not expressed: key-value cache in {dtypes.kv}")
+    return notes

@@ -2,7 +2,7 @@
 
 from ..specs.build import Problem
 from .launch import Launch, Options
-from .serving import Instance, instance_of
+from .serving import Instance, instance_of, not_set
 from .tools import SGLANG
 
 QUANTIZED = {"fp8": "fp8", "int8": "w8a8_int8"}
@@ -78,9 +78,6 @@ def _formats(options: Options, problem: Problem, notes: list[str]) -> None:
     known = ASCEND_QUANTIZED if ascend else QUANTIZED
     if dtypes.weight in known:
         options.add("--quantization", known[dtypes.weight])
-    elif dtypes.weight != "bf16":
-        notes.append(f"not expressed: {dtypes.weight} weights, set by the checkpoint")
     if dtypes.kv == "fp8":
         options.add("--kv-cache-dtype", "fp8_e4m3")
-    elif dtypes.kv != "bf16":
-        notes.append(f"not expressed: key-value cache in {dtypes.kv}")
+    notes += not_set(dtypes, weights=("bf16", *known), caches=("bf16", "fp8"))

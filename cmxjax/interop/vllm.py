@@ -3,7 +3,7 @@
 from ..specs.build import Problem
 from ..specs.errors import SpecError
 from .launch import Launch, Options, Tool
-from .serving import Instance, instance_of
+from .serving import Instance, instance_of, not_set
 from .tools import VLLM, VLLM_ASCEND
 
 ALL_TO_ALL = {"decode": "deepep_low_latency", "prefill": "deepep_high_throughput"}
@@ -25,12 +25,9 @@ def vllm(problem: Problem, microbatches: int) -> Launch:
         options.add("--eplb-config", {"num_redundant_experts": instance.redundant})
     if dtypes.weight == "fp8":
         options.add("--quantization", "fp8")
-    elif dtypes.weight != "bf16":
-        notes.append(f"not expressed: {dtypes.weight} weights, set by the checkpoint")
     if dtypes.kv == "fp8":
         options.add("--kv-cache-dtype", "fp8")
-    elif dtypes.kv != "bf16":
-        notes.append(f"not expressed: key-value cache in {dtypes.kv}")
+    notes += not_set(dtypes, weights=("bf16", "fp8"), caches=("bf16", "fp8"))
     return options.launch(notes)
 
 
@@ -50,10 +47,7 @@ def vllm_ascend(problem: Problem, microbatches: int) -> Launch:
     if dtypes.weight == "int8":
         options.add("--quantization", "ascend")
         notes.append("--quantization ascend takes a checkpoint made by ModelSlim")
-    elif dtypes.weight != "bf16":
-        notes.append(f"not expressed: {dtypes.weight} weights, set by the checkpoint")
-    if dtypes.kv != "bf16":
-        notes.append(f"not expressed: key-value cache in {dtypes.kv}")
+    notes += not_set(dtypes, weights=("bf16", "int8"), caches=("bf16",))
     return options.launch(notes, **environment)
 
 

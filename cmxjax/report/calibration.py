@@ -18,6 +18,9 @@ from .tables import make_table
 LARGE = 0.10
 """Errors beyond this are listed one by one."""
 
+EXPECTED = 2.0
+"""Standard errors within which a row far off needs no other reason."""
+
 
 def _parameters(result: Calibrated):
     table = make_table(
@@ -74,6 +77,15 @@ def _kinds(result: Calibrated):
     return table
 
 
+def _reason(result: Calibrated, i: int) -> str:
+    """Why a row is far off: what its file or the recipe says, or that it may well be."""
+    spec, why = result.setup.rows[i].spec, result.setup.reasons[i]
+    if why:
+        return f"not fitted: {why}"
+    expected = abs(result.cross.log_error[i]) <= EXPECTED * result.cross.sigma[i]
+    return spec.conflict or spec.note or ("inside its error bar" if expected else "")
+
+
 def _far_off(result: Calibrated):
     table = make_table(
         f"rows more than {LARGE:.0%} off", "measurement", "fit", "left out", "note"
@@ -82,9 +94,7 @@ def _far_off(result: Calibrated):
         fit, cross = np.expm1(result.log_error[i]), np.expm1(result.cross.log_error[i])
         if abs(fit) <= LARGE:
             continue
-        note = result.setup.reasons[i] or row.spec.conflict or row.spec.note or ""
-        label = "not fitted: " if result.setup.reasons[i] else ""
-        table.add_row(row.spec.id, f"{fit:+.1%}", f"{cross:+.1%}", label + note)
+        table.add_row(row.spec.id, f"{fit:+.1%}", f"{cross:+.1%}", _reason(result, i))
     table.columns[-1].justify = "left"
     return table
 
