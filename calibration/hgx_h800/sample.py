@@ -3,9 +3,9 @@
 The ensemble sampler of Goodman & Weare (Comm. App. Math. Comp. Sci. 5, 2010) moves its
 walkers through the posterior that `run.py` maximizes: the same likelihood, priors,
 discrepancy and rows. Laplace's approximation holds where a parameter's standard error
-and mean agree, and fails where they don't: it is too narrow for the memory ramp, whose
-posterior is skewed (a kernel is bound by memory or by compute, and Laplace looks at one
-side), and a little for all, because it weighs rows as if Student's t were Gaussian.
+and mean agree, and fails where they don't: it is too narrow for how fast and from which
+size on memory delivers, whose posterior is skewed (a kernel is bound by memory or by
+compute, and Laplace looks at one side).
 
     pip install 'cmxjax[sampling]'
     python calibration/hgx_h800/sample.py
@@ -79,6 +79,7 @@ def compared(result, draws: np.ndarray):
 
 
 def main() -> None:
+    cmx.setup()
     result = cmx.fit(SYSTEM).result
     draws, correlation = sample(result)
     text = (
