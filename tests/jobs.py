@@ -54,6 +54,12 @@ EVERY_AXIS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Mixtures of experts with grouped queries, split along all axes at once."""
 
+TRAIN: dict[str, tuple[str, dict[str, Any]]] = {
+    "dense-train": ("gpt-3-175b-train-dgx-a100", {}),
+    "mixture-train": ("deepseek-v3-train-hgx-h800", {}),
+}
+"""Training steps, whose physics `test_train.py` tests on jobs of its own."""
+
 DECODE = ("mla-decode", "gqa-decode")
 PREFILL = ("mla-prefill", "gqa-prefill")
 
@@ -71,22 +77,25 @@ def job(name: str, **changes: Any) -> Inputs:
     Theta names leaves of every sort and holds zeros, so it changes nothing but has
     gradients. In `changes` two underscores stand for a dot.
     """
-    scenario, own = (JOBS | EVERY_AXIS).get(name, (name, {}))
+    scenario, own = (JOBS | EVERY_AXIS | TRAIN).get(name, (name, {}))
     dotted = {key.replace("__", "."): value for key, value in changes.items()}
     p = build(load_scenario(scenario, own | dotted), "none")
     serving = p.workload.serving
     if isinstance(serving, dict):  # one for each pool of phase serve
         serving = next(iter(serving.values()))
     engine, tier = serving.engine, p.system.scale_up_tier
-    named = (
+    named = [
         "chip.gemm_efficiency",
         "chip.half_rows",
         "chip.memory_bytes_per_s",
         f"tiers.{tier}.bytes_per_s",
-        f"engines.{engine}.prefill_batch_s",
-        f"engines.{engine}.decode_step_s",
-        f"engines.{engine}.stream_exposed_fraction",
-    )
+    ]
+    if p.scenario.phase != "train":
+        named += [
+            f"engines.{engine}.prefill_batch_s",
+            f"engines.{engine}.decode_step_s",
+            f"engines.{engine}.stream_exposed_fraction",
+        ]
     theta = {path: jnp.zeros(()) for path in named}
     return (p.system, p.architecture, p.workload, p.layout, theta)
 
@@ -101,7 +110,8 @@ def evaluated(inputs: Inputs, sharpness: Any = None):
 
 
 def time_field(inputs: Inputs) -> str:
-    return {"decode": "tpot_s", "prefill": "ttft_s"}[inputs[2].kind]
+    fields = {"decode": "tpot_s", "prefill": "ttft_s", "train": "step_time_s"}
+    return fields[inputs[2].kind]
 
 
 def _headline(inputs: Inputs, sharpness: Any):

@@ -30,7 +30,15 @@ over_batches = pytest.mark.parametrize(
     + [(name, 16_385) for name in JOBS],
 )
 
-FRACTIONS = ("draft_tokens", "acceptance", "cached_fraction")
+FRACTIONS = (
+    "draft_tokens",
+    "acceptance",
+    "cached_fraction",
+    "recompute_fraction",
+    "offload_activations",
+    "offload_weights",
+    "offload_optimizer",
+)
 
 
 def rows_of(inputs, count, seed=0):

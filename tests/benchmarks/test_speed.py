@@ -15,13 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jobs import JOBS, evaluated, job, time_field
+from jobs import JOBS, TRAIN, evaluated, job, time_field
 from test_batching import rows_of
 
 CHUNK = 4096
 ROWS = 49 * CHUNK
 
-over_jobs = pytest.mark.parametrize("name", JOBS)
+over_jobs = pytest.mark.parametrize("name", [*JOBS, *TRAIN])
 
 
 def swept(inputs, row):
