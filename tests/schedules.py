@@ -121,3 +121,106 @@ def interleaved(forward, backward, weight, m: int, chunks: int) -> float:
 
     times = {"F": forward, "B": both}
     return makespan(orders, lambda t: times[t[0]][t[1]] / chunks, needs)
+
+
+def _dualpipe_order(rank: int, ranks: int, m: int) -> list[Task]:
+    """Passes of one rank, those that overlap as a pair.
+
+    The eight steps of the published program: warm up in one direction, then in both,
+    backward passes that leave their weights' gradients for later, the steady pairs, and
+    the same in reverse. `first` is the direction that enters on this half of the ranks.
+    """
+    half = min(rank, ranks - 1 - rank)
+    halves, each = ranks // 2, m // 2
+    second = rank >= halves
+    count = {sort: [0, 0] for sort in ("F", "B")}
+    late: list[Task] = []
+    order: list[Task] = []
+
+    def made(sort: str, phase: int) -> Task:
+        direction = phase ^ second
+        stage = ranks - 1 - rank if direction else rank
+        i = count[sort][phase]
+        count[sort][phase] += 1
+        return (sort, direction, stage, i)
+
+    def backward(phase: int, split: bool) -> None:
+        task = made("B", phase)
+        if split:
+            late.append(("W", *task[1:]))
+            order.append(("b", *task[1:]))
+        else:
+            order.append(task)
+
+    def weight() -> None:
+        order.append(late.pop(0))
+
+    def pair(forward_phase: int) -> None:
+        forward = made("F", forward_phase)
+        order.append(("pair", forward, made("B", 1 - forward_phase)))
+
+    order += [made("F", 0) for _ in range(2 * (halves - half - 1))]
+    for _ in range(half + 1):
+        order += [made("F", 0), made("F", 1)]
+    for _ in range(halves - half - 1):
+        backward(1, split=True)
+        weight()
+        order.append(made("F", 1))
+    for i in range(each - ranks + half + 1):
+        if i == 0 and half == halves - 1:  # a middle rank's passes of one micro-batch
+            order.append(made("F", 0))
+            backward(1, split=False)
+        else:
+            pair(0)
+        pair(1)
+    for _ in range(halves - half - 1):
+        backward(1, split=False)
+        pair(1)
+    split = False
+    for i in range(half + 1):
+        split = split or (i == (half + 1) // 2 and half % 2 == 1)
+        backward(1, split)
+        split = split or (i == (half + 1) // 2 and half % 2 == 0)
+        backward(0, split)
+    for _ in range(halves - half - 1):
+        weight()
+        backward(0, split=True)
+    return order + [late.pop(0) for _ in range(half + 1)]
+
+
+def dualpipe(forward, backward, weight, m: int) -> float:
+    """DualPipe (DeepSeek-V3, figure 5): micro-batches enter from both ends.
+
+    The stages must be even in number, and m even and at least twice as many.
+    """
+    ranks = len(forward)
+    orders = [_dualpipe_order(rank, ranks, m) for rank in range(ranks)]
+    within = {}
+    for order in orders:
+        for task in order:
+            for part in task[1:] if task[0] == "pair" else (task,):
+                within[("B" if part[0] == "b" else part[0], *part[1:])] = task
+
+    def seconds(task: Task) -> float:
+        if task[0] == "pair":
+            return sum(seconds(part) for part in task[1:])
+        sort, _, stage, _ = task
+        whole = {"F": forward, "b": backward, "W": weight}
+        if sort == "B":
+            return backward[stage] + weight[stage]
+        return whole[sort][stage]
+
+    def parts(task: Task) -> list[Task]:
+        sort, direction, stage, i = task
+        if sort == "F":
+            return [("F", direction, stage - 1, i)] if stage else []
+        if sort == "W":
+            return [("B", direction, stage, i)]
+        after = [("B", direction, stage + 1, i)] if stage < ranks - 1 else []
+        return [("F", direction, stage, i), *after]
+
+    def needs(task: Task) -> list[Task]:
+        own = task[1:] if task[0] == "pair" else (task,)
+        return [within[other] for part in own for other in parts(part)]
+
+    return makespan(orders, seconds, needs)
