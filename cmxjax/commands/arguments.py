@@ -1,5 +1,6 @@
 """Arguments of commands: names of files, changes, numbers, limits."""
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import tyro
@@ -51,10 +52,20 @@ def serve_limits(texts: tuple[str, ...]) -> dict[str, float]:
     return {f"workload.{limit.quantity}_limit": limit.value for limit in limits}
 
 
+def number_or_word(text: str) -> float | str:
+    """A number where the text is one. Raises `ValueError` for an empty text."""
+    if not text:
+        raise ValueError("nothing is given")
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
 def parse_numbers(
-    pairs: tuple[str, ...], option: str, kind: type, *, several: bool
+    pairs: tuple[str, ...], option: str, kind: Callable[[str], Any], *, several: bool
 ) -> dict[str, Any]:
-    """`key=number` pairs, or `key=number,number,...`.
+    """`key=number` pairs, or `key=number,number,...`, words where `kind` lets them.
 
     Raises:
         SpecError: a pair has another form, or a number is not above 0.
@@ -65,7 +76,8 @@ def parse_numbers(
     for pair in pairs:
         key, _, text = pair.partition("=")
         try:
-            numbers = [kind(part) for part in text.split(",")]
+            values = [kind(part) for part in text.split(",")]
+            numbers = [value for value in values if not isinstance(value, str)]
             single = several or (len(numbers) == 1 and min(numbers) >= 1)
             if not single or not all(0 <= number < 1e12 for number in numbers):
                 raise ValueError(pair)
@@ -73,7 +85,7 @@ def parse_numbers(
             example = "KEY=NUMBER,NUMBER" if several else "AXIS=NUMBER"
             mistakes.append(f"{option} {pair!r}: write {example}")
             continue
-        found[key] = tuple(numbers) if several else numbers[0]
+        found[key] = tuple(values) if several else values[0]
     if mistakes:
         raise SpecError(mistakes)
     return found

@@ -6,7 +6,13 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.console import Console
 
-from .arguments import Name, parse_changes, parse_numbers, serve_limits
+from .arguments import (
+    Name,
+    number_or_word,
+    parse_changes,
+    parse_numbers,
+    serve_limits,
+)
 
 
 @dataclass(frozen=True)
@@ -24,7 +30,8 @@ class Optimize:
     pin: tuple[str, ...] = ()
     """Degrees that are given, such as tp=1."""
     try_: Annotated[tuple[str, ...], tyro.conf.arg(name="try")] = ()
-    """Values of a setting to choose from, such as sequences_per_device=16,32,48."""
+    """Values of a setting to choose from, such as sequences_per_device=16,32,48; in
+    training also schedule=1f1b,zero_bubble, vpp=1,2 and overlapped_microbatches=1,2."""
     devices: tuple[int, ...] = ()
     """Numbers of devices to choose from; the scenario's if left out."""
     method: Literal["auto", "gradient", "enumerate"] = "auto"
@@ -74,7 +81,7 @@ class Optimize:
             objective=self.objective,
             limits=self.limit,
             pinned=parse_numbers(self.pin, "--pin", int, several=False),
-            settings=parse_numbers(self.try_, "--try", float, several=True),
+            settings=parse_numbers(self.try_, "--try", number_or_word, several=True),
             devices=self.devices,
             method=self.method,
             certify=False if self.no_certify else self.certify or None,

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from ..layout import AXES
 from ..specs.errors import SpecError
 from ..specs.scenario_file import Scenario
+from . import ways
 from .ask import ask
 from .bound import LARGEST, bound, degree_points
 from .evaluator import Point, Scored, factor_of
@@ -167,6 +168,7 @@ def changes_of(question: Question, point: Point) -> dict[str, Any]:
         }
     changes = {f"workload.{name}": value for name, value in values.items()}
     changes |= {f"layout.{key}": value for key, value in layout.items()}
+    changes |= ways.changes_of(family)
     experts = model_of(question.problem).experts
     if experts is not None and not trains:
         redundant, shared = float(slots.redundant), float(slots.shared)

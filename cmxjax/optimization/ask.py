@@ -11,7 +11,7 @@ from ..specs.build import Problem, build
 from ..specs.errors import SpecError
 from ..specs.scenario_file import Scenario, TrainScenario
 from ..workload import Train
-from . import serving
+from . import serving, ways
 from .question import DEFAULT_OBJECTIVE, FIELDS, Question, target_of
 from .space import Rules, Setting, Space, frames_of
 
@@ -22,7 +22,7 @@ def ask(
     objective: str | None = None,
     limits: tuple[str, ...] = (),
     pinned: dict[str, int] | None = None,
-    settings: dict[str, tuple[float, ...]] | None = None,
+    settings: dict[str, tuple] | None = None,
     devices: tuple[int, ...] = (),
     calibration: str | None = None,
 ) -> Question:
@@ -33,7 +33,8 @@ def ask(
         objective: a quantity; rates are maximized, all else minimized.
         limits: such as `tpot=50ms`; rates are bounded from below.
         pinned: degrees that are not free, by axis.
-        settings: values to try for a setting, such as `sequences_per_device`.
+        settings: values to try for a setting, such as `sequences_per_device`; of a
+            training step also `schedule`, `vpp` and `overlapped_microbatches`.
         devices: numbers of devices to choose from; the scenario's if empty.
         calibration: as in `build`.
 
@@ -64,10 +65,11 @@ def ask(
                 f" whole units of {problem.system.name}'s tiers; use another number"
             ]
         )
+    free, tried = _settings(problem, settings or {})
     return Question(
         problem=problem,
-        space=Space(frames, _rules(problem, pinned or {}), _settings(problem, settings)),
-        families=_families(scenario, problem),
+        space=Space(frames, _rules(problem, pinned or {}), free),
+        families=_families(scenario, problem, tried),
         fields=fields,
         target=target,
         objective=objective or DEFAULT_OBJECTIVE,
@@ -138,21 +140,30 @@ def _rules(problem: Problem, pinned: dict[str, int]) -> Rules:
 
 
 def _settings(
-    problem: Problem, given: dict[str, tuple[float, ...]] | None
-) -> tuple[Setting, ...]:
-    free = serving.settings(problem)
-    given = given or {}
-    known = [setting.name for setting in free]
-    if unknown := given.keys() - set(known):
-        raise SpecError(
-            [f"{name}: not free here; use one of {', '.join(known)}" for name in unknown]
-        )
-    return tuple(
-        Setting(s.name, tuple(sorted(given.get(s.name, s.values)))) for s in free
+    problem: Problem, given: dict[str, tuple]
+) -> tuple[tuple[Setting, ...], dict[str, tuple]]:
+    """What is free, with the values to try, and the ways of a training step to try."""
+    free = {setting.name: setting for setting in serving.settings(problem)}
+    trains = isinstance(problem.workload, Train)
+    tried, mistakes = ways.checked(given) if trains else ({}, [])
+    known = [*free, *(ways.WAYS if trains else ())]
+    for name, values in given.items():
+        if name not in known:
+            mistakes.append(f"{name}: not free here; use one of {', '.join(known)}")
+        elif name in free and any(isinstance(value, str) for value in values):
+            mistakes.append(f"{name} = {', '.join(map(str, values))}: use numbers")
+    if mistakes:
+        raise SpecError(mistakes)
+    settings = (
+        Setting(name, tuple(sorted(given.get(name, own.values))))
+        for name, own in free.items()
     )
+    return tuple(settings), tried
 
 
-def _families(scenario: Any, problem: Problem) -> tuple[serving.Family, ...]:
+def _families(
+    scenario: Any, problem: Problem, tried: dict[str, tuple]
+) -> tuple[serving.Family, ...]:
     """The scenario's own family first."""
     own = problem._replace(
         layout=problem.layout.replace(
@@ -162,4 +173,7 @@ def _families(scenario: Any, problem: Problem) -> tuple[serving.Family, ...]:
             ),
         )
     )
-    return serving.families(own)
+    found = serving.families(own)
+    if not isinstance(problem.workload, Train):
+        return found
+    return ways.combined(problem.workload, found[0], tried)

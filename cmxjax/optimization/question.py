@@ -17,6 +17,7 @@ from ..specs.errors import SpecError
 from ..specs.measurement_file import QUANTITIES
 from .serving import Family, layout_of, model_of, unshared
 from .space import Space
+from .ways import on_way, unchunked
 
 FIELDS = {
     "decode": (
@@ -159,12 +160,14 @@ def score(
     chosen = {name: values[i] for i, name in enumerate(names)}
     layout = layout_of(a, layout, family, factor, chosen, sharpness)
     sizes = {name: value for name, value in chosen.items() if hasattr(workload, name)}
-    workload = workload.replace(**sizes)
+    workload = on_way(workload.replace(**sizes), family)
     found = metrics(system, a, workload, layout, theta, sharpness, explain=False)
     logs = jnp.log(jnp.stack([getattr(found, field) for field in fields]))
     memory = jnp.log(found.memory_bytes / system.chip.memory_usable_bytes)
     bounded = target.signs * (logs - target.bounds)
     grouping = unshared(workload, layout, sharpness)
+    if family.chunks > 1:
+        grouping = jnp.maximum(grouping, unchunked(a, layout, family))
     violations = jnp.concatenate([jnp.stack([memory, grouping]), bounded])
     return Score(target.weights @ logs, violations, logs)
 

@@ -43,6 +43,10 @@ class Family(NamedTuple):
     """`tp`, which is `dp` where tp = 1, or `sp_tp_sp`."""
     dispatches_shared: bool = False
     microbatches: str = "auto"
+    schedule: str | None = None
+    """Of a training step; None is the workload's."""
+    chunks: int = 1
+    """Model chunks of a device in training."""
 
 
 def model_of(problem: Problem) -> Architecture:

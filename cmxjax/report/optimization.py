@@ -16,6 +16,9 @@ from .tables import make_table, number
 ROWS = 12
 """Rows of a printed front; the JSON holds all of them."""
 
+OWN_COLUMN = ("layout.vpp",)
+"""Keys of the layout that a front lists beside the settings."""
+
 
 def answer_tables(answer: Answer) -> Group:
     """The layout, the certificate and the front of throughput against latency."""
@@ -31,7 +34,7 @@ def answer_tables(answer: Answer) -> Group:
     for key, value in answer.changes.items():
         if value is None:
             continue
-        table.add_row(key, f"{value:g}" if isinstance(value, float) else str(value))
+        table.add_row(key, _short(value))
     parts: list[Any] = [table, _certificate_table(answer)]
     latency = answer.front.fields[1]
     if answer.front.entries[latency]:
@@ -68,6 +71,10 @@ def _certificate_table(answer: Answer):
     return table
 
 
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def _front_table(answer: Answer, cost: str):
     rate = answer.front.fields[0]
     table = make_table(f"{rate} against {cost}", cost, rate, "degrees", "settings")
@@ -81,9 +88,9 @@ def _front_table(answer: Answer, cost: str):
             if changes[f"layout.{axis}"] > 1
         )
         settings = " ".join(
-            f"{key.removeprefix('workload.')}={value:g}"
+            f"{key.removeprefix('workload.').removeprefix('layout.')}={_short(value)}"
             for key, value in changes.items()
-            if key.startswith("workload.")
+            if key.startswith("workload.") or key in OWN_COLUMN
         )
         table.add_row(number(cost, paid), number(rate, throughput), degrees, settings)
     return table

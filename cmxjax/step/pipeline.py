@@ -241,6 +241,8 @@ _TIMES = {
     "dualpipe": _dualpipe,
 }
 
+SCHEDULES = tuple(_TIMES)
+
 
 def in_flight(
     schedule: str, position: Leaf, stages: Scalar, microbatches: Scalar, chunks: Scalar

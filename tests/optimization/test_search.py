@@ -241,3 +241,64 @@ def test_wrong_options_are_named(scenario, options, message):
 
 def test_a_grid_holds_every_combination(question):
     assert len(grid(question.space.settings)) == 4
+
+
+SMALL_TRAINING = {
+    "system": "cloudmatrix384",
+    "model": "llama-3.1-8b",
+    "phase": "train",
+    "workload": {"global_batch": 64, "sequence_tokens": 4096},
+    "layout": {"devices": 32},
+}
+PP8 = {"cp": 1, "pp": 8}
+
+
+@pytest.mark.parametrize(
+    "chunks_tried", [(4,), pytest.param((1, 2, 4), marks=pytest.mark.slow)]
+)
+def test_the_schedule_and_its_chunks_are_chosen_with_the_layout(chunks_tried):
+    """The best of all ways is the best of the ways taken one by one."""
+    options = {"objective": "step_time", "pinned": PP8, "calibration": "none"}
+    ways = {"schedule": ("1f1b", "zero_bubble"), "vpp": chunks_tried}
+    scenario = validate_scenario(SMALL_TRAINING, "test")
+    answer = optimize(scenario, settings=ways, **options)
+    values = {}
+    for schedule in ways["schedule"]:
+        for chunks in ways["vpp"]:
+            one = {"workload.schedule": schedule, "layout.vpp": chunks}
+            alone = validate_scenario(with_overrides(SMALL_TRAINING, one), "one")
+            values[schedule, chunks] = optimize(alone, **options).value
+    assert answer.value == pytest.approx(min(values.values()), rel=1e-12)
+    assert len({f"{value:.9g}" for value in values.values()}) == len(values)
+    best = min(values, key=values.__getitem__)
+    found = answer.changes["workload.schedule"], answer.changes["layout.vpp"]
+    assert values[found] == pytest.approx(values[best], rel=1e-12)
+    changed = validate_scenario(with_overrides(SMALL_TRAINING, answer.changes), "answer")
+    prediction = predict(changed, "none")
+    assert not prediction.reasons
+    assert prediction.values["step_time_s"] == pytest.approx(answer.value, rel=1e-9)
+
+
+def test_no_answer_has_more_chunks_than_layers_fill():
+    raw = with_overrides(SMALL_TRAINING, {"layout.vpp": 8})
+    scenario = validate_scenario(raw, "test")
+    free = optimize(scenario, objective="step_time", calibration="none")
+    assert free.changes["layout.pp"] * 8 <= 34
+    none = optimize(scenario, pinned=PP8, calibration="none")
+    assert not none.feasible
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"schedule": ("pipedream",)}, "schedule = pipedream: use one of gpipe"),
+        ({"vpp": (1.5,)}, "vpp = 1.5: use whole numbers"),
+        ({"overlapped_microbatches": (3,)}, "overlapped_microbatches = 3: use 1 or 2"),
+        ({"micro_batch": ("two",)}, "micro_batch = two: use numbers"),
+        ({"batch": (2,)}, "batch: not free here"),
+    ],
+)
+def test_a_way_that_does_not_exist_gets_one_message(settings, words):
+    scenario = validate_scenario(SMALL_TRAINING, "test")
+    with pytest.raises(SpecError, match=words):
+        optimize(scenario, settings=settings)
