@@ -214,7 +214,7 @@ def test_the_result_repeats_bit_for_bit_and_resumes_where_it_stopped(own, monkey
         pass
 
     def stop(text):
-        if text.startswith("tables"):
+        if "tables" in text:
             raise Stopped
 
     for out in ("a", "b"):
@@ -235,11 +235,7 @@ def test_the_result_repeats_bit_for_bit_and_resumes_where_it_stopped(own, monkey
 
 
 def test_contradictory_rows_are_shown_and_do_not_stop_the_fit(own):
-    spoiled = (
-        rows()
-        .replace('id = "gemm-4096"', 'id = "gemm-4096"')
-        .replace("value = 60.4", "value = 6.04")
-    )
+    spoiled = rows().replace("value = 60.4", "value = 6.04")
     (own / "own.toml").write_text(HEAD + spoiled)
     report = calibrate(str(own / "recipe.toml"), (str(own / "own.toml"),), None, 4)
     ids = [row.spec.id for row in report.result.setup.rows]
