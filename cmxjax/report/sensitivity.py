@@ -10,6 +10,7 @@ from ..calibrate.plan import Plan
 from ..evaluate.predict import Prediction
 from ..evaluate.sensitivity import WHAT_IF, Sensitivity
 from ..evaluate.solve import Solution
+from ..specs.measurement_file import QUANTITIES
 from ..units import dimension_of, format_si
 from .pictures import save, subplots
 from .tables import make_table, number
@@ -116,7 +117,7 @@ def plan_table(plan: Plan) -> Group:
     )
     table = make_table(title, "measure next", "quantity", "expected", "sigma after", "")
     for choice in plan.choices:
-        expected = f"{choice.expected:.4g} SI"
+        expected = format_si(choice.expected, QUANTITIES[choice.quantity])
         after = f"{choice.sigma:.2%}"
         table.add_row(choice.id, choice.quantity, expected, after, choice.note)
     return Group(table)
