@@ -63,17 +63,29 @@ def pair_width(a: Architecture) -> Scalar:
     return 2.0 * at.heads * at.head_dim
 
 
+def attention_flop_per_token(
+    a: Architecture, sequence_tokens: Scalar, convention: str
+) -> Scalar:
+    """The part of `flop_per_token` that scores and contexts are."""
+    if convention == "parameters":
+        return 0.0 * sequence_tokens
+    total = 6.0 * (a.layers + a.draft_layers) * pair_width(a) * sequence_tokens
+    total = total * (0.5 if convention == "causal" else 1.0)
+    return total * (4.0 / 3.0 if convention == "bloom" else 1.0)
+
+
 def flop_per_token(a: Architecture, sequence_tokens: Scalar, convention: str) -> Scalar:
     """FLOP of forward and backward for one token under a convention.
 
     Args:
         convention: one of `CONVENTIONS`.
     """
-    attention = 6.0 * (a.layers + a.draft_layers) * pair_width(a) * sequence_tokens
-    weights = matrix_parameters(a)
     if convention in ("mosaic", "parameters"):
-        weights = active_parameters(a)
+        weights = 6.0 * active_parameters(a)
+    else:
+        weights = (
+            6.0 * matrix_parameters(a) * (4.0 / 3.0 if convention == "bloom" else 1.0)
+        )
     if convention == "parameters":
-        return 6.0 * weights
-    total = 6.0 * weights + attention * (0.5 if convention == "causal" else 1.0)
-    return total * (4.0 / 3.0 if convention == "bloom" else 1.0)
+        return weights
+    return weights + attention_flop_per_token(a, sequence_tokens, convention)

@@ -25,7 +25,9 @@ HPCA 2021); assumed for others, whose instructions take 8 or 16."""
 RESOURCES = ("matrix", "vector", "memory", "launch")
 
 
-def matrix_s(chip: Chip, table: OpTable, sharpness: Sharpness) -> Float[Array, " op"]:
+def matrix_s(
+    chip: Chip, table: OpTable, sharpness: Sharpness
+) -> Float[Array, "*pass op"]:
     r"""Time of the matrix units, whole tiles and waves included.
 
     $$ t = \frac{2 g}{P\,e} (K + K_h) \Bigl(M' N' \frac{\lceil w \rceil}{w}
@@ -84,11 +86,11 @@ def _whole(size: Real, tile: Real, sharpness: Sharpness) -> tuple[Real, Real]:
 
 def resources_s(
     chip: Chip, table: OpTable, scale, sharpness: Sharpness
-) -> dict[str, Float[Array, " op"]]:
+) -> dict[str, Float[Array, "*pass op"]]:
     """Time that each operator uses each resource, on all cores and before overlap.
 
     Args:
-        scale: factors on each resource time, (op, resource), or None for 1; the
+        scale: factors on each resource time, (..., op, resource), or None for 1; the
             breakdown is the derivative with respect to them.
 
     Returns:
@@ -108,7 +110,7 @@ def resources_s(
     # several splits of the cores share these; the compiler would compute them for each
     used = jax.lax.optimization_barrier(used)
     if scale is not None:
-        used = [seconds * scale[:, i] for i, seconds in enumerate(used)]
+        used = [seconds * scale[..., i] for i, seconds in enumerate(used)]
     return dict(zip(RESOURCES, used, strict=True))
 
 
@@ -129,6 +131,6 @@ def roofline_s(
     return smooth.overlap_s(busy, used["launch"], exposed, sharpness)
 
 
-def filled_s(chip: Chip, table: OpTable) -> Float[Array, " op"]:
+def filled_s(chip: Chip, table: OpTable) -> Float[Array, "*pass op"]:
     """Matrix work at the rate of an unlimited GEMM, which fills the matrix units."""
     return matrix_flop(table) / _gemm_rate(chip, table)

@@ -9,7 +9,7 @@ from . import layout as layouts
 from ._types import Leaf, Scalar, Sharpness
 from .architecture import Architecture, total_parameters
 from .energy import job_power_w
-from .flops import flop_per_token
+from .flops import attention_flop_per_token, flop_per_token
 from .goodput import goodput_of
 from .hardware import System, devices_per_package, ordered_tiers
 from .layout import Layout
@@ -118,7 +118,6 @@ def train_metrics(
         bubble=times.bubble,
         microbatches=times.microbatches,
         placement_excess=_placement_excess(system, layout),
-        parameters=total_parameters(a) * jnp.ones(()),
         breakdown=shares,
         busy=used,
         **_exposed(shares),
@@ -154,8 +153,8 @@ def _recompute_factor(a: Architecture, w: Train, per_token: Scalar) -> Scalar:
     """Hardware FLOP over model FLOP: a third is forward, and a share of it runs again."""
     again = w.recompute_fraction / 3.0
     if w.selective:
-        without = flop_per_token(a, 0.0 * w.sequence_tokens, w.flop_convention)
-        again = again + (1.0 - without / per_token) / 3.0
+        attention = attention_flop_per_token(a, w.sequence_tokens, w.flop_convention)
+        again = again + attention / per_token / 3.0
     return 1.0 + again
 
 
@@ -197,6 +196,7 @@ def _rates(
         "goodput": run.fraction,
         "trillion_tokens_time_s": wall,
         "trillion_tokens_cost_usd": wall / 3600.0 * devices * _price(system),
+        "parameters": parameters * jnp.ones(()),
     }
 
 
@@ -207,16 +207,13 @@ def _price(system: System) -> Scalar:
 def _memory(system: System, memory: TrainMemory) -> dict[str, Any]:
     """Classes of the worst device, and the whole of the first and the last stage."""
     total = memory.total
-    worst = jnp.argmax(total)
-    usable = system.chip.memory_usable_bytes
+    classes = jnp.stack([total, *memory])[:, jnp.argmax(total)]
+    worst = dict(zip(("total", *memory._fields), jnp.unstack(classes), strict=True))
+    most = worst.pop("total")
     return {
-        "memory_bytes": total[worst],
+        "memory_bytes": most,
         "memory_first_stage_bytes": total[0],
         "memory_last_stage_bytes": total[-1],
-        "memory_weights_bytes": memory.weights[worst],
-        "memory_gradients_bytes": memory.gradients[worst],
-        "memory_optimizer_bytes": memory.optimizer[worst],
-        "memory_activations_bytes": memory.activations[worst],
-        "memory_communication_bytes": memory.communication[worst],
-        "memory_excess_bytes": jnp.maximum(total[worst] - usable, 0.0),
+        "memory_excess_bytes": jnp.maximum(most - system.chip.memory_usable_bytes, 0.0),
+        **{f"memory_{name}_bytes": part for name, part in worst.items()},
     }

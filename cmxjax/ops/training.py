@@ -265,14 +265,16 @@ def _draft(a: Architecture, dtypes: Dtypes) -> list[Op]:
 class Passes(NamedTuple):
     """Tables of the forward pass and of the gradients of inputs and of weights."""
 
-    forward: OpTable
-    input_gradient: OpTable
-    weight_gradient: OpTable
-    """Its operators are the GEMMs, which come first in the other tables."""
+    inputs: OpTable
+    """Forward, then gradients of inputs: (2, op)."""
+    weights: OpTable
+    """Gradients of weights. Its operators are the GEMMs, which come first in `inputs`."""
 
 
 def tabulate_passes(ops: list[Op], features, gradient_bytes: float) -> Passes:
     """Tables of all passes from forward declarations, GEMMs first.
+
+    The gradient of a GEMM's inputs has its columns and depth exchanged.
 
     Args:
         gradient_bytes: of one element of the gradients that weights accumulate.
@@ -282,12 +284,14 @@ def tabulate_passes(ops: list[Op], features, gradient_bytes: float) -> Passes:
     attention = np.array([float(op.kind == "attention") for op in ops])
     vector = 1.0 - gemm - attention
     moves = gemm + 2.0 * attention + BACKWARD_MOVES * vector
-    input_gradient = forward.replace(
-        rows=forward.rows * (1.0 + (ATTENTION_BACKWARD - 1.0) * attention),
-        columns=gemm * forward.depth + (1.0 - gemm) * forward.columns,
-        depth=gemm * forward.columns + (1.0 - gemm) * forward.depth,
-        memory_bytes=forward.memory_bytes * moves,
-        vector_flop=forward.vector_flop * 2.0,
+    one, none = np.ones_like(gemm), np.zeros_like(gemm)
+    kept, turned = np.stack([one, 1.0 - gemm]), np.stack([none, gemm])
+    inputs = forward.replace(
+        rows=forward.rows * np.stack([one, 1.0 + (ATTENTION_BACKWARD - 1.0) * attention]),
+        columns=forward.columns * kept + forward.depth * turned,
+        depth=forward.depth * kept + forward.columns * turned,
+        memory_bytes=forward.memory_bytes * np.stack([one, moves]),
+        vector_flop=forward.vector_flop * np.stack([one, 2.0 * one]),
     )
     count = int(gemm.sum())
     cut = {
@@ -300,7 +304,7 @@ def tabulate_passes(ops: list[Op], features, gradient_bytes: float) -> Passes:
     stored = np.array([op.name in ("scores", "context") for op in ops[:count]])
     written = np.where(stored, read, 2.0 * gradient_bytes)
     weights = cut["groups"] * cut["columns"] * cut["depth"]
-    weight_gradient = OpTable(
+    gradients = OpTable(
         **cut
         | {
             "rows": cut["depth"],
@@ -313,4 +317,4 @@ def tabulate_passes(ops: list[Op], features, gradient_bytes: float) -> Passes:
         kinds=forward.kinds[:count],
         dtypes=forward.dtypes[:count],
     )
-    return Passes(forward, input_gradient, weight_gradient)
+    return Passes(inputs, gradients)

@@ -1,16 +1,17 @@
 """Operators of a training step: forward, backward and weight passes."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from .._types import Scalar
 from ..architecture import Architecture
 from ..hardware import Chip, Trainer
 from ..layout import Layout, degree
-from ..ops.table import Op
+from ..ops.table import Op, OpTable
 from ..ops.training import declared, tabulate_passes
 from ..roofline import resources_s, roofline_s
 from ..workload import BYTES, Train
@@ -96,17 +97,26 @@ def compute_of(stage: Stage, a: Architecture, w: Train, load: ExpertLoad) -> Com
     passes = tabulate_passes(ops, features, gradient)
     trainer = trainer_of(stage)
     chip = training_chip(stage.system.chip, trainer)
-    slow = chip.attention_efficiency * trainer.backward_attention_efficiency
-    chips = (chip, chip.replace(attention_efficiency=slow), chip)
-    scale, start, times = stage.scales("operators"), 0, []
-    for table, own in zip(passes, chips):
-        count = len(table.names)
-        rows = None if scale is None else scale[start : start + count]
-        used = resources_s(own, table, rows, stage.sharpness)
-        total = roofline_s(own, used, 1.0, stage.sharpness)
-        times.append(_by_part(total, [part for part, _ in found[:count]]))
-        start += count
-    return Compute(*times)
+    share = jnp.stack([1.0, trainer.backward_attention_efficiency])[:, None]
+    both = chip.replace(attention_efficiency=chip.attention_efficiency * share)
+    scale, count = stage.scales("operators"), len(ops)
+    first = rest = None
+    if scale is not None:
+        first = scale[: 2 * count].reshape(2, count, -1)
+        rest = scale[2 * count :]
+
+    def times(own: Chip, table: OpTable, scale: Any) -> Array:
+        used = resources_s(own, table, scale, stage.sharpness)
+        return roofline_s(own, used, 1.0, stage.sharpness)
+
+    forward, backward = jnp.unstack(times(both, passes.inputs, first))
+    weight = times(chip, passes.weights, rest)
+    parts = [part for part, _ in found]
+    return Compute(
+        _by_part(forward, parts),
+        _by_part(backward, parts),
+        _by_part(weight, parts[: weight.shape[-1]]),
+    )
 
 
 def _by_part(values, parts: list[str]) -> dict[str, Scalar]:

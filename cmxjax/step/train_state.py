@@ -100,7 +100,9 @@ def end_spans(
         embedding=jnp.stack([jnp.ones(()), jnp.zeros(()), 1.0 - more]),
         head=jnp.stack([1.0 - more, jnp.zeros(()), jnp.ones(())]),
     )
-    return Span(*(x.at[1].set(between * x[1] + (1.0 - between) * x[2]) for x in span))
+    parts = jnp.stack(span)
+    second = between * parts[:, 1] + (1.0 - between) * parts[:, 2]
+    return Span(*jnp.unstack(parts.at[:, 1].set(second)))
 
 
 def listed_spans(a: Architecture, stage_layers: Any) -> Span:
