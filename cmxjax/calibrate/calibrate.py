@@ -129,6 +129,15 @@ def _bic_gain(setup: Setup, model: Model, best: Fit, data: Data) -> np.ndarray:
     return 2.0 * (misfit - full) - np.log(setup.fitted.sum())
 
 
+def _check(fits: Fit, which: int = 0) -> Fit:
+    if not fits.converged[which]:
+        raise ArithmeticError(
+            f"the fit does not converge in {fits.steps} steps; look for rows that"
+            " contradict each other, or narrow the priors"
+        )
+    return fits
+
+
 def _optimum(setup: Setup, model: Model, first: np.ndarray) -> tuple[np.ndarray, int]:
     """The best fit from many starts, and how many of them end there.
 
@@ -137,11 +146,7 @@ def _optimum(setup: Setup, model: Model, first: np.ndarray) -> tuple[np.ndarray,
     """
     fits = fit(model, first, _data(setup, _sigma(setup, {}), setup.fitted[None]))
     best = int(np.argmin(fits.objective))
-    if not fits.converged[best]:
-        raise ArithmeticError(
-            f"the fit does not converge in {fits.steps} steps; look for rows that"
-            " contradict each other, or narrow the priors"
-        )
+    _check(fits, best)
     near = fits.objective <= fits.objective[best] + NEAR
     return fits.theta[best], int((fits.converged & near).sum())
 
@@ -163,7 +168,7 @@ def _learned(
         progress(f"cross-validation, round {round_ + 1} of {ROUNDS}")
         if round_ > 0:
             data = _data(setup, _sigma(setup, found), setup.fitted[None])
-            theta = fit(model, theta[None], data).theta[0]
+            theta = _check(fit(model, theta[None], data)).theta[0]
         cross = left_out(setup, model, theta, fold, names, found)
         spread = np.square(cross.sigma) - _level_variance(setup, found)
         found = discrepancy(cross.log_error, spread, setup.levels, setup.fitted)
@@ -196,7 +201,7 @@ def calibrate(
     theta, found = _learned(setup, model, theta, progress)
     progress("runs, tables and sources left out in turn")
     data = _data(setup, _sigma(setup, found), setup.fitted[None])
-    final = fit(model, theta[None], data)
+    final = _check(fit(model, theta[None], data))
     cross, tables, sources = (
         left_out(setup, model, final.theta[0], fold, names, found)
         for fold, names in (

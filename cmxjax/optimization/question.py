@@ -15,9 +15,10 @@ from ..quantities import field_of
 from ..specs.build import Problem
 from ..specs.errors import SpecError
 from ..specs.measurement_file import QUANTITIES
+from ..workload import Train
 from .serving import Family, layout_of, model_of, unshared
 from .space import Space
-from .ways import on_way, unchunked
+from .ways import on_way, too_few, unchunked
 
 FIELDS = {
     "decode": (
@@ -168,6 +169,8 @@ def score(
     grouping = unshared(workload, layout, sharpness)
     if family.chunks > 1:
         grouping = jnp.maximum(grouping, unchunked(a, layout, family))
+    if family.schedule == "dualpipe" and isinstance(workload, Train):
+        grouping = jnp.maximum(grouping, too_few(workload, layout))
     violations = jnp.concatenate([jnp.stack([memory, grouping]), bounded])
     return Score(target.weights @ logs, violations, logs)
 

@@ -41,9 +41,10 @@ def checked(given: Mapping[str, tuple]) -> tuple[dict[str, tuple], list[str]]:
 
 
 def combined(w: Train, own: Family, tried: Mapping[str, tuple]) -> tuple[Family, ...]:
-    """Every combination of what is to be tried, the scenario's own first.
+    """Every combination of what is to be tried, the scenario's own first if among them.
 
-    1F1B with several chunks is the interleaved schedule, and that with one is 1F1B.
+    1F1B with several chunks is the interleaved schedule, and that with one is 1F1B. The
+    zero-bubble schedule is there for one chunk and for two (ZB-V), others for one.
     """
     own = own._replace(chunks=int(w.chunks))
     if not tried:
@@ -54,12 +55,19 @@ def combined(w: Train, own: Family, tried: Mapping[str, tuple]) -> tuple[Family,
         tried.get("vpp", (own.chunks,)),
         tried.get(OVERLAPPED, (own.microbatches,)),
     ):
-        if schedule in ("1f1b", "interleaved"):
-            schedule = "interleaved" if chunks > 1 else "1f1b"
-        way = own._replace(schedule=schedule, chunks=chunks, microbatches=overlapped)
-        found.append(way)
-    found.sort(key=lambda way: way != own._replace(schedule=w.schedule))
+        found.append(_way(own._replace(microbatches=overlapped), schedule, chunks))
+    found.sort(key=lambda way: way != _way(own, w.schedule, own.chunks))
     return tuple(dict.fromkeys(found))
+
+
+MOST_CHUNKS = {"gpipe": 1, "zero_bubble": 2, "dualpipe": 1}
+
+
+def _way(own: Family, schedule: str, chunks: int) -> Family:
+    if schedule in ("1f1b", "interleaved"):
+        schedule = "interleaved" if chunks > 1 else "1f1b"
+    chunks = min(chunks, MOST_CHUNKS.get(schedule, chunks))
+    return own._replace(schedule=schedule, chunks=chunks)
 
 
 def on_way(w: Decode | Prefill | Train, family: Family) -> Decode | Prefill | Train:
@@ -73,6 +81,13 @@ def on_way(w: Decode | Prefill | Train, family: Family) -> Decode | Prefill | Tr
 def unchunked(a: Architecture, layout: Layout, family: Family) -> Scalar:
     """Log of the chunks of all stages over what fills them: layers, embedding, head."""
     return jnp.log(degree(layout, "pp") * family.chunks / (a.layers + 2.0))
+
+
+def too_few(w: Train, layout: Layout) -> Scalar:
+    """Log of the micro-batches that DualPipe needs, two for each stage, over those
+    there are."""
+    count = w.global_batch / (w.micro_batch * degree(layout, "dp"))
+    return jnp.log((2.0 * degree(layout, "pp") - 1.0) / count)
 
 
 def changes_of(family: Family) -> dict[str, Any]:
