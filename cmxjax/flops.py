@@ -63,15 +63,20 @@ def pair_width(a: Architecture) -> Scalar:
     return 2.0 * at.heads * at.head_dim
 
 
+def _flop_per_weight(convention: str) -> float:
+    """Two each forward, for the gradient of the input and for that of the weight."""
+    return 8.0 if convention == "bloom" else 6.0
+
+
 def attention_flop_per_token(
     a: Architecture, sequence_tokens: Scalar, convention: str
 ) -> Scalar:
     """The part of `flop_per_token` that scores and contexts are."""
     if convention == "parameters":
         return 0.0 * sequence_tokens
-    total = 6.0 * (a.layers + a.draft_layers) * pair_width(a) * sequence_tokens
-    total = total * (0.5 if convention == "causal" else 1.0)
-    return total * (4.0 / 3.0 if convention == "bloom" else 1.0)
+    square = 0.5 if convention == "causal" else 1.0
+    pairs = (a.layers + a.draft_layers) * pair_width(a) * sequence_tokens
+    return square * _flop_per_weight(convention) * pairs
 
 
 def flop_per_token(a: Architecture, sequence_tokens: Scalar, convention: str) -> Scalar:
@@ -81,11 +86,8 @@ def flop_per_token(a: Architecture, sequence_tokens: Scalar, convention: str) ->
         convention: one of `CONVENTIONS`.
     """
     if convention in ("mosaic", "parameters"):
-        weights = 6.0 * active_parameters(a)
+        weights = active_parameters(a)
     else:
-        weights = (
-            6.0 * matrix_parameters(a) * (4.0 / 3.0 if convention == "bloom" else 1.0)
-        )
-    if convention == "parameters":
-        return weights
-    return weights + attention_flop_per_token(a, sequence_tokens, convention)
+        weights = matrix_parameters(a)
+    attention = attention_flop_per_token(a, sequence_tokens, convention)
+    return _flop_per_weight(convention) * weights + attention

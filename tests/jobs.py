@@ -97,7 +97,7 @@ def job(name: str, **changes: Any) -> Inputs:
             f"engines.{engine}.stream_exposed_fraction",
         ]
     theta = {path: jnp.zeros(()) for path in named}
-    return (p.system, p.architecture, p.workload, p.layout, theta)
+    return (*p.inputs, theta)
 
 
 def _traced(sharpness: float | None):

@@ -136,7 +136,7 @@ def test_a_set_leaf_changes_the_prediction():
     raw = {"system": "cloudmatrix384", "phase": "system"}
     twice = with_overrides(raw, {"system.chip.memory_bytes": "128 GB"})
     p = build(validate_scenario(twice, "test"), "none")
-    m = metrics(p.system, p.architecture, p.workload, p.layout, p.theta)
+    m = metrics(*p.inputs, p.theta)
     assert float(m.memory_bytes) == 768 * 128e9
 
 
@@ -369,7 +369,7 @@ def test_one_stated_endpoint_leaves_the_other_to_the_defaults(tmp_path):
 
 def test_a_user_system_predicts_its_totals(own):
     p = build(validate_scenario({"phase": "system", "system": own}, "test"), "none")
-    m = metrics(p.system, p.architecture, p.workload, p.layout, p.theta)
+    m = metrics(*p.inputs, p.theta)
     assert float(m.memory_bytes) == 8 * 64e9
     assert float(m.peak_flop_per_s) == 8 * 300e12
 
@@ -595,7 +595,7 @@ def test_data_of_any_format_can_be_copied():
 
 
 def predicted(p):
-    return metrics(p.system, p.architecture, p.workload, p.layout, p.theta)
+    return metrics(*p.inputs, p.theta)
 
 
 REDUNDANT = {

@@ -174,7 +174,7 @@ def apart_at(batch, kv_tokens=4096.0, sharpness=None, calibrated=False, **change
         p = build(load_scenario(APART), None)
     work = decode_workload(p.workload, "attention", jnp.asarray(batch, float))
     work = work.replace(kv_tokens=jnp.asarray(kv_tokens))
-    inputs = Inputs(p.system, p.architecture, p.workload, p.layout)
+    inputs = Inputs(*p.inputs)
     pair = _pair(inputs)
     return p, pair, work, jax.device_get(
         jax.jit(apart_times, static_argnums=4)(
@@ -255,7 +255,7 @@ FIELDS = ("request_time_s", "tpot_s", "power_w")
 @pytest.mark.parametrize("name", [COLOCATED, APART])
 def test_gradients_equal_finite_differences(name):
     p = problem(name)
-    inputs = (p.system, p.architecture, p.workload, p.layout)
+    inputs = p.inputs
     inputs = off_lattice((*inputs, {}), 2)[:4]
 
     def logs(x):

@@ -33,7 +33,7 @@ def totals(system: str, dtype: str = "bf16", alternatives: str | None = None):
     named = {"base": system, "alternatives": alternatives} if alternatives else system
     raw = {"phase": "system", "system": named, "dtypes": {"activation": dtype}}
     p = build(validate_scenario(raw, "test"), "none")
-    return metrics(p.system, p.architecture, p.workload, p.layout, p.theta)
+    return metrics(*p.inputs, p.theta)
 
 
 def per_package(system: str, field: str, **options) -> float:

@@ -85,7 +85,7 @@ def made(raw: dict[str, Any], **changes: Any):
 
 def inputs_of(raw: dict[str, Any], **changes: Any):
     p = made(raw, **changes)
-    return p.system, p.architecture, p.workload, p.layout, p.theta
+    return *p.inputs, p.theta
 
 
 @functools.cache

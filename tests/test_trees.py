@@ -64,7 +64,7 @@ SCENARIOS = shipped("scenarios")
 
 
 def trees(p):
-    return p.system, p.architecture, p.workload, p.layout, p.theta
+    return *p.inputs, p.theta
 
 
 @pytest.mark.parametrize("name", SCENARIOS)

@@ -18,8 +18,8 @@ import numpy as np
 from rich.console import Console
 
 import cmxjax as cmx
-from cmxjax.calibrate.fit import Data, objective
-from cmxjax.calibrate.posterior import USUAL
+from cmxjax.calibrate.calibrate import data_of
+from cmxjax.calibrate.fit import objective
 from cmxjax.report.tables import make_table
 
 SYSTEM = "hgx-h800"
@@ -33,14 +33,7 @@ def sample(result, seed: int = 0) -> tuple[np.ndarray, float]:
     """Draws of the posterior, (draw, parameter), and the longest correlation in steps."""
     setup = result.setup
     model = setup.predictor.model(setup.parameters)
-    discrepancy = [result.discrepancy.get(level, USUAL) for level in setup.levels]
-    data = Data(
-        observed=setup.observed[None],
-        sigma=np.hypot(setup.row_sigma, discrepancy),
-        weight=setup.fitted[None],
-        prior_sigma=np.array([p.sigma for p in setup.parameters]),
-        robust=setup.recipe.robust,
-    )
+    data = data_of(setup, result.discrepancy)
     random = np.random.default_rng(seed)
     start = random.multivariate_normal(result.theta, result.covariance, WALKERS)
     sampler = emcee.EnsembleSampler(

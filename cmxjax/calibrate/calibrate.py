@@ -88,14 +88,27 @@ class Calibrated(NamedTuple):
         return coverage(self.cross.log_error[rows], self.cross.sigma[rows])
 
 
-def _data(setup: Setup, sigma: np.ndarray, weight: np.ndarray) -> Data:
-    prior = np.array([p.sigma for p in setup.parameters])
-    return Data(setup.observed[None], sigma, weight, prior, setup.recipe.robust)
+def data_of(
+    setup: Setup, found: dict[str, float], weight: np.ndarray | None = None
+) -> Data:
+    """What a recipe fits, with a row's own error and its level's discrepancy.
 
-
-def _sigma(setup: Setup, found: dict[str, float]) -> np.ndarray:
+    Args:
+        found: discrepancy of each level.
+        weight: rows in each fit, (batch, row); all that the recipe fits, if left out.
+    """
     model = np.array([found.get(level, USUAL) for level in setup.levels])
-    return np.hypot(setup.row_sigma, model)
+    return Data(
+        observed=setup.observed[None],
+        sigma=np.hypot(setup.row_sigma, model),
+        weight=setup.fitted[None] if weight is None else weight,
+        prior_sigma=np.array([p.sigma for p in setup.parameters]),
+        robust=setup.recipe.robust,
+    )
+
+
+def _level_variance(setup: Setup, found: dict[str, float]) -> np.ndarray:
+    return np.square([found.get(level, 0.0) for level in setup.levels])
 
 
 def left_out(
@@ -108,13 +121,12 @@ def left_out(
 ) -> LeftOut:
     """Fit without each fold in turn, starting from theta, and predict what was left."""
     weight = folds.weights(fold, setup.fitted)
-    data = _data(setup, _sigma(setup, found), weight)
+    data = data_of(setup, found, weight)
     fits = fit(model, np.repeat(theta[None], len(weight), 0), data)
     spread = row_variance(fits.slopes, covariance(fits.logs, fits.slopes, data))
     rows = np.arange(len(fold))
     errors = fits.logs[fold, rows] - setup.observed
-    extra = np.array([found.get(level, 0.0) for level in setup.levels])
-    sigma = np.sqrt(spread[fold, rows] + np.square(extra))
+    sigma = np.sqrt(spread[fold, rows] + _level_variance(setup, found))
     return LeftOut(errors, sigma, [names[k] for k in fold])
 
 
@@ -144,7 +156,7 @@ def _optimum(setup: Setup, model: Model, first: np.ndarray) -> tuple[np.ndarray,
     Raises:
         ArithmeticError: it does not converge.
     """
-    fits = fit(model, first, _data(setup, _sigma(setup, {}), setup.fitted[None]))
+    fits = fit(model, first, data_of(setup, {}))
     best = int(np.argmin(fits.objective))
     _check(fits, best)
     near = fits.objective <= fits.objective[best] + NEAR
@@ -155,10 +167,6 @@ def _runs(setup: Setup) -> tuple[np.ndarray, list[str]]:
     return folds.by_run(setup.rows, FOLDS), [str(k) for k in range(FOLDS)]
 
 
-def _level_variance(setup: Setup, found: dict[str, float]) -> np.ndarray:
-    return np.square([found.get(level, 0.0) for level in setup.levels])
-
-
 def _learned(
     setup: Setup, model: Model, theta: np.ndarray, progress: Callable[[str], Any]
 ) -> tuple[np.ndarray, dict[str, float]]:
@@ -167,8 +175,7 @@ def _learned(
     for round_ in range(ROUNDS):
         progress(f"cross-validation, round {round_ + 1} of {ROUNDS}")
         if round_ > 0:
-            data = _data(setup, _sigma(setup, found), setup.fitted[None])
-            theta = _check(fit(model, theta[None], data)).theta[0]
+            theta = _check(fit(model, theta[None], data_of(setup, found))).theta[0]
         cross = left_out(setup, model, theta, fold, names, found)
         spread = np.square(cross.sigma) - _level_variance(setup, found)
         found = discrepancy(cross.log_error, spread, setup.levels, setup.fitted)
@@ -193,14 +200,14 @@ def calibrate(
         ArithmeticError: no start converges.
     """
     model = setup.predictor.model(setup.parameters)
-    prior = np.array([p.sigma for p in setup.parameters])
+    prior = data_of(setup, {}).prior_sigma
     first = starts(prior, restarts, seed) if start is None else start[None]
     progress(f"fit from {len(first)} starts")
     theta, converged = _optimum(setup, model, first)
     checkpoint(theta)
     theta, found = _learned(setup, model, theta, progress)
     progress("runs, tables and sources left out in turn")
-    data = _data(setup, _sigma(setup, found), setup.fitted[None])
+    data = data_of(setup, found)
     final = _check(fit(model, theta[None], data))
     cross, tables, sources = (
         left_out(setup, model, final.theta[0], fold, names, found)

@@ -41,10 +41,6 @@ def loose(problem: Problem) -> dict[str, float]:
     return {p: s for p, s in uncertain(problem).items() if p not in settled}
 
 
-def _inputs(problem: Problem) -> tuple:
-    return (problem.system, problem.architecture, problem.workload, problem.layout)
-
-
 def alike(trees: Iterable[Any]) -> list[list[int]]:
     """Indices of trees of one structure and shape, which one program can serve."""
     groups: dict[Any, list[int]] = {}
@@ -72,10 +68,10 @@ def evaluate(problems: list[Problem], with_slopes: bool = False) -> list[Outcome
             whereas differentiating each family costs ten times its compile time.
     """
     outcomes: list[Outcome | None] = [None] * len(problems)
-    for indices in alike(map(_inputs, problems)):
+    for indices in alike(problem.inputs for problem in problems):
         family = [problems[i] for i in indices]
         paths = sorted(set().union(*map(uncertain, family))) if with_slopes else []
-        inputs = jax.tree.map(lambda *x: jnp.stack(x), *map(_inputs, family))
+        inputs = jax.tree.map(lambda *x: jnp.stack(x), *(p.inputs for p in family))
         cases = jnp.arange(1 + 2 * len(paths))
         values = jax.device_get(_run(inputs, _shifted(family, paths), cases))
         for row, i in enumerate(indices):

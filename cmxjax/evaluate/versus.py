@@ -212,7 +212,6 @@ def _best(
     shifts: dict[str, np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Value and batch of each row; 0 where no batch meets the limits."""
-    inputs = problem.system, problem.architecture, problem.workload, problem.layout
     fields = (field, *(name for name, _ in bounds))
     rows = len(next(iter(theta.values()), np.zeros(1)))
     batched = isinstance(problem.workload, Decode)
@@ -229,7 +228,7 @@ def _best(
         if batched:
             repeated[1]["sequences_per_device"] = grid.reshape(-1)
         args = jax.tree.map(jnp.asarray, repeated)
-        found, excess = jax.device_get(_outcomes(fields, inputs, *args))
+        found, excess = jax.device_get(_outcomes(fields, problem.inputs, *args))
         good = excess <= 0.0
         for i, (_, limit) in enumerate(bounds):
             slack = 1.0 - SLACK if limit.holds(1, 0) else 1.0 + SLACK

@@ -140,7 +140,7 @@ Sizes = tuple[tuple[str, int], ...]
 
 def _metrics_at(inputs: tuple, counts: Any, sizes: Sizes, sharpness: Any = None) -> Any:
     """Metrics at numbers of instances, (role,), whole or not."""
-    system, architecture, workload, layout, theta = inputs
+    (system, architecture, workload, layout), theta = inputs
     pools: dict[str, Pool] = dict(layout.pools)
     for i, (role, size) in enumerate(sizes):
         pools[role] = pools[role].replace(devices=counts[i] * size)
@@ -181,24 +181,20 @@ def _climb(inputs: tuple, total: Any, sizes: Sizes) -> tuple[Any, Any]:
     return jax.nn.softmax(logits), served
 
 
-def _inputs(p: Problem) -> tuple:
-    return p.system, p.architecture, p.workload, p.layout, p.theta
-
-
 def _climbed(
     problem: Problem, sizes: dict[str, int], total: int
 ) -> tuple[dict[str, float], float]:
     """Shares and rate of the relaxed split by gradients."""
-    shares, rate = _climb(
-        _inputs(problem), jnp.asarray(float(total)), tuple(sizes.items())
-    )
+    inputs = problem.inputs, problem.theta
+    shares, rate = _climb(inputs, jnp.asarray(float(total)), tuple(sizes.items()))
     return {role: float(share) for role, share in zip(sizes, shares)}, float(rate)
 
 
 def _evaluate(problem: Problem, sizes: dict[str, int], whole: np.ndarray) -> Any:
     """Metrics of phase `serve` at every split."""
     counts = jnp.asarray(whole, float)
-    return jax.device_get(_every(_inputs(problem), counts, tuple(sizes.items())))
+    inputs = problem.inputs, problem.theta
+    return jax.device_get(_every(inputs, counts, tuple(sizes.items())))
 
 
 def _check_served(found: Any, rates: np.ndarray) -> None:

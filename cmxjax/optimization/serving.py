@@ -10,6 +10,7 @@ from .._types import Scalar, Sharpness
 from ..architecture import Architecture, Latent
 from ..layout import AXES, Layout, Routing, degree
 from ..specs.build import Problem
+from ..step.train_state import microbatches_of
 from ..workload import Decode, Prefill, Train
 from .space import Setting
 
@@ -151,8 +152,7 @@ def unshared(w: Decode | Prefill | Train, layout: Layout, sharpness: Sharpness) 
     The relaxation is the log of what is missing.
     """
     if isinstance(w, Train):
-        each = w.global_batch / (w.micro_batch * degree(layout, "dp"))
-        return _missing(each, sharpness)
+        return _missing(microbatches_of(w, layout), sharpness)
     group = degree(layout, "tp") * degree(layout, "cp")
     if isinstance(w, Prefill):
         return jnp.log(w.prompt_tokens / (w.tokens_per_device * group))

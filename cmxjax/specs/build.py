@@ -79,6 +79,11 @@ class Problem(NamedTuple):
     figures: dict[str, Figure]
     scenario: Scenario
 
+    @property
+    def inputs(self) -> tuple[System, Architecture | None, Workload, Any]:
+        """What `metrics` takes before theta."""
+        return self.system, self.architecture, self.workload, self.layout
+
 
 def _serving(context: _Context, mode: str) -> Serving:
     scenario, system, where = context.scenario, context.system, context.where

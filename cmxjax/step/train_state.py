@@ -79,18 +79,18 @@ def end_spans(
         ends: layers that the embedding and the head count for; 0 spreads layers evenly.
     """
     pp = degree(layout, "pp")
-    more = jnp.clip(pp - 1.0, 0.0, 1.0)
-    inner, between = jnp.maximum(pp - 2.0, 1.0), jnp.clip(pp - 2.0, 0.0, 1.0)
+    more = smooth.within(pp - 1.0, 0.0, 1.0)
+    inner, between = smooth.larger(pp - 2.0, 1.0), smooth.within(pp - 2.0, 0.0, 1.0)
     mean = (a.layers + sum(ends) * more) / pp
     excess = smooth.ceil(mean, sharpness) / mean - 1.0
     most = mean * (1.0 + excess * smooth.positive(pp - 1.0, sharpness))
-    first = jnp.clip(most - ends[0] * more, 0.0, a.layers)
-    last = jnp.clip(a.layers - first - (pp - 2.0) * most, 0.0, most)
-    middle = jnp.maximum(a.layers - first - last, 0.0) / inner
-    dense_first = jnp.minimum(a.dense_layers, first)
-    dense_last = jnp.clip(a.dense_layers - (a.layers - last), 0.0, last)
+    first = smooth.within(most - ends[0] * more, 0.0, a.layers)
+    last = smooth.within(a.layers - first - (pp - 2.0) * most, 0.0, most)
+    middle = smooth.larger(a.layers - first - last, 0.0) / inner
+    dense_first = smooth.smaller(a.dense_layers, first)
+    dense_last = smooth.within(a.dense_layers - (a.layers - last), 0.0, last)
     rest = a.dense_layers - dense_first - dense_last
-    dense_middle = jnp.clip(rest / inner, 0.0, middle)
+    dense_middle = smooth.within(rest / inner, 0.0, middle)
     layers = jnp.stack([first, middle, last])
     dense = jnp.stack([dense_first, dense_middle, dense_last])
     span = Span(
@@ -109,7 +109,7 @@ def listed_spans(a: Architecture, stage_layers: Any) -> Span:
     """Stages whose layers are given one by one, (stage,)."""
     count = stage_layers.shape[-1]
     above = jnp.cumsum(stage_layers) - stage_layers
-    dense = jnp.clip(a.dense_layers - above, 0.0, stage_layers)
+    dense = smooth.within(a.dense_layers - above, 0.0, stage_layers)
     position = jnp.arange(count, dtype=float)
     return Span(
         position=position,
@@ -264,7 +264,7 @@ def plan_of(
     layers = layer_weights(a, layout)
     weights = stage_weights(a, layout, span, layers)
     if w.schedule == "dualpipe":  # a device holds a stage and its mirror image
-        more = jnp.clip(degree(layout, "pp") - 1.0, 0.0, 1.0)
+        more = smooth.within(degree(layout, "pp") - 1.0, 0.0, 1.0)
         weights = Held(*(x + more * x[::-1] for x in weights))
     return Plan(
         tokens=tokens,
@@ -291,6 +291,11 @@ class TrainMemory(NamedTuple):
         return sum(self, jnp.zeros(()))
 
 
+def microbatches_of(w: Train, layout: Layout) -> Scalar:
+    """Micro-batches of a data-parallel rank in a step; whole in a layout that can run."""
+    return w.global_batch / (w.micro_batch * degree(layout, "dp"))
+
+
 def data_ranks(layout: Layout) -> tuple[Scalar, Scalar]:
     """Ranks that share the state of common weights, and of experts."""
     return degree(layout, "dp") * degree(layout, "cp"), degree(layout, "edp")
@@ -310,7 +315,7 @@ def train_memory(
         size = size + QUANTIZED_COPIES * BYTES[dtypes.activation]
     held = split if w.zero >= 3 else whole
     dense, expert = plan.layer_weights
-    gathered = jnp.maximum(sum(dense), sum(expert)) * GATHERED_LAYERS * size
+    gathered = smooth.larger(sum(dense), sum(expert)) * GATHERED_LAYERS * size
     state = split if w.zero >= 1 else whole
     kept = (split if w.zero >= 2 else whole) * BYTES[dtypes.gradient]
     alive = _activations(a, w, layout, plan)
@@ -327,15 +332,15 @@ def train_memory(
 
 
 def _activations(a: Architecture, w: Train, layout: Layout, plan: Plan) -> PerStage:
-    pp, dp, tp, cp = (degree(layout, axis) for axis in ("pp", "dp", "tp", "cp"))
-    microbatches = w.global_batch / (w.micro_batch * dp)
+    pp, tp, cp = (degree(layout, axis) for axis in ("pp", "tp", "cp"))
+    microbatches = microbatches_of(w, layout)
     layer, span = plan.activations, plan.span
     fraction = w.recompute_fraction
     flight = in_flight(w.schedule, span.position, pp, microbatches, w.chunks)
     whole = span.dense * layer.dense + span.expert * layer.expert
     entries = (span.dense + span.expert) * layer.entry
     kept = flight * (fraction * entries + (1.0 - fraction) * whole)
-    again = fraction * jnp.maximum(layer.dense, layer.expert)
+    again = fraction * smooth.larger(layer.dense, layer.expert)
     group = w.micro_batch * w.sequence_tokens / cp
     logits = span.head * group * a.vocabulary / tp * (ELEMENT + BYTES["fp32"])
     return kept * (1.0 - w.offload_activations) + again + logits

@@ -6,7 +6,6 @@ Prints one row for each problem and writes them to `results/search.csv`. It take
 half an hour on two free cores. Nothing here asserts a time.
 """
 
-import csv
 from pathlib import Path
 
 import jax
@@ -14,7 +13,8 @@ import numpy as np
 
 from cmxjax.optimization.question import FIELDS
 from cmxjax.optimization.suite import draw
-from cmxjax.optimization.trial import Trial, attempt
+from cmxjax.optimization.trial import attempt
+from cmxjax.report.rows import write_rows
 
 RESULTS = Path(__file__).parent / "results" / "search.csv"
 LARGE = 1e5
@@ -35,15 +35,11 @@ def rows_of(cases):
         yield trial
 
 
-def write(trials):
-    RESULTS.parent.mkdir(exist_ok=True)
-    with RESULTS.open("w", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(Trial._fields)
-        for trial in trials:
-            table.writerow(
-                f"{value:.6g}" if isinstance(value, float) else value for value in trial
-            )
+def shown(trial):
+    return {
+        name: f"{value:.6g}" if isinstance(value, float) else value
+        for name, value in trial._asdict().items()
+    }
 
 
 def summary(trials):
@@ -61,7 +57,7 @@ def summary(trials):
 
 def test_search_reaches_the_optimum(benchmark):
     trials = benchmark.pedantic(lambda: list(rows_of(draw(200))), rounds=1)
-    write(trials)
+    write_rows([shown(trial) for trial in trials], RESULTS)
     print(summary(trials))
     gaps = np.array([trial.gap for trial in trials])
     solvable = gaps[~np.isnan(gaps)]
