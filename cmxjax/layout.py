@@ -6,13 +6,16 @@ A rank order and bare degrees are points of this space. The attention axes
 `tp cp dp` and the expert axes `etp ep edp` are two foldings of the same devices.
 """
 
+import math
+from typing import NamedTuple
+
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jaxtyping import Array, Float
 
 from . import smooth
-from ._types import Leaf
+from ._types import Leaf, Scalar
 
 AXES = ("tp", "cp", "dp", "pp", "etp", "ep", "edp")
 ATTENTION_AXES = ("tp", "cp", "dp", "pp")
@@ -30,6 +33,13 @@ class Routing(struct.PyTreeNode, kw_only=True, frozen=True):
     kind: str = struct.field(pytree_node=False, default="routing")
 
 
+class Ways(NamedTuple):
+    """How an axis splits."""
+
+    splits: Float[Array, " tier"]
+    degree: Scalar
+
+
 class Layout(struct.PyTreeNode, kw_only=True, frozen=True):
     """Parallel degrees and their placement on the tiers."""
 
@@ -41,6 +51,8 @@ class Layout(struct.PyTreeNode, kw_only=True, frozen=True):
     sequence_parallel: bool = struct.field(pytree_node=False, default=False)
     microbatches: str = struct.field(pytree_node=False, default="1")
     """Overlapped micro-batches: `1`, `2`, or `auto`, the faster of the two."""
+    ways: dict[str, Ways] | None = None
+    """What `counted` fills in, by axis."""
     kind: str = struct.field(pytree_node=False, default="layout")
 
 
@@ -61,17 +73,30 @@ class Pools(struct.PyTreeNode, kw_only=True, frozen=True):
 
 def splits(layout: Layout, axis: str) -> Float[Array, " tier"]:
     """How many ways `axis` splits within each tier, innermost first."""
+    if layout.ways is not None:
+        return layout.ways[axis].splits
     return layout.factor[AXES.index(axis)]
 
 
-def degree(layout: Layout, axis: str) -> Float[Array, ""]:
+def degree(layout: Layout, axis: str) -> Scalar:
     """How many ways `axis` splits in all."""
+    if layout.ways is not None:
+        return layout.ways[axis].degree
     return jnp.prod(splits(layout, axis))
 
 
-def devices(layout: Layout) -> Float[Array, ""]:
+def counted(layout: Layout) -> Layout:
+    """The layout with its axes taken apart and multiplied once for all who ask."""
+    inner, *outer = jnp.unstack(layout.factor, axis=1)
+    degrees = jnp.unstack(math.prod(outer, start=inner))
+    ways = map(Ways, jnp.unstack(layout.factor), degrees)
+    return layout.replace(ways=dict(zip(AXES, ways, strict=True)))
+
+
+def devices(layout: Layout) -> Scalar:
     """Devices that the attention axes span; they are the first rows of the matrix."""
-    return jnp.prod(layout.factor[: len(ATTENTION_AXES)])
+    tp, *others = (degree(layout, axis) for axis in ATTENTION_AXES)
+    return math.prod(others, start=tp)
 
 
 def place(
@@ -127,7 +152,7 @@ def placement(
     return np.array([rows[axis] for axis in AXES])
 
 
-def instances(pool: Pool) -> Float[Array, ""]:
+def instances(pool: Pool) -> Scalar:
     """How many instances of its layout a pool holds; need not be whole."""
     return pool.devices / devices(pool.layout)
 
@@ -139,4 +164,4 @@ def excess(layout: Layout, sizes: list) -> Float[Array, ""]:
         for axes in (ATTENTION_AXES, EXPERT_AXES)
     ]
     ratios = jnp.stack(used) / jnp.stack(sizes) - 1.0
-    return jnp.maximum(smooth.largest(ratios.ravel(), None), 0.0)
+    return smooth.larger(smooth.largest(ratios.ravel(), None), 0.0)

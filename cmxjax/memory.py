@@ -116,7 +116,7 @@ def decode_memory(
         w.sequences_per_device * w.kv_tokens * (1.0 if layout.attention == "dp" else tp)
     )
     tokens = w.sequences_per_device * (1.0 + w.draft_tokens)
-    drafting = a.draft_layers * jnp.minimum(w.draft_tokens, 1.0)
+    drafting = a.draft_layers * smooth.smaller(w.draft_tokens, 1.0)
     at = a.attention
     if isinstance(at, Latent):
         per_token = at.heads * (2.0 * at.latent_dim + at.rope_dim)
@@ -177,7 +177,7 @@ def attention_memory(
     """
     own = layout.replace(routing=expert.routing)
     whole = decode_memory(a, w, own, sharpness)
-    drafting = a.draft_layers * jnp.minimum(w.draft_tokens, 1.0)
+    drafting = a.draft_layers * smooth.smaller(w.draft_tokens, 1.0)
     tokens = w.sequences_per_device * (1.0 + w.draft_tokens)
     copies = _copies(a, expert) * tokens
     return whole._replace(
@@ -201,7 +201,9 @@ def expert_memory(
     if e is None:
         return Memory(zero, zero, zero, zero)
     each = feed_forward_parameters(a, e.intermediate) / degree(expert, "etp")
-    layers = a.layers - a.dense_layers + a.draft_layers * jnp.minimum(w.draft_tokens, 1.0)
+    layers = (
+        a.layers - a.dense_layers + a.draft_layers * smooth.smaller(w.draft_tokens, 1.0)
+    )
     weights = layers * expert_slots(a, expert) * each * BYTES[w.serving.dtypes.weight]
     arrived = tokens * senders * _copies(a, expert) / degree(expert, "ep")
     up = (2.0 if a.gated else 1.0) * COMPUTED_BYTES
@@ -221,7 +223,7 @@ def _queries_and_outputs(at: GroupedQuery) -> Scalar | float:
 
 def _own_kv(at: GroupedQuery, tp: Scalar) -> Scalar:
     """Elements of a token's keys and values in the heads that a device holds."""
-    own = jnp.maximum(1.0 / tp, 1.0 / at.kv_heads)
+    own = smooth.larger(1.0 / tp, 1.0 / at.kv_heads)
     return own * 2.0 * at.kv_heads * at.head_dim
 
 
@@ -232,7 +234,7 @@ def _cache_bytes(
     width = kv_width(a) * BYTES[serving.dtypes.kv]
     if not isinstance(a.attention, Latent):
         tp = degree(layout, "tp")
-        width = width * jnp.maximum(1.0 / tp, 1.0 / a.attention.kv_heads)
+        width = width * smooth.larger(1.0 / tp, 1.0 / a.attention.kv_heads)
     return held * width * layers
 
 
@@ -265,13 +267,13 @@ def _activations(
             1.0 if layout.routing.dispatches_shared else a.experts.shared
         )
         mixed = tokens * copies * a.experts.intermediate * up
-        feed_forward = jnp.maximum(feed_forward, mixed)
+        feed_forward = smooth.larger(feed_forward, mixed)
     if layout.microbatches == "2":
         buffers = 0.5 * (attention + feed_forward)
     else:
-        buffers = jnp.maximum(attention, feed_forward)
+        buffers = smooth.larger(attention, feed_forward)
     logits = logit_tokens * a.vocabulary * BYTES["fp32"]
-    return hidden + jnp.maximum(buffers, logits)
+    return hidden + smooth.larger(buffers, logits)
 
 
 def _buffer_bytes(
@@ -307,4 +309,4 @@ def _copy_bytes(a: Architecture, serving: Serving) -> Scalar:
 
 def excess_bytes(system: System, memory: Memory) -> Scalar:
     """Bytes beyond a device's usable memory; 0 where the job fits."""
-    return jnp.maximum(memory.total - system.chip.memory_usable_bytes, 0.0)
+    return smooth.larger(memory.total - system.chip.memory_usable_bytes, 0.0)

@@ -12,7 +12,7 @@ from ._types import Leaf, Scalar, Sharpness
 from .architecture import Architecture, total_parameters
 from .energy import job_power_w
 from .hardware import System, devices_per_package, ordered_tiers
-from .layout import Layout, Pools
+from .layout import Layout, Pools, counted
 from .memory import Memory, decode_memory, excess_bytes, prefill_memory
 from .parameters import apply
 from .serve.metrics import ServeMetrics, serve_metrics
@@ -147,6 +147,7 @@ def metrics(
         return serve_metrics(machine, architecture, workload, layout, sharpness, explain)
     if isinstance(layout, Pools):
         raise TypeError(f"only phase serve has pools, not {workload.kind}")
+    layout = counted(layout)
     if isinstance(workload, Collective):
         return collective_metrics(machine, workload, layout, sharpness)
     if architecture is None:

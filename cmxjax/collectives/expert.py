@@ -12,12 +12,14 @@ package, node, supernode, each on its plane; combine reads what has arrived and 
 up, copy by copy.
 """
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from .. import smooth
-from .._types import Scalar, Sharpness
+from .._types import Leaf, Scalar, Sharpness
 from ..fabric import Group, peers, port_s, reach_s
 from ..hardware import ExpertMode
 
@@ -48,22 +50,43 @@ def busiest_rank_load(
     return sampling * (1.0 + skew / (1.0 + slots_per_rank))
 
 
-def tier_bytes(
-    group: Group, mode: ExpertMode, tokens: Scalar, copies: Scalar, copy_bytes: Scalar
-) -> Float[Array, " tier"]:
-    """Bytes that a rank sends through each tier, copies spread evenly over the ranks."""
-    each = copies * copy_bytes / group.ranks
-    if mode.plane:
-        away = jnp.asarray(_outermost(group, mode.plane))
-        return each * (group.ranks - 1.0) * away
+class Copies(NamedTuple):
+    """Copies of tokens that a rank sends, dispatched or to be combined."""
+
+    group: Group
+    tokens: Scalar
+    """Of this rank."""
+    per_token: Scalar
+    """Ranks that a token's copies reach, or its copies where each travels by itself."""
+    load: Scalar
+    """What the busiest rank handles over the mean."""
+    tiers: Float[Array, " tier"]
+    """Copies that the busiest rank sends through each tier."""
+
+
+def copies_of(
+    group: Group, mode: ExpertMode, tokens: Scalar, per_token: Scalar, load: Scalar
+) -> Copies:
+    """Copies spread evenly over the ranks.
+
+    Args:
+        tokens: tokens of this rank, `per_token` copies of each sent.
+        load: what the busiest rank handles over the mean.
+    """
+    most = tokens * load
     if mode.deduplicates:
-        return _deduplicated(group, tokens, copies / tokens, copy_bytes)
-    return each * peers(group)
+        per_token, tiers = _deduplicated(group, most, per_token)
+    elif mode.plane:
+        away = jnp.asarray(_outermost(group, mode.plane))
+        tiers = most * per_token / group.ranks * (group.ranks - 1.0) * away
+    else:
+        tiers = most * per_token / group.ranks * peers(group)
+    return Copies(group, tokens, per_token, load, tiers)
 
 
-def visited(places: Scalar, copies_per_token: Scalar) -> Scalar:
+def visited(places: Leaf, copies_per_token: Scalar) -> Leaf:
     """Different ranks or nodes that a token with some copies reaches on average."""
-    missed = jnp.maximum((places - 1.0) / places, 1e-6)  # one place, by one copy
+    missed = smooth.larger((places - 1.0) / places, 1e-6)  # one place, by one copy
     return places * (1.0 - jnp.exp(copies_per_token * jnp.log(missed)))
 
 
@@ -75,34 +98,31 @@ def _outermost(group: Group, plane: str) -> np.ndarray:
 
 
 def _deduplicated(
-    group: Group, tokens: Scalar, copies_per_token: Scalar, copy_bytes: Scalar
-) -> Float[Array, " tier"]:
-    r"""A token crosses the outer plane once per unit it visits and spreads inside.
+    group: Group, tokens: Scalar, copies_per_token: Scalar
+) -> tuple[Scalar, Float[Array, " tier"]]:
+    r"""Ranks that a token reaches, and copies through each tier.
 
-    A token with k copies visits $G (1 - (1 - 1/G)^k)$ of G units, and goes to each
-    rank once, however many of its experts are there. What would have crossed beyond
-    that travels on the inner plane instead. Source: DeepEP's forwarding from RDMA to
-    NVLink.
+    A token crosses the outer plane once per unit it visits and spreads inside: one with
+    k copies visits $G (1 - (1 - 1/G)^k)$ of G units, and goes to each rank once, however
+    many of its experts are there. What would have crossed beyond that travels on the
+    inner plane instead. Source: DeepEP's forwarding from RDMA to NVLink.
     """
     units, inside = group.splits[-1], group.units[-1]
-    held = visited(group.ranks, copies_per_token)
-    sent = tokens * held * copy_bytes / group.ranks * peers(group)
-    reached = visited(units, copies_per_token)
-    crossing = tokens * copy_bytes * reached * (units - 1.0) / units
-    crossing = jnp.minimum(crossing, sent[-1])
-    forwarded = sent[-2] + sent[-1] * (inside - 1.0) / inside
-    return jnp.concatenate([sent[:-2], jnp.stack([forwarded, crossing])])
+    places = jnp.stack([group.ranks, units])
+    held, reached = jnp.unstack(visited(places, copies_per_token))
+    sent = tokens * held / group.ranks * peers(group)
+    *inner, last, across = jnp.unstack(sent)
+    crossing = smooth.smaller(tokens * reached * (units - 1.0) / units, across)
+    forwarded = last + across * (inside - 1.0) / inside
+    return held, jnp.stack([*inner, forwarded, crossing])
 
 
 def exchange_s(
     kind: str,
-    group: Group,
+    copies: Copies,
     mode: ExpertMode,
-    tokens: Scalar,
-    copies_per_token: Scalar,
     copy_bytes: Scalar,
     memory_bytes_per_s: Scalar,
-    load: Scalar,
     sharpness: Sharpness,
     scale=lambda name: 1.0,
     driver: str = "vector_cores",
@@ -111,24 +131,20 @@ def exchange_s(
 
     Args:
         kind: `dispatch` or `combine`.
-        tokens: tokens of this rank, `copies_per_token` of each sent.
         copy_bytes: bytes of one copy, scales included.
         memory_bytes_per_s: rate at which a rank copies to itself.
-        load: what the busiest rank handles over the mean.
     """
-    copies = tokens * copies_per_token * load
-    sent = tier_bytes(group, mode, tokens * load, copies, copy_bytes)
-    if mode.deduplicates:
-        copies_per_token = visited(group.ranks, copies_per_token)
-        copies = tokens * copies_per_token * load
+    group, held = copies.group, copies.tokens * copies.per_token
+    sent = copies.tiers * copy_bytes
     wire = port_s(group.fabric, sent, mode.efficiency, sharpness)
-    to_self = 2.0 * copies * copy_bytes / group.ranks / memory_bytes_per_s
+    own = held * copies.load / group.ranks
+    to_self = 2.0 * own * copy_bytes / memory_bytes_per_s
     wire = smooth.maximum(wire, to_self, sharpness) * scale("transfer")
     dispatch = kind == "dispatch"
     start = mode.dispatch_start_s if dispatch else mode.combine_start_s
     peer_s = mode.dispatch_peer_s if dispatch else mode.combine_peer_s
     # every rank posts and adds up as many copies; the busiest one moves more
-    posted = tokens * copies_per_token * scale("copies")
+    posted = held * scale("copies")
     busy = wire
     if dispatch:
         busy = smooth.maximum(wire, posted * mode.dispatch_copy_s, sharpness)
@@ -144,7 +160,7 @@ def exchange_s(
         delay = mode.jitter_s * scale("wait") + mode.spread * busy
         after = delay * jnp.log(group.ranks)
     else:
-        summed = tokens * (copies_per_token + 1.0) * copy_bytes
+        summed = (held + copies.tokens) * copy_bytes
         after = summed / memory_bytes_per_s * scale("sum")
         after = after + posted * mode.combine_copy_s
     several = smooth.positive(group.ranks - 1.0, sharpness)

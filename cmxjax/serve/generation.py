@@ -160,7 +160,7 @@ def fullest_batch(scheme: Scheme, inputs: Inputs, sharpness: Sharpness) -> Scala
         return fullest[None] - usable, ()
 
     end = inputs.system.chip.memory_usable_bytes / (cache[1] - cache[0]) * least
-    return jnp.maximum(roots(excess, inputs, end).x[0], least)
+    return smooth.larger(roots(excess, inputs, end).x[0], least)
 
 
 def generate(
@@ -176,8 +176,8 @@ def generate(
         unstable = point.stable - 1.0
         worst = unstable
         for share in point.limits.values():
-            worst = jnp.maximum(worst, share - 1.0)
-        held = jnp.maximum(held, unstable * batch)
+            worst = smooth.larger(worst, share - 1.0)
+        held = smooth.larger(held, unstable * batch)
         return jnp.stack([held, worst, unstable]), point
 
     found = roots(conditions, (inputs, offered_requests_per_s), fullest)
@@ -204,7 +204,7 @@ def generate(
         point=points[0],
         memory_bytes={role: total[0] for role, total in totals.items()},
         memory_excess_bytes={
-            role: jnp.maximum(total[2] - usable, 0.0) for role, total in totals.items()
+            role: smooth.larger(total[2] - usable, 0.0) for role, total in totals.items()
         },
     )
 

@@ -153,4 +153,4 @@ def _beyond(value: Scalar | None, limit: Scalar | None) -> Scalar | None:
     """What a value is beyond its limit; None where there is no limit."""
     if value is None or limit is None:
         return None
-    return jnp.maximum(value - limit, 0.0)
+    return smooth.larger(value - limit, 0.0)

@@ -108,7 +108,7 @@ def _cache_per_s(inputs: Inputs, scheme: Scheme) -> Scalar:
     link = system.links[w.cache_link]
     rate = layout.pools["cache"].devices * link.bytes_per_s * link.efficiency
     role = "prefill" if "prefill" in w.serving else scheme.role
-    cached = w.prompt_tokens * jnp.maximum(w.cached_fraction, 1e-9)
+    cached = w.prompt_tokens * smooth.larger(w.cached_fraction, 1e-9)
     return rate / cache_bytes(a, w, role, cached)
 
 

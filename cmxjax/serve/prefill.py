@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from .. import smooth
 from .._types import Scalar, Sharpness
 from ..architecture import Architecture, kv_width
 from ..energy import job_power_w
@@ -88,7 +89,7 @@ def prefill_pool(
     Relaxed, batches are weighed by their rates to the power of 8 times the sharpness.
     """
     group = degree(pool.layout, "tp") * degree(pool.layout, "cp")
-    batches = jnp.maximum(
+    batches = smooth.larger(
         w.tokens_per_device * jnp.asarray(SHARES), w.prompt_tokens / group
     )
 

@@ -9,6 +9,7 @@ section 5.6).
 
 import jax.numpy as jnp
 
+from .. import smooth
 from .._types import Scalar
 
 BUSIEST = 0.99
@@ -28,5 +29,5 @@ def highest_utilization(left_s: Scalar | None, service_s: Scalar) -> Scalar:
     """
     if left_s is None:
         return jnp.asarray(BUSIEST)
-    left = jnp.maximum(left_s, 0.0)
-    return jnp.minimum(2.0 * left / (service_s + 2.0 * left), BUSIEST)
+    left = smooth.larger(left_s, 0.0)
+    return smooth.smaller(2.0 * left / (service_s + 2.0 * left), BUSIEST)

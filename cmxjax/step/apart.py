@@ -23,7 +23,6 @@ import jax.numpy as jnp
 from .. import smooth
 from .._types import Scalar, Sharpness
 from ..architecture import Architecture
-from ..collectives.expert import tier_bytes
 from ..fabric import Group, group_of, plane_s
 from ..hardware import System
 from ..layout import Layout, degree, devices
@@ -31,14 +30,12 @@ from ..workload import Decode
 from .decode import Streams, features_of, runs_of, streams_of
 from .serving import (
     ACTIVATION_BYTES,
-    EXCHANGES,
     Busy,
     ExpertLoad,
     Parts,
     Stage,
     Work,
     busy_s,
-    copy_bytes,
     declared,
     expert_load,
     faster,
@@ -132,22 +129,15 @@ def _trips(far: Stage, a: Architecture, load: ExpertLoad, tokens, pair: Pair) ->
     """
     group, mode = _across(far), far.expert_mode
     ratio = load.busiest * devices(pair.attention) / devices(pair.expert)
-    sent = load._replace(busiest=jnp.maximum(ratio, 1.0))
-    held = tokens * jnp.maximum(ratio * pair.domains, 1.0)
-    sizes = [
-        copy_bytes(a, far.serving, kind, mode.scale_slot_bytes) for kind in EXCHANGES
-    ]
-    trips = [
-        far.exchange(kind, group, sent, tokens, size)
-        for kind, size in zip(EXCHANGES, sizes)
-    ]
-    copies = held * load.copies_per_token
+    sent = load._replace(busiest=smooth.larger(ratio, 1.0))
+    all_domains = sent._replace(busiest=smooth.larger(ratio * pair.domains, 1.0))
+    sizes, copies = far.copy_bytes(a), far.copies(group, sent, tokens)
+    trips = [far.exchange(kind, copies, size) for kind, size in sizes.items()]
+    tiers = far.copies(group, all_domains, tokens).tiers
     ports = [
         seconds
-        for size in sizes
-        for seconds in plane_s(
-            far.fabric, tier_bytes(group, mode, held, copies, size), mode.efficiency
-        )
+        for size in sizes.values()
+        for seconds in plane_s(far.fabric, size * tiers, mode.efficiency)
     ]
     return _Trips(trips[0], trips[1], smooth.maximum_of(ports, far.sharpness))
 

@@ -11,7 +11,6 @@ Reference: Agrawal et al., Sarathi-Serve, OSDI 2024 (chunks beside decodes).
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from .. import smooth
@@ -45,7 +44,7 @@ def progress(w: Prefill, layout: Layout) -> Progress:
     """Prompts of a step, from `w.tokens_per_device` new tokens on each device."""
     chunk = w.tokens_per_device * degree(layout, "tp") * degree(layout, "cp")
     new = w.prompt_tokens * (1.0 - w.cached_fraction)
-    prompts = jnp.maximum(chunk / new, 1.0)
+    prompts = smooth.larger(chunk / new, 1.0)
     return Progress(prompts, chunk / prompts)
 
 

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
+from .. import smooth
 from .._types import Scalar
 from ..fabric import Fabric
 from ..hardware import System, ordered_tiers
@@ -19,7 +20,7 @@ def nodes_of(system: System, layout: Layout) -> Scalar:
     size = 1.0
     for tier in ordered_tiers(system)[: _scale_up(system)]:
         size = size * tier.size
-    return jnp.maximum(devices(layout) / size, 1.0)
+    return smooth.larger(devices(layout) / size, 1.0)
 
 
 def fabric_for(system: System, w: Train, layout: Layout, fabric: Fabric) -> Fabric:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from .._types import Leaf, Scalar, Sharpness
-from ..collectives.expert import busiest_rank_load, exchange_s
+from ..collectives.expert import busiest_rank_load, copies_of, exchange_s
 from ..collectives.library import bus_bytes, collective_s, remote_access_s
 from ..fabric import Group, fabric_of, group_of
 from ..hardware import System
@@ -86,15 +86,13 @@ def _exchange_s(
         w.balance, skew, w.tokens_per_rank * w.topk, group.ranks, jnp.zeros(())
     )
     chip = system.chip
+    mode = system.expert_parallel[w.library][w.mode]
     return exchange_s(
         w.collective,
-        group,
-        system.expert_parallel[w.library][w.mode],
-        w.tokens_per_rank,
-        w.topk,
+        copies_of(group, mode, w.tokens_per_rank, w.topk, load),
+        mode,
         _copy_bytes(w),
         chip.memory_bytes_per_s * chip.memory_efficiency,
-        load,
         sharpness,
         scale,
         w.driver,

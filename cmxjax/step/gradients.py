@@ -20,7 +20,7 @@ from ..workload import BYTES, Train
 from .pipeline import Line
 from .requests import Request
 from .serving import Stage
-from .train_state import Held, Plan
+from .train_state import Held, Plan, data_ranks
 
 UPDATE_BYTES = 30.0
 """Bytes that Adam moves per weight it owns: reads gradient, master weight and two
@@ -55,11 +55,13 @@ class Reduction(NamedTuple):
         return scatter - behind + gather - ahead
 
 
-def _axes(a: Architecture, layout: Layout) -> dict[str, Any]:
-    """How the ranks that hold the same weights split over the tiers, by component."""
-    axes = {"data_parallel": splits(layout, "dp") * splits(layout, "cp")}
+def _axes(a: Architecture, layout: Layout) -> dict[str, tuple[Any, Scalar]]:
+    """How the ranks that hold the same weights split over the tiers, and how many there
+    are, by component."""
+    ranks, expert_ranks = data_ranks(layout)
+    axes = {"data_parallel": (splits(layout, "dp") * splits(layout, "cp"), ranks)}
     if a.experts is not None:
-        axes["expert_data_parallel"] = splits(layout, "edp")
+        axes["expert_data_parallel"] = (splits(layout, "edp"), expert_ranks)
     return axes
 
 
@@ -90,8 +92,8 @@ def _asked(
 ) -> list[Request]:
     """One collective for common weights and, in a mixture, one for experts."""
     found = []
-    for (prefix, split), weights in zip(_axes(a, layout).items(), held):
-        payload = weights * size / (jnp.prod(split) if sharded else 1.0)
+    for (prefix, (split, ranks)), weights in zip(_axes(a, layout).items(), held):
+        payload = weights * size / (ranks if sharded else 1.0)
         found.append(Request(f"{name} {prefix}", prefix, split, payload))
     return found
 
@@ -119,9 +121,9 @@ def update_s(stage: Stage, a: Architecture, w: Train, plan: Plan) -> Scalar:
     Memory-bound: bytes of the states that a device owns over the memory's rate.
     """
     owned = whole = jnp.zeros(())
-    for weights, split in zip(plan.weights, _axes(a, stage.layout).values()):
+    for weights, (_, ranks) in zip(plan.weights, _axes(a, stage.layout).values()):
         whole = whole + weights
-        owned = owned + weights / (jnp.prod(split) if w.zero >= 1 else 1.0)
+        owned = owned + weights / (ranks if w.zero >= 1 else 1.0)
     owned, whole = (smooth.largest(x, stage.sharpness) for x in (owned, whole))
     chip = stage.system.chip
     rate = chip.memory_bytes_per_s * chip.memory_efficiency

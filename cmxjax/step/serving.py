@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from .. import smooth
 from .._types import Scalar, Sharpness
 from ..architecture import Architecture, GroupedQuery
-from ..collectives.expert import busiest_rank_load, exchange_s, tier_bytes
+from ..collectives.expert import Copies, busiest_rank_load, copies_of, exchange_s
 from ..collectives.library import collective_s, full_mesh_s, plane_loads_s
 from ..fabric import Fabric, Group, fabric_of, group_of, plane_s
 from ..hardware import Engine, ExpertMode, System, Trainer
@@ -100,7 +100,7 @@ def expert_load(
 def kv_split(a: Architecture, tp: Scalar) -> Scalar:
     """Share of the key-value heads that a device of a tp group holds."""
     if isinstance(a.attention, GroupedQuery):
-        return jnp.maximum(1.0 / tp, 1.0 / a.attention.kv_heads)
+        return smooth.larger(1.0 / tp, 1.0 / a.attention.kv_heads)
     return jnp.ones(())  # the latent is shared by all heads
 
 
@@ -197,21 +197,18 @@ class Stage(NamedTuple):
         group, sharpness = self.group(axis), self.sharpness
         return collective_s(kind, group, self.library, payload_bytes, sharpness, scale)
 
-    def exchange(self, kind: str, group: Group, load: ExpertLoad, tokens, size) -> Scalar:
+    def copies(self, group: Group, load: ExpertLoad, tokens: Scalar) -> Copies:
+        """What dispatch and combine of a micro-batch send."""
+        mode, per_token = self.expert_mode, load.copies_per_token
+        return copies_of(group, mode, tokens, per_token, load.busiest)
+
+    def exchange(self, kind: str, copies: Copies, size: Scalar) -> Scalar:
         """Dispatch or combine inside a step: benchmark time and the wait in situ."""
-        library = self.system.expert_parallel[self.serving.expert_library]
         chip = self.system.chip
+        rate = chip.memory_bytes_per_s * chip.memory_efficiency
+        scale, sharpness = self.scales.prefixed(kind), self.sharpness
         benchmark = exchange_s(
-            kind,
-            group,
-            library[self.serving.expert_mode],
-            tokens,
-            load.copies_per_token,
-            size,
-            chip.memory_bytes_per_s * chip.memory_efficiency,
-            load.busiest,
-            self.sharpness,
-            self.scales.prefixed(kind),
+            kind, copies, self.expert_mode, size, rate, sharpness, scale
         )
         return benchmark * (1.0 + self.software.wait_excess)
 
@@ -227,27 +224,27 @@ class Stage(NamedTuple):
         Ranks that split an expert between them also share the tokens that each got,
         and add up their parts of the results.
         """
-        group = self.group("ep")
-        slot = self.expert_mode.scale_slot_bytes
-        sizes = [copy_bytes(a, self.serving, kind, slot) for kind in EXCHANGES]
+        copies = self.copies(self.group("ep"), load, tokens)
         held = tokens * load.copies_per_token * load.busiest
         return [
-            self.exchange(kind, group, load, tokens, size)
+            self.exchange(kind, copies, size)
             + self.full_mesh("etp", held * size, "expert_tensor")
-            for kind, size in zip(EXCHANGES, sizes, strict=True)
+            for kind, size in self.copy_bytes(a).items()
         ]
+
+    def copy_bytes(self, a: Architecture) -> dict[str, Scalar]:
+        """Bytes of a copy, dispatched and combined."""
+        slot = self.expert_mode.scale_slot_bytes
+        return {kind: copy_bytes(a, self.serving, kind, slot) for kind in EXCHANGES}
 
     def exchange_loads_s(self, a: Architecture, load: ExpertLoad, tokens):
         """Time that dispatch and combine keep each plane's port busy."""
-        group = self.group("ep")
-        mode, held = self.expert_mode, tokens * load.busiest
-        copies, slot = held * load.copies_per_token, mode.scale_slot_bytes
-        sent = [
-            tier_bytes(group, mode, held, copies, copy_bytes(a, self.serving, kind, slot))
-            * self.scales(f"{kind}.transfer")
-            for kind in EXCHANGES
-        ]
-        return plane_s(self.fabric, sent[0] + sent[1], mode.efficiency)
+        size = sum(
+            size * self.scales(f"{kind}.transfer")
+            for kind, size in self.copy_bytes(a).items()
+        )
+        sent = size * self.copies(self.group("ep"), load, tokens).tiers
+        return plane_s(self.fabric, sent, self.expert_mode.efficiency)
 
     def collective_loads_s(self, kind: str, axis: str, payload_bytes, prefix: str):
         """Time that a collective keeps each plane's port busy."""

@@ -25,7 +25,7 @@ from .serving import stage_of
 from .shares import COLLECTIVE_PARTS, EXCHANGE_PARTS, MESH_PARTS, Scales
 from .train_layers import Model, beside, collectives_of, exchanges_of, model_of
 from .train_ops import compute_of, trainer_of
-from .train_state import Plan, Span
+from .train_state import Plan, Span, microbatches_of
 
 JITTER_FLOOR = 1e-2  # keeps the square root smooth where there is one rank
 
@@ -69,16 +69,12 @@ def train_components(a: Architecture, w: Train) -> tuple[str, ...]:
 
 def _line(w: Train, layout: Layout, model: Model, span: Span) -> Line:
     """The pipeline's stages: those listed, or the two ends and equal ones between."""
-    held = Work(
-        *(
-            d * span.dense + e * span.expert + i * span.embedding + h * span.head
-            for d, e, i, h in zip(model.dense, model.expert, model.embedding, model.head)
-        )
-    )
-    stages = added(held, model.hop)
+    dense, expert, embedding, head, hop = (jnp.stack(part)[:, None] for part in model)
+    passes = dense * span.dense + expert * span.expert
+    passes = passes + embedding * span.embedding + head * span.head + hop
     if w.stage_layers is not None:
-        return line_of_stages(Work(*(x * jnp.ones_like(span.dense) for x in stages)))
-    first, middle, last = (Work(*(x[i] for x in stages)) for i in range(3))
+        return line_of_stages(Work(*jnp.unstack(passes)))
+    first, middle, last = (Work(*jnp.unstack(x)) for x in jnp.unstack(passes, axis=1))
     return line_of_classes(first, middle, last, degree(layout, "pp"))
 
 
@@ -119,7 +115,7 @@ def train_times(
         expert=beside(stage, w, model.expert, plan, reduction, 1),
     )
     line = _line(w, layout, model, plan.span)
-    microbatches = w.global_batch / (w.micro_batch * degree(layout, "dp"))
+    microbatches = microbatches_of(w, layout)
     pipe = pipeline_s(w.schedule, line, microbatches, w.chunks, sharpness)
     once = reduction.once_s(line, trainer, sharpness)
     host = trainer.step_s * scales("host.step")

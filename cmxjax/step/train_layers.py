@@ -71,7 +71,7 @@ def _context_widths(stage: Stage, a: Architecture) -> tuple[Scalar, Scalar]:
     if isinstance(at, Latent):
         width = at.heads * (at.nope_dim + at.rope_dim + at.value_dim)
         return width, width
-    shared = jnp.maximum(at.kv_heads, degree(stage.layout, "tp"))
+    shared = smooth.larger(at.kv_heads, degree(stage.layout, "tp"))
     return 2.0 * shared * at.head_dim, 2.0 * at.heads * at.head_dim
 
 
@@ -101,7 +101,7 @@ def exchanges_of(
     chain = chain_s(
         stage.group("pp"), stage.library, own, stage.scales.prefixed("pipeline")
     )
-    hop = chain / jnp.maximum(degree(layout, "pp") - 1.0, 1.0)
+    hop = chain / smooth.larger(degree(layout, "pp") - 1.0, 1.0)
     forward = found("all_gather", "cp") + found("all_to_all", "cp")
     return Exchanges(
         gather=found("all_gather", "tp"),
