@@ -108,7 +108,7 @@ def largest(values: Array, sharpness: Sharpness) -> Array:
         half = values.shape[0] // 2
         longer = maximum(values[:half], values[half : 2 * half], sharpness)
         values = jnp.concatenate([longer, values[2 * half :]])
-    few = jnp.unstack(values)
+    few = list(jnp.unstack(values))
     while len(few) > 1:
         half = len(few) // 2
         pairs = zip(few[:half], few[half : 2 * half])
