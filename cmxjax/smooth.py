@@ -27,9 +27,8 @@ def _share(a: Real, b: Real) -> Array:
     compiler, which copies what is cheap into everything that needs it, from comparing
     again in each term of a gradient: it compiles and runs faster by a third.
     """
-    tie = jnp.where(a == b, 0.25, 0.0)
-    square = jnp.where(a > b, 1.0, tie)
-    return jax.lax.sqrt(square)
+    sign = jax.lax.sign(a - b)
+    return jax.lax.sqrt(jnp.maximum(sign, 0.25 + 0.25 * sign))
 
 
 @jax.custom_jvp

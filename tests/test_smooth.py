@@ -236,3 +236,25 @@ def test_relaxations_agree_on_arrays_and_on_single_numbers(sharpness):
     together = smooth.maximum(a, b, sharpness)
     apart = [float(smooth.maximum(x, y, sharpness)) for x, y in zip(a, b)]
     np.testing.assert_allclose(together, apart, rtol=1e-15)
+
+
+@pytest.mark.parametrize("b", [2.0, np.array([1.0, 3.0, 2.5])])
+@pytest.mark.parametrize("ours", [smooth.larger, smooth.smaller])
+def test_exact_bounds_have_the_values_and_slopes_of_the_library_ones(ours, b):
+    theirs = {smooth.larger: jnp.maximum, smooth.smaller: jnp.minimum}[ours]
+    a = jnp.array([1.0, 2.0, 3.0])  # below, equal to and above 2
+    args = (a, jnp.asarray(b))
+    found = jax.jvp(ours, args, jax.tree.map(jnp.ones_like, args))
+    expected = jax.jvp(theirs, args, jax.tree.map(jnp.ones_like, args))
+    np.testing.assert_array_equal(found, expected)
+    for place in (0, 1):
+        slopes = [jax.grad(lambda *x: f(*x).sum(), place)(*args) for f in (ours, theirs)]  # noqa: B023
+        np.testing.assert_array_equal(*slopes)
+    assert np.isnan(ours(jnp.nan, 1.0))
+    assert np.isnan(ours(1.0, jnp.nan))
+    assert float(jax.grad(jax.grad(lambda x: ours(x, 2.0) ** 2))(2.0)) >= 0.0
+
+
+def test_a_number_within_bounds():
+    found = [float(smooth.within(x, 0.0, 1.0)) for x in (-1.0, 0.25, 2.0)]
+    assert found == [0.0, 0.25, 1.0]
