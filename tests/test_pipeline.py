@@ -8,26 +8,23 @@ import numpy as np
 import pytest
 import schedules
 
-from cmxjax.step.pipeline import (
-    Work,
-    in_flight,
-    line_of_classes,
-    line_of_stages,
-    pipeline_s,
-)
+from cmxjax.step.line import Work, line_of_classes, line_of_stages
+from cmxjax.step.pipeline import in_flight, pipeline_s
 
 F, B, W = 1.0, 1.2, 0.8
 
 
-def equal(stages: int) -> Work:
-    return Work(*(jnp.full(stages, x) for x in (F, B, W)))
+def equal(stages: int, passes=(F, B, W)) -> Work:
+    return Work(*(jnp.full(stages, x) for x in passes))
 
 
-def idle(schedule: str, stages: int, m: float, chunks: float = 1.0) -> float:
+def idle(
+    schedule: str, stages: int, m: float, chunks: float = 1.0, passes=(F, B, W)
+) -> float:
     """Time of equal stages beyond their own work."""
-    line = line_of_stages(equal(stages))
+    line = line_of_stages(equal(stages, passes))
     time = pipeline_s(schedule, line, jnp.asarray(m), jnp.asarray(chunks), None)
-    return float(time) - m * (F + B + W)
+    return float(time) - m * sum(passes)
 
 
 @pytest.mark.parametrize("stages", [1, 2, 4, 8])
@@ -39,10 +36,22 @@ def test_bubbles_of_equal_stages_are_the_published_ones(stages, m):
     assert idle("1f1b", stages, m) == pytest.approx(one, abs=1e-9)
     assert idle("interleaved", stages, m, 4.0) == pytest.approx(one / 4.0, abs=1e-9)
     assert idle("zero_bubble", stages, m) == pytest.approx(gaps * (F + B - W), abs=1e-9)
-    # DeepSeek-V3, table 2: (PP/2 - 1)(F&B + B - 3W), its B with the weights' gradients
+    # DeepSeek-V3, table 2: (PP/2 - 1)(F&B + B - 3W), its B with the weights' gradients,
+    # where the inputs' gradients take as long as a forward pass
     pairs = max(0.5 * stages - 1.0, 0.0)
-    both = F + B + W + (B + W) - 3.0 * W
-    assert idle("dualpipe", stages, m) == pytest.approx(pairs * both, abs=1e-9)
+    both = F + F + W + (F + W) - 3.0 * W
+    found = idle("dualpipe", stages, m, passes=(F, F, W))
+    assert found == pytest.approx(pairs * both, abs=1e-9)
+
+
+@pytest.mark.parametrize("backward", [0.8, 1.1, 1.5])
+@pytest.mark.parametrize("weight", [0.6, 1.2])
+def test_dualpipe_of_equal_stages_idles_for_its_longest_chain_of_passes(backward, weight):
+    """It waits for forward passes of both directions, or for backward passes."""
+    found = idle("dualpipe", 8, 32.0, passes=(1.0, backward, weight))
+    forward = 3.0 * (1.0 + max(1.0 + backward - weight, 1.0))
+    back = 3.0 * (2.0 * backward - weight) + 2.0
+    assert found == pytest.approx(max(forward, back), abs=1e-9)
 
 
 def test_pangu_ultra_pipeline_bubbles_are_as_printed():
@@ -111,29 +120,59 @@ def dualpipe_error(passes: list[np.ndarray], m: int) -> float:
 
 
 @pytest.mark.parametrize("stages", [2, 4, 8, 16])
-def test_the_published_bubble_of_dualpipe_is_that_of_its_published_order(stages):
-    same = [np.ones(stages)] * 3
-    for m in (2 * stages, 8 * stages):
+@pytest.mark.parametrize("passes", [(1, 1, 1), (F, B, W), (1, 0.8, 1.2), (1, 1.5, 0.6)])
+def test_equal_stages_of_dualpipe_take_what_its_published_order_takes(stages, passes):
+    same = [np.full(stages, float(x)) for x in passes]
+    for m in (2 * stages, 6 * stages + 2):
         assert dualpipe_error(same, m) == pytest.approx(0.0, abs=1e-12)
-    unlike = [np.full(stages, x) for x in (F, B, W)]
-    assert 0.0 <= dualpipe_error(unlike, 4 * stages) < 0.01
 
 
-def test_uneven_stages_of_dualpipe_take_a_little_less_than_the_closed_form():
-    """The slowest rank idles less than the mean one, which the formula leaves out."""
+@functools.cache
+def dualpipe_errors(spread: float) -> np.ndarray:
+    """Relative errors over random passes of random stages."""
     rng, found = np.random.default_rng(3), []
-    for _ in range(40):
-        stages = int(rng.choice([2, 4, 8]))
-        m = stages * int(rng.choice([2, 4, 8]))
-        passes = [x * (1.0 + 0.3 * rng.random(stages)) for x in (F, B, W)]
-        found.append(dualpipe_error(passes, m))
-    assert min(found) > -1e-6
-    assert np.mean(found) < 0.01
-    assert max(found) < 0.04
+    for _ in range(80):
+        stages = int(rng.choice([4, 6, 8, 12]))
+        m = 2 * int(rng.uniform(1.0, 4.0) * stages)
+        mean = np.array([1.0, rng.uniform(0.8, 1.5), rng.uniform(0.6, 1.2)])
+        uneven = 1.0 + spread * rng.random((3, stages))
+        found.append(dualpipe_error(list(mean[:, None] * uneven), m))
+    return np.abs(np.array(found))
+
+
+def test_uneven_stages_of_dualpipe_take_what_a_simulation_takes_within_one_percent():
+    assert dualpipe_errors(1.0 / 3.0).mean() < 0.001
+    assert dualpipe_errors(1.0 / 3.0).max() < 0.01
+
+
+def test_very_uneven_stages_of_dualpipe_agree_on_average():
+    assert dualpipe_errors(1.0).mean() < 0.005
+    assert dualpipe_errors(1.0).max() < 0.05
+
+
+@pytest.mark.parametrize("stages", [1.0, 1.5, 2.0, 2.5, 3.0, 7.3])
+@pytest.mark.parametrize("m", [1.0, 8.0])
+def test_dualpipe_takes_no_less_than_its_outermost_device_works(stages, m):
+    """Also where there are too few micro-batches or a fraction of a stage."""
+    first, middle, last = (Work(x, 1.2 * x, 0.8 * x) for x in (1.2, 1.0, 1.4))
+
+    def time(scale):
+        classes = (Work(*(scale * y for y in x)) for x in (first, middle, last))
+        line = line_of_classes(*classes, jnp.asarray(stages))
+        return pipeline_s("dualpipe", line, jnp.asarray(m), jnp.ones(()), None)
+
+    value, slope = jax.value_and_grad(time)(jnp.ones(()))
+    more = min(stages - 1.0, 1.0)
+    last_total = more * sum(last) + (1.0 - more) * sum(first)
+    busy = 0.5 * m * (sum(first) + last_total)
+    assert float(slope) == pytest.approx(float(value), rel=1e-12)
+    assert float(value) >= busy * (1.0 - 1e-12)
+    if stages <= 2.0:
+        assert float(value) == pytest.approx(busy, rel=1e-12)
 
 
 @pytest.mark.parametrize("schedule", [*SIMULATED, "dualpipe"])
-@pytest.mark.parametrize("stages", [1, 2, 3, 4, 9])
+@pytest.mark.parametrize("stages", [1, 2, 3, 4, 9, 10])
 def test_classes_of_stages_are_the_same_as_the_stages_one_by_one(schedule, stages):
     first, middle, last = (
         Work(*map(jnp.asarray, x))
@@ -147,8 +186,9 @@ def test_classes_of_stages_are_the_same_as_the_stages_one_by_one(schedule, stage
     by_class = line_of_classes(first, middle, last, jnp.asarray(float(stages)))
     m, chunks = jnp.asarray(18.0), jnp.asarray(2.0)
     a, b = (pipeline_s(schedule, x, m, chunks, None) for x in (one_by_one, by_class))
-    # DualPipe's mean of a middle class's mirror images is that class itself
-    assert float(b) == pytest.approx(float(a), rel=1e-12)
+    # there is no DualPipe of an odd number of stages but one: both interpolate
+    rel = 0.1 if schedule == "dualpipe" and stages == 9 else 1e-12
+    assert float(b) == pytest.approx(float(a), rel=rel)
 
 
 @pytest.mark.parametrize("schedule", [*SIMULATED, "dualpipe"])

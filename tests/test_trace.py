@@ -11,7 +11,8 @@ from cmxjax.cli import main
 from cmxjax.evaluate.timeline import timeline
 from cmxjax.evaluate.trace import trace_of
 from cmxjax.specs.errors import SpecError
-from cmxjax.step.pipeline import Work, line_of_stages, pipeline_s
+from cmxjax.step.line import Work, line_of_stages
+from cmxjax.step.pipeline import pipeline_s
 
 TIMES = {"F": [1.0, 1.2, 0.9, 1.4], "B": [1.3, 1.1, 1.2, 1.5], "W": [0.8, 0.7, 0.9, 1.0]}
 SIMULATED = {

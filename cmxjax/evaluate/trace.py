@@ -15,7 +15,7 @@ import numpy as np
 from ..parameters import apply
 from ..specs.build import Problem
 from ..specs.errors import SpecError
-from ..step.pipeline import Work
+from ..step.line import Work
 from ..step.shares import Scales
 from ..step.train import TrainTimes, train_components, train_times
 from ..step.train_state import plan_of

@@ -17,7 +17,7 @@ from ..architecture import Architecture
 from ..hardware import Trainer
 from ..layout import Layout, splits
 from ..workload import BYTES, Train
-from .pipeline import Line
+from .line import Line
 from .requests import Request
 from .serving import Stage
 from .train_state import Held, Plan, data_ranks

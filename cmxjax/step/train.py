@@ -11,15 +11,8 @@ from ..layout import Layout, degree, devices
 from ..workload import Train
 from .cluster import fabric_for
 from .gradients import reduction_of, update_s
-from .pipeline import (
-    Line,
-    Work,
-    added,
-    line_of_classes,
-    line_of_stages,
-    pipeline_s,
-    scaled,
-)
+from .line import Line, Work, added, line_of_classes, line_of_stages, scaled
+from .pipeline import pipeline_s
 from .requests import times_of
 from .serving import stage_of
 from .shares import COLLECTIVE_PARTS, EXCHANGE_PARTS, MESH_PARTS, Scales

@@ -13,7 +13,7 @@ from ..ops.training import ELEMENT
 from ..workload import BYTES, Train
 from .cluster import nodes_of
 from .gradients import Reduction, requests_of
-from .pipeline import Work, added, scaled
+from .line import Work, added, scaled
 from .requests import Request
 from .serving import Stage
 from .train_ops import Compute, trainer_of
