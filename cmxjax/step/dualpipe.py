@@ -33,73 +33,12 @@ Reference: DeepSeek-V3, arXiv 2412.19437, figure 5 and table 2; the order is tha
 published program, github.com/deepseek-ai/DualPipe.
 """
 
-import jax
 import jax.numpy as jnp
-import numpy as np
+from jaxtyping import Array, Float
 
 from .. import smooth
 from .._types import Scalar, Sharpness
 from .line import Line
-
-
-def _paths() -> tuple[np.ndarray, np.ndarray]:
-    """What paths are made of, (count times pass, path): of each device, of the innermost.
-
-    Counts: 1, devices further in, devices, micro-batches. Passes: forward, backward and
-    weight of the near stage, before it, after it; of the far stage, before it, after it.
-    What is before the near and after the far stage lies further out.
-    """
-    one, inner, devices, m = np.eye(4)
-    near, near_out, _, far, _, far_out = np.eye(18).reshape(6, 3, 18)
-    f, b, w = near
-    far_f, far_b, far_w = far
-    f_out, b_out, w_out = near_out
-    far_f_out, far_b_out, far_w_out = far_out
-    inward, outward = f + far_b + far_w, far_f + b + w
-    outward_out = far_f_out + b_out + w_out
-    own, own_out = inward + outward, f_out + far_b_out + far_w_out + outward_out
-    split = far_f + far_b + far_w
-    times = np.outer
-
-    filled = times(one, f_out) + times(2.0 * inner, f)
-    filled = filled + times(devices - inner, f + far_f)
-    trip = times(one, f_out + f + far_f_out + far_f) + times(2.0 * inner, f)
-    alone = filled + times(inner, split) + times(one, inward + outward_out + outward)
-    busy = times(0.5 * m - devices - one - inner, own)
-    back = times(one, far_b_out + far_b + b) + times(inner, b)
-    late = times(devices, w) + times(0.5 * (devices - one - inner), far_w - w)
-    each = [
-        filled - times(one, far_b_out),
-        trip,
-        times(one, split),
-        alone,
-        busy - times(one, own_out + own),
-        busy + times(inner, own - f),
-        back + late,
-        back + times(inner, w) + times(one, b_out),
-    ]
-
-    def total(further_out, one_device):
-        """Sum over the devices, those further in like this one."""
-        return times(one, further_out) + times(inner + one, one_device)
-
-    turns = times(one, far_w) + total(outward_out, outward)
-    innermost = [
-        total(far_b_out, far_b) + turns,
-        total(f_out, f) + times(devices, f + far_f) + times(one, far_b) + turns,
-        total(own_out, own),
-        total(f_out + far_w_out, f + far_w),
-        times(one, far_b + far_w + outward),
-        total(far_b_out, far_b) + total(b_out, b),
-    ]
-    return _table(each), _table(innermost)
-
-
-def _table(paths: list[np.ndarray]) -> np.ndarray:
-    return np.stack(paths).reshape(len(paths), -1).T
-
-
-_EACH, _INNERMOST = _paths()
 
 
 def dualpipe_s(line: Line, m: Scalar, sharpness: Sharpness) -> Scalar:
@@ -108,30 +47,53 @@ def dualpipe_s(line: Line, m: Scalar, sharpness: Sharpness) -> Scalar:
     Stages must be even in number, and micro-batches even and at least twice as many, or
     there is no such schedule; between these numbers the time is interpolated.
     """
-    count = (line.ahead.shape[0] + 1) // 2
-    devices = jnp.maximum(0.5 * line.stages, 1.0)
-    inner = devices - 1.0 - line.ahead[:count]
-    stages = jnp.concatenate([*line.own, *line.before, *line.after]).reshape(9, -1)
-    passes = jnp.concatenate([stages[:, :count], stages[:, ::-1][:, :count]])
-    counted = jnp.concatenate([passes, inner * passes, devices * passes, m * passes])
+    count = (line.ahead.shape[0] + 1) // 2  # devices; arrays are over them
 
-    def paths(counted, table):
-        highest = jax.lax.Precision.HIGHEST
-        found = jnp.einsum("pk,pt->kt", counted, table, precision=highest)
-        return jnp.split(found, table.shape[1], axis=1)
+    def near(values: Array) -> Float[Array, " device"]:
+        return values[:count]
 
-    filled, trip, split, alone, goes_in, stays, keeps, sends = paths(counted, _EACH)
-    meets, works, whole, next_in, pair, turns = paths(counted[:, -1:], _INNERMOST)
+    def far(values: Array) -> Float[Array, " device"]:
+        return values[::-1][:count]
+
+    devices = smooth.larger(0.5 * line.stages, 1.0)
+    inner = devices - 1.0 - near(line.ahead)  # devices further in
+    f, b, w = (near(x) for x in line.own)
+    far_f, far_b, far_w = (far(x) for x in line.own)
+    # sums over the devices further out
+    f_out, b_out, w_out = (near(x) for x in line.before)
+    far_f_out, far_b_out, far_w_out = (far(x) for x in line.after)
+    split, way_out = far_f + far_b + far_w, far_f + b + w
+    own, way_out_out = f + far_b + far_w + way_out, far_f_out + b_out + w_out
+    own_out = f_out + far_b_out + far_w_out + way_out_out
+
+    def total(further_out: Array, one_device: Array) -> Scalar:
+        """Sum over all devices, those further in like the innermost that is known."""
+        return further_out[-1] + (inner[-1] + 1.0) * one_device[-1]
+
+    first = f_out + 2.0 * inner * f
+    filled = first + (devices - inner) * (f + far_f)
+    trip = first + f + far_f_out + far_f
+    alone = filled + inner * split + own + way_out_out
     # a device that splits its first backward pass holds up the next but innermost one,
     # of which its mean over devices is known
-    later = jnp.maximum(split + (next_in / devices - pair), 0.0)
-    later = later * jnp.maximum(jnp.minimum(inner, 1.0), 0.0).reshape(-1, 1)
+    mean = total(f_out + far_w_out, f + far_w) / devices
+    later = smooth.larger(split + mean - (far_b + far_w + way_out)[-1], 0.0)
+    later = later * smooth.within(inner, 0.0, 1.0)
+    busy = (0.5 * m - devices - 1.0 - inner) * own
+    back = far_b_out + far_b + (inner + 1.0) * b
+    kept = back + devices * w + 0.5 * (devices - 1.0 - inner) * (far_w - w)
     last = line.first.weight
-    drain = jnp.maximum(keeps, sends + last)
-    longest = jnp.concatenate([filled + later, trip, later, drain], axis=1)
-    longest = smooth.largest(longest, None).reshape(1, 4)
-    filled, trip, later, drain = jnp.split(longest, 4, axis=1)
-    fill = jnp.maximum(jnp.maximum(filled, trip + later) + meets, works)
-    drain = jnp.maximum(drain, turns + last) + line.own.weight[-1]
-    time = jnp.maximum(fill, alone) + jnp.maximum(goes_in + whole, stays) + drain
-    return smooth.largest(line.present[:count] * time[:, 0], sharpness)
+    drain = smooth.larger(kept, back + inner * w + b_out + last)
+    longest = jnp.stack([filled - far_b_out + later, trip, later, drain], axis=1)
+    most_filled, most_trip, most_later, most_drain = jnp.unstack(
+        smooth.largest(longest, None)
+    )
+    inward, turn = total(far_b_out, far_b), far_w[-1] + total(way_out_out, way_out)
+    fill = smooth.larger(most_filled, most_trip + most_later) + inward
+    works = total(f_out, f) + devices * (f + far_f)[-1] + far_b[-1]
+    fill = smooth.larger(fill, works) + turn
+    away = busy - own_out - own + total(own_out, own)
+    steady = smooth.larger(away, busy + inner * (own - f))
+    drain = smooth.larger(most_drain, inward + total(b_out, b) + last)
+    time = smooth.larger(fill, alone) + steady + drain + line.own.weight[-1]
+    return smooth.largest(near(line.present) * time, sharpness)

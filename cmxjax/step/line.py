@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .. import smooth
 from .._types import Leaf, Scalar
 
 
@@ -101,10 +102,10 @@ def line_of_classes(first: Work, middle: Work, last: Work, stages: Scalar) -> Li
     With one stage the first is also the last and must hold everything. The candidates
     are the first, both outermost middle ones, and the last.
     """
-    inner = jnp.maximum(stages - 2.0, 0.0)
-    some, one = jnp.minimum(inner, 1.0), jnp.ones(())
-    more = jnp.minimum(jnp.maximum(stages - 1.0, 0.0), 1.0)
-    rest = some * jnp.maximum(inner - 1.0, 0.0)
+    inner = smooth.larger(stages - 2.0, 0.0)
+    some, one = smooth.smaller(inner, 1.0), jnp.ones(())
+    more = smooth.smaller(smooth.larger(stages - 1.0, 0.0), 1.0)
+    rest = some * smooth.larger(inner - 1.0, 0.0)
     highest = jax.lax.Precision.HIGHEST
     weights = jnp.stack([one, more, some, rest, inner])
     rows = jnp.dot(_COEFFICIENTS, weights, precision=highest)

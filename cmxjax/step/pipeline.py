@@ -18,8 +18,6 @@ Reference: Huang et al., arXiv 1811.06965 (GPipe); Narayanan et al., arXiv 2104.
 2412.19437, table 2 (DualPipe).
 """
 
-import jax.numpy as jnp
-
 from .. import smooth
 from .._types import Leaf, Scalar, Sharpness
 from .dualpipe import dualpipe_s
@@ -45,7 +43,7 @@ def pipeline_s(
 
 
 def _positive(values):
-    return jnp.maximum(values, 0.0)
+    return smooth.larger(values, 0.0)
 
 
 def _both(work: Work):
@@ -98,8 +96,8 @@ def _zero_bubble(line: Line, m: Scalar, chunks: Scalar, sharpness: Sharpness) ->
     gone = _positive(m - ahead - 1.0) * own.weight + m * own.backward
     early = _positive(m - behind - 1.0) * own.backward
     early = early + _positive(m - line.stages) * own.weight + after + own.backward
-    leaves = start + jnp.maximum(gone, early) + up
-    whole = smooth.largest(jnp.maximum(stays, leaves), sharpness)
+    leaves = start + smooth.larger(gone, early) + up
+    whole = smooth.largest(smooth.larger(stays, leaves), sharpness)
     busy = m * smooth.largest(own.total, sharpness)
     return busy + (whole - busy) / chunks
 
@@ -134,10 +132,10 @@ def in_flight(
     if schedule == "gpipe":
         return microbatches
     if schedule == "dualpipe":
-        several = jnp.clip(stages - 1.0, 0.0, 1.0)
-        return jnp.minimum(stages + several, microbatches)
+        several = smooth.within(stages - 1.0, 0.0, 1.0)
+        return smooth.smaller(stages + several, microbatches)
     held = stages - position
     if schedule == "interleaved":
         behind = stages - 1.0 - position
         held = (2.0 * behind + (chunks - 1.0) * stages + 1.0) / chunks
-    return jnp.minimum(held, microbatches)
+    return smooth.smaller(held, microbatches)
