@@ -8,7 +8,9 @@ from rich.text import Text
 from ..layout import AXES
 from ..optimization.answer import Answer, changes_of
 from ..optimization.search import GRADIENT_COST
+from ..specs.build import build
 from ..specs.errors import SpecError
+from ..specs.scenario import validate_scenario
 from .pictures import save, subplots
 from .scenario import raw_scenario, write_scenario
 from .tables import make_table, number
@@ -126,9 +128,14 @@ def as_scenario(answer: Answer) -> dict[str, Any]:
 def write_answer(answer: Answer, path: str) -> None:
     """Write the answer as a scenario file.
 
+    An answer that only exceeds memory or limits is written too.
+
     Raises:
-        SpecError: no layout was found, or the file can't be written.
+        SpecError: no layout was found or the nearest can't be run at all, or the file
+            can't be written.
     """
     if not answer.changes:
         raise SpecError([f"--out {path}: there is no layout to write"])
+    nearest = f"--out {path}: the nearest layout can't be run"
+    build(validate_scenario(as_scenario(answer), nearest), "none", nearest)
     write_scenario(answer.question.problem.scenario, answer.changes, path)

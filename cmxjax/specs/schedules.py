@@ -18,7 +18,7 @@ DUALPIPE_EACH = 2
 """Micro-batches of DualPipe for each stage, at least."""
 
 
-def schedule_of(schedule: str, chunks: float) -> str:
+def schedule_of(schedule: str, chunks: int | float) -> str:
     """1F1B of several chunks is the interleaved schedule, and that of one is 1F1B."""
     if schedule in ("1f1b", "interleaved"):
         return "interleaved" if chunks > 1 else "1f1b"
@@ -31,7 +31,9 @@ def chunks_filled(layers: Any) -> Any:
     return layers + 2.0
 
 
-def schedule_mistakes(schedule: str, chunks: int, pp: int, count: float) -> list[str]:
+def schedule_mistakes(
+    schedule: str, chunks: int, pp: int, count: int | float
+) -> list[str]:
     """Why a schedule can't run, as `key = value: remedy`; a single stage always can.
 
     Args:
