@@ -85,7 +85,7 @@ class Question(NamedTuple):
 
     @property
     def points(self) -> int:
-        """Points of the space in all families, infeasible ones included."""
+        """Layouts with settings, in all families, infeasible ones included."""
         return count(self.space) * len(self.families)
 
     @property
