@@ -18,8 +18,12 @@ from .tables import make_table, number
 ROWS = 12
 """Rows of a printed front; the JSON holds all of them."""
 
-OWN_COLUMN = ("layout.vpp",)
-"""Keys of the layout that a front lists beside the settings."""
+BESIDE_SETTINGS = {
+    "layout.vpp": "chunks",
+    "layout.overlapped_microbatches": "microbatches",
+}
+"""Keys of the layout that a front lists beside the settings where several values are
+tried, and the field of a family that has them."""
 
 
 def answer_tables(answer: Answer) -> Group:
@@ -82,6 +86,11 @@ def _front_table(answer: Answer, cost: str):
     table = make_table(f"{rate} against {cost}", cost, rate, "degrees", "settings")
     rows = answer.front.table(cost)
     step = max(1, -(-len(rows) // ROWS))
+    beside = {
+        key
+        for key, field in BESIDE_SETTINGS.items()
+        if len({getattr(family, field) for family in answer.question.families}) > 1
+    }
     for throughput, paid, point in rows[::step]:
         changes = changes_of(answer.question, point)
         degrees = " ".join(
@@ -92,7 +101,7 @@ def _front_table(answer: Answer, cost: str):
         settings = " ".join(
             f"{key.removeprefix('workload.').removeprefix('layout.')}={_short(value)}"
             for key, value in changes.items()
-            if key.startswith("workload.") or key in OWN_COLUMN
+            if key.startswith("workload.") or key in beside
         )
         table.add_row(number(cost, paid), number(rate, throughput), degrees, settings)
     return table
