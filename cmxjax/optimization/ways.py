@@ -18,6 +18,7 @@ from ..architecture import Architecture
 from ..layout import Layout, degree
 from ..specs.schedules import DUALPIPE_EACH, MOST_CHUNKS, chunks_filled, schedule_of
 from ..step.pipeline import SCHEDULES
+from ..step.train_state import microbatches_of
 from ..workload import Decode, Prefill, Train
 from .serving import Family
 
@@ -126,7 +127,7 @@ def _short(w: Train, layout: Layout, sharpness: Sharpness) -> Scalar:
     what they need.
     """
     pp = degree(layout, "pp")
-    count = w.global_batch / (w.micro_batch * degree(layout, "dp"))
+    count = microbatches_of(w, layout)
     least = jnp.log((DUALPIPE_EACH * pp - 1.0) / count)
     if sharpness is not None:
         return least
