@@ -196,6 +196,40 @@ def test_schedules_that_a_tool_lacks_are_said():
     assert not any("schedule" in note for note in notes)
 
 
+NO_RECOMPUTE = {"workload.recompute": "none", "model.draft_layers": 1}
+OVERLAP = "--overlap-moe-expert-parallel-comm"
+
+
+@pytest.mark.parametrize(
+    ("tool", "changes", "said"),
+    [
+        ("megatron", {}, None),
+        ("megatron", {"workload.recompute": 0.5}, "recomputed in full"),
+        ("megatron", {"layout.vpp": 1}, "pp > 1 without vpp > 1"),
+        ("megatron", {"model.draft_layers": 2}, "more than one draft layer"),
+        ("megatron", {"workload.zero": 2}, "FSDP"),
+        ("mindspeed", {"layout.vpp": 1}, "dispatch and combine"),
+    ],
+)
+def test_overlapped_micro_batches_are_an_option_or_a_note(tool, changes, said):
+    launch = launched(tool, PANGU, NO_RECOMPUTE | changes)
+    notes = [note for note in launch.notes if "another micro-batch" in note]
+    assert (OVERLAP in launch.arguments) == (said is None)
+    assert len(notes) == (said is not None)
+    assert said is None or said in notes[0]
+    single = NO_RECOMPUTE | changes | {"layout.overlapped_microbatches": 1}
+    without = launched(tool, PANGU, single)
+    assert OVERLAP not in without.arguments
+    assert not any("another micro-batch" in note for note in without.notes)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_dense_model_has_no_exchange_to_overlap(count):
+    launch = launched("megatron", GPT, {"layout.overlapped_microbatches": count})
+    assert OVERLAP not in launch.arguments
+    assert not any("another micro-batch" in note for note in launch.notes)
+
+
 @pytest.mark.parametrize(
     ("recompute", "words"),
     [

@@ -545,3 +545,61 @@ def test_mistakes_of_a_training_scenario_are_named(changes, said):
     with pytest.raises(SpecError, match="test") as caught:
         made(DENSE, **changes)
     assert said in str(caught.value)
+
+
+PIPED = {"workload__schedule": "dualpipe"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"workload__schedule": "gpipe", "layout__vpp": 2}, ["layout.vpp = 2", "use 1"]),
+        ({**PIPED, "layout__vpp": 2, "workload__global_batch": 128}, ["layout.vpp = 2"]),
+        ({"workload__schedule": "zero_bubble", "layout__vpp": 3}, ["vpp = 3", "use 2"]),
+        # four stages need eight micro-batches of two ranks' four sequences
+        ({**PIPED, "workload__global_batch": 48}, ["6 micro-batches", "at least 8"]),
+        ({**PIPED, "workload__global_batch": 72}, ["9 micro-batches", "even number"]),
+        (
+            {**PIPED, "layout__devices": 48, "layout__pp": 3},
+            ["layout.pp = 3", "use 4 or another"],
+        ),
+        (
+            {**PIPED, "layout__vpp": 2, "workload__global_batch": 16, "engine": "torch"},
+            ["layout.vpp = 2", "2 micro-batches", "engine = 'torch'"],
+        ),
+    ],
+)
+def test_a_schedule_that_cannot_run_is_refused(changes, said):
+    with pytest.raises(SpecError) as caught:
+        made(DENSE, **changes)
+    lines = str(caught.value).splitlines()
+    assert all(line.startswith("test: ") for line in lines)
+    for words in said:
+        assert any(words in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"workload__schedule": "zero_bubble", "layout__vpp": 2},
+        {**PIPED, "workload__global_batch": 64},
+        # a single stage has nothing to schedule
+        {**PIPED, "layout__pp": 1, "workload__global_batch": 192},
+    ],
+)
+def test_a_schedule_that_can_run_is_taken(changes):
+    assert made(DENSE, **changes).workload.schedule == changes["workload__schedule"]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "chunks", "found"),
+    [
+        ("1f1b", 1, "1f1b"),
+        ("1f1b", 2, "interleaved"),
+        ("interleaved", 1, "1f1b"),
+        ("interleaved", 2, "interleaved"),
+    ],
+)
+def test_interleaving_is_a_matter_of_chunks(schedule, chunks, found):
+    p = made(DENSE, workload__schedule=schedule, layout__vpp=chunks)
+    assert p.workload.schedule == found

@@ -65,16 +65,22 @@ def number_or_word(text: str) -> float | str:
 def parse_numbers(
     pairs: tuple[str, ...], option: str, kind: Callable[[str], Any], *, several: bool
 ) -> dict[str, Any]:
-    """`key=number` pairs, or `key=number,number,...`, words where `kind` lets them.
+    """`key=number` pairs, or `key=number,number,...` as tuples; words where `kind` lets
+    them.
 
     Raises:
-        SpecError: a pair has another form, or a number is not above 0.
+        SpecError: a pair has another form, a number is below 0 (where there is one alone,
+            below 1) or not below 1e12, or a key is given twice.
     """
     from ..specs.errors import SpecError
 
     found, mistakes = {}, []
     for pair in pairs:
         key, _, text = pair.partition("=")
+        if key in found:
+            remedy = "its values in one list" if several else "it once"
+            mistakes.append(f"{option} {pair!r}: {key} is given twice; write {remedy}")
+            continue
         try:
             values = [kind(part) for part in text.split(",")]
             numbers = [value for value in values if not isinstance(value, str)]

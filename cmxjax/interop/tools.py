@@ -46,6 +46,7 @@ MEGATRON = Tool(
         | {
             "--pipeline-model-parallel-layout",
             "--cp-comm-type",
+            "--overlap-moe-expert-parallel-comm",
             "--use-megatron-fsdp",
             "--data-parallel-sharding-strategy",
             "--optimizer-cpu-offload",

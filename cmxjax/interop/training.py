@@ -20,6 +20,9 @@ ATTENTION_EXCHANGE = {
 """Context parallelism in Megatron-LM and in MindSpeed."""
 
 
+OVERLAP_LOST = "not expressed: dispatch and combine beside another micro-batch's compute"
+
+
 def megatron(problem: Problem) -> Launch:
     """Arguments of Megatron-LM. Raises `SpecError` for what it can't run."""
     w, degrees = _train(problem), degrees_of(problem)
@@ -37,6 +40,12 @@ def megatron(problem: Problem) -> Launch:
     if degrees["cp"] > 1:
         options.add("--cp-comm-type", ATTENTION_EXCHANGE[_exchange(problem)][0])
     notes += _recompute(options, problem, w, chunks) + _schedule(w, MEGATRON.name)
+    if _overlaps(problem, degrees):
+        obstacles = _no_overlap(problem, w, degrees["pp"], per_rank)
+        if obstacles:
+            notes.append(f"{OVERLAP_LOST}: {MEGATRON.name} can't with {obstacles}")
+        else:
+            options.add("--overlap-moe-expert-parallel-comm")
     if w.zero == 1:
         _distributed_optimizer(options, problem)
     elif w.zero:
@@ -79,6 +88,8 @@ def mindspeed(problem: Problem) -> Launch:
         algorithm = ATTENTION_EXCHANGE[_exchange(problem)][1]
         options.add("--context-parallel-algo", algorithm)
     notes += _recompute(options, problem, w, chunks) + _schedule(w, MINDSPEED.name)
+    if _overlaps(problem, degrees):
+        notes.append(OVERLAP_LOST)
     if w.zero:
         _distributed_optimizer(options, problem)
     options.add("--bf16")
@@ -201,6 +212,27 @@ def _schedule(w: Train, tool: str) -> list[str]:
     if w.schedule in ("1f1b", "interleaved"):
         return []
     return [f"not expressed: schedule {w.schedule}; {tool} runs 1F1B with these options"]
+
+
+def _overlaps(problem: Problem, degrees: dict[str, int]) -> bool:
+    """Whether expert exchanges run beside another micro-batch's compute."""
+    return degrees["ep"] > 1 and problem.layout.microbatches != "1"
+
+
+def _no_overlap(problem: Problem, w: Train, pp: int, chunks: int) -> str:
+    """What keeps Megatron-LM from overlapping micro-batches; empty where nothing does.
+
+    Source: `transformer_config.py` of megatron-core 0.16.1, which checks all but FSDP:
+    nothing there says that both go together, so they aren't printed together.
+    """
+    obstacles = {
+        "pp > 1 without vpp > 1": pp > 1 and chunks == 1,
+        "layers recomputed in full": float(w.recompute_fraction) > 0.0,
+        "more than one draft layer": _drafts(problem) > 1,
+        "a draft layer and pp = 1": _drafts(problem) == 1 and pp == 1,
+        "FSDP": w.zero > 1,
+    }
+    return ", ".join(reason for reason, holds in obstacles.items() if holds)
 
 
 def _left_out(problem: Problem, w: Train) -> list[str]:

@@ -15,7 +15,6 @@ from .front import Front
 from .question import Question
 from .search import GRADIENT_COST, Search, search
 from .serving import expert_slots, model_of
-from .space import count
 from .sweep import Sweep, exhaustive
 
 METHODS = ("auto", "gradient", "enumerate")
@@ -90,6 +89,10 @@ class Answer(NamedTuple):
         found = "none found" if sure or self.method == "gradient" else "there is none"
         asked = [f"{limit.quantity} {limit.value:g}" for limit in self.question.limits]
         limits = " and ".join(["memory", *asked])
+        if self.score.worst in self.question.needs:
+            # these hold or don't, so by how much says nothing
+            lacked = self.question.needs[self.score.worst]
+            return [f"no layout within {limits} that has {lacked}: {found}"]
         worst = math.exp(self.score.violation) - 1.0
         return [f"no layout within {limits}: {found}; the nearest is {worst:.1%} over"]
 
@@ -168,7 +171,7 @@ def changes_of(question: Question, point: Point) -> dict[str, Any]:
         }
     changes = {f"workload.{name}": value for name, value in values.items()}
     changes |= {f"layout.{key}": value for key, value in layout.items()}
-    changes |= ways.changes_of(family)
+    changes |= ways.changes_of(family, degrees["pp"])
     experts = model_of(question.problem).experts
     if experts is not None and not trains:
         redundant, shared = float(slots.redundant), float(slots.shared)
@@ -207,7 +210,7 @@ def optimize(
         raise SpecError([f"--method {method}: use one of {', '.join(METHODS)}"])
     start = time.perf_counter()
     question = ask(scenario, **options)
-    points = count(question.space) * len(question.families)
+    points = question.points
     if method == "auto":
         method = "enumerate" if points <= ENUMERATED else "gradient"
     if method == "enumerate":

@@ -164,7 +164,7 @@ def _settings(
 def _families(
     scenario: Any, problem: Problem, tried: dict[str, tuple]
 ) -> tuple[serving.Family, ...]:
-    """The scenario's own family first."""
+    """The scenario's own family first, of training if it is among the ways tried."""
     own = problem._replace(
         layout=problem.layout.replace(
             attention=scenario.layout.attention or "dp",

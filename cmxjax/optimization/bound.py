@@ -108,7 +108,7 @@ def bound(question: Question) -> Bound:
                 question.fields,
                 names,
             )
-            objective, violation, _ = jax.device_get(found)
+            objective, violation, *_ = jax.device_get(found)
             good = violation <= TOLERANCE
             best = min(best, float(np.where(good, objective, np.inf).min()))
         points += total

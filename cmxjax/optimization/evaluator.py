@@ -29,6 +29,8 @@ class Scored(NamedTuple):
     objective: float
     violation: float
     """Worst log of what is used over what is allowed; at most 0 where it fits."""
+    worst: int
+    """Which of the violations of a score it is."""
     logs: tuple[float, ...]
 
     @property
@@ -41,6 +43,12 @@ class Scored(NamedTuple):
         if self.feasible:
             return (0.0, self.objective)
         return (self.violation, self.objective)
+
+
+def scored_of(found: tuple, row: int) -> Scored:
+    """The score of one row of what `score_rows` finds."""
+    objective, violation, worst, logs = (part[row] for part in found)
+    return Scored(float(objective), float(violation), int(worst), tuple(logs.tolist()))
 
 
 def point_of(
@@ -85,10 +93,9 @@ class Evaluator:
         self._run(family, [point])
 
     def _score(self, family: int, points: list[Point]) -> None:
-        objective, violation, logs = map(np.asarray, self._run(family, points))
+        found = tuple(map(np.asarray, self._run(family, points)))
         for row, point in enumerate(points):
-            own = float(objective[row]), float(violation[row]), tuple(logs[row].tolist())
-            self.known[point] = Scored(*own)
+            self.known[point] = scored_of(found, row)
 
     def _run(self, family: int, points: list[Point]) -> tuple:
         question, padded = self.question, points + points[-1:] * (ROWS - len(points))

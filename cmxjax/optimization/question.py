@@ -16,9 +16,9 @@ from ..specs.build import Problem
 from ..specs.errors import SpecError
 from ..specs.measurement_file import QUANTITIES
 from ..workload import Train
+from . import ways
 from .serving import Family, layout_of, model_of, unshared
-from .space import Space
-from .ways import on_way, too_few, unchunked
+from .space import Space, count
 
 FIELDS = {
     "decode": (
@@ -41,6 +41,13 @@ FIELDS = {
     ),
 }
 """Metrics of every point by phase: throughput, latency, energy, memory."""
+
+WHOLE = {
+    "decode": "a whole number of requests for every group",
+    "prefill": "a prompt for every group",
+    "train": "a whole number of micro-batches for every rank",
+}
+"""What a layout needs by phase, whatever its way."""
 
 DEFAULT_OBJECTIVE = "tokens_rate_per_package"
 NO_LIMIT = 1e3
@@ -77,6 +84,19 @@ class Question(NamedTuple):
         return system, a, p.workload, p.layout, p.theta
 
     @property
+    def points(self) -> int:
+        """Layouts with settings, in all families, infeasible ones included."""
+        return count(self.space) * len(self.families)
+
+    @property
+    def needs(self) -> dict[int, str]:
+        """What a layout needs beside memory and limits, by the place of its violation
+        in a score."""
+        own = ways.NEEDS if isinstance(self.problem.workload, Train) else ()
+        names = (WHOLE[self.problem.scenario.phase], *own)
+        return dict(enumerate(names, start=1))
+
+    @property
     def maximizes(self) -> bool:
         return is_rate(self.objective)
 
@@ -91,7 +111,8 @@ class Score(NamedTuple):
     objective: Float[Array, "*points"]
     """Log of the objective, negated where it is maximized."""
     violations: Float[Array, "*points violation"]
-    """Logs of what is used over what is allowed: memory, grouping, limits."""
+    """Logs of what is used over what is allowed: memory, grouping, what the way of
+    training needs, limits."""
     logs: Float[Array, "*points field"]
 
 
@@ -161,17 +182,14 @@ def score(
     chosen = {name: values[i] for i, name in enumerate(names)}
     layout = layout_of(a, layout, family, factor, chosen, sharpness)
     sizes = {name: value for name, value in chosen.items() if hasattr(workload, name)}
-    workload = on_way(workload.replace(**sizes), family)
+    workload = ways.on_way(workload.replace(**sizes), family)
     found = metrics(system, a, workload, layout, theta, sharpness, explain=False)
     logs = jnp.log(jnp.stack([getattr(found, field) for field in fields]))
     memory = jnp.log(found.memory_bytes / system.chip.memory_usable_bytes)
     bounded = target.signs * (logs - target.bounds)
     grouping = unshared(workload, layout, sharpness)
-    if family.chunks > 1:
-        grouping = jnp.maximum(grouping, unchunked(a, layout, family))
-    if family.schedule == "dualpipe" and isinstance(workload, Train):
-        grouping = jnp.maximum(grouping, too_few(workload, layout))
-    violations = jnp.concatenate([jnp.stack([memory, grouping]), bounded])
+    own = ways.violations(a, workload, layout, family, sharpness)
+    violations = jnp.concatenate([jnp.stack([memory, grouping]), own, bounded])
     return Score(target.weights @ logs, violations, logs)
 
 
@@ -183,20 +201,21 @@ def _score_rows(
     family: Family,
     fields: tuple[str, ...],
     names: tuple[str, ...],
-) -> tuple[Any, Any, Any]:
-    """Exact objective, worst violation and logs of many points, in pieces.
+) -> tuple[Any, Any, Any, Any]:
+    """Exact objective, worst violation, which it is, and logs of many points, in pieces.
 
     Args:
         factors: whole numbers, (row, axis, tier).
         values: (row, setting).
     """
 
-    def one(row: tuple) -> tuple[Scalar, Scalar, Any]:
+    def one(row: tuple) -> tuple[Scalar, Scalar, Any, Any]:
         factor, own = row
         exact = score(
             inputs, target, family, fields, names, factor.astype(own.dtype), own
         )
-        return exact.objective, exact.violations.max(), exact.logs
+        worst = exact.violations.argmax()
+        return exact.objective, exact.violations.max(), worst, exact.logs
 
     size = min(4096, factors.shape[0])
     return jax.lax.map(one, (factors, values), batch_size=size)

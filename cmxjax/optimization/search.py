@@ -14,7 +14,6 @@ from .question import Question
 from .refine import refine, settle
 from .rounding import round_plan
 from .sample import random_placements
-from .space import count
 
 GRADIENT_COST = 4
 """Evaluations that one value with its gradient counts as: reverse mode takes about four
@@ -67,11 +66,10 @@ def effort_for(points: int, faces: int) -> tuple[Effort, int]:
 def search(question: Question, seed: int = 0, effort: Effort | None = None) -> Search:
     """Gradient search with exact refinement.
 
-    The relaxed problem is descended in the scenario's own family; what it finds is
-    rounded and tried in every family.
+    The relaxed problem is descended in the first family, the scenario's own if that is
+    among them; what it finds is rounded and tried in every family.
     """
-    points = count(question.space) * len(question.families)
-    chosen, budget = effort_for(points, len(faces(question.space.rules)))
+    chosen, budget = effort_for(question.points, len(faces(question.space.rules)))
     chosen = effort or chosen
     evaluator = Evaluator(question)
     with ThreadPoolExecutor(1) as beside:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .evaluator import TOLERANCE, Point, Scored, point_of
+from .evaluator import TOLERANCE, Point, Scored, point_of, scored_of
 from .front import Front
 from .question import Question, score_rows
 from .space import every_placement, grid
@@ -31,7 +31,7 @@ class _Chunk(NamedTuple):
     frame: int
     table: np.ndarray
     rows: np.ndarray
-    found: tuple[Any, Any, Any]
+    found: tuple[Any, Any, Any, Any]
 
 
 def exhaustive(question: Question) -> Sweep:
@@ -41,15 +41,15 @@ def exhaustive(question: Question) -> Sweep:
     front = Front(question.fields)
     for chunk in _one_ahead(_chunks(question)):
         size = len(chunk.rows)
-        objective, violation, logs = (np.asarray(x)[:size] for x in chunk.found)
+        scores = tuple(np.asarray(x)[:size] for x in chunk.found)
+        objective, violation, _, logs = scores
         good = violation <= TOLERANCE
         count, feasible = count + size, feasible + int(good.sum())
         if good.any():
             row = int(np.where(good, objective, np.inf).argmin())
         else:
             row = int(violation.argmin())
-        own = float(objective[row]), float(violation[row]), tuple(logs[row].tolist())
-        scored = Scored(*own)
+        scored = scored_of(scores, row)
         if score is None or scored.rank < score.rank:
             best, score = _point(question, chunk, row), scored
         front.add(logs, good, lambda k, chunk=chunk: _point(question, chunk, k))

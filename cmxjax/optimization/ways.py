@@ -1,7 +1,8 @@
 """Ways of running a training step that may be tried: schedule, chunks, overlap.
 
-Each combination is a family, a program of its own: the descent runs in the scenario's,
-and what it finds is rounded and tried in all of them.
+Each combination is a family, a program of its own. The descent runs in the first family,
+which is the scenario's own where that is among those tried; what it finds is rounded and
+tried in all of them.
 """
 
 from collections.abc import Mapping
@@ -9,42 +10,57 @@ from itertools import product
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
 
-from .._types import Scalar
+from .._types import Scalar, Sharpness
 from ..architecture import Architecture
 from ..layout import Layout, degree
+from ..specs.schedules import DUALPIPE_EACH, MOST_CHUNKS, chunks_filled, schedule_of
 from ..step.pipeline import SCHEDULES
+from ..step.train_state import microbatches_of
 from ..workload import Decode, Prefill, Train
 from .serving import Family
 
 OVERLAPPED = "overlapped_microbatches"
 WAYS = ("schedule", "vpp", OVERLAPPED)
 
+MOST_VPP = 10**9
+"""Of a scenario file."""
+
 
 def checked(given: Mapping[str, tuple]) -> tuple[dict[str, tuple], list[str]]:
     """Values to try as families have them, and what is wrong with them."""
-    found, mistakes = {}, []
+    found: dict[str, list] = {}
+    mistakes = []
+    known = ", ".join(SCHEDULES)
     for name in WAYS:
         for value in given.get(name, ()):
-            whole = not isinstance(value, str) and value == int(value) >= 1
-            if name == "schedule" and value not in SCHEDULES:
-                known = ", ".join(SCHEDULES)
-                mistakes.append(f"schedule = {value}: use one of {known}")
-            elif name == OVERLAPPED and value not in (1, 2):
-                mistakes.append(f"{OVERLAPPED} = {value}: use 1 or 2")
-            elif name == "vpp" and not whole:
-                mistakes.append(f"vpp = {value}: use whole numbers from 1")
+            if name == "schedule":
+                own, remedy = value if value in SCHEDULES else None, f"one of {known}"
+            elif name == "vpp":
+                own, remedy = _whole(value, MOST_VPP), "whole numbers from 1"
             else:
-                own = f"{value:g}" if name == OVERLAPPED else value
-                found.setdefault(name, []).append(int(own) if name == "vpp" else own)
+                own, remedy = _whole(value, 2), "1 or 2"
+            if own is None:
+                mistakes.append(f"{name} = {value}: use {remedy}")
+            else:
+                found.setdefault(name, []).append(str(own) if name == OVERLAPPED else own)
     return {name: tuple(values) for name, values in found.items()}, mistakes
+
+
+def _whole(value: Any, most: int) -> int | None:
+    """A whole number from 1 to `most`, or None."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer):
+        return None
+    # compared first: a whole number of 400 digits is no float
+    return int(value) if 1 <= value <= most and float(value).is_integer() else None
 
 
 def combined(w: Train, own: Family, tried: Mapping[str, tuple]) -> tuple[Family, ...]:
     """Every combination of what is to be tried, the scenario's own first if among them.
 
-    1F1B with several chunks is the interleaved schedule, and that with one is 1F1B. The
-    zero-bubble schedule is there for one chunk and for two (ZB-V), others for one.
+    A schedule gets as many of the chunks as it can have.
     """
     own = own._replace(chunks=int(w.chunks))
     if not tried:
@@ -60,14 +76,9 @@ def combined(w: Train, own: Family, tried: Mapping[str, tuple]) -> tuple[Family,
     return tuple(dict.fromkeys(found))
 
 
-MOST_CHUNKS = {"gpipe": 1, "zero_bubble": 2, "dualpipe": 1}
-
-
 def _way(own: Family, schedule: str, chunks: int) -> Family:
-    if schedule in ("1f1b", "interleaved"):
-        schedule = "interleaved" if chunks > 1 else "1f1b"
     chunks = min(chunks, MOST_CHUNKS.get(schedule, chunks))
-    return own._replace(schedule=schedule, chunks=chunks)
+    return own._replace(schedule=schedule_of(schedule, chunks), chunks=chunks)
 
 
 def on_way(w: Decode | Prefill | Train, family: Family) -> Decode | Prefill | Train:
@@ -78,26 +89,62 @@ def on_way(w: Decode | Prefill | Train, family: Family) -> Decode | Prefill | Tr
     return w.replace(schedule=family.schedule, chunks=chunks)
 
 
-def unchunked(a: Architecture, layout: Layout, family: Family) -> Scalar:
-    """Log of the chunks of all stages over what fills them: layers, embedding, head."""
-    return jnp.log(degree(layout, "pp") * family.chunks / (a.layers + 2.0))
+NEEDS = (
+    "layers for all chunks (pp x vpp at most layers + 2)",
+    "the stages and micro-batches that dualpipe needs (even, two for each stage)",
+)
+"""What a layout needs to run on its way, in the order of `violations`."""
 
 
-def too_few(w: Train, layout: Layout) -> Scalar:
-    """Log of the micro-batches that DualPipe needs, two for each stage, over those
-    there are."""
-    count = w.global_batch / (w.micro_batch * degree(layout, "dp"))
-    return jnp.log((2.0 * degree(layout, "pp") - 1.0) / count)
+def violations(
+    a: Architecture,
+    w: Decode | Prefill | Train,
+    layout: Layout,
+    family: Family,
+    sharpness: Sharpness,
+) -> Float[Array, " violation"]:
+    """Positive where a layout can't be run this way; nothing for serving.
+
+    Args:
+        w: the workload on the way of this family.
+    """
+    if not isinstance(w, Train):
+        return jnp.zeros(0)
+    unfilled = short = -jnp.ones(())
+    if family.chunks > 1:
+        chunks = degree(layout, "pp") * family.chunks
+        unfilled = jnp.log(chunks / chunks_filled(a.layers))
+    if w.schedule == "dualpipe":
+        short = _short(w, layout, sharpness)
+    return jnp.stack([unfilled, short])
 
 
-def changes_of(family: Family) -> dict[str, Any]:
-    """Dotted keys that turn a scenario into one on this way."""
+def _short(w: Train, layout: Layout, sharpness: Sharpness) -> Scalar:
+    """Log of the micro-batches that DualPipe needs over those there are; in the exact
+    model also positive where stages or micro-batches are odd in number.
+
+    A single stage needs one micro-batch, others an even number: more than one less than
+    what they need.
+    """
+    pp = degree(layout, "pp")
+    count = microbatches_of(w, layout)
+    least = jnp.log((DUALPIPE_EACH * pp - 1.0) / count)
+    if sharpness is not None:
+        return least
+    odd = (jnp.mod(pp, 2.0) == 1.0) | (jnp.mod(count, 2.0) == 1.0)
+    return jnp.where(odd & (pp > 1.0), jnp.maximum(least, 1.0), least)
+
+
+def changes_of(family: Family, pp: int) -> dict[str, Any]:
+    """Dotted keys that turn a scenario with `pp` stages into one on this way."""
+    # a single stage runs its chunks one after the other, as if they were one
+    chunks = family.chunks if pp > 1 else 1
     if family.schedule is None:
-        return {}
+        return {"layout.vpp": chunks} if family.chunks > 1 else {}
     interleaved = family.schedule == "interleaved"
     own = family.microbatches
     return {
         "workload.schedule": "1f1b" if interleaved else family.schedule,
-        "layout.vpp": family.chunks,
+        "layout.vpp": chunks,
         f"layout.{OVERLAPPED}": own if own == "auto" else int(own),
     }

@@ -8,7 +8,9 @@ from rich.text import Text
 from ..layout import AXES
 from ..optimization.answer import Answer, changes_of
 from ..optimization.search import GRADIENT_COST
+from ..specs.build import build
 from ..specs.errors import SpecError
+from ..specs.scenario import validate_scenario
 from .pictures import save, subplots
 from .scenario import raw_scenario, write_scenario
 from .tables import make_table, number
@@ -16,8 +18,12 @@ from .tables import make_table, number
 ROWS = 12
 """Rows of a printed front; the JSON holds all of them."""
 
-OWN_COLUMN = ("layout.vpp",)
-"""Keys of the layout that a front lists beside the settings."""
+BESIDE_SETTINGS = {
+    "layout.vpp": "chunks",
+    "layout.overlapped_microbatches": "microbatches",
+}
+"""Keys of the layout that a front lists beside the settings where several values are
+tried, and the field of a family that has them."""
 
 
 def answer_tables(answer: Answer) -> Group:
@@ -80,6 +86,11 @@ def _front_table(answer: Answer, cost: str):
     table = make_table(f"{rate} against {cost}", cost, rate, "degrees", "settings")
     rows = answer.front.table(cost)
     step = max(1, -(-len(rows) // ROWS))
+    beside = {
+        key
+        for key, field in BESIDE_SETTINGS.items()
+        if len({getattr(family, field) for family in answer.question.families}) > 1
+    }
     for throughput, paid, point in rows[::step]:
         changes = changes_of(answer.question, point)
         degrees = " ".join(
@@ -90,7 +101,7 @@ def _front_table(answer: Answer, cost: str):
         settings = " ".join(
             f"{key.removeprefix('workload.').removeprefix('layout.')}={_short(value)}"
             for key, value in changes.items()
-            if key.startswith("workload.") or key in OWN_COLUMN
+            if key.startswith("workload.") or key in beside
         )
         table.add_row(number(cost, paid), number(rate, throughput), degrees, settings)
     return table
@@ -126,9 +137,14 @@ def as_scenario(answer: Answer) -> dict[str, Any]:
 def write_answer(answer: Answer, path: str) -> None:
     """Write the answer as a scenario file.
 
+    An answer that only exceeds memory or limits is written too.
+
     Raises:
-        SpecError: no layout was found, or the file can't be written.
+        SpecError: no layout was found or the nearest can't be run at all, or the file
+            can't be written.
     """
     if not answer.changes:
         raise SpecError([f"--out {path}: there is no layout to write"])
+    nearest = f"--out {path}: the nearest layout can't be run"
+    build(validate_scenario(as_scenario(answer), nearest), "none", nearest)
     write_scenario(answer.question.problem.scenario, answer.changes, path)

@@ -460,8 +460,11 @@ def _train(context: _Context, scenario: TrainScenario):
         context.model is not None and context.model.file.experts is not None,
         context.where,
     )
-    check_stages(context, scenario, degrees)
-    return train_workload(context, scenario, degrees), layout
+    _, workload = all_of(
+        lambda: check_stages(context, scenario, degrees),
+        lambda: train_workload(context, scenario, degrees),
+    )
+    return workload, layout
 
 
 def _serve(context: _Context, scenario: ServeScenario):

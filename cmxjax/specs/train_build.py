@@ -8,6 +8,7 @@ from .context import Context, check_dtypes, default, dtypes_of, leaf, pick
 from .degrees import Degrees
 from .errors import SpecError, all_of
 from .scenario_file import TrainScenario
+from .schedules import chunks_filled, schedule_mistakes, schedule_of
 
 OFFLOAD_LINK = "cpu-pool"
 
@@ -23,9 +24,6 @@ def train_workload(context: Context, scenario: TrainScenario, degrees: Degrees) 
         lambda: _check_batch(context, scenario, degrees),
     )
     chunks = float(spec.vpp or 1)
-    schedule = w.schedule
-    if schedule == "1f1b" and chunks > 1.0:
-        schedule = "interleaved"
     full = {"none": 0.0, "selective": 0.0, "full": 1.0}
     share = full[w.recompute] if isinstance(w.recompute, str) else w.recompute
     return Train(
@@ -40,7 +38,7 @@ def train_workload(context: Context, scenario: TrainScenario, degrees: Degrees) 
         offload_optimizer=leaf(w.offload.optimizer),
         peak_flop_per_s=None if w.peak is None else leaf(w.peak),
         serving=serving,
-        schedule=schedule,
+        schedule=schedule_of(w.schedule, chunks),
         selective=w.recompute == "selective",
         zero=w.zero,
         fused_attention=w.fused_attention,
@@ -123,7 +121,9 @@ def _check_batch(context: Context, scenario: TrainScenario, degrees: Degrees) ->
 
 
 def check_stages(context: Context, scenario: TrainScenario, degrees: Degrees) -> None:
-    """Stages given one by one must hold all layers. Raises `SpecError`."""
+    """Stages given one by one must hold all layers, and there must be such a schedule
+    for them. Raises `SpecError`."""
+    w = scenario.workload
     stages, chunks = scenario.layout.stages, scenario.layout.vpp or 1
     mistakes: list[Any] = []
     where = context.where
@@ -138,11 +138,13 @@ def check_stages(context: Context, scenario: TrainScenario, degrees: Degrees) ->
             f"{where}: layout.stages: hold {sum(stages)} layers of {layers:g}; correct"
             " them"
         )
-    # the embedding and the head may stand for a layer each
-    if degrees.pp * chunks > layers + 2.0:
+    if degrees.pp * chunks > chunks_filled(layers):
         mistakes.append(
             f"{where}: layout.vpp = {chunks}: pp {degrees.pp} x vpp {chunks} chunks for"
             f" {layers:g} layers; use fewer"
         )
+    count = w.global_batch / (w.micro_batch * degrees.dp)
+    wrong = schedule_mistakes(w.schedule, chunks, degrees.pp, count)
+    mistakes += [f"{where}: {mistake}" for mistake in wrong]
     if mistakes:
         raise SpecError(mistakes)

@@ -96,9 +96,42 @@ def test_an_infeasible_job_says_so(capsys):
     assert "no layout within" in found["reason"]
 
 
+TRAINING = """
+system = "cloudmatrix384"
+model = "llama-3.1-8b"
+phase = "train"
+workload = { global_batch = 64, sequence_tokens = 4096 }
+layout = { devices = 32 }
+"""
+
+
+def test_schedules_chunks_and_overlap_are_tried(capsys, written):
+    job, best = written / "job.toml", written / "trained.toml"
+    job.write_text(TRAINING)
+    wanted = ["optimize", str(job), "--calibration", "none", "--pin", "cp=1", "pp=8"]
+    wanted += ["--try", "schedule=1f1b,zero_bubble", "overlapped_microbatches=1,2"]
+    wanted += ["--try", "micro_batch=1", "--out", str(best)]
+    assert main([*wanted, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["set"]["workload.schedule"] == "zero_bubble"
+    front = found["front"]["step_time_s"]
+    assert {row["set"]["layout.overlapped_microbatches"] for row in front} <= {1, 2}
+    assert main(["predict", str(best), "--calibration", "none", "--json"]) == 0
+    predicted = json.loads(capsys.readouterr().out)
+    assert predicted["step_time_s"] == pytest.approx(found["metrics"]["step_time_s"])
+    # what is tried stands on the front, what is given does not
+    assert main(wanted) == 0
+    table = "".join(capsys.readouterr().out.split())
+    assert "schedule=zero_bubble" in table
+    assert "overlapped_microbatches=" in table
+    assert "vpp=" not in table
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("--try", "extra_slots=0", "--try", "extra_slots=1"), "given twice"),
+        (("--pin", "tp=1", "--pin", "tp=2"), "given twice"),
         (("--limit", "tpot=fast"), "tpot"),
         (("--objective", "mfu"), "does not predict"),
         (("--pin", "tp=one"), "AXIS=NUMBER"),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from cmxjax.evaluate.predict import predict
+from cmxjax.interop.emit import emit
 from cmxjax.optimization.answer import optimize
 from cmxjax.optimization.ask import ask
 from cmxjax.optimization.bound import bound
@@ -16,7 +17,7 @@ from cmxjax.optimization.search import GRADIENT_COST, search
 from cmxjax.optimization.space import allowed, count, grid, placements
 from cmxjax.optimization.sweep import exhaustive
 from cmxjax.phases import metrics
-from cmxjax.report.optimization import as_scenario
+from cmxjax.report.optimization import as_scenario, write_answer
 from cmxjax.specs.errors import SpecError
 from cmxjax.specs.scenario import load_scenario, validate_scenario, with_overrides
 
@@ -296,13 +297,86 @@ def test_the_best_of_all_ways_is_the_best_of_the_ways_taken_one_by_one():
     assert prediction.values["step_time_s"] == pytest.approx(answer.value, rel=1e-9)
 
 
-def test_no_answer_has_more_chunks_than_layers_fill():
-    raw = with_overrides(SMALL_TRAINING, {"layout.vpp": 8})
-    scenario = validate_scenario(raw, "test")
-    free = optimize(scenario, objective="step_time", calibration="none")
-    assert free.changes["layout.pp"] * 8 <= 34
-    none = optimize(scenario, pinned=PP8, calibration="none")
+def test_no_answer_has_more_chunks_than_layers_fill(tmp_path):
+    """Eight chunks on each of eight stages would be faster, but there are 32 layers."""
+    scenario = validate_scenario(SMALL_TRAINING, "test")
+    options = {"objective": "step_time", "pinned": PP8, "calibration": "none"}
+    found = optimize(scenario, settings={"vpp": (4, 8)}, **options)
+    assert found.changes["layout.vpp"] == 4
+    none = optimize(scenario, settings={"vpp": (8,)}, **options)
+    assert none.value < found.value
     assert not none.feasible
+    assert "layers for all chunks" in none.reasons[0]
+    assert "% over" not in none.reasons[0]
+    path = tmp_path / "answer.toml"
+    with pytest.raises(SpecError, match="layout.vpp = 8: pp 8 x vpp 8 chunks"):
+        write_answer(none, str(path))
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(("own", "tried"), [(4, {}), (1, {"vpp": (4,)})])
+def test_a_single_stage_has_one_chunk(own, tried):
+    raw = with_overrides(SMALL_TRAINING, {"layout.vpp": own})
+    found = optimize(
+        validate_scenario(raw, "test"),
+        pinned={"cp": 1, "pp": 1},
+        settings=tried,
+        calibration="none",
+    )
+    assert found.changes["layout.vpp"] == 1
+    changed = validate_scenario(with_overrides(raw, found.changes), "answer")
+    rate = predict(changed, "none").values["tokens_per_s_per_package"]
+    assert rate == pytest.approx(found.value, rel=1e-9)
+    assert "--micro-batch-size" in emit(changed, "megatron", "none").arguments
+
+
+@pytest.mark.parametrize(
+    ("batch", "micro_batch", "runs"),
+    # eight stages need sixteen micro-batches of a rank, 64 sequences on dp = 4
+    [(64, 1.0, True), (64, 2.0, False), (68, 1.0, False), (72, 1.0, True)],
+)
+@pytest.mark.parametrize("own", [True, False])
+def test_dualpipe_has_two_micro_batches_for_each_stage(batch, micro_batch, runs, own):
+    raw = with_overrides(SMALL_TRAINING, {"workload.global_batch": batch})
+    tried = {"micro_batch": (micro_batch,)}
+    if own:
+        raw = with_overrides(raw, {"workload.schedule": "dualpipe"})
+    else:
+        tried["schedule"] = ("dualpipe",)
+    found = optimize(
+        validate_scenario(raw, "test"),
+        pinned=PP8 | {"dp": 4},
+        settings=tried,
+        calibration="none",
+    )
+    assert found.feasible is runs
+    assert runs or "dualpipe needs" in found.reasons[0]
+    changed = with_overrides(raw, found.changes)
+    if runs:
+        assert not predict(validate_scenario(changed, "answer"), "none").reasons
+    else:
+        with pytest.raises(SpecError, match="schedule dualpipe needs an even number"):
+            predict(validate_scenario(changed, "answer"), "none")
+
+
+def test_dualpipe_has_an_even_number_of_stages():
+    raw = with_overrides(
+        SMALL_TRAINING, {"layout.devices": 48, "workload.global_batch": 192}
+    )
+    options = {"settings": {"schedule": ("dualpipe",)}, "calibration": "none"}
+    scenario = validate_scenario(raw, "test")
+    assert not optimize(scenario, pinned={"cp": 1, "pp": 3}, **options).feasible
+    assert optimize(scenario, pinned={"cp": 1, "pp": 6}, **options).feasible
+
+
+def test_a_batch_that_ranks_cannot_share_is_the_reason():
+    found = optimize(
+        validate_scenario(SMALL_TRAINING, "test"),
+        pinned=PP8,
+        settings={"micro_batch": (3.0,), "vpp": (4,)},
+        calibration="none",
+    )
+    assert "whole number of micro-batches" in found.reasons[0]
 
 
 @pytest.mark.parametrize(
@@ -310,6 +384,13 @@ def test_no_answer_has_more_chunks_than_layers_fill():
     [
         ({"schedule": ("pipedream",)}, "schedule = pipedream: use one of gpipe"),
         ({"vpp": (1.5,)}, "vpp = 1.5: use whole numbers"),
+        ({"vpp": (math.inf, 2)}, "vpp = inf: use whole numbers"),
+        ({"vpp": (math.nan,)}, "vpp = nan: use whole numbers"),
+        ({"vpp": (10**400,)}, "use whole numbers"),
+        ({"vpp": (0,)}, "vpp = 0: use whole numbers"),
+        ({"vpp": ("two",)}, "vpp = two: use whole numbers"),
+        ({"overlapped_microbatches": (math.nan,)}, "= nan: use 1 or 2"),
+        ({"overlapped_microbatches": (True,)}, "= True: use 1 or 2"),
         ({"overlapped_microbatches": (3,)}, "overlapped_microbatches = 3: use 1 or 2"),
         ({"micro_batch": ("two",)}, "micro_batch = two: use numbers"),
         ({"batch": (2,)}, "batch: not free here"),

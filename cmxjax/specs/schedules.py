@@ -1,0 +1,62 @@
+"""Which pipeline schedules there are for how many chunks, stages and micro-batches.
+
+GPipe has one chunk of the model on a device. The zero-bubble schedules have one (ZB-H1)
+or two (ZB-V). DualPipe has one, and feeds micro-batches from both ends: its devices and
+its micro-batches are even in number, at least two micro-batches for each device. Only
+interleaved 1F1B takes any number of chunks.
+
+Reference: Huang et al., arXiv 1811.06965; Qi et al., arXiv 2401.10241; DualPipe's
+published program, github.com/deepseek-ai/DualPipe, `dualpipe.py`.
+"""
+
+from typing import Any
+
+MOST_CHUNKS = {"gpipe": 1, "zero_bubble": 2, "dualpipe": 1}
+"""Chunks on a device; interleaved 1F1B isn't here."""
+
+DUALPIPE_EACH = 2
+"""Micro-batches of DualPipe for each stage, at least."""
+
+
+def schedule_of(schedule: str, chunks: int | float) -> str:
+    """1F1B of several chunks is the interleaved schedule, and that of one is 1F1B."""
+    if schedule in ("1f1b", "interleaved"):
+        return "interleaved" if chunks > 1 else "1f1b"
+    return schedule
+
+
+def chunks_filled(layers: Any) -> Any:
+    """Chunks of all stages that layers fill: the embedding and the head may stand for a
+    layer each."""
+    return layers + 2.0
+
+
+def schedule_mistakes(
+    schedule: str, chunks: int, pp: int, count: int | float
+) -> list[str]:
+    """Why a schedule can't run, as `key = value: remedy`; a single stage always can.
+
+    Args:
+        count: micro-batches of a data-parallel rank.
+    """
+    mistakes, most = [], MOST_CHUNKS.get(schedule, chunks)
+    if chunks > most:
+        mistakes.append(
+            f"layout.vpp = {chunks}: schedule {schedule} has at most {most} on a device;"
+            f" use {most} or another workload.schedule"
+        )
+    if schedule != "dualpipe" or pp == 1:
+        return mistakes
+    if pp % 2:
+        mistakes.append(
+            f"layout.pp = {pp}: schedule dualpipe needs an even number of stages; use"
+            f" {pp + 1} or another workload.schedule"
+        )
+    least = DUALPIPE_EACH * pp
+    if count < least or count % 2:
+        mistakes.append(
+            f"workload.global_batch: {count:g} micro-batches of a data-parallel rank:"
+            f" schedule dualpipe needs an even number, at least {least} for pp = {pp};"
+            " change the batch or use another workload.schedule"
+        )
+    return mistakes
