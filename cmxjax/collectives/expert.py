@@ -108,8 +108,7 @@ def _deduplicated(
     inner plane instead. Source: DeepEP's forwarding from RDMA to NVLink.
     """
     units, inside = group.splits[-1], group.units[-1]
-    places = jnp.stack([group.ranks, units])
-    held, reached = jnp.unstack(visited(places, copies_per_token))
+    held, reached = (visited(n, copies_per_token) for n in (group.ranks, units))
     sent = tokens * held / group.ranks * peers(group)
     *inner, last, across = jnp.unstack(sent)
     crossing = smooth.smaller(tokens * reached * (units - 1.0) / units, across)
