@@ -11,9 +11,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import jax  # noqa: E402
 
-COMPILER_FLAG = "--xla_cpu_use_fusion_emitters"
-"""The CPU compiler's newer code generator takes more than twice as long to compile the
-gradients of this model and gains nothing at run time (measured with jaxlib 0.10.1)."""
+COMPILER_FLAGS = {
+    "--xla_cpu_use_fusion_emitters": "false",
+    "--xla_backend_extra_options": "xla_cpu_use_multi_output_fusion",
+}
+"""Flags of the CPU compiler, measured with jaxlib 0.10.1. Its newer code generator takes
+more than twice as long to compile the gradients of this model and gains nothing at run
+time. Loops with several results compute once what several terms of a gradient share,
+instead of once for each: gradients run 1.3 to 2 times as fast, values up to 1.5 times."""
 
 
 def setup(*, cache: bool = True) -> None:
@@ -28,9 +33,9 @@ def setup(*, cache: bool = True) -> None:
             this module, as loading them would then flood the error stream.
     """
     jax.config.update("jax_enable_x64", True)
-    flags = os.environ.get("XLA_FLAGS", "")
-    if COMPILER_FLAG not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} {COMPILER_FLAG}=false".strip()
+    given = os.environ.get("XLA_FLAGS", "")
+    ours = [f"{k}={v}" for k, v in COMPILER_FLAGS.items() if k not in given]
+    os.environ["XLA_FLAGS"] = " ".join([given, *ours]).strip()
     if cache and QUIET:
         _keep_programs()
 
