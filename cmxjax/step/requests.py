@@ -1,5 +1,6 @@
-"""Several collectives of one kind on different groups, timed in one program."""
+"""The collectives of a step on their groups, those of one form timed in one program."""
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -26,29 +27,47 @@ class Request(NamedTuple):
 def times_of(stage: Stage, asked: dict[str, list[Request]]) -> dict[str, dict[str, Any]]:
     """Seconds of each request, by kind and by name.
 
-    The requests of a kind run through one vmapped function: a step has up to a dozen
+    The requests of one form run through one vmapped function: a step has up to a dozen
     collectives, and compiling each by itself would take most of its compile time.
     """
-    return {kind: _of_kind(stage, kind, requests) for kind, requests in asked.items()}
+    forms: dict[str, list[tuple[str, Request]]] = {}
+    for kind, requests in asked.items():
+        # a reduce-scatter is an all-gather run backwards, at the rate of reductions
+        form = "all_gather" if kind == "reduce_scatter" else kind
+        forms.setdefault(form, []).extend((kind, request) for request in requests)
+    found: dict[str, dict[str, Any]] = {kind: {} for kind in asked}
+    for form, members in forms.items():
+        for (kind, request), time in zip(members, _of_form(stage, form, members)):
+            found[kind][request.name] = time
+    return found
 
 
-def _of_kind(stage: Stage, kind: str, requests: list[Request]) -> dict[str, Any]:
-    if not requests:
-        return {}
+def _of_form(stage: Stage, form: str, members: list[tuple[str, Request]]) -> list:
+    if not members:
+        return []
+    library = stage.library
+    rates = {"reduce_scatter": library.reduce_efficiency}
 
-    def one(splits: Any, payload: Any, scale: dict[str, Any]):
-        group = group_of(stage.fabric, splits)
-        return collective_s(
-            kind, group, stage.library, payload, stage.sharpness, scale.__getitem__
+    def one(splits: Any, payload: Any, rate: Any, scale: dict[str, Any]):
+        slowed = library.replace(
+            efficiency=library.efficiency * rate,
+            small_efficiency=library.small_efficiency * rate,
         )
+        group, ask = group_of(stage.fabric, splits), scale.__getitem__
+        return collective_s(form, group, slowed, payload, stage.sharpness, ask)
 
-    splits = jnp.stack([request.splits for request in requests])
-    payloads = jnp.stack([jnp.asarray(request.payload_bytes) for request in requests])
+    def stacked(values: Iterable[Any]) -> Any:
+        return jnp.stack([jnp.asarray(x, float) for x in values])
+
+    _, requests = zip(*members)
     scales = {
-        part: jnp.stack(
-            [jnp.asarray(stage.scales(f"{r.prefix}.{part}"), float) for r in requests]
-        )
+        part: stacked(stage.scales(f"{request.prefix}.{part}") for request in requests)
         for part in COLLECTIVE_PARTS
     }
-    found: Any = jax.vmap(one)(splits, payloads, scales)
-    return {request.name: found[i] for i, request in enumerate(requests)}
+    times: Any = jax.vmap(one)(
+        stacked(request.splits for request in requests),
+        stacked(request.payload_bytes for request in requests),
+        stacked(rates.get(kind, 1.0) for kind, _ in members),
+        scales,
+    )
+    return list(jnp.unstack(times))
