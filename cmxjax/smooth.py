@@ -7,11 +7,13 @@ homogeneous of degree one and monotone, so a breakdown by Euler's theorem sums t
 whole and more bandwidth never makes anything slower, exact or relaxed.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
 from ._types import Real, Sharpness
@@ -21,7 +23,8 @@ _TINY = 2.5e-31  # keeps sqrt differentiable where both activities take no time
 
 
 def _share(a: Real, b: Real) -> Array:
-    """Slope in `a` of the larger of two: 1, 0, or a half where they are equal.
+    """Slope in `a` of the larger of two: 1, 0, or a half where they are equal; NaN where
+    either is or both are the same infinity.
 
     JAX's own takes ten operations, at a hundred maxima of a step. The root keeps the
     compiler, which copies what is cheap into everything that needs it, from comparing
@@ -31,17 +34,26 @@ def _share(a: Real, b: Real) -> Array:
     return jax.lax.sqrt(jnp.maximum(sign, 0.25 + 0.25 * sign))
 
 
+def _weighed(tangents: tuple, weights: tuple) -> Array:
+    """Sum of tangents, without those of constants; one at least is of no constant."""
+    moving = [
+        weight * tangent
+        for tangent, weight in zip(tangents, weights)
+        if not isinstance(tangent, SymbolicZero)
+    ]
+    return sum(moving[1:], moving[0])
+
+
 @jax.custom_jvp
 def larger(a: Real, b: Real) -> Array:
     """The larger of two, exactly."""
     return jnp.maximum(a, b)
 
 
-@larger.defjvp
+@functools.partial(larger.defjvp, symbolic_zeros=True)
 def _larger_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     share = _share(*primals)
-    slope = share * tangents[0] + (1.0 - share) * tangents[1]
-    return jnp.maximum(*primals), slope
+    return jnp.maximum(*primals), _weighed(tangents, (share, 1.0 - share))
 
 
 @jax.custom_jvp
@@ -50,11 +62,10 @@ def smaller(a: Real, b: Real) -> Array:
     return jnp.minimum(a, b)
 
 
-@smaller.defjvp
+@functools.partial(smaller.defjvp, symbolic_zeros=True)
 def _smaller_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     share = _share(*primals)
-    slope = (1.0 - share) * tangents[0] + share * tangents[1]
-    return jnp.minimum(*primals), slope
+    return jnp.minimum(*primals), _weighed(tangents, (1.0 - share, share))
 
 
 def within(x: Real, low: Real, high: Real) -> Array:
