@@ -1,5 +1,6 @@
 """What a job leaves free beside its degrees: batch, experts per device, recompute."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -92,7 +93,11 @@ def settings(problem: Problem) -> tuple[Setting, ...]:
 
 
 def _above_zero(value: float) -> bool:
-    return value > 0.0
+    return 0.0 < value < math.inf
+
+
+def _whole(value: float) -> bool:
+    return value >= 0.0 and float(value).is_integer()
 
 
 ALLOWED: dict[str, tuple[Callable[[float], bool], str]] = {
@@ -100,7 +105,7 @@ ALLOWED: dict[str, tuple[Callable[[float], bool], str]] = {
     "sequences_per_device": (_above_zero, "numbers above 0"),
     "tokens_per_device": (_above_zero, "numbers above 0"),
     "recompute_fraction": (lambda value: 0.0 <= value <= 1.0, "numbers from 0 to 1"),
-    "extra_slots": (lambda value: float(value).is_integer(), "whole numbers from 0"),
+    "extra_slots": (_whole, "whole numbers from 0"),
 }
 """What may be tried of each setting, and how a message says so."""
 

@@ -393,6 +393,9 @@ def test_a_batch_that_ranks_cannot_share_is_the_reason():
         ({"overlapped_microbatches": (True,)}, "= True: use 1 or 2"),
         ({"overlapped_microbatches": (3,)}, "overlapped_microbatches = 3: use 1 or 2"),
         ({"micro_batch": ("two",)}, "micro_batch = two: use numbers"),
+        ({"micro_batch": (0.0,)}, "micro_batch = 0.0: use numbers above 0"),
+        ({"micro_batch": (math.inf,)}, "micro_batch = inf: use numbers above 0"),
+        ({"recompute_fraction": (1.5,)}, "= 1.5: use numbers from 0 to 1"),
         ({"batch": (2,)}, "batch: not free here"),
     ],
 )
