@@ -52,7 +52,8 @@ class Layout(struct.PyTreeNode, kw_only=True, frozen=True):
     microbatches: str = struct.field(pytree_node=False, default="1")
     """Overlapped micro-batches: `1`, `2`, or `auto`, the faster of the two."""
     ways: dict[str, Ways] | None = None
-    """What `counted` fills in, by axis."""
+    """What `counted` fills in, by axis; it stays when `factor` is replaced, so count
+    last, as `metrics` does."""
     kind: str = struct.field(pytree_node=False, default="layout")
 
 

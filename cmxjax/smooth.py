@@ -13,17 +13,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
 from ._types import Real, Sharpness
 
 _FEW = 4  # numbers one by one take fewer operations than halves of an array
-_TRACED_ONCE = functools.partial(jax.jit, inline=True)  # a tenth of a gradient's trace
 _TINY = 2.5e-31  # keeps sqrt differentiable where both activities take no time
 
 
+@functools.partial(jax.jit, inline=True)  # tracing it anew each time takes as long again
 def _share(a: Real, b: Real) -> Array:
-    """Slope in `a` of the larger of two: 1, 0, or a half where they are equal.
+    """Slope in `a` of the larger of two: 1, 0, or a half where they are equal; NaN where
+    either is or both are the same infinity.
 
     JAX's own takes ten operations, at a hundred maxima of a step. The root keeps the
     compiler, which copies what is cheap into everything that needs it, from comparing
@@ -33,18 +35,26 @@ def _share(a: Real, b: Real) -> Array:
     return jax.lax.sqrt(jnp.maximum(sign, 0.25 + 0.25 * sign))
 
 
+def _weighed(tangents: tuple, weights: tuple) -> Array:
+    """Sum of tangents, without those of constants; one at least is of no constant."""
+    moving = [
+        weight * tangent
+        for tangent, weight in zip(tangents, weights)
+        if not isinstance(tangent, SymbolicZero)
+    ]
+    return sum(moving[1:], moving[0])
+
+
 @jax.custom_jvp
 def larger(a: Real, b: Real) -> Array:
     """The larger of two, exactly."""
     return jnp.maximum(a, b)
 
 
-@larger.defjvp
-@_TRACED_ONCE
+@functools.partial(larger.defjvp, symbolic_zeros=True)
 def _larger_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     share = _share(*primals)
-    slope = share * tangents[0] + (1.0 - share) * tangents[1]
-    return jnp.maximum(*primals), slope
+    return jnp.maximum(*primals), _weighed(tangents, (share, 1.0 - share))
 
 
 @jax.custom_jvp
@@ -53,12 +63,10 @@ def smaller(a: Real, b: Real) -> Array:
     return jnp.minimum(a, b)
 
 
-@smaller.defjvp
-@_TRACED_ONCE
+@functools.partial(smaller.defjvp, symbolic_zeros=True)
 def _smaller_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     share = _share(*primals)
-    slope = (1.0 - share) * tangents[0] + share * tangents[1]
-    return jnp.minimum(*primals), slope
+    return jnp.minimum(*primals), _weighed(tangents, (1.0 - share, share))
 
 
 def within(x: Real, low: Real, high: Real) -> Array:

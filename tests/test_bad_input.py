@@ -823,6 +823,10 @@ SYSTEMS = {
         beside('[expert_parallel.mine.normal]\nplane = "rdma"'),
         ["expert_parallel", "mine.normal.plane = 'rdma'", "use one of fabric"],
     ),
+    "deduplicated copies on one tier": (
+        beside("[expert_parallel.mine.normal]\ndeduplicates = true"),
+        ["expert_parallel", "mine.normal.deduplicates", "needs two tiers"],
+    ),
     "an unknown endpoint": (beside("[endpoints.gpu]"), ["endpoints.gpu", "'npu'"]),
     "an unknown algorithm": (
         beside('[collectives.mine]\nalgorithms = ["rings"]'),

@@ -252,7 +252,27 @@ def test_exact_bounds_have_the_values_and_slopes_of_the_library_ones(ours, b):
         np.testing.assert_array_equal(*slopes)
     assert np.isnan(ours(jnp.nan, 1.0))
     assert np.isnan(ours(1.0, jnp.nan))
-    assert float(jax.grad(jax.grad(lambda x: ours(x, 2.0) ** 2))(2.0)) >= 0.0
+    # at a tie both move by a half: 2 (1/2)^2
+    for x, second in ((2.0, 0.5), (1.0, 0.0), (3.0, 2.0)):
+        x = x if ours is smooth.larger else 4.0 - x
+        assert float(jax.hessian(lambda y: ours(y, 2.0) ** 2)(x)) == second
+
+
+@pytest.mark.parametrize("bound", [2.0, np.array([1.0, 3.0]), np.ones(2, np.float32)])
+@pytest.mark.parametrize("ours", [smooth.larger, smooth.smaller])
+def test_exact_bounds_may_be_constants_or_of_another_precision(ours, bound):
+    theirs = {smooth.larger: jnp.maximum, smooth.smaller: jnp.minimum}[ours]
+    for x in (jnp.asarray(2.5), jnp.asarray(2.5, jnp.float32)):
+        for places in (0, (0, 1)):
+            found, expected = (
+                jax.jit(jax.value_and_grad(lambda y, b: f(y, b).sum(), places))(  # noqa: B023
+                    x, jnp.asarray(bound)
+                )
+                for f in (ours, theirs)
+            )
+            for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected)):
+                assert one.dtype == other.dtype
+                np.testing.assert_array_equal(one, other)
 
 
 def test_a_number_within_bounds():

@@ -75,7 +75,6 @@ EVERYTHING: dict[str, Any] = {
     },
 }
 JOBS = {"dense": DENSE, "mixture": MIXTURE, "everything": EVERYTHING}
-LISTED = {"layout.stages": [11, 13, 13, 11]}
 
 
 def made(raw: dict[str, Any], **changes: Any):
@@ -471,9 +470,6 @@ def test_gradients_equal_finite_differences():
         step = jnp.zeros_like(at).at[i].set(1e-7 * at[i])
         by_difference = (log_time(at + step) - log_time(at - step)) / (2.0 * step[i])
         np.testing.assert_allclose(gradient[i], by_difference, rtol=1e-5, atol=1e-7)
-
-
-IMPROVES = ("bytes_per_s", "flop_per_s")
 
 
 def test_faster_hardware_is_never_slower():

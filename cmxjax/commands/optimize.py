@@ -62,7 +62,7 @@ class Optimize:
         from ..interop.emit import check_phase
         from ..optimization.answer import optimize
         from ..report.optimization import answer_tables, write_answer, write_picture
-        from ..specs.errors import SpecError
+        from ..specs.errors import SpecError, all_of
         from ..specs.scenario import load_scenario
 
         if self.certify and self.no_certify:
@@ -74,14 +74,18 @@ class Optimize:
         scenario = load_scenario(self.scenario, parse_changes(self.set))
         if scenario.phase == "serve":
             return self._pools(console)
-        if self.emit is not None:
-            check_phase(scenario.phase, self.emit)
+        emit = self.emit
+        pinned, settings, _ = all_of(
+            lambda: parse_numbers(self.pin, "--pin", int, several=False),
+            lambda: parse_numbers(self.try_, "--try", number_or_word, several=True),
+            lambda: None if emit is None else check_phase(scenario.phase, emit),
+        )
         answer = optimize(
             scenario,
             objective=self.objective,
             limits=self.limit,
-            pinned=parse_numbers(self.pin, "--pin", int, several=False),
-            settings=parse_numbers(self.try_, "--try", number_or_word, several=True),
+            pinned=pinned,
+            settings=settings,
             devices=self.devices,
             method=self.method,
             certify=False if self.no_certify else self.certify or None,
@@ -89,13 +93,14 @@ class Optimize:
             calibration=self.calibration,
         )
         console.print(answer_tables(answer))
-        if self.picture is not None:
-            write_picture(answer, self.picture)
+        # what can't be expressed or run is refused before anything is written
+        launch = None if self.emit is None else self._launch(answer)
         if self.out is not None:
             write_answer(answer, self.out)
+        if self.picture is not None:
+            write_picture(answer, self.picture)
         found = answer.as_json()
-        if self.emit is not None:
-            launch = self._launch(answer)
+        if launch is not None:
             console.print(launch.text, markup=False, soft_wrap=True)
             found["emit"] = launch.as_json()
         return found

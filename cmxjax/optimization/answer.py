@@ -10,7 +10,7 @@ from ..specs.scenario_file import Scenario
 from . import ways
 from .ask import ask
 from .bound import LARGEST, bound, degree_points
-from .evaluator import Point, Scored, factor_of
+from .evaluator import Point, Scored, factor_of, gap
 from .front import Front
 from .question import Question
 from .search import GRADIENT_COST, Search, search
@@ -284,9 +284,9 @@ def _certificate(
             reference = proven.score
             limit = question.value(reference)
     own = found.score
-    gap = None
+    beyond = None
     if own is not None and own.feasible and reference is not None:
-        gap = math.expm1(own.objective - reference)
+        beyond = gap(own, reference)
     return Certificate(
         relaxed=None if found.relaxed is None else question.value(found.relaxed),
         rounded=question.value(found.rounded.objective)
@@ -294,7 +294,7 @@ def _certificate(
         else None,
         optimum=optimum,
         bound=limit,
-        gap=gap,
+        gap=beyond,
         points=points,
         evaluations=evaluations,
     )

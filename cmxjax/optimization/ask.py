@@ -1,18 +1,19 @@
 """From a scenario and options to a question."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from ..evaluate.limits import parse_limit
+from ..evaluate.limits import Limit, parse_limit
 from ..hardware import ordered_tiers
 from ..layout import AXES
 from ..specs.build import Problem, build
-from ..specs.errors import SpecError
+from ..specs.errors import SpecError, all_of
 from ..specs.scenario_file import Scenario, TrainScenario
 from ..workload import Train
 from . import serving, ways
-from .question import DEFAULT_OBJECTIVE, FIELDS, Question, target_of
+from .question import DEFAULT_OBJECTIVE, FIELDS, Question, Target, target_of
 from .space import Rules, Setting, Space, frames_of
 
 
@@ -44,18 +45,57 @@ def ask(
     if scenario.phase not in FIELDS:
         known = ", ".join(FIELDS)
         raise SpecError([f"optimize: phase = {scenario.phase!r}: use one of {known}"])
-    counts = devices or (_devices(scenario),)
+    parts, (bounds, (fields, target)) = all_of(
+        lambda: _job(scenario, devices, pinned or {}, settings or {}, calibration),
+        lambda: _wanted(scenario.phase, objective or DEFAULT_OBJECTIVE, limits),
+    )
+    problem, space, tried = parts
+    return Question(
+        problem=problem,
+        space=space,
+        families=_families(scenario, problem, tried),
+        fields=fields,
+        target=target,
+        objective=objective or DEFAULT_OBJECTIVE,
+        limits=bounds,
+    )
+
+
+def _job(
+    scenario: Scenario,
+    devices: tuple[int, ...],
+    pinned: dict[str, int],
+    settings: dict[str, tuple],
+    calibration: str | None,
+) -> tuple[Problem, Space, dict[str, tuple]]:
+    """The job on data parallelism alone, what is free in it, and the ways to try."""
+    counts = tuple(dict.fromkeys(devices)) or (_devices(scenario),)
+    if wrong := [count for count in counts if count < 1]:
+        raise SpecError([f"--devices {n}: use a whole number from 1" for n in wrong])
     problem = build(_bare(scenario, counts[0]), calibration)
     if isinstance(problem.workload, Train) and isinstance(scenario, TrainScenario):
         batch = problem.workload.global_batch * 0.0 + scenario.workload.global_batch
         workload = problem.workload.replace(global_batch=batch)
         own = problem.scenario.model_copy(update={"workload": scenario.workload})
         problem = problem._replace(workload=workload, scenario=own)
-    fields, target = target_of(
-        scenario.phase,
-        objective or DEFAULT_OBJECTIVE,
-        tuple(parse_limit(text) for text in limits),
+    frames, rules, (free, tried) = all_of(
+        lambda: _frames(problem, counts),
+        lambda: _rules(problem, pinned),
+        lambda: _settings(problem, settings),
     )
+    return problem, Space(frames, rules, free), tried
+
+
+def _wanted(
+    phase: str, objective: str, limits: tuple[str, ...]
+) -> tuple[tuple[Limit, ...], tuple[tuple[str, ...], Target]]:
+    """Limits, and what to compute for them and the objective."""
+    bounds = tuple(all_of(*(partial(parse_limit, text) for text in limits)))
+    return bounds, target_of(phase, objective, bounds)
+
+
+def _frames(problem: Problem, counts: tuple[int, ...]) -> tuple[Any, ...]:
+    """How the devices lie on the tiers."""
     sizes = tuple(float(tier.size) for tier in ordered_tiers(problem.system))
     frames = frames_of(counts, sizes)
     if not frames:
@@ -65,16 +105,7 @@ def ask(
                 f" whole units of {problem.system.name}'s tiers; use another number"
             ]
         )
-    free, tried = _settings(problem, settings or {})
-    return Question(
-        problem=problem,
-        space=Space(frames, _rules(problem, pinned or {}), free),
-        families=_families(scenario, problem, tried),
-        fields=fields,
-        target=target,
-        objective=objective or DEFAULT_OBJECTIVE,
-        limits=tuple(parse_limit(text) for text in limits),
-    )
+    return frames
 
 
 def _devices(scenario: Any) -> int:
@@ -150,12 +181,17 @@ def _settings(
     for name, values in given.items():
         if name not in known:
             mistakes.append(f"{name}: not free here; use one of {', '.join(known)}")
-        elif name in free and any(isinstance(value, str) for value in values):
-            mistakes.append(f"{name} = {', '.join(map(str, values))}: use numbers")
+        elif name in free:
+            allowed, remedy = serving.ALLOWED[name]
+            mistakes += [
+                f"{name} = {value}: use {remedy}"
+                for value in values
+                if isinstance(value, str) or not allowed(value)
+            ]
     if mistakes:
         raise SpecError(mistakes)
     settings = (
-        Setting(name, tuple(sorted(given.get(name, own.values))))
+        Setting(name, tuple(sorted(set(given.get(name, own.values)))))
         for name, own in free.items()
     )
     return tuple(settings), tried

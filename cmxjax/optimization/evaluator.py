@@ -1,5 +1,6 @@
 """Exact scores of whole points, remembered and counted."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -43,6 +44,15 @@ class Scored(NamedTuple):
         if self.feasible:
             return (0.0, self.objective)
         return (self.violation, self.objective)
+
+
+def gap(own: Scored, best: float) -> float:
+    """How far a score is above the best objective or its bound, as a share of it.
+
+    The same point scored in programs of other widths differs in the last digits: no gap.
+    """
+    beyond = own.objective - best
+    return 0.0 if abs(beyond) <= TOLERANCE else math.expm1(beyond)
 
 
 def scored_of(found: tuple, row: int) -> Scored:

@@ -60,7 +60,9 @@ def split_pools(
     sizes = _instance_devices(layout)
     if len(sizes) < 2:
         raise SpecError(["pools: one pool alone has no split; add another"])
-    total = devices or sum(p.devices for p in scenario.pools if p.role in sizes)
+    total = devices
+    if total is None:
+        total = sum(p.devices for p in scenario.pools if p.role in sizes)
     if sum(sizes.values()) > total:
         parts = " and ".join(f"{role} {size}" for role, size in sizes.items())
         raise SpecError(

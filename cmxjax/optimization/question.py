@@ -1,6 +1,7 @@
 """What is asked: an objective and limits on metrics, and how a point is scored."""
 
 import math
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +14,7 @@ from ..evaluate.limits import Limit
 from ..phases import metrics
 from ..quantities import field_of
 from ..specs.build import Problem
-from ..specs.errors import SpecError
+from ..specs.errors import SpecError, all_of
 from ..specs.measurement_file import QUANTITIES
 from ..workload import Train
 from . import ways
@@ -127,20 +128,19 @@ def target_of(
     """Fields to compute and what to make of them.
 
     Raises:
-        SpecError: the phase doesn't predict the objective or a limited quantity.
+        SpecError: the phase doesn't predict the objective or a limited quantity, or a
+            limit is not above 0.
     """
-    fields = list(FIELDS[phase])
-    for quantity in (objective, *(limit.quantity for limit in limits)):
-        field = _field(quantity, phase)
-        if field not in fields:
-            fields.append(field)
+    quantities = (objective, *(limit.quantity for limit in limits))
+    found, _ = all_of(
+        lambda: all_of(*(partial(_field, quantity, phase) for quantity in quantities)),
+        lambda: all_of(*(partial(_check_bound, limit) for limit in limits)),
+    )
+    fields = list(dict.fromkeys((*FIELDS[phase], *found)))
     weights, bounds = np.zeros(len(fields)), np.full(len(fields), NO_LIMIT)
     signs = np.ones(len(fields))
     weights[fields.index(_field(objective, phase))] = -1.0 if is_rate(objective) else 1.0
     for limit in limits:
-        if not limit.value > 0.0:
-            problem = f"--limit {limit.quantity}: must be above 0"
-            raise SpecError([problem])
         place = fields.index(_field(limit.quantity, phase))
         sign = -1.0 if is_rate(limit.quantity) else 1.0
         # of two limits on one quantity the stricter one holds
@@ -150,6 +150,11 @@ def target_of(
             bound = min(bound, signs[place] * bounds[place])
         signs[place], bounds[place] = sign, sign * bound
     return tuple(fields), Target(weights, signs, bounds)
+
+
+def _check_bound(limit: Limit) -> None:
+    if not limit.value > 0.0:
+        raise SpecError([f"--limit {limit.quantity}: must be above 0"])
 
 
 def _field(quantity: str, phase: str) -> str:

@@ -1,6 +1,7 @@
 """What a job leaves free beside its degrees: batch, experts per device, recompute."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -89,6 +90,24 @@ def settings(problem: Problem) -> tuple[Setting, ...]:
     if model_of(problem).experts is None:
         return (batch,)
     return (batch, Setting("extra_slots", EXTRA_SLOTS))
+
+
+def _above_zero(value: float) -> bool:
+    return 0.0 < value < math.inf
+
+
+def _whole(value: float) -> bool:
+    return value >= 0.0 and float(value).is_integer()
+
+
+ALLOWED: dict[str, tuple[Callable[[float], bool], str]] = {
+    "micro_batch": (_above_zero, "numbers above 0"),
+    "sequences_per_device": (_above_zero, "numbers above 0"),
+    "tokens_per_device": (_above_zero, "numbers above 0"),
+    "recompute_fraction": (lambda value: 0.0 <= value <= 1.0, "numbers from 0 to 1"),
+    "extra_slots": (_whole, "whole numbers from 0"),
+}
+"""What may be tried of each setting, and how a message says so."""
 
 
 class Slots(NamedTuple):

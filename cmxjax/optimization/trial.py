@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from ..specs.scenario import validate_scenario
 from .ask import ask
+from .evaluator import gap
 from .question import Question
 from .search import search
 from .suite import Case
@@ -72,4 +73,4 @@ def _gap(own, best) -> float:
         return -math.inf if claims else math.nan
     if own is None or not own.feasible:
         return math.inf
-    return math.expm1(own.objective - best.objective)
+    return gap(own, best.objective)

@@ -34,7 +34,8 @@ def chunks_filled(layers: Any) -> Any:
 def schedule_mistakes(
     schedule: str, chunks: int, pp: int, count: int | float
 ) -> list[str]:
-    """Why a schedule can't run, as `key = value: remedy`; a single stage always can.
+    """Why a schedule can't run, as `key = value: remedy`. A single stage has any number
+    of micro-batches.
 
     Args:
         count: micro-batches of a data-parallel rank.
@@ -55,8 +56,8 @@ def schedule_mistakes(
     least = DUALPIPE_EACH * pp
     if count < least or count % 2:
         mistakes.append(
-            f"workload.global_batch: {count:g} micro-batches of a data-parallel rank:"
-            f" schedule dualpipe needs an even number, at least {least} for pp = {pp};"
-            " change the batch or use another workload.schedule"
+            f"workload.global_batch: makes {count:g} micro-batches of a data-parallel"
+            f" rank; schedule dualpipe needs an even number, at least {least} for"
+            f" pp = {pp}; change the batch or use another workload.schedule"
         )
     return mistakes

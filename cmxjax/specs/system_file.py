@@ -270,6 +270,15 @@ class SystemFile(Strict):
             for mode, spec in modes.items()
             if spec.plane not in planes and "tiers" in info.data
         ]
+        found += [
+            f"{library}.{mode}.deduplicates: tokens cross the outermost of several tiers"
+            " once and spread inside it, which needs two tiers and no plane for all"
+            " traffic; leave it or plane out"
+            for library, modes in named.items()
+            for mode, spec in modes.items()
+            if spec.deduplicates
+            and (spec.plane or len(info.data.get("tiers", "two")) < 2)
+        ]
         if found:
             raise ValueError("\n".join(found))
         return named

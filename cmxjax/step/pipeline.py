@@ -37,7 +37,9 @@ def pipeline_s(
     unless stages differ twofold; for interleaved and zero bubble within 1 % where
     stages differ by a third, 2 % where they differ by half. DualPipe is exact for equal
     stages; where they differ by a third it is off by 0.03 % in the mean and 1 % at most,
-    but for one case in several thousand; twofold, by 0.3 % and 4 %.
+    but for one case in several thousand; twofold, by 0.3 % and 4 %. Further apart it is
+    too short: tenfold by 2 % in the mean and 13 %, and by up to a fifth where a single
+    stage takes ten times as long as the others.
     """
     return _TIMES[schedule](line, microbatches, chunks, sharpness)
 

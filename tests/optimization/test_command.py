@@ -138,6 +138,9 @@ def test_schedules_chunks_and_overlap_are_tried(capsys, written):
         (("--pin", "xp=2"), "no such axis"),
         (("--try", "layers=2"), "not free here"),
         (("--devices", "911"), "whole units"),
+        (("--devices", "0"), "--devices 0: use a whole number from 1"),
+        (("--try", "sequences_per_device=0"), "numbers above 0"),
+        (("--try", "sequences_per_device=one"), "numbers above 0"),
         (("--certify", "--no-certify"), "one of them"),
         (("--emit", "megatron"), "doesn't run phase 'decode'"),
     ],
@@ -147,3 +150,36 @@ def test_bad_input_is_one_message(capsys, arguments, message):
     assert status == 2
     assert message in err
     assert "Traceback" not in err + out
+
+
+def test_all_mistakes_of_a_command_are_named_at_once(capsys, written):
+    job, picture = written / "wrong.toml", written / "wrong.svg"
+    job.write_text(TRAINING)
+    wanted = ["optimize", str(job), "--picture", str(picture), "--pin", "xp=2", "--try"]
+    wanted += ["schedule=1f2b", "micro_batch=0", "recompute_fraction=2", "--devices=911"]
+    assert main([*wanted, "--limit", "speed=3", "--limit", "memory=3s"]) == 2
+    lines = capsys.readouterr().err
+    for said in (
+        *(
+            "911: can't be split",
+            "xp: no such axis",
+            "schedule = 1f2b",
+            "micro_batch = 0",
+        ),
+        *("recompute_fraction = 2", "--limit speed=3", "--limit memory=3s"),
+    ):
+        assert said in lines
+    assert not picture.exists()
+
+
+def test_nothing_is_written_where_a_tool_can_not_run_the_answer(capsys, written):
+    """Megatron-LM's chunks need micro-batches in multiples of the stages, 9 of 8 here."""
+    job, best = written / "uneven.toml", written / "uneven-best.toml"
+    picture = written / "uneven.svg"
+    job.write_text(TRAINING.replace("global_batch = 64", "global_batch = 9"))
+    wanted = ["optimize", str(job), "--calibration", "none", "--pin", "pp=8", "dp=1"]
+    wanted += ["--try", "micro_batch=1", "--try", "vpp=2", "--emit", "megatron"]
+    assert main([*wanted, "--out", str(best), "--picture", str(picture)]) == 2
+    assert "9 micro-batches" in capsys.readouterr().err
+    assert not best.exists()
+    assert not picture.exists()

@@ -84,6 +84,7 @@ def test_longer_outputs_need_more_decode(pools):
     ("changes", "devices", "message"),
     [
         ({}, 64, "doesn't fit"),
+        ({}, 0, "devices = 0"),
         ({"workload.ttft_limit": "1 ms"}, 768, "pool prefill is too slow"),
         ({"workload.tpot_limit": "1 ms"}, 768, "pool decode is too slow"),
         ({"system.chip.memory_usable_bytes": "8 GB"}, 768, "don't fit into memory"),

@@ -97,7 +97,7 @@ def test_the_search_reaches_the_optimum(question, swept, found):
     assert swept.points == count(question.space) * len(question.families)
     assert found.score.feasible
     assert found.score.objective <= swept.score.objective + 0.01
-    assert found.score.rank >= swept.score.rank
+    assert found.score.objective >= swept.score.objective - TOLERANCE
 
 
 def test_evaluations_are_counted(found):
@@ -393,6 +393,9 @@ def test_a_batch_that_ranks_cannot_share_is_the_reason():
         ({"overlapped_microbatches": (True,)}, "= True: use 1 or 2"),
         ({"overlapped_microbatches": (3,)}, "overlapped_microbatches = 3: use 1 or 2"),
         ({"micro_batch": ("two",)}, "micro_batch = two: use numbers"),
+        ({"micro_batch": (0.0,)}, "micro_batch = 0.0: use numbers above 0"),
+        ({"micro_batch": (math.inf,)}, "micro_batch = inf: use numbers above 0"),
+        ({"recompute_fraction": (1.5,)}, "= 1.5: use numbers from 0 to 1"),
         ({"batch": (2,)}, "batch: not free here"),
     ],
 )
