@@ -159,7 +159,7 @@ def positive(x: Real, sharpness: Sharpness) -> Any:
     ranks above one.
     """
     if sharpness is None:
-        return jnp.where(jnp.asarray(x) > 0, 1.0, 0.0)
+        return (jnp.asarray(x) > 0).astype(jnp.result_type(x, 0.0))
     scaled = sharpness * x
     return scaled / (1.0 + scaled)
 

@@ -57,6 +57,7 @@ def dualpipe_s(line: Line, m: Scalar, sharpness: Sharpness) -> Scalar:
 
     devices = smooth.larger(0.5 * line.stages, 1.0)
     inner = devices - 1.0 - near(line.ahead)  # devices further in
+    known = inner[-1] + 1.0  # the innermost device, and those further in like it
     f, b, w = (near(x) for x in line.own)
     far_f, far_b, far_w = (far(x) for x in line.own)
     # sums over the devices further out
@@ -67,8 +68,8 @@ def dualpipe_s(line: Line, m: Scalar, sharpness: Sharpness) -> Scalar:
     own_out = f_out + far_b_out + far_w_out + way_out_out
 
     def total(further_out: Array, one_device: Array) -> Scalar:
-        """Sum over all devices, those further in like the innermost that is known."""
-        return further_out[-1] + (inner[-1] + 1.0) * one_device[-1]
+        """Sum over all devices."""
+        return further_out[-1] + known * one_device[-1]
 
     first = f_out + 2.0 * inner * f
     filled = first + (devices - inner) * (f + far_f)
