@@ -27,12 +27,9 @@ def _share(a: Real, b: Real) -> Array:
     """Slope in `a` of the larger of two: 1, 0, or a half where they are equal; NaN where
     either is or both are the same infinity.
 
-    JAX's own takes ten operations, at a hundred maxima of a step. The root keeps the
-    compiler, which copies what is cheap into everything that needs it, from comparing
-    again in each term of a gradient: it compiles and runs faster by a third.
+    JAX's own takes ten operations, at a hundred maxima of a step.
     """
-    sign = jax.lax.sign(a - b)
-    return jax.lax.sqrt(jnp.maximum(sign, 0.25 + 0.25 * sign))
+    return 0.5 + 0.5 * jax.lax.sign(a - b)
 
 
 def _weighed(tangents: tuple, weights: tuple) -> Array:
