@@ -15,6 +15,7 @@ from .architecture import (
     Latent,
     active_parameters,
     attention_parameters,
+    embedding_parameters,
     expert_layer_parameters,
     feed_forward_parameters,
 )
@@ -63,9 +64,13 @@ def pair_width(a: Architecture) -> Scalar:
     return 2.0 * at.heads * at.head_dim
 
 
-def _flop_per_weight(convention: str) -> float:
-    """Two each forward, for the gradient of the input and for that of the weight."""
-    return 8.0 if convention == "bloom" else 6.0
+FLOP_PER_WEIGHT = 6.0
+"""Two each forward, for the gradient of the input and for that of the weight."""
+
+
+def flop_per_weight(convention: str) -> float:
+    """FLOP that a convention counts for a weight and token."""
+    return 8.0 if convention == "bloom" else FLOP_PER_WEIGHT
 
 
 def attention_flop_per_token(
@@ -76,7 +81,7 @@ def attention_flop_per_token(
         return 0.0 * sequence_tokens
     square = 0.5 if convention == "causal" else 1.0
     pairs = (a.layers + a.draft_layers) * pair_width(a) * sequence_tokens
-    return square * _flop_per_weight(convention) * pairs
+    return square * flop_per_weight(convention) * pairs
 
 
 def flop_per_token(a: Architecture, sequence_tokens: Scalar, convention: str) -> Scalar:
@@ -90,4 +95,14 @@ def flop_per_token(a: Architecture, sequence_tokens: Scalar, convention: str) ->
     else:
         weights = matrix_parameters(a)
     attention = attention_flop_per_token(a, sequence_tokens, convention)
-    return _flop_per_weight(convention) * weights + attention
+    return flop_per_weight(convention) * weights + attention
+
+
+def outside_flop_per_token(a: Architecture, convention: str) -> Scalar:
+    """The part of `flop_per_token` that is outside the layers: the head, where drafts
+    use it too, and the embedding where it counts."""
+    if convention in ("mosaic", "parameters"):
+        return flop_per_weight(convention) * embedding_parameters(a)
+    heads = (1.0 + a.draft_layers) * a.vocabulary * a.hidden
+    projections = a.draft_layers * 2.0 * a.hidden**2
+    return flop_per_weight(convention) * (heads + projections)

@@ -173,6 +173,7 @@ class Trainer(struct.PyTreeNode, kw_only=True, frozen=True):
     tensor_backward_exposed_fraction: Leaf
     """Beside the gradient of the weights."""
     context_exposed_fraction: Leaf
+    """Of a ring; what follows an all-to-all waits for all of it."""
     expert_exposed_fraction: Leaf
     """Where micro-batches overlap; without, all of an exchange is exposed."""
     pipeline_exposed_fraction: Leaf
@@ -195,7 +196,8 @@ class Trainer(struct.PyTreeNode, kw_only=True, frozen=True):
     activation_slack: Leaf
     """Memory lost to fragments and temporaries, over that of the activations."""
     context: str = struct.field(pytree_node=False, default="ring")
-    """How context parallelism exchanges keys and values: `ring` or `all_to_all`."""
+    """How context parallelism exchanges keys and values, unless a job says it: `ring`
+    or `all_to_all`."""
     stages: str = struct.field(pytree_node=False, default="even")
     """How layers are spread over a pipeline: `even`; `by_cost`, the head's included; or
     `with_ends`, where embedding and head count as a layer each."""

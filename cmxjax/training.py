@@ -10,7 +10,13 @@ from . import smooth
 from ._types import Leaf, Scalar, Sharpness
 from .architecture import Architecture, total_parameters
 from .energy import job_power_w
-from .flops import attention_flop_per_token, flop_per_token
+from .flops import (
+    FLOP_PER_WEIGHT,
+    attention_flop_per_token,
+    flop_per_token,
+    flop_per_weight,
+    outside_flop_per_token,
+)
 from .goodput import goodput_of
 from .hardware import System, devices_per_package, ordered_tiers
 from .layout import Layout
@@ -76,6 +82,9 @@ class TrainMetrics(struct.PyTreeNode, kw_only=True, frozen=True):
     """Wall clock to train on 1e12 tokens, failures included."""
     trillion_tokens_cost_usd: Leaf
     parameters: Leaf
+    memory_of_stages: dict[str, Any] | None
+    """Bytes on a device of each stage by class, (stage,): of those that the layout lists,
+    or of the first stage, of the second and of the last."""
     exposed_tp_time_s: Leaf | None
     """Communication of an axis that the step waits for, from the breakdown; None
     without it. The next four likewise."""
@@ -121,6 +130,7 @@ def train_metrics(
         placement_excess=_placement_excess(system, layout),
         breakdown=shares,
         busy=used,
+        memory_of_stages=memory._asdict() if explain else None,
         **_exposed(shares),
         **_rates(system, a, w, layout, times),
         **_memory(system, memory),
@@ -151,12 +161,18 @@ def peak_flop_per_s(system: System, w: Train) -> Scalar:
 
 
 def _recompute_factor(a: Architecture, w: Train, per_token: Scalar) -> Scalar:
-    """Hardware FLOP over model FLOP: a third is forward, and a share of it runs again."""
-    again = w.recompute_fraction / 3.0
+    """Hardware FLOP over model FLOP: a third is forward, and of the layers a share runs
+    again; the head does not (Korthikanti et al., arXiv 2205.05198, appendix A).
+
+    A convention that counts a recomputed pass as model FLOP has it in `per_token`.
+    """
+    convention = w.flop_convention
+    outside = outside_flop_per_token(a, convention) / per_token
+    again = w.recompute_fraction * (1.0 - outside) / 3.0
     if w.selective:
-        attention = attention_flop_per_token(a, w.sequence_tokens, w.flop_convention)
+        attention = attention_flop_per_token(a, w.sequence_tokens, convention)
         again = again + attention / per_token / 3.0
-    return 1.0 + again
+    return (1.0 + again) * FLOP_PER_WEIGHT / flop_per_weight(convention)
 
 
 def _rates(

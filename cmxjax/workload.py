@@ -161,6 +161,8 @@ class Train(struct.PyTreeNode, kw_only=True, frozen=True):
     """The core of attention (scores to context) runs again in the backward pass."""
     zero: int = struct.field(pytree_node=False, default=1)
     fused_attention: bool = struct.field(pytree_node=False, default=True)
+    context: str = struct.field(pytree_node=False, default="ring")
+    """How context parallelism exchanges keys and values: `ring` or `all_to_all`."""
     flop_convention: str = struct.field(pytree_node=False, default="megatron")
     offload_link: str = struct.field(pytree_node=False, default="")
     fabric: str = struct.field(pytree_node=False, default="")

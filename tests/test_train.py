@@ -363,8 +363,18 @@ def test_hardware_utilization_counts_what_runs_again():
     # Korthikanti et al., table 5: MFU / HFU of 22B with selective recompute 41.5 / 43.7
     m = predict(DENSE)
     assert float(m.hfu / m.mfu) == pytest.approx(43.7 / 41.5, abs=0.04)
+    # of the 6 N FLOP of layers a third runs again, of the head none
+    _, a, w, _, _ = inputs_of(DENSE)
+    total = float(flop_per_token(a, w.sequence_tokens, "megatron"))
+    head = 6.0 * 51200.0 * 6144.0
     full = predict(DENSE, workload__recompute="full")
-    assert float(full.hfu / full.mfu) == pytest.approx(4.0 / 3.0)
+    expected = 1.0 + (1.0 - head / total) / 3.0
+    assert float(full.hfu / full.mfu) == pytest.approx(expected)
+    # and where the convention has it among model FLOP, it is not counted twice
+    counted = predict(
+        DENSE, workload__recompute="full", workload__flop_convention="bloom"
+    )
+    assert float(counted.hfu) == pytest.approx(float(full.hfu))
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from ..layout import degree
 from ..phases import metrics
 from ..specs.build import Problem, build
 from ..specs.scenario_file import Scenario
@@ -24,6 +25,9 @@ class Prediction(NamedTuple):
     busy: dict[str, float]
     pools: dict[str, dict[str, Any]] = {}
     """Of phase `serve`: every metric of each pool, and what it is bound by."""
+    stages: dict[str, dict[str, float]] = {}
+    """Of phase `train`: bytes on a device by class, of each stage. A range of stages with
+    as many layers, such as `1-6`, has those of its first stage, which holds most."""
 
     @property
     def reasons(self) -> list[str]:
@@ -67,6 +71,7 @@ class Prediction(NamedTuple):
             "calibration": self.problem.calibration,
             **self.values,
             **({"pools": self.pools} if self.pools else {}),
+            **({"stages": self.stages} if self.stages else {}),
             "breakdown": self.breakdown,
             "busy": self.busy,
             "feasible": not self.reasons,
@@ -106,6 +111,7 @@ def predict(scenario: Scenario, calibration: str | None = None) -> Prediction:
     }
     busy = {k: float(v) for k, v in (getattr(result, "busy", None) or {}).items()}
     pools = {k: _of_pool(v) for k, v in getattr(result, "pools", {}).items()}
+    stages = _of_stages(problem, getattr(result, "memory_of_stages", None))
     of_pools = {
         f"pools.{role}.{k}": v
         for role, pool in pools.items()
@@ -118,7 +124,24 @@ def predict(scenario: Scenario, calibration: str | None = None) -> Prediction:
         raise ArithmeticError(
             f"not finite: {', '.join(bad)}; check the scenario for extreme values"
         )
-    return Prediction(problem, values, breakdown, busy, pools)
+    return Prediction(problem, values, breakdown, busy, pools, stages)
+
+
+def _of_stages(problem: Problem, memory: Any) -> dict[str, dict[str, float]]:
+    """Memory by class of each stage, named by its number or range of numbers."""
+    if not memory:
+        return {}
+    listed = len(next(iter(memory.values())))
+    names = [str(stage) for stage in range(listed)]
+    if problem.workload.stage_layers is None:  # pyright: ignore
+        last = round(float(degree(problem.layout, "pp"))) - 1
+        between = [f"1-{last - 1}" if last > 2 else "1"] if last > 1 else [None]
+        names = ["0", *between, str(last) if last else None]
+    return {
+        name: {f"memory_{part}_bytes": float(of[stage]) for part, of in memory.items()}
+        for stage, name in enumerate(names)
+        if name is not None
+    }
 
 
 def _of_pool(pool: Any) -> dict[str, Any]:

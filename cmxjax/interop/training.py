@@ -109,7 +109,7 @@ def _precision(problem: Problem) -> str:
 
 
 def _exchange(problem: Problem) -> str:
-    return problem.system.trainers[_train(problem).serving.engine].context
+    return _train(problem).context
 
 
 def _drafts(problem: Problem) -> int:

@@ -36,6 +36,8 @@ def prediction_tables(prediction: Prediction) -> Group:
     parts: list = [table]
     if prediction.pools:
         parts.append(_pools_table(prediction))
+    if len(prediction.stages) > 1:
+        parts.append(_stages_table(prediction))
     if prediction.busy:
         parts.append(_breakdown_table(prediction))
     verdict = Text("feasible", style="green")
@@ -58,6 +60,17 @@ def _pools_table(prediction: Prediction) -> Table:
             number("memory_bytes", pool["memory_bytes"]) if role != "cache" else "-",
             pool["bound"],
         )
+    return table
+
+
+def _stages_table(prediction: Prediction) -> Table:
+    """Memory of a device of each pipeline stage, by class."""
+    names = list(next(iter(prediction.stages.values())))
+    short = [name.removeprefix("memory_").removesuffix("_bytes") for name in names]
+    table = make_table("memory of a device by stage", "stage", *short, "all")
+    for stage, classes in prediction.stages.items():
+        sizes = [*classes.values(), sum(classes.values())]
+        table.add_row(stage, *(number("memory_bytes", size) for size in sizes))
     return table
 
 

@@ -282,6 +282,8 @@ class TrainSpec(Strict):
     recompute: Annotated[str | float, BeforeValidator(_recompute)] = "none"
     zero: Annotated[Literal[0, 1, 2, 3], BeforeValidator(_no_bool)] = 1
     fused_attention: bool = True
+    context_parallel: Literal["ring", "all_to_all"] | None = None
+    """How a cp group attends to the whole sequence; left out, as the engine does."""
     precision: Literal["bf16", "fp8", "mxfp8", "int8"] = "bf16"
     offload: OffloadSpec = OffloadSpec()
     flop_convention: str | None = None

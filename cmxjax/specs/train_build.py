@@ -16,8 +16,8 @@ OFFLOAD_LINK = "cpu-pool"
 def train_workload(context: Context, scenario: TrainScenario, degrees: Degrees) -> Train:
     """The workload of a training scenario. Raises `SpecError` with every mistake."""
     w, spec = scenario.workload, scenario.layout
-    serving, link, fabric, convention, _ = all_of(
-        lambda: _software(context, scenario),
+    (serving, context_exchange), link, fabric, convention, _ = all_of(
+        lambda: _software(context, scenario, degrees),
         lambda: _offload_link(context, scenario),
         lambda: _fabric(context, scenario),
         lambda: _convention(context, scenario),
@@ -42,14 +42,20 @@ def train_workload(context: Context, scenario: TrainScenario, degrees: Degrees) 
         selective=w.recompute == "selective",
         zero=w.zero,
         fused_attention=w.fused_attention,
+        context=context_exchange,
         flop_convention=convention,
         offload_link=link,
         fabric=fabric,
     )
 
 
-def _software(context: Context, scenario: TrainScenario) -> Serving:
-    """Framework, libraries and formats. Tokens are exchanged in bf16 unless said."""
+def _software(
+    context: Context, scenario: TrainScenario, degrees: Degrees
+) -> tuple[Serving, str]:
+    """Framework, libraries and formats, and the exchange of context parallelism.
+
+    Tokens are exchanged in bf16 unless said.
+    """
     system, where = context.system, context.where
     precision = scenario.workload.precision
     peaks = system.chip.matrix_flop_per_s
@@ -67,8 +73,10 @@ def _software(context: Context, scenario: TrainScenario) -> Serving:
         lambda: check_dtypes(used, system, where),
         lambda: pick(system.trainers, engine, "engine", where),
     )
+    exchange = scenario.workload.context_parallel or system.trainers[engine].context
+    _check_heads(context, degrees, exchange)
     skew = scenario.routing.skew
-    return Serving(
+    serving = Serving(
         skew=None if skew is None else leaf(skew),
         engine=engine,
         collective_library=default(system, "collective"),
@@ -78,6 +86,23 @@ def _software(context: Context, scenario: TrainScenario) -> Serving:
         dtypes=dtypes,
         trains=True,
     )
+    return serving, exchange
+
+
+def _check_heads(context: Context, degrees: Degrees, exchange: str) -> None:
+    """All-to-all context parallelism splits the heads that a tp rank has once more."""
+    if exchange != "all_to_all" or context.model is None:
+        return
+    heads, split = context.model.file.attention.heads, degrees.tp * degrees.cp
+    if heads % split:
+        raise SpecError(
+            [
+                f"{context.where}: layout.cp = {degrees.cp}: all-to-all context"
+                f" parallelism splits heads, and tp {degrees.tp} x cp {degrees.cp} does"
+                f" not divide {heads:g} of them; lower one, or use"
+                " workload.context_parallel = 'ring'"
+            ]
+        )
 
 
 def _offload_link(context: Context, scenario: TrainScenario) -> str:

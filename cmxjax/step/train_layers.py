@@ -17,7 +17,7 @@ from .line import Work, added, scaled
 from .requests import Request
 from .serving import Stage
 from .train_ops import Compute, trainer_of
-from .train_state import Plan
+from .train_state import Plan, kept_of_layer
 
 
 class Exchanges(NamedTuple):
@@ -52,8 +52,8 @@ def collectives_of(
         ask("reduce_scatter", "tp", "tensor_parallel", own)
     elif layout.attention != "dp":
         ask("all_reduce", "tp", "tensor_parallel", own * tp)
-    pair, ends = _context_widths(stage, a)
-    if trainer_of(stage).context == "all_to_all":
+    pair, ends = _context_widths(stage, a, w)
+    if w.context == "all_to_all":
         moved = tokens * (pair + ends) * ELEMENT
         ask("all_to_all", "cp", "context_parallel", moved)
     else:
@@ -64,14 +64,22 @@ def collectives_of(
     return asked
 
 
-def _context_widths(stage: Stage, a: Architecture) -> tuple[Scalar, Scalar]:
+def _context_widths(stage: Stage, a: Architecture, w: Train) -> tuple[Scalar, Scalar]:
     """Elements of a token's keys and values, and of its queries and outputs, on the
-    devices of a tp group together."""
+    devices of a tp group together.
+
+    A device holds at least one head of keys and values, so that few of them are copied:
+    over tp in a ring, over tp and cp where all-to-all splits heads (Jacobs et al., arXiv
+    2309.14509).
+    """
     at = a.attention
     if isinstance(at, Latent):
         width = at.heads * (at.nope_dim + at.rope_dim + at.value_dim)
         return width, width
-    shared = smooth.larger(at.kv_heads, degree(stage.layout, "tp"))
+    holders = degree(stage.layout, "tp")
+    if w.context == "all_to_all":
+        holders = holders * degree(stage.layout, "cp")
+    shared = smooth.larger(at.kv_heads, holders)
     return 2.0 * shared * at.head_dim, 2.0 * at.heads * at.head_dim
 
 
@@ -133,7 +141,8 @@ def model_of(stage: Stage, a: Architecture, w: Train, c: Compute, x: Exchanges) 
         trainer.tensor_forward_exposed_fraction,
         trainer.tensor_backward_exposed_fraction,
     )
-    ring = trainer.context_exposed_fraction
+    # attention starts when an all-to-all ends, but beside the ring's next block
+    ring = 1.0 if w.context == "all_to_all" else trainer.context_exposed_fraction
     forward_tp = x.gather + x.scatter + x.reduce
     # with sequence parallelism the gradient of the weight needs its input gathered again
     backward_tp = forward_tp + x.gather
@@ -222,7 +231,7 @@ def _offloaded(stage: Stage, w: Train, layer: Work, plan: Plan, sort: int) -> Wo
     if not w.offload_link:
         return layer
     link = stage.system.links[w.offload_link]
-    moved = plan.activations[sort] * w.offload_activations
+    moved = kept_of_layer(w, plan.activations)[sort] * w.offload_activations
     weights = sum(plan.layer_weights[sort]) * BYTES["bf16"]
     moved = (moved + weights * w.offload_weights) / (link.bytes_per_s * link.efficiency)
     moved = moved * stage.scales("offload.transfer")

@@ -15,7 +15,7 @@ from ..ops.table import Op, OpTable
 from ..ops.training import declared, tabulate_passes
 from ..roofline import resources_s, roofline_s
 from ..workload import BYTES, Train
-from .serving import ExpertLoad, Stage, row_features
+from .serving import ExpertLoad, Stage, kv_split, row_features
 
 PARTS = ("attention", "core", "dense", "experts", "embedding", "head", "draft")
 
@@ -44,19 +44,22 @@ def features_of(a: Architecture, w: Train, layout: Layout) -> dict[str, Scalar]:
     """Token counts of one micro-batch on one device.
 
     A tp group of t devices holds a sequence's cp share; each of them 1 / t of its
-    tokens. Causal pairs are spread evenly over a cp group.
+    tokens. Causal pairs are spread evenly over a cp group: in a ring a device attends
+    from its own tokens with all the heads of its tp rank, after an all-to-all from all
+    tokens with a cp share of them.
     """
     cp, tp = degree(layout, "cp"), degree(layout, "tp")
     tokens = w.micro_batch * w.sequence_tokens / (cp * tp)
     rows = row_features(a, layout, tokens)
     group = rows["head_rows"]
+    share = cp if w.context == "all_to_all" else jnp.ones(())
     return rows | {
         "up_rows": group,
         "pairs": group * 0.5 * (w.sequence_tokens + 1.0),
-        "kv_read": group * cp * rows["per_kv"],
-        "kv_expanded": 2.0 * tokens * cp,
-        "query_rows": w.sequence_tokens / cp,
-        "batch_heads": w.micro_batch * a.attention.heads / tp,
+        "kv_read": group * cp * kv_split(a, tp * share),
+        "kv_expanded": 2.0 * tokens * cp / share,
+        "query_rows": w.sequence_tokens / cp * share,
+        "batch_heads": w.micro_batch * a.attention.heads / (tp * share),
         "batch_tokens": rows["norm_rows"],
         "logit_rows": group,
     }

@@ -37,8 +37,9 @@ from .serving import ExpertLoad, expert_load
 QUANTIZED_COPIES = 2.0
 """8-bit training keeps each weight quantized twice, as it is and transposed."""
 
-GATHERED_LAYERS = 2.0
-"""Layers whose sharded weights are whole at once: the current and the next one."""
+PRESENT_LAYERS = 2.0
+"""Layers whose sharded or offloaded state is on the device at once: the current one, and
+the one that comes next or has just left."""
 
 
 PerStage = Float[Array, "*stage"]
@@ -151,6 +152,9 @@ def layer_weights(a: Architecture, layout: Layout) -> tuple[Held, Held]:
         at = a.attention
         whole = a.hidden * (at.query_rank + at.latent_dim + at.rope_dim)
         kept, attention = kept + whole, attention - whole
+    else:  # each device holds at least one head of keys and values
+        copies = smooth.larger(tp - a.attention.kv_heads, 0.0)
+        attention = attention + 2.0 * copies * a.attention.head_dim * a.hidden
     common = kept + attention / tp
     dense = common + feed_forward_parameters(a, a.intermediate) / tp
     zero = jnp.zeros(())
@@ -211,7 +215,7 @@ def layer_activations(
     mask = 1.0 if a.biased else 0.0
     # norm inputs, linear inputs, dropout masks: split only along the sequence
     block = stream * a.hidden * (ELEMENT + linear + mask)
-    attention = block + group / tp * attention_width(a) * ELEMENT
+    attention = block + group / tp * attention_width(a, tp) * ELEMENT
     if not w.fused_attention and not w.selective:
         at, score = a.attention, 2.0 * ELEMENT + mask
         attention = attention + group * at.heads / tp * w.sequence_tokens * score
@@ -221,20 +225,29 @@ def layer_activations(
     if a.experts is None:
         return Layers(dense, dense, entry)
     e = a.experts
-    copies = load.rows * load.active
-    routed = copies * (a.hidden * (linear + ELEMENT) + e.intermediate * wide)
+    # an etp group gathers its tokens and splits the width of each expert
+    copies, width = load.rows * load.active, e.intermediate / degree(layout, "etp")
+    routed = copies * (a.hidden * (linear + ELEMENT) + width * wide)
     shared = tokens * e.shared * e.intermediate * wide
     return Layers(dense, attention + block + routed + shared, entry)
 
 
-def attention_width(a: Architecture) -> Scalar:
-    """Elements that attention keeps of a token: queries, keys, values, outputs."""
+def kept_of_layer(w: Train, layer: Layers) -> tuple[Scalar, Scalar]:
+    """Bytes that a micro-batch leaves in a dense and in an expert layer: all of its
+    activations, but of the share of layers that run again the input alone."""
+    entry, share = w.recompute_fraction * layer.entry, 1.0 - w.recompute_fraction
+    return entry + share * layer.dense, entry + share * layer.expert
+
+
+def attention_width(a: Architecture, tp: Scalar) -> Scalar:
+    """Elements that attention keeps of a token on a tp group: queries, keys, values,
+    outputs. Each device holds at least one head of keys and values."""
     at = a.attention
     if isinstance(at, Latent):
         key = at.nope_dim + at.rope_dim
         latents = at.query_rank + at.latent_dim + at.rope_dim
         return at.heads * (2.0 * key + 2.0 * at.value_dim) + latents
-    return (2.0 * at.heads + 2.0 * at.kv_heads) * at.head_dim
+    return (2.0 * at.heads + 2.0 * smooth.larger(at.kv_heads, tp)) * at.head_dim
 
 
 class Plan(NamedTuple):
@@ -315,17 +328,23 @@ def train_memory(
         size = size + QUANTIZED_COPIES * BYTES[dtypes.activation]
     held = split if w.zero >= 3 else whole
     dense, expert = plan.layer_weights
-    gathered = smooth.larger(sum(dense), sum(expert)) * GATHERED_LAYERS * size
+    gathered = smooth.larger(sum(dense), sum(expert)) * PRESENT_LAYERS * size
     state = split if w.zero >= 1 else whole
     kept = (split if w.zero >= 2 else whole) * BYTES[dtypes.gradient]
     alive = _activations(a, w, layout, plan)
     overhead = trainer.memory_overhead_bytes + alive * trainer.activation_slack
+    here, optimizer = held * size, 3.0 * state * BYTES[dtypes.master]
     if w.zero >= 3:
         overhead = overhead + gathered
+    if w.offload_link:
+        away = here * w.offload_weights
+        here, optimizer = here - away, optimizer * (1.0 - w.offload_optimizer)
+        if w.zero < 3:
+            overhead = overhead + smooth.smaller(gathered, away)
     return TrainMemory(
-        weights=held * size * (1.0 - w.offload_weights),
+        weights=here,
         gradients=kept,
-        optimizer=3.0 * state * BYTES[dtypes.master] * (1.0 - w.offload_optimizer),
+        optimizer=optimizer,
         activations=alive,
         communication=overhead,
     )
@@ -335,12 +354,14 @@ def _activations(a: Architecture, w: Train, layout: Layout, plan: Plan) -> PerSt
     pp, tp, cp = (degree(layout, axis) for axis in ("pp", "tp", "cp"))
     microbatches = microbatches_of(w, layout)
     layer, span = plan.activations, plan.span
-    fraction = w.recompute_fraction
     flight = in_flight(w.schedule, span.position, pp, microbatches, w.chunks)
-    whole = span.dense * layer.dense + span.expert * layer.expert
-    entries = (span.dense + span.expert) * layer.entry
-    kept = flight * (fraction * entries + (1.0 - fraction) * whole)
-    again = fraction * smooth.larger(layer.dense, layer.expert)
+    dense, expert = kept_of_layer(w, layer)
+    kept = flight * (span.dense * dense + span.expert * expert)
+    again = w.recompute_fraction * smooth.larger(layer.dense, layer.expert)
     group = w.micro_batch * w.sequence_tokens / cp
     logits = span.head * group * a.vocabulary / tp * (ELEMENT + BYTES["fp32"])
-    return kept * (1.0 - w.offload_activations) + again + logits
+    if w.offload_link:
+        away = kept * w.offload_activations
+        moving = smooth.smaller(PRESENT_LAYERS * smooth.larger(dense, expert), away)
+        kept = kept - away + moving
+    return kept + again + logits

@@ -1,0 +1,188 @@
+"""What a training step moves and holds beyond one dense pipeline, counted by hand:
+offload, expert tensor parallelism, context parallelism, and the memory of each stage."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+from test_train import DENSE, EVERYTHING, MIXTURE, inputs_of, made, predict
+
+from cmxjax.evaluate.predict import predict as predicted
+from cmxjax.phases import metrics
+from cmxjax.specs.build import build
+from cmxjax.specs.errors import SpecError
+from cmxjax.specs.scenario import validate_scenario, with_overrides
+from cmxjax.step.serving import stage_of
+from cmxjax.step.shares import Scales
+from cmxjax.step.train_layers import collectives_of
+from cmxjax.step.train_state import plan_of, train_memory
+
+SLOW_LINK = {"system.links.cpu-pool.bytes_per_s": 1e6}
+"""So slow that a layer takes what its transfer takes."""
+
+
+def state_of(raw: dict[str, Any], **changes: Any):
+    """The plan of a job and its memory by stage."""
+    system, a, w, layout, _ = inputs_of(raw, **changes)
+    plan = plan_of(system, a, w, layout, None)
+    return plan, train_memory(system, a, w, layout, plan)
+
+
+# --- Offload
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_offload_moves_the_activations_that_are_kept(share):
+    # two moves of a layer, each over 1 MB/s at 0.7: nothing else counts
+    offload = {"workload.offload": {"activations": 1.0}, **SLOW_LINK}
+    changes = {**offload, "workload.recompute": share, "workload.fused_attention": True}
+    m = predict(DENSE, **changes)
+    layer = state_of(DENSE, **changes)[0].activations
+    kept = share * float(layer.entry) + (1.0 - share) * float(layer.dense)
+    stretch = float(m.layer_time_s) / (2.0 * kept / 0.7e6)
+    assert 1.0 < stretch < 1.05  # the slowest of all ranks
+
+
+def test_offloaded_layers_come_back_before_they_are_used():
+    # current and next layer stay, of weights in bf16 and of activations
+    plan, all_here = state_of(DENSE, workload__recompute="none")
+    offload = {"weights": 1.0, "activations": 1.0}
+    _, away = state_of(DENSE, workload__recompute="none", workload__offload=offload)
+    layer = float(sum(plan.layer_weights[0])) * 2.0
+    assert float(away.weights[0]) == 0.0
+    assert float(away.activations[0]) == pytest.approx(
+        2.0 * float(plan.activations.dense)
+    )
+    slack = float(made(DENSE).system.trainers["megatron"].activation_slack)
+    saved = slack * float(all_here.activations[0] - away.activations[0])
+    more = float(away.communication[0] - all_here.communication[0])
+    assert more == pytest.approx(2.0 * layer - saved)
+
+
+def test_a_small_share_offloaded_saves_nothing():
+    _, here = state_of(DENSE, workload__recompute="none")
+    offload = {"weights": 0.1, "activations": 0.01}
+    _, away = state_of(DENSE, workload__recompute="none", workload__offload=offload)
+    assert float(away.total[0]) == pytest.approx(float(here.total[0]))
+
+
+# --- Splits of heads and widths
+
+
+def test_expert_tensor_ranks_keep_their_part_of_the_width():
+    # 8 groups of 4 ranks instead of 32: each rank gets four times the tokens and has a
+    # quarter of each expert's width, so what is kept of the width stays
+    base = {"routing.balance": "uniform", "layout.ep": 32, "workload.precision": "bf16"}
+    alone, _ = state_of(MIXTURE, **base)
+    split, _ = state_of(MIXTURE, **{**base, "layout.ep": 8, "layout.etp": 4})
+    copies = 4096.0 * 8.0
+    tokens_in_and_out = copies * 7168.0 * (2.0 + 2.0)
+    more = float(split.activations.expert - alone.activations.expert)
+    assert more == pytest.approx(3.0 * tokens_in_and_out, rel=1e-6)
+
+
+def test_each_rank_keeps_a_head_of_keys_and_values():
+    job = {**DENSE, "model": "llama-3.1-70b"}
+    changes = {"layout.pp": 1, "layout.devices": 64}
+    few, many = (state_of(job, **changes, **{"layout.tp": tp})[0] for tp in (8, 16))
+    # 8 heads of 128: a rank of 16 has as much of them as one of 8
+    own = 2.0 * 128.0 * 8192.0
+    halved = float(few.layer_weights[0].shared) - 2.0 * 8192.0 - own
+    expected = halved / 2.0 + 2.0 * 8192.0 + own
+    assert float(many.layer_weights[0].shared) == pytest.approx(expected)
+
+
+# --- Context parallelism
+
+LONG: dict[str, Any] = {
+    "system": "dgx-h100",
+    "model": "llama-3.1-70b",
+    "phase": "train",
+    "workload": {"global_batch": 8, "sequence_tokens": 32768},
+    "layout": {"devices": 8, "tp": 2, "cp": 4, "sequence_parallel": True},
+}
+
+
+def context_payload(raw: dict[str, Any], kind: str, **changes: Any) -> float:
+    system, a, w, layout, _ = inputs_of(raw, **changes)
+    plan = plan_of(system, a, w, layout, None)
+    stage = stage_of(system, layout, w.serving, Scales({}), None)
+    asked = collectives_of(stage, a, w, plan)[kind]
+    (payload,) = [float(x.payload_bytes) for x in asked if x.name == "cp"]
+    return payload
+
+
+@pytest.mark.parametrize(("tp", "cp", "pairs"), [(2, 4, 8), (2, 8, 16), (8, 2, 16)])
+def test_all_to_all_moves_queries_outputs_and_a_head_of_keys_for_each_rank(tp, cp, pairs):
+    # Jacobs et al., arXiv 2309.14509: a device's queries, keys, values and outputs, in
+    # bf16; 8 heads of keys and values are copied where more ranks split them
+    changes = {"layout.devices": tp * cp, "layout.tp": tp, "layout.cp": cp}
+    changes["workload.context_parallel"] = "all_to_all"
+    tokens = 32768.0 / (tp * cp)
+    expected = tokens * (2.0 * 64.0 + 2.0 * pairs) * 128.0 * 2.0
+    assert context_payload(LONG, "all_to_all", **changes) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("tp", "pairs"), [(2, 8), (8, 8), (16, 16)])
+def test_a_ring_moves_keys_and_values_alone(tp, pairs):
+    changes = {"layout.devices": 4 * tp, "layout.tp": tp}
+    expected = 32768.0 / (4 * tp) * 2.0 * pairs * 128.0 * 2.0
+    assert context_payload(LONG, "all_gather", **changes) == pytest.approx(expected)
+
+
+def test_attention_waits_for_an_all_to_all_and_hides_a_ring():
+    found = {}
+    for kind in ("ring", "all_to_all"):
+        p = made(LONG, workload__context_parallel=kind)
+        m = jax.jit(metrics)(*p.inputs, p.theta)
+        busy = sum(float(v) for k, v in m.busy.items() if k.startswith("context"))
+        found[kind] = float(m.exposed_cp_time_s) / busy
+    assert found["all_to_all"] == pytest.approx(1.0)
+    assert found["ring"] < 0.5
+
+
+def test_work_of_attention_is_the_same_for_both():
+    # once the exchange costs nothing, only how long the rows of scores are differs
+    fast = {"system.tiers.node.bytes_per_s": 1e18, "workload.fused_attention": True}
+    ring, exchange = (
+        float(predict(LONG, **fast, **{"workload.context_parallel": kind}).step_time_s)
+        for kind in ("ring", "all_to_all")
+    )
+    assert exchange == pytest.approx(ring, rel=0.02)
+
+
+def test_all_to_all_needs_heads_to_split():
+    changes = {"layout.cp": 12, "layout.devices": 24}
+    changes["workload.context_parallel"] = "all_to_all"
+    with pytest.raises(SpecError, match=r"tp 2 x cp 12 does not divide 64.*'ring'"):
+        build(validate_scenario(with_overrides(LONG, changes), "test"), "none", "test")
+
+
+# --- Stages
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({}, ["0", "1-2", "3"]),
+        pytest.param({"layout.pp": 1}, ["0"], marks=pytest.mark.slow),
+        pytest.param({"layout.pp": 2}, ["0", "1"], marks=pytest.mark.slow),
+        ({"layout.stages": [12] * 4}, ["0", "1", "2", "3"]),
+    ],
+)
+def test_memory_of_each_stage_is_told(changes, names):
+    scenario = validate_scenario(with_overrides(DENSE, changes), "test")
+    found = predicted(scenario, "none")
+    assert list(found.stages) == names
+    totals = [sum(classes.values()) for classes in found.stages.values()]
+    assert max(totals) == pytest.approx(found.values["memory_bytes"])
+    assert totals[0] == pytest.approx(found.values["memory_first_stage_bytes"])
+    assert totals[-1] == pytest.approx(found.values["memory_last_stage_bytes"])
+    assert found.as_json()["stages"] == found.stages
+
+
+def test_states_of_all_axes_at_once_stay_finite():
+    _, memory = state_of(EVERYTHING, workload__context_parallel="all_to_all")
+    assert bool(jnp.isfinite(memory.total).all())
+    assert float(memory.total.min()) > 0.0
