@@ -49,6 +49,7 @@ _FIELDS: dict[str, str] = {
     "bubble": "bubble",
     "memory": "memory_bytes",
     "memory_weights": "memory_weights_bytes",
+    "memory_gradients": "memory_gradients_bytes",
     "memory_optimizer": "memory_optimizer_bytes",
     "memory_activations": "memory_activations_bytes",
     "memory_usable": "memory_usable_bytes",
@@ -90,7 +91,13 @@ def field_of(quantity: str, part: str | None, phase: str) -> str:
 
 
 _JOB_TOTALS = ("tokens_rate", "power")
-_OF_A_DEVICE = ("memory", "memory_weights", "memory_optimizer", "memory_activations")
+_OF_A_DEVICE = (
+    "memory",
+    "memory_weights",
+    "memory_gradients",
+    "memory_optimizer",
+    "memory_activations",
+)
 
 
 def check_per(quantity: str, per: str | None, phase: str) -> None:

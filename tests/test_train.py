@@ -553,6 +553,20 @@ def test_mistakes_of_a_training_scenario_are_named(changes, said):
     assert said in str(caught.value)
 
 
+def test_mistakes_of_layout_and_workload_are_told_together():
+    changes = {"layout.ep": 8, "engine": "none", "workload.fabric": "mine"}
+    changes |= {"workload.precision": "fp8", "layout.stages": [48]}
+    with pytest.raises(SpecError) as caught:
+        made(DENSE, **changes)
+    said = ("layout.ep", "engine", "workload.fabric", "workload.precision", "stages")
+    assert len(caught.value.mistakes) == len(said)
+    for key in said:
+        assert sum(key in mistake for mistake in caught.value.mistakes) == 1
+    with pytest.raises(SpecError) as caught:  # one that stops both checks, once
+        made(DENSE, layout__tp=3)
+    assert len(caught.value.mistakes) == 1
+
+
 PIPED = {"workload__schedule": "dualpipe"}
 
 

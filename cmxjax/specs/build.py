@@ -454,17 +454,19 @@ def _query(context: _Context, scenario: SystemScenario):
 
 
 def _train(context: _Context, scenario: TrainScenario):
-    layout = _layout(context)
-    degrees = derive(
-        scenario.layout,
-        context.model is not None and context.model.file.experts is not None,
-        context.where,
-    )
-    _, workload = all_of(
-        lambda: check_stages(context, scenario, degrees),
-        lambda: train_workload(context, scenario, degrees),
-    )
-    return workload, layout
+    def workload():
+        degrees = derive(
+            scenario.layout,
+            context.model is not None and context.model.file.experts is not None,
+            context.where,
+        )
+        return all_of(
+            lambda: check_stages(context, scenario, degrees),
+            lambda: train_workload(context, scenario, degrees),
+        )[1]
+
+    layout, made = all_of(lambda: _layout(context), workload)
+    return made, layout
 
 
 def _serve(context: _Context, scenario: ServeScenario):

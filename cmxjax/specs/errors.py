@@ -18,13 +18,14 @@ class SpecError(ValueError):
 
 
 def all_of(*checks: Callable[[], Any]) -> list[Any]:
-    """Results of several checks. Raises `SpecError` with the mistakes of all of them."""
+    """Results of several checks. Raises `SpecError` with the mistakes of all of them,
+    each once."""
     results, mistakes = [], []
     for check in checks:
         try:
             results.append(check())
         except SpecError as error:
-            mistakes += error.mistakes
+            mistakes += [new for new in error.mistakes if new not in mistakes]
     if mistakes:
         raise SpecError(mistakes)
     return results

@@ -53,6 +53,7 @@ QUANTITIES: dict[str, str] = {
     "bubble": "number",
     "memory": "bytes",
     "memory_weights": "bytes",
+    "memory_gradients": "bytes",
     "memory_optimizer": "bytes",
     "memory_activations": "bytes",
     "memory_usable": "bytes",
