@@ -6,6 +6,7 @@ from cmxjax.evaluate.batch import evaluate
 from cmxjax.quantities import PHASE_METRICS, check_per, field_of, scaled_to
 from cmxjax.specs.measurement_file import QUANTITIES
 
+
 def phases_of(quantity):
     found = []
     for phase in PHASE_METRICS:
