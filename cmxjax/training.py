@@ -164,7 +164,10 @@ def _recompute_factor(a: Architecture, w: Train, per_token: Scalar) -> Scalar:
     """Hardware FLOP over model FLOP: a third is forward, and of the layers a share runs
     again; the head does not (Korthikanti et al., arXiv 2205.05198, appendix A).
 
-    A convention that counts a recomputed pass as model FLOP has it in `per_token`.
+    A convention that counts a recomputed pass as model FLOP has it in `per_token`. With
+    selective recompute that paper's hardware utilizations are higher than these by
+    about s / 9h: they add all passes of attention, of which only the forward one runs
+    again.
     """
     convention = w.flop_convention
     outside = outside_flop_per_token(a, convention) / per_token

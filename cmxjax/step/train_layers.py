@@ -38,9 +38,15 @@ class Exchanges(NamedTuple):
 def collectives_of(
     stage: Stage, a: Architecture, w: Train, plan: Plan
 ) -> dict[str, list[Request]]:
-    """All gathers, reductions and exchanges of a step, by kind."""
+    """All gathers, reductions and exchanges of a step, by kind.
+
+    Inputs of GEMMs are gathered in the format that these read, which was quantized
+    before; what they put out is summed in bf16 (Transformer Engine,
+    transformer_engine/pytorch/module/linear.py: quantizers of its gathers).
+    """
     layout, tokens = stage.layout, plan.tokens
     own, tp = tokens * a.hidden * ELEMENT, degree(layout, "tp")
+    quantized = tokens * a.hidden * BYTES[w.serving.dtypes.activation]
     asked: dict[str, list[Request]] = {}
 
     def ask(kind: str, axis: str, prefix: str, payload: Scalar) -> None:
@@ -48,7 +54,7 @@ def collectives_of(
         asked.setdefault(kind, []).append(found)
 
     if layout.attention != "dp" and layout.sequence_parallel:
-        ask("all_gather", "tp", "tensor_parallel", own)
+        ask("all_gather", "tp", "tensor_parallel", quantized)
         ask("reduce_scatter", "tp", "tensor_parallel", own)
     elif layout.attention != "dp":
         ask("all_reduce", "tp", "tensor_parallel", own * tp)
