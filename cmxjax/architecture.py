@@ -1,5 +1,7 @@
 """Model architectures: shapes as float leaves, kinds as classes."""
 
+from typing import NamedTuple
+
 from flax import struct
 
 from ._types import Leaf
@@ -26,6 +28,16 @@ class Latent(struct.PyTreeNode, kw_only=True, frozen=True):
     kind: str = struct.field(pytree_node=False, default="latent")
 
 
+class GroupLimit(NamedTuple):
+    """Of how many groups of experts a token may use how many."""
+
+    groups: int = 1
+    topk_groups: int = 1
+
+
+ANY_GROUP = GroupLimit()
+
+
 class Experts(struct.PyTreeNode, kw_only=True, frozen=True):
     """The routed and shared experts of a mixture-of-experts layer."""
 
@@ -36,7 +48,15 @@ class Experts(struct.PyTreeNode, kw_only=True, frozen=True):
     intermediate: Leaf
     has_shared: bool = struct.field(pytree_node=False, default=True)
     """False where `shared` is 0, so that no kernels are launched for it."""
+    groups: int = struct.field(pytree_node=False, default=1)
+    topk_groups: int = struct.field(pytree_node=False, default=1)
+    """Of as many groups of experts, one after another on the devices, those that a token
+    may use: node-limited routing (DeepSeek-V3, arXiv 2412.19437, section 2.1.2)."""
     kind: str = struct.field(pytree_node=False, default="experts")
+
+    @property
+    def limit(self) -> GroupLimit:
+        return GroupLimit(self.groups, self.topk_groups)
 
 
 class Architecture(struct.PyTreeNode, kw_only=True, frozen=True):

@@ -958,6 +958,18 @@ MODELS = {
         ("topk = 2", "topk = 17"),
         ["experts.topk = 17", "16 routed experts", "use no more"],
     ),
+    "groups that do not divide the experts": (
+        ("topk = 2", "topk = 2\ngroups = 5"),
+        ["experts.groups = 5", "does not divide 16 routed experts"],
+    ),
+    "half a group of experts": (
+        ("topk = 2", "topk = 2\ngroups = 0.5"),
+        ["experts.groups = 0.5", "must be a whole number"],
+    ),
+    "more groups in use than there are": (
+        ("topk = 2", "topk = 2\ngroups = 4\ntopk_groups = 5"),
+        ["experts.topk_groups = 5", "there are 4 groups", "use no more"],
+    ),
     "more dense layers than layers": (
         ("dense_layers = 1", "dense_layers = 9"),
         ["dense_layers = 9", "8 layers", "use no more"],

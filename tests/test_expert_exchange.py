@@ -1,5 +1,7 @@
 """MoE dispatch and combine, and the load of the busiest rank."""
 
+from itertools import combinations
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cmxjax.collectives.expert import busiest_rank_load, copies_of, exchange_s
+from cmxjax.architecture import ANY_GROUP, GroupLimit
+from cmxjax.collectives.expert import (
+    busiest_rank_load,
+    copies_of,
+    exchange_s,
+    open_places,
+)
 from cmxjax.fabric import Fabric, fabric_of, group_of
 from cmxjax.hardware import ExpertMode
 from cmxjax.layout import place
@@ -55,7 +63,7 @@ def placed(ranks, fabric=FABRIC, sizes=(2.0, 8.0, 1000.0)):
 
 def seconds(kind, group, m, tokens=128.0, copies=8.0, size=7680.0, **more):
     load, sharpness = more.pop("load", 1.0), more.pop("sharpness", None)
-    sent = copies_of(group, m, tokens, copies, load)
+    sent = copies_of(group, m, tokens, copies, load, more.pop("limit", ANY_GROUP))
     return float(exchange_s(kind, sent, m, size, HBM, sharpness, **more))
 
 
@@ -316,6 +324,34 @@ def test_a_single_copy_has_nothing_to_deduplicate():
     plain = seconds("dispatch", group, mode(), copies=1.0)
     saved = seconds("dispatch", group, mode(deduplicates=True), copies=1.0)
     assert saved == pytest.approx(plain)
+
+
+@pytest.mark.parametrize("places", [1, 2, 4, 8, 16, 64])
+@pytest.mark.parametrize("used", [1, 3, 4, 7, 8])
+def test_places_open_to_a_token_as_counted_over_all_choices(places, used):
+    # a place of 64 experts has whole groups of 8, or some experts of one
+    each = 64 // places
+    held = [{e // 8 for e in range(p * each, (p + 1) * each)} for p in range(places)]
+    choices = [set(c) for c in combinations(range(8), used)]
+    counts = [sum(bool(groups & chosen) for groups in held) for chosen in choices]
+    found = float(open_places(jnp.asarray(float(places)), GroupLimit(8, used)))
+    assert found == pytest.approx(np.mean(counts))
+
+
+def test_a_token_of_deepseek_crosses_to_few_nodes():
+    # 8 nodes hold a group each, of which a token uses 4: its 8 copies visit 4 (1 - .75^8)
+    # of them, seven eighths of those not its own
+    group = on_h800(64.0, node_gain=1e6)
+    rate, latency = float(group.fabric.rate[1]), float(group.fabric.latency_s[1])
+    crossings = 128 * 4 * (1 - 0.75**8) * 7 / 8
+    took = seconds("dispatch", group, mode(deduplicates=True), limit=GroupLimit(8, 4))
+    assert took == pytest.approx(latency + crossings * 7680 / rate)
+
+
+def test_limiting_nodes_only_matters_where_copies_travel_once():
+    group = on_h800(64.0)
+    free = seconds("dispatch", group, mode())
+    assert seconds("dispatch", group, mode(), limit=GroupLimit(8, 4)) == free
 
 
 def load(balance, copies, ranks=64.0, skew=0.3, spare=0.0):

@@ -61,6 +61,8 @@ DEEPSEEK = {
     "n_routed_experts": 256,
     "n_shared_experts": 1,
     "num_experts_per_tok": 8,
+    "n_group": 8,
+    "topk_group": 4,
     "num_nextn_predict_layers": 1,
     "vocab_size": 129280,
     "tie_word_embeddings": False,

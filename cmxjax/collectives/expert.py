@@ -12,6 +12,7 @@ package, node, supernode, each on its plane; combine reads what has arrived and 
 up, copy by copy.
 """
 
+import math
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from jaxtyping import Array, Float
 
 from .. import smooth
 from .._types import Leaf, Scalar, Sharpness
+from ..architecture import ANY_GROUP, GroupLimit
 from ..fabric import Group, peers, port_s, reach_s
 from ..hardware import ExpertMode
 
@@ -65,17 +67,24 @@ class Copies(NamedTuple):
 
 
 def copies_of(
-    group: Group, mode: ExpertMode, tokens: Scalar, per_token: Scalar, load: Scalar
+    group: Group,
+    mode: ExpertMode,
+    tokens: Scalar,
+    per_token: Scalar,
+    load: Scalar,
+    limit: GroupLimit = ANY_GROUP,
 ) -> Copies:
     """Copies spread evenly over the ranks.
 
     Args:
+        limit: groups of experts that a token may use. They only matter where copies to
+            one place travel once: without that each copy is sent wherever it goes.
         tokens: tokens of this rank, `per_token` copies of each sent.
         load: what the busiest rank handles over the mean.
     """
     most = tokens * load
     if mode.deduplicates:
-        per_token, tiers = _deduplicated(group, most, per_token)
+        per_token, tiers = _deduplicated(group, most, per_token, limit)
     elif mode.plane:
         away = jnp.asarray(_outermost(group, mode.plane))
         tiers = most * per_token / group.ranks * (group.ranks - 1.0) * away
@@ -90,6 +99,23 @@ def visited(places: Leaf, copies_per_token: Scalar) -> Leaf:
     return places * (1.0 - jnp.exp(copies_per_token * jnp.log(missed)))
 
 
+def open_places(places: Scalar, limit: GroupLimit) -> Scalar:
+    r"""Ranks or nodes that hold experts of the groups that a token may use.
+
+    $$ n \Bigl(1 - \prod_{i<t} \bigl(1 - \frac{h}{g - i}\bigr)\Bigr), \quad
+       h = \max(g/n,\, 1) $$
+
+    One of n places holds h of g groups, or a part of one, and misses all of the t that
+    a token may use with the chance of t draws without replacement.
+    """
+    groups, used = limit
+    if used >= groups:
+        return places
+    held = smooth.smaller(smooth.larger(groups / places, 1.0), groups - used + 1.0)
+    missed = math.prod(1.0 - held / (groups - drawn) for drawn in range(used))
+    return places * (1.0 - missed)
+
+
 def _outermost(group: Group, plane: str) -> np.ndarray:
     """Mask of the outermost tier on a plane."""
     mask = group.fabric.on(plane)
@@ -98,7 +124,7 @@ def _outermost(group: Group, plane: str) -> np.ndarray:
 
 
 def _deduplicated(
-    group: Group, tokens: Scalar, copies_per_token: Scalar
+    group: Group, tokens: Scalar, copies_per_token: Scalar, limit: GroupLimit
 ) -> tuple[Scalar, Float[Array, " tier"]]:
     r"""Ranks that a token reaches, and copies through each tier.
 
@@ -108,7 +134,8 @@ def _deduplicated(
     inner plane instead. Source: DeepEP's forwarding from RDMA to NVLink.
     """
     units, inside = group.splits[-1], group.units[-1]
-    held, reached = (visited(n, copies_per_token) for n in (group.ranks, units))
+    places = (open_places(n, limit) for n in (group.ranks, units))
+    held, reached = (visited(n, copies_per_token) for n in places)
     sent = tokens * held / group.ranks * peers(group)
     *inner, last, across = jnp.unstack(sent)
     crossing = smooth.smaller(tokens * reached * (units - 1.0) / units, across)

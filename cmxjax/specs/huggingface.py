@@ -116,6 +116,8 @@ def _experts(config: dict[str, Any], need, layers: float, intermediate: float):
         "topk": need("num_experts_per_tok"),
         "shared": need(*shared_keys, default=shared_width / width),
         "intermediate": width,
+        "groups": need("n_group", default=1.0),
+        "topk_groups": need("topk_group", default=1.0),
     }
     dense = config.get("mlp_only_layers")
     dense_layers = float(len(dense)) if isinstance(dense, list) else 0.0

@@ -37,6 +37,34 @@ class ExpertsSpec(Strict):
     topk: Positive
     shared: NonNegative
     intermediate: Positive
+    groups: Positive = 1.0
+    topk_groups: Positive = 1.0
+    """Groups of experts that a token may use, of all: node-limited routing."""
+
+    @field_validator("groups", "topk_groups")
+    @classmethod
+    def _whole(cls, groups: float) -> float:
+        if groups % 1.0:
+            raise ValueError("must be a whole number of groups")
+        return groups
+
+    @field_validator("groups")
+    @classmethod
+    def _dividing(cls, groups: float, info: Info) -> float:
+        routed = info.data.get("routed", groups)
+        if routed % groups:
+            raise ValueError(
+                f"does not divide {routed:g} routed experts; use one that does"
+            )
+        return groups
+
+    @field_validator("topk_groups")
+    @classmethod
+    def _among_groups(cls, topk_groups: float, info: Info) -> float:
+        groups = info.data.get("groups", topk_groups)
+        if topk_groups > groups:
+            raise ValueError(f"there are {groups:g} groups; use no more")
+        return topk_groups
 
     @field_validator("topk")
     @classmethod

@@ -107,7 +107,10 @@ def load_model(reference: Reference, where: str = "scenario") -> LoadedModel:
     attention = Latent(**fields) if latent else GroupedQuery(**fields)
     experts = None
     if file.experts is not None:
-        sizes: dict[str, Any] = {k: leaf(v) for k, v in file.experts}
+        whole = ("groups", "topk_groups")
+        sizes: dict[str, Any] = {
+            k: int(v) if k in whole else leaf(v) for k, v in file.experts
+        }
         experts = Experts(has_shared=file.experts.shared > 0, **sizes)
     architecture = Architecture(
         hidden=leaf(file.hidden),

@@ -131,9 +131,9 @@ def _trips(far: Stage, a: Architecture, load: ExpertLoad, tokens, pair: Pair) ->
     ratio = load.busiest * devices(pair.attention) / devices(pair.expert)
     sent = load._replace(busiest=smooth.larger(ratio, 1.0))
     all_domains = sent._replace(busiest=smooth.larger(ratio * pair.domains, 1.0))
-    sizes, copies = far.copy_bytes(a), far.copies(group, sent, tokens)
+    sizes, copies = far.copy_bytes(a), far.copies(a, group, sent, tokens)
     trips = [far.exchange(kind, copies, size) for kind, size in sizes.items()]
-    tiers = far.copies(group, all_domains, tokens).tiers
+    tiers = far.copies(a, group, all_domains, tokens).tiers
     ports = [
         seconds
         for size in sizes.values()

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from .. import smooth
 from .._types import Scalar, Sharpness
-from ..architecture import Architecture, GroupedQuery
+from ..architecture import ANY_GROUP, Architecture, GroupedQuery
 from ..collectives.expert import Copies, busiest_rank_load, copies_of, exchange_s
 from ..collectives.library import collective_s, full_mesh_s, plane_loads_s
 from ..fabric import Fabric, Group, fabric_of, group_of, plane_s
@@ -197,10 +197,13 @@ class Stage(NamedTuple):
         group, sharpness = self.group(axis), self.sharpness
         return collective_s(kind, group, self.library, payload_bytes, sharpness, scale)
 
-    def copies(self, group: Group, load: ExpertLoad, tokens: Scalar) -> Copies:
+    def copies(
+        self, a: Architecture, group: Group, load: ExpertLoad, tokens: Scalar
+    ) -> Copies:
         """What dispatch and combine of a micro-batch send."""
+        limit = ANY_GROUP if a.experts is None else a.experts.limit
         mode, per_token = self.expert_mode, load.copies_per_token
-        return copies_of(group, mode, tokens, per_token, load.busiest)
+        return copies_of(group, mode, tokens, per_token, load.busiest, limit)
 
     def exchange(self, kind: str, copies: Copies, size: Scalar) -> Scalar:
         """Dispatch or combine inside a step: benchmark time and the wait in situ."""
@@ -224,7 +227,7 @@ class Stage(NamedTuple):
         Ranks that split an expert between them also share the tokens that each got,
         and add up their parts of the results.
         """
-        copies = self.copies(self.group("ep"), load, tokens)
+        copies = self.copies(a, self.group("ep"), load, tokens)
         held = tokens * load.copies_per_token * load.busiest
         return [
             self.exchange(kind, copies, size)
@@ -243,7 +246,7 @@ class Stage(NamedTuple):
             size * self.scales(f"{kind}.transfer")
             for kind, size in self.copy_bytes(a).items()
         )
-        sent = size * self.copies(self.group("ep"), load, tokens).tiers
+        sent = size * self.copies(a, self.group("ep"), load, tokens).tiers
         return plane_s(self.fabric, sent, self.expert_mode.efficiency)
 
     def collective_loads_s(self, kind: str, axis: str, payload_bytes, prefix: str):
