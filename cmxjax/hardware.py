@@ -201,6 +201,9 @@ class Trainer(struct.PyTreeNode, kw_only=True, frozen=True):
     stages: str = struct.field(pytree_node=False, default="even")
     """How layers are spread over a pipeline: `even`; `by_cost`, the head's included; or
     `with_ends`, where embedding and head count as a layer each."""
+    keeps_working_gradients: bool = struct.field(pytree_node=False, default=False)
+    """Gradients of a micro-batch stay, as wide as the weights, beside those that add up
+    in a wider format; otherwise a kernel adds them there as they come."""
     kind: str = struct.field(pytree_node=False, default="trainer")
 
 

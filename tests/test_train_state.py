@@ -186,3 +186,22 @@ def test_states_of_all_axes_at_once_stay_finite():
     _, memory = state_of(EVERYTHING, workload__context_parallel="all_to_all")
     assert bool(jnp.isfinite(memory.total).all())
     assert float(memory.total.min()) > 0.0
+
+
+# --- Gradients that add up in a wider format
+
+
+@pytest.mark.parametrize(
+    ("engine", "gradient", "size"),
+    [
+        ("megatron", "bf16", 2.0),
+        ("megatron", "fp32", 4.0),
+        ("megatron-deepspeed", "bf16", 2.0),
+        ("megatron-deepspeed", "fp32", 6.0),
+    ],
+)
+def test_gradients_take_the_bytes_of_each_copy(engine, gradient, size):
+    # DeepSpeed's bf16 optimizer keeps those of a micro-batch beside their sum
+    _, memory = state_of(DENSE, engine=engine, **{"dtypes.gradient": gradient})
+    parameters = memory.weights / 2.0
+    assert memory.gradients == pytest.approx(size * parameters)

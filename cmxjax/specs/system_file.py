@@ -125,6 +125,7 @@ class EngineSpec(Leaves):
 class TrainerSpec(Leaves):
     context: Literal["ring", "all_to_all"] = "ring"
     stages: Literal["even", "by_cost", "with_ends"] = "even"
+    keeps_working_gradients: bool = False
     launch_s: Figure
     tensor_host_s: Figure
     step_s: Figure

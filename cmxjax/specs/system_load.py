@@ -35,6 +35,9 @@ _NAMED = {
     "trainers": "trainer",
     "fabrics": "fabric",
 }
+_HOW = ("context", "stages", "keeps_working_gradients")
+"""What a training framework does, beside its numbers."""
+
 _FALLBACKS = {
     "collectives": ("default_collective", {"default": {}}),
     "expert_parallel": (
@@ -256,9 +259,7 @@ def _load_system(reference: Reference, where: str) -> LoadedSystem:
             for k, v in tree["engines"].items()
         },
         trainers={
-            k: Trainer(
-                context=file.trainers[k].context, stages=file.trainers[k].stages, **v
-            )
+            k: Trainer(**{name: getattr(file.trainers[k], name) for name in _HOW}, **v)
             for k, v in tree["trainers"].items()
         },
         fabrics={k: FabricRate(**v) for k, v in tree.get("fabrics", {}).items()},

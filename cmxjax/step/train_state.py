@@ -331,6 +331,8 @@ def train_memory(
     gathered = smooth.larger(sum(dense), sum(expert)) * PRESENT_LAYERS * size
     state = split if w.zero >= 1 else whole
     kept = (split if w.zero >= 2 else whole) * BYTES[dtypes.gradient]
+    if trainer.keeps_working_gradients and BYTES[dtypes.gradient] > BYTES["bf16"]:
+        kept = kept + whole * BYTES["bf16"]
     alive = _activations(a, w, layout, plan)
     overhead = trainer.memory_overhead_bytes + alive * trainer.activation_slack
     here, optimizer = held * size, 3.0 * state * BYTES[dtypes.master]
