@@ -165,6 +165,9 @@ class Trainer(struct.PyTreeNode, kw_only=True, frozen=True):
     tensor_host_s: Leaf
     """Least time of a layer, forward and backward, for each rank of its tensor group,
     in jobs that leave the scale-up system."""
+    message_host_s: Leaf
+    """Time that both stages spend on a message between them, in such jobs, where sending
+    and receiving block: a middle stage has four for each micro-batch, an end two."""
     step_s: Leaf
     """Data loading, gradient norm, logging of one step."""
     jitter_fraction: Leaf

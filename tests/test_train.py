@@ -419,6 +419,26 @@ def test_a_job_on_several_nodes_waits_for_a_host_that_issues_slowly():
     assert layer_s(4.0 * plain / ranks) == pytest.approx(4.0 * plain, rel=0.05)
 
 
+@pytest.mark.parametrize(
+    ("devices", "pp", "messages"), [(64, 4, 4), (64, 2, 2), (64, 1, 0), (8, 2, 0)]
+)
+def test_messages_that_block_occupy_the_stages_between_nodes(devices, pp, messages):
+    # a middle stage takes two in and sends two for each micro-batch, an end half of
+    # that; m + p - 1 rounds of 1F1B, each message 100 s: all else takes little time
+    changes = {"layout.devices": devices, "layout.pp": pp, "workload.global_batch": 64}
+    system, a, w, layout, theta = inputs_of(DENSE, **changes)
+
+    def step_s(each_s):
+        trainer = system.trainers[w.serving.engine]
+        slow = trainer.replace(message_host_s=jnp.asarray(each_s))
+        changed = system.replace(trainers=system.trainers | {w.serving.engine: slow})
+        return float(metrics(changed, a, w, layout, theta, explain=False).step_time_s)
+
+    rounds = 64 / 2 / float(degree(layout, "dp")) + pp - 1
+    blocked = (step_s(100.0) - step_s(0.0)) / (100.0 * rounds)
+    assert messages <= blocked <= messages * 1.05  # the slowest of all ranks
+
+
 @functools.cache
 def slopes(name: str, sharpness: float | None):
     """Gradients of the log of time and of memory for every leaf."""

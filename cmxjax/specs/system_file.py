@@ -128,6 +128,7 @@ class TrainerSpec(Leaves):
     keeps_working_gradients: bool = False
     launch_s: Figure
     tensor_host_s: Figure
+    message_host_s: Figure
     step_s: Figure
     jitter_fraction: Figure
     tensor_forward_exposed_fraction: Figure

@@ -184,7 +184,8 @@ def model_of(stage: Stage, a: Architecture, w: Train, c: Compute, x: Exchanges) 
         0.0 * x.gather,
     )
     several = smooth.positive(degree(stage.layout, "pp") - 1.0, s)
-    exposed = several * trainer.pipeline_exposed_fraction * w.chunks * x.hop
+    exposed = several * trainer.pipeline_exposed_fraction * x.hop
+    exposed = w.chunks * (exposed + _blocked(stage))
     return Model(
         dense,
         expert,
@@ -194,6 +195,18 @@ def model_of(stage: Stage, a: Architecture, w: Train, c: Compute, x: Exchanges) 
     )
 
 
+def _apart(stage: Stage) -> Scalar:
+    """1 in jobs on several nodes, 0 on one."""
+    return smooth.positive(nodes_of(stage.system, stage.layout) - 1.0, stage.sharpness)
+
+
+def _blocked(stage: Stage) -> Scalar:
+    """Time that the busiest stage spends in the messages of one pass, in and out."""
+    messages = smooth.smaller(degree(stage.layout, "pp") - 1.0, 2.0)
+    each = trainer_of(stage).message_host_s * stage.scales("host.layer")
+    return messages * each * _apart(stage)
+
+
 def _issued(stage: Stage, dense: Work, expert: Work) -> list[Work]:
     """Layers no shorter than the host needs to issue them.
 
@@ -201,8 +214,7 @@ def _issued(stage: Stage, dense: Work, expert: Work) -> list[Work]:
     ranks. The forward pass has a third of the kernels.
     """
     trainer, s = trainer_of(stage), stage.sharpness
-    apart = smooth.positive(nodes_of(stage.system, stage.layout) - 1.0, s)
-    least = trainer.tensor_host_s * degree(stage.layout, "tp") * apart
+    least = trainer.tensor_host_s * degree(stage.layout, "tp") * _apart(stage)
     least = least * stage.scales("host.layer") / 3.0
     forward = jnp.stack([dense.forward, expert.forward])
     backward = jnp.stack([dense.backward, expert.backward])
