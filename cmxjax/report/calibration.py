@@ -170,6 +170,7 @@ def _draw_fit(result: Calibrated, path: Path) -> None:
             axis.set(xscale="log", yscale="log")
         axis.set_title(name, fontsize=8)
         axis.tick_params(labelsize=7)
+        axis.tick_params(which="minor", labelsize=5)
     axes[0, 0].legend(fontsize=7)
     figure.supxlabel("published")
     figure.supylabel("predicted, with one sigma")
