@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from flax import struct
 
+from . import smooth
 from ._types import Leaf
 
 
@@ -14,6 +15,12 @@ class GroupedQuery(struct.PyTreeNode, kw_only=True, frozen=True):
     kv_heads: Leaf
     head_dim: Leaf
     kind: str = struct.field(pytree_node=False, default="grouped_query")
+
+
+def spread_kv_heads(at: GroupedQuery, ranks: Leaf) -> Leaf:
+    """Heads of keys and values on all ranks that split them, copies included: each rank
+    holds at least one."""
+    return smooth.larger(at.kv_heads, ranks)
 
 
 class Latent(struct.PyTreeNode, kw_only=True, frozen=True):

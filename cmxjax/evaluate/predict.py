@@ -135,13 +135,19 @@ def _of_stages(problem: Problem, memory: Any) -> dict[str, dict[str, float]]:
     names = [str(stage) for stage in range(listed)]
     if problem.workload.stage_layers is None:  # pyright: ignore
         last = round(float(degree(problem.layout, "pp"))) - 1
-        between = [f"1-{last - 1}" if last > 2 else "1"] if last > 1 else [None]
-        names = ["0", *between, str(last) if last else None]
+        names = ["0", _range_name(1, last - 1), _range_name(max(last, 1), last)]
     return {
         name: {f"memory_{part}_bytes": float(of[stage]) for part, of in memory.items()}
         for stage, name in enumerate(names)
-        if name is not None
+        if name
     }
+
+
+def _range_name(first: int, last: int) -> str:
+    """Of the stages from `first` to `last`; empty where there are none."""
+    if first == last:
+        return str(first)
+    return f"{first}-{last}" if first < last else ""
 
 
 def _of_pool(pool: Any) -> dict[str, Any]:

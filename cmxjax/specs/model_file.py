@@ -7,6 +7,14 @@ from pydantic import Field, field_validator, model_validator
 from .figures import Info, NonNegative, Positive, Source, Strict, Text, listed_source
 
 
+def _at_most(value: float, info: Info, key: str, what: str) -> float:
+    """A count of some of the things that `key` counts all of."""
+    most = info.data.get(key, value)
+    if value > most:
+        raise ValueError(f"there are {most:g} {what}; use no more")
+    return value
+
+
 class GroupedQuerySpec(Strict):
     kind: Literal["grouped_query"]
     heads: Positive
@@ -16,10 +24,7 @@ class GroupedQuerySpec(Strict):
     @field_validator("kv_heads")
     @classmethod
     def _shared_by_heads(cls, kv_heads: float, info: Info) -> float:
-        heads = info.data.get("heads", kv_heads)
-        if kv_heads > heads:
-            raise ValueError(f"there are {heads:g} heads; use no more")
-        return kv_heads
+        return _at_most(kv_heads, info, "heads", "heads")
 
 
 class LatentSpec(Strict):
@@ -61,18 +66,12 @@ class ExpertsSpec(Strict):
     @field_validator("topk_groups")
     @classmethod
     def _among_groups(cls, topk_groups: float, info: Info) -> float:
-        groups = info.data.get("groups", topk_groups)
-        if topk_groups > groups:
-            raise ValueError(f"there are {groups:g} groups; use no more")
-        return topk_groups
+        return _at_most(topk_groups, info, "groups", "groups")
 
     @field_validator("topk")
     @classmethod
     def _among_routed(cls, topk: float, info: Info) -> float:
-        routed = info.data.get("routed", topk)
-        if topk > routed:
-            raise ValueError(f"there are {routed:g} routed experts; use no more")
-        return topk
+        return _at_most(topk, info, "routed", "routed experts")
 
 
 class Published(Strict):
@@ -117,10 +116,7 @@ class ModelFile(Strict):
     @field_validator("dense_layers")
     @classmethod
     def _among_layers(cls, dense_layers: float, info: Info) -> float:
-        layers = info.data.get("layers", dense_layers)
-        if dense_layers > layers:
-            raise ValueError(f"there are {layers:g} layers; use no more")
-        return dense_layers
+        return _at_most(dense_layers, info, "layers", "layers")
 
     @model_validator(mode="after")
     def _every_layer_has_weights(self):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from .. import smooth
 from .._types import Scalar
-from ..architecture import Architecture, Latent
+from ..architecture import Architecture, Latent, spread_kv_heads
 from ..collectives.algorithms import chain_s
 from ..layout import degree, splits
 from ..ops.training import ELEMENT
@@ -85,8 +85,7 @@ def _context_widths(stage: Stage, a: Architecture, w: Train) -> tuple[Scalar, Sc
     holders = degree(stage.layout, "tp")
     if w.context == "all_to_all":
         holders = holders * degree(stage.layout, "cp")
-    shared = smooth.larger(at.kv_heads, holders)
-    return 2.0 * shared * at.head_dim, 2.0 * at.heads * at.head_dim
+    return 2.0 * spread_kv_heads(at, holders) * at.head_dim, 2.0 * at.heads * at.head_dim
 
 
 def exchanges_of(
@@ -170,7 +169,8 @@ def model_of(stage: Stage, a: Architecture, w: Train, c: Compute, x: Exchanges) 
     if a.experts is not None:
         own = Work(c.forward["experts"], c.backward["experts"], c.weight["experts"])
         expert = _recomputed(w, _exchanged(stage, added(attention, own), x.expert, w))
-    dense, expert = _issued(stage, dense, expert)
+    apart = smooth.positive(nodes_of(stage.system, stage.layout) - 1.0, s)
+    dense, expert = _issued(stage, dense, expert, apart)
     head = Work(
         c.forward["head"] + x.gather,
         c.backward["head"] + x.scatter + x.reduce,
@@ -185,7 +185,7 @@ def model_of(stage: Stage, a: Architecture, w: Train, c: Compute, x: Exchanges) 
     )
     several = smooth.positive(degree(stage.layout, "pp") - 1.0, s)
     exposed = several * trainer.pipeline_exposed_fraction * x.hop
-    exposed = w.chunks * (exposed + _blocked(stage))
+    exposed = w.chunks * (exposed + _blocked(stage, apart))
     return Model(
         dense,
         expert,
@@ -195,26 +195,28 @@ def model_of(stage: Stage, a: Architecture, w: Train, c: Compute, x: Exchanges) 
     )
 
 
-def _apart(stage: Stage) -> Scalar:
-    """1 in jobs on several nodes, 0 on one."""
-    return smooth.positive(nodes_of(stage.system, stage.layout) - 1.0, stage.sharpness)
+def _blocked(stage: Stage, apart: Scalar) -> Scalar:
+    """Time that the busiest stage spends in the messages of one pass, in and out.
 
-
-def _blocked(stage: Stage) -> Scalar:
-    """Time that the busiest stage spends in the messages of one pass, in and out."""
+    Args:
+        apart: 1 in jobs on several nodes, 0 on one.
+    """
     messages = smooth.smaller(degree(stage.layout, "pp") - 1.0, 2.0)
     each = trainer_of(stage).message_host_s * stage.scales("host.layer")
-    return messages * each * _apart(stage)
+    return messages * each * apart
 
 
-def _issued(stage: Stage, dense: Work, expert: Work) -> list[Work]:
+def _issued(stage: Stage, dense: Work, expert: Work, apart: Scalar) -> list[Work]:
     """Layers no shorter than the host needs to issue them.
 
     Asynchronous tensor parallelism cuts a GEMM into as many pieces as the group has
     ranks. The forward pass has a third of the kernels.
+
+    Args:
+        apart: 1 in jobs on several nodes, 0 on one.
     """
     trainer, s = trainer_of(stage), stage.sharpness
-    least = trainer.tensor_host_s * degree(stage.layout, "tp") * _apart(stage)
+    least = trainer.tensor_host_s * degree(stage.layout, "tp") * apart
     least = least * stage.scales("host.layer") / 3.0
     forward = jnp.stack([dense.forward, expert.forward])
     backward = jnp.stack([dense.backward, expert.backward])

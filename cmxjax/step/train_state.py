@@ -26,6 +26,7 @@ from ..architecture import (
     attention_parameters,
     feed_forward_parameters,
     norm_parameters,
+    spread_kv_heads,
 )
 from ..hardware import System, Trainer
 from ..layout import Layout, degree
@@ -153,7 +154,7 @@ def layer_weights(a: Architecture, layout: Layout) -> tuple[Held, Held]:
         whole = a.hidden * (at.query_rank + at.latent_dim + at.rope_dim)
         kept, attention = kept + whole, attention - whole
     else:  # each device holds at least one head of keys and values
-        copies = smooth.larger(tp - a.attention.kv_heads, 0.0)
+        copies = spread_kv_heads(a.attention, tp) - a.attention.kv_heads
         attention = attention + 2.0 * copies * a.attention.head_dim * a.hidden
     common = kept + attention / tp
     dense = common + feed_forward_parameters(a, a.intermediate) / tp
@@ -247,7 +248,7 @@ def attention_width(a: Architecture, tp: Scalar) -> Scalar:
         key = at.nope_dim + at.rope_dim
         latents = at.query_rank + at.latent_dim + at.rope_dim
         return at.heads * (2.0 * key + 2.0 * at.value_dim) + latents
-    return (2.0 * at.heads + 2.0 * smooth.larger(at.kv_heads, tp)) * at.head_dim
+    return (2.0 * at.heads + 2.0 * spread_kv_heads(at, tp)) * at.head_dim
 
 
 class Plan(NamedTuple):
