@@ -6,6 +6,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
+from . import _jax as _jax  # refuses releases that compute wrongly
+
 Scalar = Float[Array, ""] | float
 """A traced number of any unit; Python floats are accepted at the edges."""
 

@@ -11,14 +11,29 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import jax  # noqa: E402
 
+from ._jax import JAXLIB  # noqa: E402
+
 COMPILER_FLAGS = {
-    "--xla_cpu_use_fusion_emitters": "false",
-    "--xla_backend_extra_options": "xla_cpu_use_multi_output_fusion",
+    "--xla_cpu_use_fusion_emitters": ("false", (0, 11, 0)),
+    "--xla_backend_extra_options": ("xla_cpu_use_multi_output_fusion", (0, 12)),
 }
-"""Flags of the CPU compiler, measured with jaxlib 0.10.1. Its newer code generator takes
-more than twice as long to compile the gradients of this model and gains nothing at run
-time. Loops with several results compute once what several terms of a gradient share,
-instead of once for each: gradients run 1.3 to 2 times as fast, values up to 1.5 times."""
+"""Flags of the CPU compiler, each with the last release of jaxlib known to accept it: one
+that doesn't know a flag stops the process.
+
+The newer code generator of jaxlib 0.10 takes more than twice as long to compile the
+gradients of this model and gains nothing at run time; 0.11.1 has no other. Loops with
+several results compute once what several terms of a gradient share, instead of once for
+each: gradients run 1.3 to 2 times as fast, values up to 1.5 times."""
+
+
+def flags_for(release: tuple[int, ...]) -> list[str]:
+    """The compiler flags that a release of jaxlib knows and that are not set already."""
+    given = os.environ.get("XLA_FLAGS", "")
+    return [
+        f"{flag}={value}"
+        for flag, (value, last) in COMPILER_FLAGS.items()
+        if flag not in given and release[: len(last)] <= last
+    ]
 
 
 def setup(*, cache: bool = True) -> None:
@@ -33,9 +48,8 @@ def setup(*, cache: bool = True) -> None:
             this module, as loading them would then flood the error stream.
     """
     jax.config.update("jax_enable_x64", True)
-    given = os.environ.get("XLA_FLAGS", "")
-    ours = [f"{k}={v}" for k, v in COMPILER_FLAGS.items() if k not in given]
-    os.environ["XLA_FLAGS"] = " ".join([given, *ours]).strip()
+    flags = [os.environ.get("XLA_FLAGS", ""), *flags_for(JAXLIB)]
+    os.environ["XLA_FLAGS"] = " ".join(flags).strip()
     if cache and QUIET:
         _keep_programs()
 

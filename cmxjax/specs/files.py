@@ -23,6 +23,8 @@ def shipped(group: str) -> list[str]:
 
 def read_text(path: Path) -> str:
     """Read a spec file. Raises `SpecError` if it can't be one."""
+    if "\0" in str(path):
+        raise SpecError([f"{str(path)!r}: has a null byte; check the path"])
     try:
         size, is_file = path.stat().st_size, path.is_file()
         readable = is_file and 0 < size <= LARGEST_FILE_BYTES
@@ -31,9 +33,8 @@ def read_text(path: Path) -> str:
         raise SpecError([f"{path}: no such file; check the path"]) from None
     except UnicodeDecodeError:
         raise SpecError([f"{path}: not UTF-8 text; name a TOML file"]) from None
-    except (OSError, ValueError) as error:
-        problem = getattr(error, "strerror", None) or str(error)
-        raise SpecError([f"{path}: {problem}; check the path"]) from None
+    except OSError as error:
+        raise SpecError([f"{path}: {error.strerror}; check the path"]) from None
     if not is_file:
         raise SpecError([f"{path}: not a file; name a TOML file"])
     if size > LARGEST_FILE_BYTES:
