@@ -14,13 +14,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .answers.compare import compare as compare
+    from .answers.limits import largest as largest
+    from .answers.limits import parse_limit as parse_limit
+    from .answers.predict import predict as predict
+    from .answers.validate import validate as validate
+    from .answers.versus import versus as versus
     from .calibrate.run import fit as fit
-    from .evaluate.compare import compare as compare
-    from .evaluate.limits import largest as largest
-    from .evaluate.limits import parse_limit as parse_limit
-    from .evaluate.predict import predict as predict
-    from .evaluate.validate import validate as validate
-    from .evaluate.versus import versus as versus
     from .optimization.answer import optimize as optimize
     from .optimization.codesign.design import codesign as codesign
     from .optimization.codesign.match import match as match
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .optimization.experts.place import place_experts as place_experts
     from .optimization.pools import split_pools as split_pools
     from .optimization.stages import partition as partition
-    from .phases import metrics as metrics
+    from .phases.metrics import metrics as metrics
     from .settings import setup as setup
     from .specs.build import build as build
     from .specs.errors import SpecError as SpecError
@@ -39,21 +39,21 @@ _HOMES = {
     "SpecError": "specs.errors",
     "build": "specs.build",
     "codesign": "optimization.codesign.design",
-    "compare": "evaluate.compare",
+    "compare": "answers.compare",
     "fit": "calibrate.run",
-    "largest": "evaluate.limits",
+    "largest": "answers.limits",
     "load_scenario": "specs.scenario",
     "match": "optimization.codesign.match",
-    "metrics": "phases",
+    "metrics": "phases.metrics",
     "optimize": "optimization.answer",
     "partition": "optimization.stages",
     "place_experts": "optimization.experts.place",
-    "parse_limit": "evaluate.limits",
-    "predict": "evaluate.predict",
+    "parse_limit": "answers.limits",
+    "predict": "answers.predict",
     "setup": "settings",
     "split_pools": "optimization.pools",
-    "validate": "evaluate.validate",
-    "versus": "evaluate.versus",
+    "validate": "answers.validate",
+    "versus": "answers.versus",
 }
 __all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
 

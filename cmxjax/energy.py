@@ -1,7 +1,7 @@
 """Power and energy of a job from the scale-up system's all-in power."""
 
 from ._types import Scalar
-from .hardware import System, scale_up_devices
+from .machine.system import System, scale_up_devices
 
 
 def job_power_w(

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from ._types import Scalar
-from .hardware import System
+from .machine.system import System
 
 CHECKPOINT_BYTES = 14.0
 """Per weight: bf16 weight, fp32 master weight and two fp32 moments."""

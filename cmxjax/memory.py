@@ -6,7 +6,10 @@ import jax.numpy as jnp
 
 from . import smooth
 from ._types import Scalar, Sharpness
-from .architecture import (
+from .job.layout import Layout, degree
+from .job.workload import BYTES, SCALE_SLOT_BYTES, Decode, Prefill, Serving
+from .machine.system import System
+from .model.architecture import (
     Architecture,
     GroupedQuery,
     Latent,
@@ -14,9 +17,6 @@ from .architecture import (
     feed_forward_parameters,
     kv_width,
 )
-from .hardware import System
-from .layout import Layout, degree
-from .workload import BYTES, SCALE_SLOT_BYTES, Decode, Prefill, Serving
 
 WORKSPACE_ROWS = 4.0
 """Copies of the batch's hidden states that are alive at once (assumed): residual, normed

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from .phases import DecodeMetrics, PrefillMetrics
+from .phases.metrics import DecodeMetrics, PrefillMetrics
+from .phases.training import TrainMetrics
 from .serve.metrics import ServeMetrics
 from .step.collective import CollectiveMetrics
 from .step.operator import OperatorMetrics
 from .step.totals import SystemMetrics
-from .training import TrainMetrics
 
 PHASE_METRICS: dict[str, type] = {
     "system": SystemMetrics,

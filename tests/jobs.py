@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cmxjax.parameters import is_fraction, leaf_paths, path_of
-from cmxjax.phases import metrics
+from cmxjax.phases.metrics import metrics
 from cmxjax.specs.build import build
 from cmxjax.specs.scenario import load_scenario
 

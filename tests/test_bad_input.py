@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cmxjax.evaluate.validate import validate
+from cmxjax.answers.validate import validate
 from cmxjax.specs.build import build
 from cmxjax.specs.errors import SpecError
 from cmxjax.specs.measurement_file import load_measurements

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
+from cmxjax.answers.validate import validate
 from cmxjax.calibrate import folds
 from cmxjax.calibrate.run import fit as calibrate
 from cmxjax.calibrate.setup import prepare
-from cmxjax.cli import main
-from cmxjax.evaluate.validate import validate
+from cmxjax.cli.main import main
 from cmxjax.parameters import leaf_paths
 from cmxjax.specs.build import build
 from cmxjax.specs.calibration_file import (

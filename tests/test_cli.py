@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from cmxjax.cli import main
-from cmxjax.evaluate.limits import largest, parse_limit
-from cmxjax.evaluate.predict import predict
+from cmxjax.answers.limits import largest, parse_limit
+from cmxjax.answers.predict import predict
+from cmxjax.cli.main import main
 from cmxjax.specs.errors import SpecError
 from cmxjax.specs.scenario import load_scenario
 

@@ -9,16 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cmxjax.collectives.algorithms import chain_s
-from cmxjax.collectives.library import (
+from cmxjax.machine.libraries import CollectiveLibrary
+from cmxjax.machine.tiers import Endpoint
+from cmxjax.rates.algorithms import chain_s
+from cmxjax.rates.collectives import (
     KINDS,
     bus_bytes,
     collective_s,
     plane_loads_s,
     remote_access_s,
 )
-from cmxjax.fabric import Fabric, fabric_of, group_of
-from cmxjax.hardware import CollectiveLibrary, Endpoint
+from cmxjax.rates.fabric import Fabric, fabric_of, group_of
 from cmxjax.specs.system_load import Reference, load_system
 
 CLOUDMATRIX = load_system(Reference("cloudmatrix384")).system

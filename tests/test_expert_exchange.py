@@ -9,16 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cmxjax.architecture import ANY_GROUP, GroupLimit
-from cmxjax.collectives.expert import (
-    busiest_rank_load,
-    copies_of,
-    exchange_s,
-    open_places,
-)
-from cmxjax.fabric import Fabric, fabric_of, group_of
-from cmxjax.hardware import ExpertMode
-from cmxjax.layout import place
+from cmxjax.job.layout import place
+from cmxjax.machine.libraries import ExpertMode
+from cmxjax.model.architecture import ANY_GROUP, GroupLimit
+from cmxjax.rates.exchange import busiest_rank_load, copies_of, exchange_s, open_places
+from cmxjax.rates.fabric import Fabric, fabric_of, group_of
 from cmxjax.specs.system_load import Reference, load_system
 from cmxjax.step.serving import copy_bytes
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cmxjax.fabric import (
+from cmxjax.rates.fabric import (
     Fabric,
     contended_s,
     fabric_of,

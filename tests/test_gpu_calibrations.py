@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cmxjax.evaluate.validate import validate
+from cmxjax.answers.validate import validate
 from cmxjax.specs.calibration_file import Calibration, calibration_for
 from cmxjax.specs.measurement_file import load_measurements
 from cmxjax.specs.recipe_file import load_recipe, resolve, why_excluded

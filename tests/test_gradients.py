@@ -23,7 +23,7 @@ from jobs import (
 )
 
 from cmxjax.parameters import is_fraction, leaf_paths
-from cmxjax.phases import metrics
+from cmxjax.phases.metrics import metrics
 
 GROUPS = ("system", "architecture", "workload", "layout", "theta")
 

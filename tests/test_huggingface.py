@@ -5,7 +5,7 @@ import json
 import jax
 import pytest
 
-from cmxjax.architecture import total_parameters
+from cmxjax.model.architecture import total_parameters
 from cmxjax.parameters import leaf_paths
 from cmxjax.specs.build import build
 from cmxjax.specs.errors import SpecError

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cmxjax.layout import (
+from cmxjax.job.layout import (
     ATTENTION_AXES,
     AXES,
     EXPERT_AXES,

@@ -5,7 +5,9 @@ import functools
 import jax.numpy as jnp
 import pytest
 
-from cmxjax.architecture import (
+from cmxjax.job.layout import AXES, Layout, Routing
+from cmxjax.job.workload import BYTES, Decode, Prefill, Serving
+from cmxjax.model.architecture import (
     Latent,
     active_parameters,
     embedding_parameters,
@@ -13,14 +15,12 @@ from cmxjax.architecture import (
     layer_parameters,
     total_parameters,
 )
-from cmxjax.layout import AXES, Layout, Routing
-from cmxjax.ops.table import matrix_flop, tabulate
 from cmxjax.specs.files import shipped
 from cmxjax.specs.model_load import load_model, model_leaves, read_model_file
 from cmxjax.specs.system_load import Reference
 from cmxjax.step import decode, prefill
 from cmxjax.step.serving import declared, expert_load
-from cmxjax.workload import BYTES, Decode, Prefill, Serving
+from cmxjax.work.table import matrix_flop, tabulate
 
 MODELS = shipped("models")
 PUBLISHED = {name: read_model_file(name).published for name in MODELS}

@@ -4,15 +4,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cmxjax.architecture import total_parameters
-from cmxjax.ops.attention import attention_ops
-from cmxjax.ops.feed_forward import dense_ops, draft_ops, expert_ops, tail_ops
-from cmxjax.ops.table import Op, matrix_flop, tabulate
+from cmxjax.job.workload import Dtypes
+from cmxjax.model.architecture import total_parameters
 from cmxjax.specs.model_load import load_model
 from cmxjax.specs.system_load import Reference
 from cmxjax.step import decode, prefill
 from cmxjax.step.serving import declared, expert_load
-from cmxjax.workload import Dtypes
+from cmxjax.work.attention import attention_ops
+from cmxjax.work.feed_forward import dense_ops, draft_ops, expert_ops, tail_ops
+from cmxjax.work.table import Op, matrix_flop, tabulate
 
 BF16 = Dtypes()
 DEEPSEEK = load_model(Reference("deepseek-r1")).architecture

@@ -20,8 +20,8 @@ from jobs import (
     with_stages,
 )
 
-from cmxjax.phases import metrics
-from cmxjax.roofline import RESOURCES
+from cmxjax.phases.metrics import metrics
+from cmxjax.rates.roofline import RESOURCES
 from cmxjax.step.shares import COLLECTIVE_PARTS, EXCHANGE_PARTS
 
 over_jobs = pytest.mark.parametrize("name", OVER)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cmxjax.evaluate.batch import evaluate
+from cmxjax.answers.batch import evaluate
 from cmxjax.quantities import PHASE_METRICS, check_per, field_of, scaled_to
 from cmxjax.specs.measurement_file import QUANTITIES
 

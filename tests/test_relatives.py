@@ -5,17 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from cmxjax.evaluate.predict import predict
+from cmxjax.answers.predict import predict
 from cmxjax.specs.build import build
 from cmxjax.specs.calibration_file import Calibration, FittedSpec
 from cmxjax.specs.figures import Figure
-from cmxjax.specs.relatives import (
-    LEAST_SPREAD,
-    WIDER,
-    pooled,
-    relatives,
-    unconstrained,
-)
+from cmxjax.specs.relatives import LEAST_SPREAD, WIDER, pooled, relatives, unconstrained
 from cmxjax.specs.scenario import load_scenario
 
 

@@ -19,7 +19,7 @@ from jobs import (
 )
 
 from cmxjax.parameters import leaf_paths
-from cmxjax.phases import metrics
+from cmxjax.phases.metrics import metrics
 from cmxjax.specs.build import build
 from cmxjax.specs.scenario import validate_scenario
 

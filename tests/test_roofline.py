@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cmxjax.hardware import Chip
-from cmxjax.ops.table import Op, tabulate
-from cmxjax.roofline import RESOURCES, resources_s, roofline_s
+from cmxjax.machine.chip import Chip
+from cmxjax.rates.roofline import RESOURCES, resources_s, roofline_s
 from cmxjax.specs.system_load import Reference, load_system
+from cmxjax.work.table import Op, tabulate
 
 CLOUDMATRIX = load_system(Reference("cloudmatrix384")).system.chip
 

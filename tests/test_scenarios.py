@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from cmxjax.layout import AXES, degree, devices
-from cmxjax.phases import metrics
+from cmxjax.job.layout import AXES, degree, devices
+from cmxjax.job.workload import tokens_per_step
+from cmxjax.phases.metrics import metrics
 from cmxjax.specs.build import ASYMPTOTE_BYTES, build
 from cmxjax.specs.files import shipped
 from cmxjax.specs.measurement_file import load_measurements
 from cmxjax.specs.scenario import load_scenario, validate_scenario, with_overrides
 from cmxjax.specs.system_load import Reference, load_system
-from cmxjax.workload import tokens_per_step
 
 DECODE = "deepseek-r1-decode-cloudmatrix384"
 DENSE = "llama-3.1-70b-decode-gb200-nvl72"

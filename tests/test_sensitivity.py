@@ -6,11 +6,11 @@ import math
 import numpy as np
 import pytest
 
+from cmxjax.answers.predict import predict
+from cmxjax.answers.sensitivity import grid, sensitivity
+from cmxjax.answers.solve import solve
 from cmxjax.calibrate.plan import load_plan, plan_measurements
-from cmxjax.cli import main
-from cmxjax.evaluate.predict import predict
-from cmxjax.evaluate.sensitivity import grid, sensitivity
-from cmxjax.evaluate.solve import solve
+from cmxjax.cli.main import main
 from cmxjax.specs.errors import SpecError
 from cmxjax.specs.files import shipped
 from cmxjax.specs.scenario import load_scenario

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from jobs import off_lattice
 
-from cmxjax.evaluate.predict import predict
-from cmxjax.evaluate.sensitivity import sensitivity
-from cmxjax.layout import Pools
+from cmxjax.answers.predict import predict
+from cmxjax.answers.sensitivity import sensitivity
+from cmxjax.job.layout import Pools
 from cmxjax.parameters import leaf_paths
-from cmxjax.phases import metrics
+from cmxjax.phases.metrics import metrics
 from cmxjax.serve.queue import highest_utilization, waiting_s
 from cmxjax.specs.build import build
 from cmxjax.specs.scenario import load_scenario

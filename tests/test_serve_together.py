@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from jobs import off_lattice
 
+from cmxjax.job.workload import Prefill
 from cmxjax.memory import attention_memory, decode_memory, expert_memory
-from cmxjax.phases import metrics
+from cmxjax.phases.metrics import metrics
 from cmxjax.serve.apart import _pair
 from cmxjax.serve.generation import Inputs, decode_workload
 from cmxjax.specs.build import build
@@ -19,7 +20,6 @@ from cmxjax.step.chunk import chunk_of, progress
 from cmxjax.step.decode import decode_times
 from cmxjax.step.prefill import features_of
 from cmxjax.step.shares import Scales
-from cmxjax.workload import Prefill
 
 COLOCATED = "deepseek-r1-serve-colocated-cloudmatrix384"
 APART = "deepseek-r1-serve-xdeepserve"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import cmxjax.specs
-from cmxjax.phases import metrics
+from cmxjax.phases.metrics import metrics
 from cmxjax.specs.build import build
 from cmxjax.specs.figures import check_figure
 from cmxjax.specs.files import DATA, shipped

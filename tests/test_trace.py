@@ -7,9 +7,9 @@ import pytest
 import schedules
 from test_train import DENSE, MIXTURE, made, predict
 
-from cmxjax.cli import main
-from cmxjax.evaluate.timeline import timeline
-from cmxjax.evaluate.trace import trace_of
+from cmxjax.answers.timeline import timeline
+from cmxjax.answers.trace import trace_of
+from cmxjax.cli.main import main
 from cmxjax.specs.errors import SpecError
 from cmxjax.step.line import Work, line_of_stages
 from cmxjax.step.pipeline import pipeline_s

@@ -10,19 +10,19 @@ import pytest
 from jobs import all_finite, is_latency, is_rate, scaled
 from test_budgets import EQUATIONS, equations
 
-from cmxjax.architecture import total_parameters
-from cmxjax.flops import flop_per_token
-from cmxjax.layout import AXES, degree
-from cmxjax.ops.table import matrix_flop
-from cmxjax.ops.training import tabulate_passes
+from cmxjax.job.layout import AXES, degree
+from cmxjax.model.architecture import total_parameters
+from cmxjax.model.flops import flop_per_token
 from cmxjax.parameters import is_fraction, leaf_paths
-from cmxjax.phases import metrics
+from cmxjax.phases.metrics import metrics
+from cmxjax.phases.training import EXPOSED
 from cmxjax.specs.build import build
 from cmxjax.specs.errors import SpecError
 from cmxjax.specs.scenario import validate_scenario, with_overrides
 from cmxjax.step.train_ops import declarations, features_of
 from cmxjax.step.train_state import end_spans, plan_of
-from cmxjax.training import EXPOSED
+from cmxjax.work.table import matrix_flop
+from cmxjax.work.training import tabulate_passes
 
 WAITS = {part for parts in EXPOSED.values() for part in parts}
 
@@ -132,7 +132,7 @@ def test_model_flop_are_those_of_the_formula_of_megatron():
     ],
 )
 def test_flop_conventions_are_the_ones_of_their_sources(model, tokens, convention, gflop):
-    from cmxjax.flops import convention_named
+    from cmxjax.model.flops import convention_named
     from cmxjax.specs.model_load import load_model
     from cmxjax.specs.system_load import Reference
 

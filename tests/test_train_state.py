@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import pytest
 from test_train import DENSE, EVERYTHING, MIXTURE, inputs_of, made, predict
 
-from cmxjax.evaluate.predict import predict as predicted
-from cmxjax.phases import metrics
+from cmxjax.answers.predict import predict as predicted
+from cmxjax.phases.metrics import metrics
 from cmxjax.specs.build import build
 from cmxjax.specs.errors import SpecError
 from cmxjax.specs.scenario import validate_scenario, with_overrides

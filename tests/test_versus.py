@@ -5,9 +5,9 @@ from functools import cache
 
 import pytest
 
-from cmxjax.evaluate.limits import largest, parse_limit
-from cmxjax.evaluate.predict import predict
-from cmxjax.evaluate.versus import versus
+from cmxjax.answers.limits import largest, parse_limit
+from cmxjax.answers.predict import predict
+from cmxjax.answers.versus import versus
 from cmxjax.specs.errors import SpecError
 from cmxjax.specs.scenario import load_scenario
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cmxjax.workload import BYTES, Decode, Dtypes, Serving, tokens_per_step
+from cmxjax.job.workload import BYTES, Decode, Dtypes, Serving, tokens_per_step
 
 SERVING = Serving(
     skew=None,

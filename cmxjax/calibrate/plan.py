@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic import Field, ValidationError
 
-from ..evaluate.batch import evaluate, loose
-from ..evaluate.sensitivity import quantity_field
+from ..answers.batch import evaluate, loose
+from ..answers.sensitivity import quantity_field
 from ..quantities import field_of
 from ..specs.build import Problem, build
 from ..specs.calibration_file import level_of

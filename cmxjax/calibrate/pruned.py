@@ -7,11 +7,11 @@ the structure of a benchmark of any other.
 
 from typing import Any, NamedTuple
 
-from ..hardware import System
-from ..layout import Layout
+from ..job.layout import Layout
+from ..job.workload import Collective, Decode, Operator, Prefill, Train, Workload
+from ..machine.system import System
 from ..parameters import leaf_paths
 from ..specs.build import Problem
-from ..workload import Collective, Decode, Operator, Prefill, Train, Workload
 
 SAME = "it"
 """The common name."""

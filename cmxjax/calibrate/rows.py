@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..evaluate.batch import alike
+from ..answers.batch import alike
 from ..parameters import leaf_paths, shifted
-from ..phases import metrics
+from ..phases.metrics import metrics
 from ..quantities import field_of, scaled_to
 from ..specs.build import Problem
 from ..specs.measurement_file import Measurement, MeasurementSpec

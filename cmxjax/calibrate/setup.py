@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..evaluate.validate import check_rows, problems_of
+from ..answers.validate import check_rows, problems_of
 from ..specs.calibration_file import level_of
 from ..specs.errors import SpecError
 from ..specs.figures import Figure

@@ -1,6 +1,6 @@
 """Launch settings of a scenario for a tool."""
 
-from ..evaluate.predict import predict
+from ..answers.predict import predict
 from ..specs.build import build
 from ..specs.errors import SpecError
 from ..specs.scenario_file import Scenario, TrainScenario

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from ..hardware import ordered_tiers
-from ..layout import ATTENTION_AXES, AXES, DEFAULT_ORDER, placement
+from ..job.layout import ATTENTION_AXES, AXES, DEFAULT_ORDER, placement
+from ..machine.system import ordered_tiers
 from ..specs.build import Problem
 
 

@@ -2,9 +2,9 @@
 
 from typing import NamedTuple
 
+from ..job.workload import Decode, Dtypes, Prefill
 from ..specs.build import Problem
 from ..specs.errors import SpecError
-from ..workload import Decode, Dtypes, Prefill
 from .ranks import degrees_of, order_notes
 
 

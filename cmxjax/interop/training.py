@@ -2,9 +2,9 @@
 
 import math
 
+from ..job.workload import Train
 from ..specs.build import Problem
 from ..specs.errors import SpecError
-from ..workload import Train
 from .launch import Launch, Options
 from .ranks import degrees_of, order_notes
 from .stages import even, layers_of_chunks, layout_string

@@ -4,7 +4,7 @@ import math
 import time
 from typing import Any, NamedTuple
 
-from ..layout import AXES
+from ..job.layout import AXES
 from ..specs.errors import SpecError
 from ..specs.scenario_file import Scenario
 from . import ways

@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from ..evaluate.limits import Limit, parse_limit
-from ..hardware import ordered_tiers
-from ..layout import AXES
+from ..answers.limits import Limit, parse_limit
+from ..job.layout import AXES
+from ..job.workload import Train
+from ..machine.system import ordered_tiers
 from ..specs.build import Problem, build
 from ..specs.errors import SpecError, all_of
 from ..specs.scenario_file import Scenario, TrainScenario
-from ..workload import Train
 from . import serving, ways
 from .question import DEFAULT_OBJECTIVE, FIELDS, Question, Target, target_of
 from .space import Rules, Setting, Space, frames_of

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..hardware import System
+from ..machine.system import System
 from .evaluator import TOLERANCE
 from .question import Question, score_rows
 from .space import degree_counts, grid

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ..layout import AXES
+from ..job.layout import AXES
 from ..smooth import anneal
 from .plan import Margins, faces, margins_of, plan_of, rule_violations
 from .question import FAST_COMPILE, STATIC, Question, score

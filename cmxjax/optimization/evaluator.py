@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..layout import AXES
+from ..job.layout import AXES
 from .question import Question, score_few
 
 ROWS = 128

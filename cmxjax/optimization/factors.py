@@ -4,7 +4,7 @@ from functools import cache
 
 import numpy as np
 
-from ..layout import AXES
+from ..job.layout import AXES
 
 ATTENTION = (0, 1, 2, 3)
 EXPERT = (4, 5, 6)

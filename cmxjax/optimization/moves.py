@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from ..layout import AXES
+from ..job.layout import AXES
 from .factors import ATTENTION, EXPERT, PIPELINE, divisors
 from .space import Rules, allowed
 

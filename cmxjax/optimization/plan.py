@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..layout import AXES
+from ..job.layout import AXES
 from .factors import PIPELINE
 from .space import Frame, Rules
 

@@ -22,8 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ..layout import Pool, Pools, devices
-from ..phases import metrics
+from ..job.layout import Pool, Pools, devices
+from ..phases.metrics import metrics
 from ..specs.build import Problem, build
 from ..specs.errors import SpecError
 from ..specs.scenario_file import Scenario, ServeScenario

@@ -10,13 +10,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._types import Scalar, Sharpness
-from ..evaluate.limits import Limit
-from ..phases import metrics
+from ..answers.limits import Limit
+from ..job.workload import Train
+from ..phases.metrics import metrics
 from ..quantities import field_of
 from ..specs.build import Problem
 from ..specs.errors import SpecError, all_of
 from ..specs.measurement_file import QUANTITIES
-from ..workload import Train
 from . import ways
 from .serving import Family, layout_of, model_of, unshared
 from .space import Space, count

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..layout import AXES
+from ..job.layout import AXES
 from .space import Frame, Rules, allowed, partly_allowed, tier_table
 
 

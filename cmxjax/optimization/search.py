@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..layout import AXES
+from ..job.layout import AXES
 from .descent import Descent, Effort, descend
 from .evaluator import Evaluator, Point, Scored, point_of
 from .front import Front

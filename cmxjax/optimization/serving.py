@@ -8,11 +8,11 @@ import jax.numpy as jnp
 
 from .. import smooth
 from .._types import Scalar, Sharpness
-from ..architecture import Architecture, Latent
-from ..layout import AXES, Layout, Routing, degree
+from ..job.layout import AXES, Layout, Routing, degree
+from ..job.workload import Decode, Prefill, Train
+from ..model.architecture import Architecture, Latent
 from ..specs.build import Problem
 from ..step.train_state import microbatches_of
-from ..workload import Decode, Prefill, Train
 from .space import Setting
 
 SEQUENCES = (

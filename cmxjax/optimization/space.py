@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..layout import AXES
+from ..job.layout import AXES
 from .factors import PIPELINE, divisors, footprints, tier_splits
 
 BLOCK = 1_000_000

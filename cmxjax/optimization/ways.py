@@ -14,12 +14,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._types import Scalar, Sharpness
-from ..architecture import Architecture
-from ..layout import Layout, degree
+from ..job.layout import Layout, degree
+from ..job.workload import Decode, Prefill, Train
+from ..model.architecture import Architecture
 from ..specs.schedules import DUALPIPE_EACH, MOST_CHUNKS, chunks_filled, schedule_of
 from ..step.pipeline import SCHEDULES
 from ..step.train_state import microbatches_of
-from ..workload import Decode, Prefill, Train
 from .serving import Family
 
 OVERLAPPED = "overlapped_microbatches"

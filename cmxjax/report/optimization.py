@@ -5,7 +5,7 @@ from typing import Any
 from rich.console import Group
 from rich.text import Text
 
-from ..layout import AXES
+from ..job.layout import AXES
 from ..optimization.answer import Answer, changes_of
 from ..optimization.search import GRADIENT_COST
 from ..specs.build import build

@@ -6,10 +6,10 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from ..answers.predict import Prediction
+from ..answers.sensitivity import WHAT_IF, Sensitivity
+from ..answers.solve import Solution
 from ..calibrate.plan import Plan
-from ..evaluate.predict import Prediction
-from ..evaluate.sensitivity import WHAT_IF, Sensitivity
-from ..evaluate.solve import Solution
 from ..specs.measurement_file import QUANTITIES
 from ..units import dimension_of, format_si
 from .pictures import save, subplots

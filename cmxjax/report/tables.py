@@ -4,9 +4,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from ..evaluate.compare import Comparison
-from ..evaluate.predict import Prediction
-from ..evaluate.validate import Validation
+from ..answers.compare import Comparison
+from ..answers.predict import Prediction
+from ..answers.validate import Validation
 from ..specs.figures import Figure
 from ..specs.system_file import SystemFile
 from ..units import dimension_of, format_si

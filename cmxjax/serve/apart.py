@@ -7,18 +7,11 @@ them share the pool of experts, which is one instance.
 import jax.numpy as jnp
 
 from .._types import Scalar, Sharpness
-from ..layout import devices, instances
+from ..job.layout import devices, instances
+from ..job.workload import tokens_per_step
 from ..memory import Memory, attention_memory, expert_memory
 from ..step.apart import Pair, apart_times
-from ..workload import tokens_per_step
-from .generation import (
-    Inputs,
-    Point,
-    Scheme,
-    busy_shares,
-    decode_workload,
-    tpot_share,
-)
+from .generation import Inputs, Point, Scheme, busy_shares, decode_workload, tpot_share
 
 ROLE = "attention"
 

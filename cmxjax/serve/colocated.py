@@ -15,22 +15,15 @@ import jax
 import jax.numpy as jnp
 
 from .._types import Scalar, Sharpness
-from ..layout import degree
+from ..job.layout import degree
+from ..job.workload import Prefill, tokens_per_step
 from ..memory import Memory, decode_memory, prefill_memory
 from ..step.chunk import chunk_of, progress
 from ..step.decode import DecodeTimes, decode_times
 from ..step.prefill import cache_load_s
 from ..step.serving import Busy, stage_of
 from ..step.shares import Scales
-from ..workload import Prefill, tokens_per_step
-from .generation import (
-    Inputs,
-    Point,
-    Scheme,
-    busy_shares,
-    decode_workload,
-    tpot_share,
-)
+from .generation import Inputs, Point, Scheme, busy_shares, decode_workload, tpot_share
 from .queue import BUSIEST, waiting_s
 
 ROLE = "decode"

@@ -17,16 +17,16 @@ import jax.numpy as jnp
 
 from .. import smooth
 from .._types import Scalar, Sharpness
-from ..architecture import Architecture
 from ..energy import job_power_w
-from ..hardware import System
 from ..implicit import roots
-from ..layout import Pools, degree
+from ..job.layout import Pools, degree
+from ..job.workload import Decode, Serve, tokens_per_step
+from ..machine.system import System
 from ..memory import Memory, decode_memory
+from ..model.architecture import Architecture
 from ..step.decode import decode_times
 from ..step.serving import Busy
 from ..step.shares import Scales
-from ..workload import Decode, Serve, tokens_per_step
 
 
 class Inputs(NamedTuple):

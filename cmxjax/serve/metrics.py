@@ -7,10 +7,10 @@ from flax import struct
 
 from .. import smooth
 from .._types import Leaf, Scalar, Sharpness
-from ..architecture import Architecture, total_parameters
-from ..hardware import System, devices_per_package, ordered_tiers
-from ..layout import Pools, excess
-from ..workload import Serve, tokens_per_step
+from ..job.layout import Pools, excess
+from ..job.workload import Serve, tokens_per_step
+from ..machine.system import System, devices_per_package, ordered_tiers
+from ..model.architecture import Architecture, total_parameters
 from .generation import Inputs
 from .pools import (
     PoolMetrics,

@@ -7,18 +7,11 @@ from flax import struct
 
 from .. import smooth
 from .._types import Leaf, Scalar, Sharpness
-from ..layout import Pool, instances
+from ..job.layout import Pool, instances
 from ..memory import excess_bytes
 from .apart import APART
 from .colocated import COLOCATED
-from .generation import (
-    DECODE,
-    Generation,
-    Inputs,
-    Scheme,
-    generate,
-    generation_power_w,
-)
+from .generation import DECODE, Generation, Inputs, Scheme, generate, generation_power_w
 from .prefill import (
     PrefillPool,
     Transfer,

@@ -7,15 +7,15 @@ import jax.numpy as jnp
 
 from .. import smooth
 from .._types import Scalar, Sharpness
-from ..architecture import Architecture, kv_width
 from ..energy import job_power_w
-from ..hardware import System, ordered_tiers
-from ..layout import Layout, Pool, degree, devices, instances
+from ..job.layout import Layout, Pool, degree, devices, instances
+from ..job.workload import BYTES, Prefill, Serve
+from ..machine.system import System, ordered_tiers
 from ..memory import Memory, prefill_memory
+from ..model.architecture import Architecture, kv_width
 from ..step.prefill import PrefillTimes, prefill_times
 from ..step.serving import HIGHEST
 from ..step.shares import Scales
-from ..workload import BYTES, Prefill, Serve
 from .queue import highest_utilization, waiting_s
 
 SHARES = tuple(0.5**halvings for halvings in range(7))

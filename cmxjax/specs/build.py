@@ -5,10 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..architecture import Architecture
-from ..hardware import System
-from ..layout import AXES, Layout, Routing
-from ..workload import (
+from ..job.layout import AXES, Layout, Routing
+from ..job.workload import (
     BYTES,
     Collective,
     Decode,
@@ -18,6 +16,8 @@ from ..workload import (
     SystemQuery,
     Workload,
 )
+from ..machine.system import System
+from ..model.architecture import Architecture
 from .calibration_file import (
     UNCALIBRATED,
     Calibration,

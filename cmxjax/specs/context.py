@@ -4,8 +4,8 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from ..hardware import System, ordered_tiers
-from ..workload import Dtypes
+from ..job.workload import Dtypes
+from ..machine.system import System, ordered_tiers
 from .errors import SpecError
 from .model_load import LoadedModel
 from .scenario_file import Common

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..layout import ATTENTION_AXES, AXES, DEFAULT_ORDER, EXPERT_AXES, placement
+from ..job.layout import ATTENTION_AXES, AXES, DEFAULT_ORDER, EXPERT_AXES, placement
 from .errors import SpecError
 from .scenario_file import LayoutSpec, RoutingSpec
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from pydantic import ValidationError
 
-from ..architecture import Architecture, Experts, GroupedQuery, Latent
+from ..model.architecture import Architecture, Experts, GroupedQuery, Latent
 from .errors import SpecError, explain, shown
 from .figures import listing, number
 from .files import load, version

@@ -9,8 +9,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..layout import Pool, Pools, degree
-from ..workload import Serve
+from ..job.layout import Pool, Pools, degree
+from ..job.workload import Serve
 from .context import Context, leaf
 from .errors import SpecError, all_of
 from .scenario_file import (

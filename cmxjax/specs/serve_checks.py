@@ -2,7 +2,7 @@
 
 import math
 
-from ..hardware import System
+from ..machine.system import System
 from .context import Context
 from .errors import SpecError
 from .scenario_file import LayoutSpec, ServeScenario

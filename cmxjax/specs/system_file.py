@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, field_validator
 
-from ..workload import BYTES
+from ..job.workload import BYTES
 from .figures import Figure, Info, Leaves, Source, Strict, Text, mistakes_of
 
 if TYPE_CHECKING:

@@ -6,21 +6,12 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from pydantic import ValidationError
 
-from ..hardware import (
-    Chip,
-    CollectiveLibrary,
-    Endpoint,
-    Engine,
-    ExpertMode,
-    FabricRate,
-    Operations,
-    Parts,
-    Power,
-    SideLink,
-    System,
-    Tier,
-    Trainer,
-)
+from ..machine.chip import Chip
+from ..machine.libraries import CollectiveLibrary, ExpertMode
+from ..machine.power import Operations, Parts, Power
+from ..machine.runtimes import Engine, Trainer
+from ..machine.system import System
+from ..machine.tiers import Endpoint, FabricRate, SideLink, Tier
 from ..units import dimension_of
 from .errors import SpecError, explain, shown
 from .figures import Figure, check_figure, listing, number, parse_quantity

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from ..flops import convention_named
-from ..workload import Serving, Train
+from ..job.workload import Serving, Train
+from ..model.flops import convention_named
 from .context import Context, check_dtypes, default, dtypes_of, leaf, pick
 from .degrees import Degrees
 from .errors import SpecError, all_of

@@ -22,11 +22,11 @@ import jax.numpy as jnp
 
 from .. import smooth
 from .._types import Scalar, Sharpness
-from ..architecture import Architecture
-from ..fabric import Group, group_of, plane_s
-from ..hardware import System
-from ..layout import Layout, degree, devices
-from ..workload import Decode
+from ..job.layout import Layout, degree, devices
+from ..job.workload import Decode
+from ..machine.system import System
+from ..model.architecture import Architecture
+from ..rates.fabric import Group, group_of, plane_s
 from .decode import Streams, features_of, runs_of, streams_of
 from .serving import (
     ACTIVATION_BYTES,

@@ -15,11 +15,11 @@ import numpy as np
 
 from .. import smooth
 from .._types import Scalar, Sharpness
-from ..architecture import Architecture
-from ..layout import Layout, degree
-from ..ops.attention import attention_ops
-from ..ops.table import Op
-from ..workload import Prefill, Serving
+from ..job.layout import Layout, degree
+from ..job.workload import Prefill, Serving
+from ..model.architecture import Architecture
+from ..work.attention import attention_ops
+from ..work.table import Op
 from .prefill import features_of
 from .serving import Declarations, Parts, Work
 

@@ -5,10 +5,10 @@ import numpy as np
 
 from .. import smooth
 from .._types import Scalar
-from ..fabric import Fabric
-from ..hardware import System, ordered_tiers
-from ..layout import Layout, devices
-from ..workload import Train
+from ..job.layout import Layout, devices
+from ..job.workload import Train
+from ..machine.system import System, ordered_tiers
+from ..rates.fabric import Fabric
 
 
 def _scale_up(system: System) -> int:

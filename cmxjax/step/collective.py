@@ -7,12 +7,12 @@ import jax.numpy as jnp
 from flax import struct
 
 from .._types import Leaf, Scalar, Sharpness
-from ..collectives.expert import busiest_rank_load, copies_of, exchange_s
-from ..collectives.library import bus_bytes, collective_s, remote_access_s
-from ..fabric import Group, fabric_of, group_of
-from ..hardware import System
-from ..layout import Layout, splits
-from ..workload import BYTES, Collective
+from ..job.layout import Layout, splits
+from ..job.workload import BYTES, Collective
+from ..machine.system import System
+from ..rates.collectives import bus_bytes, collective_s, remote_access_s
+from ..rates.exchange import busiest_rank_load, copies_of, exchange_s
+from ..rates.fabric import Group, fabric_of, group_of
 from .shares import COLLECTIVE_PARTS, EXCHANGE_PARTS, Scales
 
 

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 
 from .. import smooth
 from .._types import Scalar, Sharpness
-from ..architecture import Architecture, Latent
-from ..collectives.algorithms import chain_s
-from ..fabric import contended_s
-from ..hardware import System
-from ..layout import Layout, degree
-from ..workload import Decode, Prefill
+from ..job.layout import Layout, degree
+from ..job.workload import Decode, Prefill
+from ..machine.system import System
+from ..model.architecture import Architecture, Latent
+from ..rates.algorithms import chain_s
+from ..rates.fabric import contended_s
 from .chunk import gated, joined, joined_ops
 from .serving import (
     ACTIVATION_BYTES,

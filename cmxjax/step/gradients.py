@@ -13,10 +13,10 @@ import jax.numpy as jnp
 
 from .. import smooth
 from .._types import Scalar, Sharpness
-from ..architecture import Architecture
-from ..hardware import Trainer
-from ..layout import Layout, splits
-from ..workload import BYTES, Train
+from ..job.layout import Layout, splits
+from ..job.workload import BYTES, Train
+from ..machine.runtimes import Trainer
+from ..model.architecture import Architecture
 from .line import Line
 from .requests import Request
 from .serving import Stage

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 from flax import struct
 
 from .._types import Leaf, Sharpness
-from ..hardware import System
-from ..ops.attention import SOFTMAX_FLOP
-from ..ops.table import Op, matrix_flop, tabulate
-from ..roofline import RESOURCES, resources_s, roofline_s
-from ..workload import BYTES, Operator
+from ..job.workload import BYTES, Operator
+from ..machine.system import System
+from ..rates.roofline import RESOURCES, resources_s, roofline_s
+from ..work.attention import SOFTMAX_FLOP
+from ..work.table import Op, matrix_flop, tabulate
 
 
 class OperatorMetrics(struct.PyTreeNode, kw_only=True, frozen=True):

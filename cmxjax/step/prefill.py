@@ -6,11 +6,11 @@ import jax.numpy as jnp
 
 from .. import smooth
 from .._types import Scalar, Sharpness
-from ..architecture import Architecture, Latent, kv_width
-from ..collectives.algorithms import chain_s
-from ..hardware import System
-from ..layout import Layout, degree
-from ..workload import BYTES, Prefill
+from ..job.layout import Layout, degree
+from ..job.workload import BYTES, Prefill
+from ..machine.system import System
+from ..model.architecture import Architecture, Latent, kv_width
+from ..rates.algorithms import chain_s
 from .serving import (
     ACTIVATION_BYTES,
     Busy,

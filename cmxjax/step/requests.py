@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from .._types import Scalar
-from ..collectives.library import collective_s
-from ..fabric import group_of
+from ..rates.collectives import collective_s
+from ..rates.fabric import group_of
 from .serving import Stage
 from .shares import COLLECTIVE_PARTS
 

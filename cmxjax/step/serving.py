@@ -10,17 +10,19 @@ from jaxtyping import Array, Float
 
 from .. import smooth
 from .._types import Scalar, Sharpness
-from ..architecture import ANY_GROUP, Architecture, GroupedQuery
-from ..collectives.expert import Copies, busiest_rank_load, copies_of, exchange_s
-from ..collectives.library import collective_s, full_mesh_s, plane_loads_s
-from ..fabric import Fabric, Group, fabric_of, group_of, plane_s
-from ..hardware import Engine, ExpertMode, System, Trainer
-from ..layout import Layout, degree, splits
-from ..ops.attention import attention_ops
-from ..ops.feed_forward import dense_ops, draft_ops, expert_ops, tail_ops
-from ..ops.table import Op, select, tabulate
-from ..roofline import filled_s, resources_s, roofline_s
-from ..workload import BYTES, Serving
+from ..job.layout import Layout, degree, splits
+from ..job.workload import BYTES, Serving
+from ..machine.libraries import ExpertMode
+from ..machine.runtimes import Engine, Trainer
+from ..machine.system import System
+from ..model.architecture import ANY_GROUP, Architecture, GroupedQuery
+from ..rates.collectives import collective_s, full_mesh_s, plane_loads_s
+from ..rates.exchange import Copies, busiest_rank_load, copies_of, exchange_s
+from ..rates.fabric import Fabric, Group, fabric_of, group_of, plane_s
+from ..rates.roofline import filled_s, resources_s, roofline_s
+from ..work.attention import attention_ops
+from ..work.feed_forward import dense_ops, draft_ops, expert_ops, tail_ops
+from ..work.table import Op, select, tabulate
 from .shares import COLLECTIVE_PARTS, EXCHANGE_PARTS, MESH_PARTS, Scales
 
 T = TypeVar("T")

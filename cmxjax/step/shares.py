@@ -13,7 +13,7 @@ import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 
-from ..roofline import RESOURCES
+from ..rates.roofline import RESOURCES
 
 COLLECTIVE_PARTS = ("start", "transfer", "protocol")
 MESH_PARTS = ("start", "transfer")

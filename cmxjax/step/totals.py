@@ -3,13 +3,13 @@
 from flax import struct
 
 from .._types import Leaf
-from ..hardware import (
+from ..job.workload import SystemQuery
+from ..machine.system import (
     System,
     devices_per_package,
     scale_up_bytes_per_s,
     scale_up_devices,
 )
-from ..workload import SystemQuery
 
 
 class SystemMetrics(struct.PyTreeNode, kw_only=True, frozen=True):

@@ -5,10 +5,11 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from .._types import Scalar, Sharpness
-from ..architecture import Architecture
-from ..hardware import System, Trainer
-from ..layout import Layout, degree, devices
-from ..workload import Train
+from ..job.layout import Layout, degree, devices
+from ..job.workload import Train
+from ..machine.runtimes import Trainer
+from ..machine.system import System
+from ..model.architecture import Architecture
 from .cluster import fabric_for
 from .gradients import reduction_of, update_s
 from .line import Line, Work, added, line_of_classes, line_of_stages, scaled

@@ -6,11 +6,11 @@ import jax.numpy as jnp
 
 from .. import smooth
 from .._types import Scalar
-from ..architecture import Architecture, Latent, spread_kv_heads
-from ..collectives.algorithms import chain_s
-from ..layout import degree, splits
-from ..ops.training import ELEMENT
-from ..workload import BYTES, Train
+from ..job.layout import degree, splits
+from ..job.workload import BYTES, Train
+from ..model.architecture import Architecture, Latent, spread_kv_heads
+from ..rates.algorithms import chain_s
+from ..work.training import ELEMENT
 from .cluster import nodes_of
 from .gradients import Reduction, requests_of
 from .line import Work, added, scaled

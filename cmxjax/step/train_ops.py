@@ -8,13 +8,14 @@ import numpy as np
 from jaxtyping import Array
 
 from .._types import Scalar
-from ..architecture import Architecture
-from ..hardware import Chip, Trainer
-from ..layout import Layout, degree
-from ..ops.table import Op, OpTable
-from ..ops.training import declared, tabulate_passes
-from ..roofline import resources_s, roofline_s
-from ..workload import BYTES, Train
+from ..job.layout import Layout, degree
+from ..job.workload import BYTES, Train
+from ..machine.chip import Chip
+from ..machine.runtimes import Trainer
+from ..model.architecture import Architecture
+from ..rates.roofline import resources_s, roofline_s
+from ..work.table import Op, OpTable
+from ..work.training import declared, tabulate_passes
 from .serving import ExpertLoad, Stage, kv_split, row_features
 
 PARTS = ("attention", "core", "dense", "experts", "embedding", "head", "draft")

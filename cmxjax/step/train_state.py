@@ -20,7 +20,11 @@ from jaxtyping import Array, Float
 
 from .. import smooth
 from .._types import Scalar, Sharpness
-from ..architecture import (
+from ..job.layout import Layout, degree
+from ..job.workload import BYTES, Train
+from ..machine.runtimes import Trainer
+from ..machine.system import System
+from ..model.architecture import (
     Architecture,
     Latent,
     attention_parameters,
@@ -28,10 +32,7 @@ from ..architecture import (
     norm_parameters,
     spread_kv_heads,
 )
-from ..hardware import System, Trainer
-from ..layout import Layout, degree
-from ..ops.training import ELEMENT
-from ..workload import BYTES, Train
+from ..work.training import ELEMENT
 from .pipeline import in_flight
 from .serving import ExpertLoad, expert_load
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import cmxjax as cmx
-from cmxjax.cli import main
+from cmxjax.cli.main import main
 from cmxjax.parameters import leaf_paths
 from cmxjax.specs.files import load, shipped
 from cmxjax.specs.measurement_file import QUANTITIES, Measurement, MeasurementSpec

@@ -89,8 +89,8 @@ def _flat(metrics: Any) -> Numbers:
 def predicted(inputs: tuple, tangents: tuple, sharpness: float | None) -> Numbers:
     """Metrics, breakdown and derivatives along the tangents."""
     with (  # busy times are no part of the table, and their passes take minutes
-        mock.patch("cmxjax.phases._busy", return_value=None),
-        mock.patch("cmxjax.training.busy", return_value=None),
+        mock.patch("cmxjax.phases.metrics._busy", return_value=None),
+        mock.patch("cmxjax.phases.training.busy", return_value=None),
     ):
         explained = cmx.metrics(*inputs, {}, sharpness)
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from cmxjax.cli import main
+from cmxjax.cli.main import main
 from cmxjax.specs.errors import SpecError
 
 NAME = "llama-3.1-70b-decode-gb200-nvl72"

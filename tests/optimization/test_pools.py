@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from cmxjax.cli import main
-from cmxjax.evaluate.predict import predict
+from cmxjax.answers.predict import predict
+from cmxjax.cli.main import main
 from cmxjax.optimization.pools import split_pools
 from cmxjax.specs.errors import SpecError
 from cmxjax.specs.scenario import load_scenario

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from cmxjax.evaluate.predict import predict
+from cmxjax.answers.predict import predict
 from cmxjax.interop.emit import emit
 from cmxjax.optimization.answer import optimize
 from cmxjax.optimization.ask import ask
@@ -16,7 +16,7 @@ from cmxjax.optimization.moves import neighbors
 from cmxjax.optimization.search import GRADIENT_COST, search
 from cmxjax.optimization.space import allowed, count, grid, placements
 from cmxjax.optimization.sweep import exhaustive
-from cmxjax.phases import metrics
+from cmxjax.phases.metrics import metrics
 from cmxjax.report.optimization import as_scenario, write_answer
 from cmxjax.specs.errors import SpecError
 from cmxjax.specs.scenario import load_scenario, validate_scenario, with_overrides

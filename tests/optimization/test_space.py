@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from cmxjax.layout import ATTENTION_AXES, AXES, EXPERT_AXES
+from cmxjax.job.layout import ATTENTION_AXES, AXES, EXPERT_AXES
 from cmxjax.optimization.factors import divisors, factorizations, footprints
 from cmxjax.optimization.space import (
     Frame,

@@ -6,16 +6,16 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from ..._types import Scalar, Sharpness
-from ...evaluate.limits import parse_limit
-from ...evaluate.sensitivity import inputs_of, leaves_of, scaled
-from ...hardware import scale_up_devices
-from ...phases import metrics
+from ...answers.limits import parse_limit
+from ...answers.sensitivity import inputs_of, leaves_of, scaled
+from ...job.workload import Decode, Prefill
+from ...machine.system import scale_up_devices
+from ...phases.metrics import metrics
 from ...quantities import field_of
 from ...specs.build import Problem, build
 from ...specs.errors import SpecError, all_of
 from ...specs.measurement_file import QUANTITIES
 from ...specs.scenario_file import Scenario
-from ...workload import Decode, Prefill
 from ..question import is_rate
 from ..serving import unshared
 from .cost import Prices, log_cost

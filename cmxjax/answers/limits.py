@@ -1,0 +1,114 @@
+"""The largest workload that meets limits, by exact evaluation of every whole value."""
+
+import operator
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..phases.metrics import metrics
+from ..quantities import field_of
+from ..specs.build import Problem, build
+from ..specs.errors import SpecError
+from ..specs.figures import parse_quantity
+from ..specs.measurement_file import QUANTITIES
+from ..specs.scenario_file import Scenario
+
+COARSE, LARGEST = 4096, 10_000_000
+SIZES = ("sequences_per_device", "kv_tokens", "tokens_per_device", "prompt_tokens")
+
+
+class Limit(NamedTuple):
+    """A bound on a quantity, in SI; rates and shares are bounded from below."""
+
+    quantity: str
+    value: float
+
+    @property
+    def holds(self):
+        rate = QUANTITIES[self.quantity].endswith("_rate")
+        return operator.ge if rate else operator.le
+
+
+def parse_limit(text: str) -> Limit:
+    """`tpot=50ms`. Raises `SpecError` for an unknown quantity or a wrong unit."""
+    name, _, value = text.partition("=")
+    if name not in QUANTITIES or not value:
+        raise SpecError(
+            [f"--limit {text}: write QUANTITY=VALUE with one of {', '.join(QUANTITIES)}"]
+        )
+    try:
+        return Limit(name, parse_quantity(value, QUANTITIES[name]))
+    except ValueError as error:
+        raise SpecError([f"--limit {text}: {error}"]) from None
+
+
+def largest(
+    scenario: Scenario, key: str, limits: list[Limit], calibration: str | None = None
+) -> float:
+    """The largest whole value of a workload key that meets all limits and fits memory.
+
+    Metrics need not be monotone in the key: every whole value is tried, those beyond
+    4,096 first on a geometric grid.
+
+    Args:
+        scenario: the job; its own value of the key is ignored.
+        key: such as `workload.sequences_per_device`.
+        limits: bounds that must hold at once.
+
+    Raises:
+        SpecError: the key is no number of the workload, or no value meets the limits.
+    """
+    problem = build(scenario, calibration)
+    field = key.removeprefix("workload.")
+    given = getattr(scenario, "workload", None)
+    sizes = [
+        name for name in SIZES if hasattr(given, name) and hasattr(problem.workload, name)
+    ]
+    if not key.startswith("workload.") or field not in sizes:
+        known = ", ".join(f"workload.{name}" for name in sizes) or "none in this phase"
+        raise SpecError([f"--max {key}: not a size of this workload; use {known}"])
+    fields = [(_field(limit, scenario.phase), limit) for limit in limits]
+    check = jax.jit(jax.vmap(partial(_metrics_at, problem, field)))
+    grid = np.unique(np.round(np.geomspace(COARSE, LARGEST, 2048)))
+    candidates = np.concatenate([np.arange(1.0, COARSE), grid])
+    while True:
+        good = _meets(check(jnp.asarray(candidates)), fields)
+        if not good.any():
+            asked = ", ".join(f"{limit.quantity} {limit.value:g}" for limit in limits)
+            raise SpecError([f"--max {key}: no value meets {asked} within memory"])
+        best = int(np.flatnonzero(good)[-1])
+        low = candidates[best]
+        high = candidates[min(best + 1, len(candidates) - 1)]
+        if high - low <= 1.0:
+            return float(low)
+        candidates = np.unique(np.round(np.linspace(low, high, COARSE)))
+
+
+def _field(limit: Limit, phase: str) -> str:
+    try:
+        return field_of(limit.quantity, None, phase)
+    except ValueError as error:
+        raise SpecError([f"--limit {limit.quantity}: {error}"]) from None
+
+
+def _metrics_at(problem: Problem, field: str, value: Any) -> Any:
+    return metrics(
+        problem.system,
+        problem.architecture,
+        problem.workload.replace(**{field: value}),
+        problem.layout,
+        problem.theta,
+        explain=False,
+    )
+
+
+def _meets(found: Any, fields: list[tuple[str, Limit]]) -> np.ndarray:
+    good = np.ones(len(np.asarray(jax.tree.leaves(found)[0])), bool)
+    if hasattr(found, "memory_excess_bytes"):
+        good &= np.asarray(found.memory_excess_bytes) <= 0.0
+    for field, limit in fields:
+        good &= limit.holds(np.asarray(getattr(found, field)), limit.value)
+    return good

@@ -1,0 +1,161 @@
+"""Predict one scenario, as numbers in SI."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ..job.layout import degree
+from ..phases.metrics import metrics
+from ..specs.build import Problem, build
+from ..specs.scenario_file import Scenario
+from ..units import format_si
+
+_run = jax.jit(metrics, static_argnames="explain")
+
+
+class Prediction(NamedTuple):
+    """Metrics of one scenario and whether it can run at all."""
+
+    problem: Problem
+    values: dict[str, float]
+    """Every metric in SI; the unit is the suffix of its name."""
+    breakdown: dict[str, float]
+    busy: dict[str, float]
+    pools: dict[str, dict[str, Any]] = {}
+    """Of phase `serve`: every metric of each pool, and what it is bound by."""
+    stages: dict[str, dict[str, float]] = {}
+    """Of phase `train`: bytes on a device by class, of each stage. A range of stages with
+    as many layers, such as `1-6`, has those of its first stage, which holds most."""
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why the scenario can't run; empty where it can."""
+        found = []
+        excess = self.values.get("memory_excess_bytes", 0.0)
+        if excess > 0.0:
+            usable = float(self.problem.system.chip.memory_usable_bytes)
+            found.append(
+                f"needs {format_si(usable + excess, 'bytes')} a device, of which"
+                f" {format_si(usable, 'bytes')} are there"
+            )
+        if self.values.get("placement_excess", 0.0) > 1e-9:
+            found.append("the layout puts more ranks into a tier than it joins")
+        return [*found, *self._unserved()]
+
+    def _unserved(self) -> list[str]:
+        """What requests are refused or served too late."""
+        found, values = [], self.values
+        excess = values.get("excess_requests_per_s", 0.0)
+        if excess > 1e-9 * values.get("served_requests_per_s", 1.0):
+            arrive = format_si(excess + values["served_requests_per_s"], "request_rate")
+            most = format_si(values["served_requests_per_s"], "request_rate")
+            found.append(f"{arrive} arrive, of which at most {most} can be served")
+        for name in ("ttft", "tpot"):
+            late = values.get(f"{name}_excess_s", 0.0)
+            if late > 1e-9 * values.get(f"{name}_s", 1.0):
+                value = values[f"{name}_s"]
+                found.append(
+                    f"{name.upper()} is {format_si(value, 'time')}, over its limit of"
+                    f" {format_si(value - late, 'time')}"
+                )
+        return found
+
+    def as_json(self) -> dict[str, Any]:
+        """The contract of `predict --json`."""
+        assumed = getattr(self.problem.scenario, "assumed", [])
+        return {
+            "phase": self.problem.scenario.phase,
+            "system": self.problem.system.name,
+            "calibration": self.problem.calibration,
+            **self.values,
+            **({"pools": self.pools} if self.pools else {}),
+            **({"stages": self.stages} if self.stages else {}),
+            "breakdown": self.breakdown,
+            "busy": self.busy,
+            "feasible": not self.reasons,
+            "reason": "; ".join(self.reasons),
+            "assumed": list(assumed),
+        }
+
+
+def predict(scenario: Scenario, calibration: str | None = None) -> Prediction:
+    """Predict a scenario.
+
+    Args:
+        scenario: from `load_scenario`.
+        calibration: a calibration's name, "none", or None for what ships.
+
+    Raises:
+        SpecError: (a `ValueError`) the scenario can't be built.
+        ArithmeticError: a metric is not finite.
+    """
+    problem = build(scenario, calibration)
+    result = jax.device_get(
+        _run(
+            problem.system,
+            problem.architecture,
+            problem.workload,
+            problem.layout,
+            problem.theta,
+        )
+    )
+    values = {
+        name: float(value)
+        for name, value in vars(result).items()
+        if isinstance(value, np.ndarray | np.floating)
+    }
+    breakdown = {
+        k: float(v) for k, v in (getattr(result, "breakdown", None) or {}).items()
+    }
+    busy = {k: float(v) for k, v in (getattr(result, "busy", None) or {}).items()}
+    pools = {k: _of_pool(v) for k, v in getattr(result, "pools", {}).items()}
+    stages = _of_stages(problem, getattr(result, "memory_of_stages", None))
+    of_pools = {
+        f"pools.{role}.{k}": v
+        for role, pool in pools.items()
+        for k, v in pool.items()
+        if isinstance(v, float)
+    }
+    every = {**values, **breakdown, **busy, **of_pools}
+    bad = [k for k, v in every.items() if not math.isfinite(v)]
+    if bad:
+        raise ArithmeticError(
+            f"not finite: {', '.join(bad)}; check the scenario for extreme values"
+        )
+    return Prediction(problem, values, breakdown, busy, pools, stages)
+
+
+def _of_stages(problem: Problem, memory: Any) -> dict[str, dict[str, float]]:
+    """Memory by class of each stage, named by its number or range of numbers."""
+    if not memory:
+        return {}
+    listed = len(next(iter(memory.values())))
+    names = [str(stage) for stage in range(listed)]
+    if problem.workload.stage_layers is None:  # pyright: ignore
+        last = round(float(degree(problem.layout, "pp"))) - 1
+        names = ["0", _range_name(1, last - 1), _range_name(max(last, 1), last)]
+    return {
+        name: {f"memory_{part}_bytes": float(of[stage]) for part, of in memory.items()}
+        for stage, name in enumerate(names)
+        if name
+    }
+
+
+def _range_name(first: int, last: int) -> str:
+    """Of the stages from `first` to `last`; empty where there are none."""
+    if first == last:
+        return str(first)
+    return f"{first}-{last}" if first < last else ""
+
+
+def _of_pool(pool: Any) -> dict[str, Any]:
+    """Metrics of a pool, the shares of its limits, and the largest of those."""
+    values: dict[str, Any] = {
+        name: float(value)
+        for name, value in vars(pool).items()
+        if isinstance(value, np.ndarray | np.floating)
+    }
+    limits = {name: float(share) for name, share in pool.limits.items()}
+    return values | {"limits": limits, "bound": max(limits, key=lambda k: limits[k])}

@@ -1,0 +1,189 @@
+"""A predicted training step as a trace that Chrome and Perfetto open.
+
+One row for each pipeline stage: its passes, split into compute and exposed
+communication, and the bubbles between; then what is left of the gradients, the
+optimizer and the host. The trace ends when the predicted step does.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ..job.workload import Train
+from ..parameters import apply
+from ..specs.build import Problem
+from ..specs.errors import SpecError
+from ..step.line import Work
+from ..step.shares import Scales
+from ..step.train import TrainTimes, train_components, train_times
+from ..step.train_state import plan_of
+from .timeline import Run, Task, timeline
+
+MICROSECONDS = 1e6
+LARGEST = 400_000
+"""Passes that a trace may hold; viewers don't open more."""
+NAMES = {"F": "forward", "B": "backward", "W": "weight gradient"}
+_HOST = ("host.step", "optimizer.step")
+
+
+class Step(NamedTuple):
+    """Times of a step as numbers, and of its stages without communication."""
+
+    times: TrainTimes
+    stages: list[dict[str, float]]
+    """Seconds of each pass of each stage."""
+    compute: list[dict[str, float]]
+
+
+def _works(line: Any, count: int) -> list[dict[str, float]]:
+    """Seconds of each stage's passes: one by one, or from the classes of stages."""
+    own = Work(*(np.asarray(x) for x in line.own))
+    listed = own.forward.shape[0]
+    last = listed - 1
+    at = [0, *[1] * max(count - 2, 0), last][:count] if listed != count else range(count)
+    return [
+        {
+            "F": float(own.forward[i]),
+            "B": float(own.backward[i]),
+            "W": float(own.weight[i]),
+        }
+        for i in at
+    ]
+
+
+def _step(problem: Problem) -> Step:
+    w, a, layout = problem.workload, problem.architecture, problem.layout
+    assert isinstance(w, Train)
+    assert a is not None
+    system = apply(problem.system, problem.theta)
+    plan = plan_of(system, a, w, layout, None)
+    silent = {name: 0.0 for name in train_components(a, w) if name not in _HOST}
+
+    @jax.jit
+    def both():
+        times = train_times(system, a, w, layout, plan, Scales({}), None)
+        quiet = train_times(system, a, w, layout, plan, Scales(silent), None)
+        return times, quiet.line
+
+    times, quiet = jax.device_get(both())
+    count = max(1, round(float(times.line.stages)))
+    listed = w.stage_layers is not None
+    if listed:
+        count = len(times.line.own.forward)
+    return Step(times, _works(times.line, count), _works(quiet, count))
+
+
+def _events(run: Run, scale: float, compute: float, chunks: int) -> list[dict[str, Any]]:
+    """Slices of one pass: compute, then the communication that it waits for."""
+    task, device, start, end = run
+    name = f"{task.sort}{task.microbatch}" + (f".{task.chunk}" if chunks > 1 else "")
+    split = min(start + compute, end)
+    found = [_slice(name, NAMES[task.sort], device, start * scale, split * scale)]
+    if end - split > 1e-3 * (end - start):
+        wait = _slice(
+            f"{name} waits", "communication", device, split * scale, end * scale
+        )
+        found.append(wait)
+    for event in found:
+        event["args"] = {"microbatch": task.microbatch, "chunk": task.chunk}
+    return found
+
+
+def _slice(name: str, category: str, row: int, start: float, end: float) -> dict:
+    return {
+        "name": name,
+        "cat": category,
+        "ph": "X",
+        "ts": start * MICROSECONDS,
+        "dur": (end - start) * MICROSECONDS,
+        "pid": 0,
+        "tid": row,
+    }
+
+
+def _bubbles(runs: list[Run], scale: float, until: float) -> list[dict[str, Any]]:
+    """Gaps of each row up to the end of the pipeline."""
+    found, clock = [], dict.fromkeys((run.device for run in runs), 0.0)
+    for run in sorted(runs, key=lambda run: run.start_s):
+        idle = clock[run.device]
+        if run.start_s * scale - idle > 1e-9 * until:
+            found.append(
+                _slice("bubble", "bubble", run.device, idle, run.start_s * scale)
+            )
+        clock[run.device] = run.end_s * scale
+    for device, idle in clock.items():
+        if until - idle > 1e-9 * until:
+            found.append(_slice("bubble", "bubble", device, idle, until))
+    return found
+
+
+def trace_of(problem: Problem) -> dict[str, Any]:
+    """The trace of a training problem.
+
+    Passes are placed by simulating the schedule and stretched to the predicted time of
+    the pipeline, which `stretched_by` records.
+
+    Raises:
+        SpecError: the problem is no training step, or too large for a viewer.
+    """
+    w = problem.workload
+    if not isinstance(w, Train):
+        phase = problem.scenario.phase
+        raise SpecError([f"--trace: phase = {phase!r}: only for phase train"])
+    step = _step(problem)
+    m = max(1, round(float(step.times.microbatches)))
+    stages, chunks = len(step.stages), max(1, round(float(w.chunks)))
+    parts = chunks if w.schedule == "interleaved" else 1
+    if stages * m * parts * 3 > LARGEST:
+        count = stages * m * parts * 3
+        raise SpecError([f"--trace: {count} passes; use a smaller global_batch"])
+
+    def seconds(task: Task) -> float:
+        return step.stages[task.stage][task.sort] / parts
+
+    runs = timeline(w.schedule, seconds, stages, m, chunks)
+    ends = float(step.times.pipeline_s)
+    scale = ends / max(run.end_s for run in runs)
+    events: list[dict[str, Any]] = [
+        {"name": "thread_name", "ph": "M", "pid": 0, "tid": s, "args": {"name": label}}
+        for s, label in enumerate(f"stage {s}" for s in range(stages))
+    ]
+    for run in runs:
+        compute = step.compute[run.task.stage][run.task.sort] / parts
+        events += _events(run, scale, compute, parts)
+    events += _bubbles(runs, scale, ends) + _tail(step.times, ends, stages)
+    other = {
+        "system": problem.system.name,
+        "schedule": w.schedule,
+        "step_time_s": float(step.times.step_s),
+        "stretched_by": scale,
+    }
+    return {"traceEvents": events, "displayTimeUnit": "ms", "otherData": other}
+
+
+def _tail(times: TrainTimes, start: float, stages: int) -> list[dict[str, Any]]:
+    """Gradients, optimizer and host, on every stage."""
+    found, rest = [], float(times.rest_s)
+    parts = {
+        "gradients": (float(times.reduce_s), "communication"),
+        "optimizer": (float(times.update_s), "optimizer"),
+        "host": (float(times.host_s), "host"),
+    }
+    scale = rest / sum(seconds for seconds, _ in parts.values())
+    for name, (seconds, category) in parts.items():
+        end = start + seconds * scale
+        found += [_slice(name, category, s, start, end) for s in range(stages)]
+        start = end
+    return found
+
+
+def write_trace(problem: Problem, path: str) -> None:
+    """Write the trace of a training problem. Raises `SpecError` if it can't."""
+    text = json.dumps(trace_of(problem), allow_nan=False)
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise SpecError([f"--trace {path}: {error.strerror}; check the path"]) from None

@@ -1,0 +1,242 @@
+r"""Which of two jobs wins, and how sure that is.
+
+The log of the ratio of two metrics is taken as normal:
+
+$$ P(a > b) = \Phi\Bigl(\frac{\ln a - \ln b}{\sigma}\Bigr), \qquad
+\sigma^2 = \sigma_a^2 + \sigma_b^2 + \sum_w (s_{aw} - s_{bw})^2 \sigma_w^2 $$
+
+Calibrations of two systems are independent, so their variances add; what is not known of
+the workload is one number for both, so only the difference of the slopes counts. Each
+metric is at the best batch that its limits and the memory allow, found anew for each
+shift of a parameter.
+"""
+
+import math
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..job.workload import Decode
+from ..parameters import apply
+from ..phases.metrics import metrics
+from ..quantities import field_of
+from ..specs.build import Problem, build
+from ..specs.errors import SpecError
+from ..specs.measurement_file import QUANTITIES
+from ..specs.scenario_file import Scenario
+from .batch import STEP, uncertain
+from .limits import Limit, parse_limit
+from .uncertainty import ratio_sigma, relative_sigma
+
+LEVELS, POINTS, SPAN = 5, 24, 6.0
+"""Nested grids of log batch, the first from e^-6 to e^6 times the scenario's."""
+
+SLACK = 1e-9
+"""Limits hold within this, relative."""
+
+
+class Side(NamedTuple):
+    """One job at its best batch."""
+
+    problem: Problem
+    value: float
+    """In SI; 0 where no batch meets the limits."""
+    batch: float | None
+    """Mean batch of a device; None where it is the scenario's."""
+    sigma: float
+    """Of the log: calibration, priors, the model's discrepancy; not the workload."""
+    slopes: dict[str, float]
+    """d ln value / d parameter of the system."""
+    workload_slopes: dict[str, float]
+    """d ln value / d ln workload key."""
+
+    @property
+    def feasible(self) -> bool:
+        return self.value > 0.0
+
+
+class Versus(NamedTuple):
+    """The first job over the second."""
+
+    first: Side
+    second: Side
+    ratio: float
+    sigma: float
+    """Of the log of the ratio."""
+    probability: float
+    """That the first has the larger value; 0 or 1 where one can't run at all."""
+
+
+def versus(
+    first: Scenario,
+    second: Scenario,
+    quantity: str,
+    *,
+    limits: tuple[str, ...] = (),
+    scale: tuple[float, float] = (1.0, 1.0),
+    workload_sigmas: dict[str, float] | None = None,
+    calibration: str | None = None,
+) -> Versus:
+    """Compare a metric of two jobs of one phase with the error bars of both.
+
+    Args:
+        quantity: such as `tokens_rate_per_package`; larger is better.
+        limits: bounds that both meet, such as `tpot=50ms`; the batch of a decode job
+            follows them and the memory, other jobs keep theirs.
+        scale: what each value is multiplied by, such as packages over kilowatts.
+        workload_sigmas: relative uncertainty of workload keys, such as `acceptance`,
+            shared by both sides.
+
+    Raises:
+        SpecError: (a `ValueError`) phases differ, a quantity or key isn't there, or
+            neither job can meet the limits.
+        ArithmeticError: limits are met as things are but not a step away.
+    """
+    if first.phase != second.phase:
+        phases = f"{first.phase!r} and {second.phase!r}"
+        raise SpecError([f"versus: phases {phases}: name two of one phase"])
+    if quantity not in QUANTITIES:
+        raise SpecError([f"versus: {quantity!r}: no such quantity"])
+    parsed = [parse_limit(text) for text in limits]
+    try:
+        field = field_of(quantity, None, first.phase)
+        bounds = [(field_of(p.quantity, None, first.phase), p) for p in parsed]
+    except ValueError as error:
+        raise SpecError([f"versus: {error}"]) from None
+    widths = workload_sigmas or {}
+    sides = [
+        _side(scenario, field, bounds, tuple(widths), factor, calibration)
+        for scenario, factor in zip((first, second), scale)
+    ]
+    one, other = sides
+    if not one.feasible and not other.feasible:
+        raise SpecError([f"versus: neither job meets {', '.join(limits)} within memory"])
+    if not (one.feasible and other.feasible):
+        ratio = math.inf if one.feasible else 0.0
+        return Versus(one, other, ratio, 0.0, float(one.feasible))
+    both = one.problem, one.slopes, other.problem, other.slopes
+    shared = sum(
+        ((one.workload_slopes[key] - other.workload_slopes[key]) * sigma) ** 2
+        for key, sigma in widths.items()
+    )
+    sigma = math.sqrt(ratio_sigma(*both) ** 2 + shared)
+    log = math.log(one.value / other.value)
+    if sigma > 0.0:
+        wins = 0.5 * math.erfc(-log / (sigma * math.sqrt(2.0)))
+    else:
+        wins = 0.5 * (1.0 + math.copysign(log != 0.0, log))
+    return Versus(one, other, math.exp(log), sigma, wins)
+
+
+@partial(jax.jit, static_argnums=0)
+def _outcomes(fields: tuple[str, ...], inputs: tuple, theta: Any, logs: Any) -> tuple:
+    """Metrics and memory excess of many (theta, workload, batch) rows."""
+
+    def one(moved: dict[str, Any], shift: dict[str, Any]) -> tuple:
+        system, architecture, workload, layout = inputs
+        sizes = {
+            key: getattr(workload, key) * jnp.exp(value) for key, value in shift.items()
+        }
+        found = metrics(
+            apply(system, moved),
+            architecture,
+            workload.replace(**sizes),
+            layout,
+            {},
+            explain=False,
+        )
+        return jnp.stack([getattr(found, f) for f in fields]), found.memory_excess_bytes
+
+    return jax.vmap(one)(theta, logs)
+
+
+def _side(
+    scenario: Scenario,
+    field: str,
+    bounds: list[tuple[str, Limit]],
+    keys: tuple[str, ...],
+    factor: float,
+    calibration: str | None,
+) -> Side:
+    problem = build(scenario, calibration)
+    workload = problem.workload
+    if bad := [key for key in keys if not hasattr(workload, key)]:
+        raise SpecError([f"versus: {key!r}: not a key of the workload" for key in bad])
+    paths = sorted(uncertain(problem))
+    moves = [(name, sign) for name in (*paths, *keys) for sign in (STEP, -STEP)]
+    # the job as it is, then every parameter and workload key up and down
+    theta = {
+        name: np.array(
+            [float(problem.theta.get(name, 0.0))]
+            + [float(problem.theta.get(name, 0.0)) + s * (n == name) for n, s in moves]
+        )
+        for name in sorted({*paths, *problem.theta})
+    }
+    shifts = {key: np.array([0.0, *(s * (n == key) for n, s in moves)]) for key in keys}
+    values, batches = _best(problem, field, bounds, theta, shifts)
+    own = float(batches[0]) if isinstance(workload, Decode) else None
+    if not values[0] > 0.0:
+        return Side(problem, 0.0, own, 0.0, {}, {})
+    names = (*paths, *keys)
+    slopes = {name: _slope(values, k) for k, name in enumerate(names)}
+    system = {path: slopes[path] for path in paths}
+    return Side(
+        problem,
+        factor * float(values[0]),
+        own,
+        relative_sigma(problem, system),
+        system,
+        {key: slopes[key] for key in keys},
+    )
+
+
+def _slope(values: np.ndarray, k: int) -> float:
+    """d ln value along parameter k, from one side where the other breaks the limits."""
+    up, down = values[1 + 2 * k], values[2 + 2 * k]
+    ends = [(v, s) for v, s in ((up, STEP), (down, -STEP)) if v > 0.0]
+    if len(ends) == 2:
+        return math.log(up / down) / (2.0 * STEP)
+    if not ends:
+        raise ArithmeticError("versus: no batch meets the limits a step away either way")
+    return math.log(ends[0][0] / values[0]) / ends[0][1]
+
+
+def _best(
+    problem: Problem,
+    field: str,
+    bounds: list[tuple[str, Limit]],
+    theta: dict[str, np.ndarray],
+    shifts: dict[str, np.ndarray],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Value and batch of each row; 0 where no batch meets the limits."""
+    fields = (field, *(name for name, _ in bounds))
+    rows = len(next(iter(theta.values()), np.zeros(1)))
+    batched = isinstance(problem.workload, Decode)
+    low, high = np.full(rows, -SPAN), np.full(rows, SPAN)
+    chosen, k = np.arange(rows), np.zeros(rows, int)
+    merit, grid = np.zeros((rows, 1)), np.zeros((rows, 1))
+    for _ in range(LEVELS if batched else 1):
+        grid = np.linspace(low, high, POINTS, axis=1) if batched else grid
+        points = grid.shape[1]
+        repeated = [
+            {name: np.repeat(v, points) for name, v in group.items()}
+            for group in (theta, shifts)
+        ]
+        if batched:
+            repeated[1]["sequences_per_device"] = grid.reshape(-1)
+        args = jax.tree.map(jnp.asarray, repeated)
+        found, excess = jax.device_get(_outcomes(fields, problem.inputs, *args))
+        good = excess <= 0.0
+        for i, (_, limit) in enumerate(bounds):
+            slack = 1.0 - SLACK if limit.holds(1, 0) else 1.0 + SLACK
+            good &= limit.holds(found[:, 1 + i], limit.value * slack)
+        merit = np.where(good, found[:, 0], 0.0).reshape(rows, points)
+        # where nothing fits, small batches come closest
+        k = np.where((merit > 0.0).any(axis=1), merit.argmax(axis=1), 0)
+        best, step = grid[chosen, k], (high - low) / (POINTS - 1)
+        low, high = best - step, best + step
+    own = float(getattr(problem.workload, "sequences_per_device", 1.0))
+    return merit[chosen, k], own * np.exp(grid[chosen, k])

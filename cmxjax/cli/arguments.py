@@ -1,0 +1,118 @@
+"""Arguments of commands: names of files, changes, numbers, limits."""
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import tyro
+
+METAVAR = tyro.conf.arg(metavar="NAME|FILE")
+Name = Annotated[str, tyro.conf.Positional, METAVAR]
+Names = Annotated[tuple[str, ...], tyro.conf.Positional, METAVAR]
+
+
+def parse_changes(pairs: tuple[str, ...]) -> dict[str, Any]:
+    """`key=value` pairs with TOML values; what is no TOML value is a string.
+
+    Raises:
+        SpecError: a pair has no equals sign or no key.
+    """
+    from ..specs.errors import SpecError
+    from ..specs.files import parse_toml
+
+    changes, mistakes = {}, []
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key.strip() or "\n" in pair:
+            mistakes.append(f"--set {pair!r}: write KEY=VALUE on one line")
+            continue
+        try:
+            changes[key.strip()] = parse_toml(f"value = {text}", "--set")["value"]
+        except SpecError:
+            changes[key.strip()] = text
+    if mistakes:
+        raise SpecError(mistakes)
+    return changes
+
+
+def serve_limits(texts: tuple[str, ...]) -> dict[str, float]:
+    """`ttft=2s` and `tpot=50ms` as keys of a serving scenario.
+
+    Raises:
+        SpecError: another quantity is limited.
+    """
+    from ..answers.limits import parse_limit
+    from ..specs.errors import SpecError
+
+    limits = [parse_limit(text) for text in texts]
+    wrong = [limit.quantity for limit in limits if limit.quantity not in ("ttft", "tpot")]
+    if wrong:
+        raise SpecError(
+            [f"--limit {name}: phase serve has limits on ttft and tpot" for name in wrong]
+        )
+    return {f"workload.{limit.quantity}_limit": limit.value for limit in limits}
+
+
+def number_or_word(text: str) -> float | str:
+    """A number where the text is one. Raises `ValueError` for an empty text."""
+    if not text:
+        raise ValueError("nothing is given")
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def parse_numbers(
+    pairs: tuple[str, ...], option: str, kind: Callable[[str], Any], *, several: bool
+) -> dict[str, Any]:
+    """`key=number` pairs, or `key=number,number,...` as tuples; words where `kind` lets
+    them.
+
+    Raises:
+        SpecError: a pair has another form, a number is below 0 (where there is one alone,
+            below 1) or not below 1e12, or a key is given twice.
+    """
+    from ..specs.errors import SpecError
+
+    found, mistakes = {}, []
+    for pair in pairs:
+        key, _, text = pair.partition("=")
+        if key in found:
+            remedy = "its values in one list" if several else "it once"
+            mistakes.append(f"{option} {pair!r}: {key} is given twice; write {remedy}")
+            continue
+        try:
+            values = [kind(part) for part in text.split(",")]
+            numbers = [value for value in values if not isinstance(value, str)]
+            single = several or (len(numbers) == 1 and min(numbers) >= 1)
+            if not single or not all(0 <= number < 1e12 for number in numbers):
+                raise ValueError(pair)
+        except ValueError:
+            example = "KEY=NUMBER,NUMBER" if several else "AXIS=NUMBER"
+            mistakes.append(f"{option} {pair!r}: write {example}")
+            continue
+        found[key] = tuple(values) if several else values[0]
+    if mistakes:
+        raise SpecError(mistakes)
+    return found
+
+
+def gathered(arguments: list[str]) -> list[str]:
+    """Several `--set a --set b` as one `--set a b`, wherever they stand."""
+    several, rest = {"--set": [], "--limit": [], "--pin": [], "--try": []}, []
+    current = None
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if name in several:
+            current = name
+            if equals:
+                several[name].append(value)
+        elif current is not None and "=" in argument and argument[0] != "-":
+            several[current].append(argument)
+        else:
+            current = None
+            rest.append(argument)
+    for name, values in several.items():
+        if values:
+            rest += [name, *values]
+    return rest

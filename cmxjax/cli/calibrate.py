@@ -1,0 +1,146 @@
+"""Calibrate, ask what matters, plan what to measure."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+
+from .arguments import Name, parse_changes
+
+
+@dataclass(frozen=True)
+class Calibrate:
+    """Fit a system's physical parameters to measurements, with error bars."""
+
+    system: Name
+    """A shipped system or recipe, or the path of a recipe."""
+    measurements: tuple[str, ...] = ()
+    """Measurement files to fit besides those of the recipe."""
+    out: str | None = None
+    """Folder for the result; calibration-SYSTEM without it."""
+    restarts: int = 32
+    seed: int = 0
+    json: bool = False
+
+    def run(self, console: Console) -> Any:
+        from pathlib import Path
+
+        from ..calibrate.result import as_calibration
+        from ..calibrate.run import fit
+        from ..report.calibration import calibration_tables, draw
+
+        stem = Path(self.system).stem
+        out = f"calibration-{stem}" if self.out is None else self.out
+        status = Console(stderr=True, highlight=False)
+        with status.status("reading") as spinner:
+            report = fit(
+                self.system,
+                self.measurements,
+                out,
+                self.restarts,
+                self.seed,
+                spinner.update,
+            )
+        pictures = draw(report.result, Path(out))
+        console.print(calibration_tables(report.result))
+        written = ", ".join(str(path) for path in [*report.files, *pictures])
+        console.print(f"written: {written}")
+        console.print(f"use it with --calibration {report.files[0]}")
+        return as_calibration(report.result, report.name).model_dump()
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What a metric follows: elasticities, what binds, and inverse questions."""
+
+    scenario: Name
+    set: tuple[str, ...] = ()
+    """Dotted keys to change, such as workload.kv_tokens=8192."""
+    quantity: str | None = None
+    """The metric to explain, such as tpot."""
+    solve: str | None = None
+    """A leaf to find for --for; system.tiers.*.bytes_per_s moves all that match."""
+    target: Annotated[str | None, tyro.conf.arg(name="for")] = None
+    """What the metric should be: tpot=50ms, or tpot=@SCENARIO."""
+    over: str | None = None
+    """KEY=FIRST:LAST, a workload key over which to draw what binds."""
+    picture: str | None = None
+    """File for the bars, or with --over for the shares."""
+    calibration: str | None = None
+    """A calibration's name, or none for the spec as printed."""
+    json: bool = False
+
+    def run(self, console: Console) -> Any:
+        from pathlib import Path
+
+        from ..answers.sensitivity import sensitivity
+        from ..answers.solve import solve
+        from ..report.sensitivity import (
+            draw_binding,
+            draw_elasticities,
+            sensitivity_tables,
+            solution_table,
+        )
+        from ..specs.errors import SpecError
+        from ..specs.scenario import load_scenario
+
+        if (self.solve is None) != (self.target is None):
+            raise SpecError(["--solve LEAF and --for QUANTITY=VALUE go together"])
+        if self.over is not None and self.picture is None:
+            raise SpecError(["--over: needs --picture FILE"])
+        changes = parse_changes(self.set)
+        scenario = load_scenario(self.scenario, changes)
+        if self.solve is not None and self.target is not None:
+            solution = solve(scenario, self.solve, self.target, self.calibration)
+            console.print(solution_table(solution))
+            return solution.as_json()
+        if self.over is not None and self.picture is not None:
+            key, values, found = self._binding(changes)
+            draw_binding(key, values, found, Path(self.picture))
+            console.print(f"written: {self.picture}")
+            return {"key": key, "values": values, "picture": self.picture}
+        result = sensitivity(scenario, self.quantity, self.calibration)
+        console.print(sensitivity_tables(result))
+        if self.picture is not None:
+            draw_elasticities(result, Path(self.picture))
+            console.print(f"written: {self.picture}")
+        return result.as_json()
+
+    def _binding(self, changes: dict[str, Any]) -> tuple[str, list[float], list]:
+        from ..answers.predict import predict
+        from ..answers.sensitivity import grid
+        from ..specs.scenario import load_scenario
+
+        key, values = grid(self.over or "")
+        scenarios = [load_scenario(self.scenario, changes | {key: v}) for v in values]
+        return key, values, [predict(s, self.calibration) for s in scenarios]
+
+
+@dataclass(frozen=True)
+class PlanMeasurements:
+    """Which measurement would narrow a prediction most."""
+
+    scenario: Name
+    candidates: str | None = None
+    """A list of possible measurements: a shipped plan or a TOML file."""
+    set: tuple[str, ...] = ()
+    """Dotted keys to change, such as workload.kv_tokens=8192."""
+    quantity: str | None = None
+    """The metric that matters, such as tpot."""
+    calibration: str | None = None
+    """A calibration's name, or none for the spec as printed."""
+    json: bool = False
+
+    def run(self, console: Console) -> Any:
+        from ..calibrate.plan import plan_measurements
+        from ..report.sensitivity import plan_table
+        from ..specs.scenario import load_scenario
+
+        scenario = load_scenario(self.scenario, parse_changes(self.set))
+        base = scenario.system if isinstance(scenario.system, str) else "cloudmatrix384"
+        plan = plan_measurements(
+            scenario, self.candidates or base, self.quantity, self.calibration
+        )
+        console.print(plan_table(plan))
+        return plan.as_json()

@@ -1,0 +1,176 @@
+"""Choose layouts, pools and machines."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+
+from .arguments import Name, number_or_word, parse_changes, parse_numbers, serve_limits
+
+
+@dataclass(frozen=True)
+class Optimize:
+    """Choose degrees, placement and batch of a job together; of serving, the pools;
+    with --budget the chip and the fabric of the machine."""
+
+    scenario: Name
+    set: tuple[str, ...] = ()
+    """Dotted keys to change, such as workload.kv_tokens=8192."""
+    objective: str | None = None
+    """A quantity; rates are maximized, all else minimized."""
+    limit: tuple[str, ...] = ()
+    """Bounds that must hold, such as tpot=50ms; rates are bounded from below."""
+    pin: tuple[str, ...] = ()
+    """Degrees that are given, such as tp=1."""
+    try_: Annotated[tuple[str, ...], tyro.conf.arg(name="try")] = ()
+    """Values of a setting to choose from, such as sequences_per_device=16,32,48; in
+    training also schedule=1f1b,zero_bubble, vpp=1,2 and overlapped_microbatches=1,2."""
+    devices: tuple[int, ...] = ()
+    """Numbers of devices to choose from; the scenario's if left out."""
+    method: Literal["auto", "gradient", "enumerate"] = "auto"
+    certify: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Sweep even more than 1e7 layouts."""
+    no_certify: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Compare with nothing: neither a sweep nor a bound."""
+    seed: int = 0
+    budget: str | None = None
+    """Design the machine: its resources and what they cost, a shipped budget or a file.
+    The layout stays, limits hold where a phase predicts them."""
+    spend: str | None = None
+    """What the machine may cost, such as 559kW; the budget file's if left out."""
+    also: tuple[str, ...] = ()
+    """More workloads of the machine, each a scenario or SCENARIO=WEIGHT; a weight is 1
+    if left out."""
+    picture: str | None = None
+    """Draw the Pareto fronts, or the machine over budgets, into this file."""
+    out: str | None = None
+    """Write the answer as a scenario that predict takes."""
+    emit: Literal["megatron", "mindspeed", "vllm", "vllm-ascend", "sglang"] | None = None
+    """Print the answer as launch arguments of this tool."""
+    calibration: str | None = None
+    """A calibration's name, or none for the spec as printed."""
+    json: bool = False
+
+    def run(self, console: Console) -> Any:
+        from ..interop.emit import check_phase
+        from ..optimization.answer import optimize
+        from ..report.optimization import answer_tables, write_answer, write_picture
+        from ..specs.errors import SpecError, all_of
+        from ..specs.scenario import load_scenario
+
+        if self.certify and self.no_certify:
+            raise SpecError(["--certify and --no-certify: give one of them"])
+        if self.budget is not None:
+            return self._design(console, self.budget)
+        if self.spend is not None or self.also:
+            raise SpecError(["--spend and --also: need --budget"])
+        scenario = load_scenario(self.scenario, parse_changes(self.set))
+        if scenario.phase == "serve":
+            return self._pools(console)
+        emit = self.emit
+        pinned, settings, _ = all_of(
+            lambda: parse_numbers(self.pin, "--pin", int, several=False),
+            lambda: parse_numbers(self.try_, "--try", number_or_word, several=True),
+            lambda: None if emit is None else check_phase(scenario.phase, emit),
+        )
+        answer = optimize(
+            scenario,
+            objective=self.objective,
+            limits=self.limit,
+            pinned=pinned,
+            settings=settings,
+            devices=self.devices,
+            method=self.method,
+            certify=False if self.no_certify else self.certify or None,
+            seed=self.seed,
+            calibration=self.calibration,
+        )
+        console.print(answer_tables(answer))
+        # what can't be expressed or run is refused before anything is written
+        launch = None if self.emit is None else self._launch(answer)
+        if self.out is not None:
+            write_answer(answer, self.out)
+        if self.picture is not None:
+            write_picture(answer, self.picture)
+        found = answer.as_json()
+        if launch is not None:
+            console.print(launch.text, markup=False, soft_wrap=True)
+            found["emit"] = launch.as_json()
+        return found
+
+    def _launch(self, answer: Any) -> Any:
+        """The answer's layout as settings of another tool."""
+        from ..interop.emit import emit
+        from ..report.optimization import as_scenario
+        from ..specs.errors import SpecError
+        from ..specs.scenario import validate_scenario
+
+        if not answer.feasible:
+            raise SpecError([f"--emit {self.emit}: {'; '.join(answer.reasons)}"])
+        best = validate_scenario(as_scenario(answer), "the answer")
+        return emit(best, self.emit or "", self.calibration)
+
+    def _design(self, console: Console, budget: str) -> Any:
+        from ..optimization.codesign.design import codesign
+        from ..optimization.codesign.mix import shares_of
+        from ..report.codesign import codesign_tables, draw_codesign
+        from ..specs.errors import SpecError
+        from ..specs.scenario import load_scenario
+
+        given = {"pin": self.pin, "try": self.try_, "devices": self.devices}
+        given |= {"out": self.out, "certify": self.certify, "emit": self.emit}
+        given |= {"no-certify": self.no_certify, "method": self.method != "auto"}
+        if wrong := [f"--{name}: not with --budget" for name, v in given.items() if v]:
+            raise SpecError(wrong)
+        pairs = tuple(text if "=" in text else f"{text}=1" for text in self.also)
+        weights = parse_numbers(pairs, "--also", float, several=True)
+        changes = parse_changes(self.set)
+        scenarios = [(load_scenario(self.scenario, changes), 1.0)]
+        scenarios += [(load_scenario(name), w[0]) for name, w in weights.items()]
+        found = codesign(
+            shares_of(scenarios, self.limit, self.objective),
+            budget,
+            spend=self.spend,
+            seed=self.seed,
+            calibration=self.calibration,
+        )
+        console.print(codesign_tables(found))
+        if self.picture is not None:
+            draw_codesign(found, self.picture)
+            console.print(f"written: {self.picture}")
+        return found.as_json()
+
+    def _pools(self, console: Console) -> Any:
+        """The best sizes of the pools of a serving scenario."""
+        from ..optimization.pools import split_pools
+        from ..report.pools import split_tables
+        from ..report.scenario import write_scenario
+        from ..specs.errors import SpecError
+        from ..specs.scenario import load_scenario
+
+        free = {"--pin": self.pin, "--try": self.try_, "--picture": self.picture}
+        free |= {"--certify": self.certify, "--no-certify": self.no_certify}
+        free |= {"--emit": self.emit, "--method": self.method != "auto"}
+        mistakes = [
+            f"{option}: the sizes of the pools are all that is free in phase serve;"
+            " leave it out"
+            for option, given in free.items()
+            if given
+        ]
+        if self.objective not in (None, "request_capacity_rate"):
+            mistakes.append(
+                f"--objective {self.objective}: phase serve has request_capacity_rate"
+            )
+        if len(self.devices) > 1:
+            mistakes.append("--devices: give one number of devices to split")
+        if mistakes:
+            raise SpecError(mistakes)
+        changes = parse_changes(self.set) | serve_limits(self.limit)
+        devices = self.devices[0] if self.devices else None
+        scenario = load_scenario(self.scenario, changes)
+        found = split_pools(scenario, devices, calibration=self.calibration)
+        console.print(split_tables(found))
+        if self.out is not None:
+            write_scenario(found.scenario, {}, self.out)
+        return found.as_json()

@@ -1,0 +1,154 @@
+"""Predict, validate, compare; list and show what ships."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+
+from .arguments import Name, Names, parse_changes
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Predict one scenario: a shipped name or a TOML file."""
+
+    scenario: Name
+    """A shipped scenario (see `list scenarios`) or a path that ends in .toml."""
+    set: tuple[str, ...] = ()
+    """Dotted keys to change, such as workload.kv_tokens=8192 or
+    'system.chip.memory_bytes_per_s="4 TB/s"'."""
+    max: str | None = None
+    """Find the largest value of this workload key, such as
+    workload.sequences_per_device, that fits the memory and meets the limits."""
+    limit: tuple[str, ...] = ()
+    """Bounds for --max, such as tpot=50ms."""
+    calibration: str | None = None
+    """A calibration's name, or none for the spec as printed; left out, the one that ships
+    for the system."""
+    trace: str | None = None
+    """Write a training step's timeline to this file, for chrome://tracing or Perfetto."""
+    json: bool = False
+    """Print JSON alone, in SI, with units in the keys."""
+
+    def run(self, console: Console) -> Any:
+        from ..answers.limits import largest, parse_limit
+        from ..answers.predict import predict
+        from ..report.tables import prediction_tables
+        from ..specs.scenario import load_scenario
+
+        changes = parse_changes(self.set)
+        from ..specs.errors import SpecError
+
+        if self.limit and self.max is None:
+            raise SpecError(["--limit: needs --max KEY to say what to enlarge"])
+        if self.max is not None:
+            limits = [parse_limit(text) for text in self.limit]
+            scenario = load_scenario(self.scenario, changes)
+            best = largest(scenario, self.max, limits, self.calibration)
+            changes[self.max] = best
+            console.print(f"largest {self.max}: {best:g}")
+        prediction = predict(load_scenario(self.scenario, changes), self.calibration)
+        found = prediction.as_json()
+        if self.trace is not None:
+            from ..answers.trace import write_trace
+
+            write_trace(prediction.problem, self.trace)
+        if self.max is not None:
+            found[self.max] = changes[self.max]
+        console.print(prediction_tables(prediction))
+        return found
+
+
+@dataclass(frozen=True)
+class Validate:
+    """Compare predictions with a measurement file, shipped or your own."""
+
+    measurements: Name
+    """A shipped file (see `list measurements`) or a path that ends in .toml."""
+    calibration: str | None = None
+    """A calibration's name, or none for the spec as printed; left out, the one that ships
+    for the system."""
+    json: bool = False
+    """Print JSON alone, in SI, with units in the keys."""
+
+    def run(self, console: Console) -> Any:
+        from ..answers.validate import validate
+        from ..report.tables import validation_table
+
+        validation = validate(self.measurements, self.calibration)
+        console.print(validation_table(self.measurements, validation))
+        return validation.as_json()
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Set two or more systems or scenarios side by side."""
+
+    names: Names
+    """Systems (their totals) or scenarios, shipped or paths."""
+    calibration: str | None = None
+    """A calibration's name, or none for the spec as printed; left out, the one that ships
+    for the system."""
+    json: bool = False
+    """Print JSON alone, in SI, with units in the keys."""
+
+    def run(self, console: Console) -> Any:
+        from ..answers.compare import compare
+        from ..report.tables import comparison_table
+        from ..specs.errors import SpecError
+
+        if len(self.names) < 2:
+            raise SpecError(["compare: name at least two systems or scenarios"])
+        comparison = compare(list(self.names), self.calibration)
+        console.print(comparison_table(comparison))
+        return comparison.as_json()
+
+
+@dataclass(frozen=True)
+class List:
+    """List what ships with the package."""
+
+    what: Annotated[
+        Literal[
+            "systems",
+            "models",
+            "measurements",
+            "scenarios",
+            "recipes",
+            "calibrations",
+            "budgets",
+        ],
+        tyro.conf.Positional,
+    ]
+    json: bool = False
+    """Print JSON alone, in SI, with units in the keys."""
+
+    def run(self, console: Console) -> Any:
+        from ..report.tables import names_table
+        from ..specs.calibration_file import calibration_names
+        from ..specs.files import shipped
+
+        if self.what == "calibrations":
+            names = calibration_names()
+        else:
+            names = shipped(self.what)
+        console.print(names_table(self.what, names))
+        return names
+
+
+@dataclass(frozen=True)
+class Show:
+    """Show a system's or model's leaves with sources, or any shipped file."""
+
+    name: Name
+    """Whatever `list` lists, or a path."""
+    json: bool = False
+    """Print JSON alone, in SI, with units in the keys."""
+
+    def run(self, console: Console) -> Any:
+        from ..report.show import show
+
+        shown = show(self.name)
+        console.print(shown.renderable)
+        return shown.data

@@ -1,0 +1,208 @@
+"""What runs: one class per phase. Sizes are traced; kinds and dtypes are static."""
+
+from typing import NamedTuple
+
+from flax import struct
+
+from .. import smooth
+from .._types import Leaf
+
+BYTES = {
+    "fp32": 4.0,
+    "tf32": 4.0,
+    "bf16": 2.0,
+    "fp16": 2.0,
+    "fp8": 1.0,
+    "mxfp8": 1.0,
+    "int8": 1.0,
+    "fp4": 0.5,
+    "int4": 0.5,
+}
+"""Bytes of one element. Scales of quantized blocks are counted where they are sent."""
+
+SCALE_SLOT_BYTES = 512.0
+"""Slot of scales beside each 8-bit token in a buffer, the largest of all libraries
+(CloudMatrix-Infer, arXiv 2506.12708, section 4.2.1)."""
+
+
+class Dtypes(NamedTuple):
+    """Number formats by tensor class."""
+
+    weight: str = "bf16"
+    activation: str = "bf16"
+    attention: str = "bf16"
+    kv: str = "bf16"
+    dispatch: str = "bf16"
+    combine: str = "bf16"
+    head: str = "bf16"
+    master: str = "fp32"
+    gradient: str = "fp32"
+
+
+class SystemQuery(struct.PyTreeNode, kw_only=True, frozen=True):
+    """Totals of the scale-up system."""
+
+    dtypes: Dtypes = struct.field(pytree_node=False, default=Dtypes())
+    kind: str = struct.field(pytree_node=False, default="system_query")
+
+
+class Operator(struct.PyTreeNode, kw_only=True, frozen=True):
+    """One operator on one device. Fields that its kind doesn't use are 1 or 0."""
+
+    groups: Leaf
+    m: Leaf
+    n: Leaf
+    k: Leaf
+    heads: Leaf
+    kv_heads: Leaf
+    head_dim: Leaf
+    value_dim: Leaf
+    latent_dim: Leaf
+    rope_dim: Leaf
+    sequences: Leaf
+    query_tokens: Leaf
+    kv_tokens: Leaf
+    tokens: Leaf
+    hidden: Leaf
+    payload_bytes: Leaf
+    operator: str = struct.field(pytree_node=False)
+    latent: bool = struct.field(pytree_node=False, default=False)
+    causal: bool = struct.field(pytree_node=False, default=True)
+    dtype: str = struct.field(pytree_node=False, default="bf16")
+    out_dtype: str = struct.field(pytree_node=False, default="bf16")
+    kind: str = struct.field(pytree_node=False, default="operator")
+
+
+class Collective(struct.PyTreeNode, kw_only=True, frozen=True):
+    """One collective on a group; its placement is the `ep` row of the layout."""
+
+    payload_bytes: Leaf
+    tokens_per_rank: Leaf
+    hidden: Leaf
+    topk: Leaf
+    scale_bytes: Leaf
+    skew: Leaf | None
+    collective: str = struct.field(pytree_node=False)
+    library: str = struct.field(pytree_node=False)
+    mode: str = struct.field(pytree_node=False, default="low_latency")
+    driver: str = struct.field(pytree_node=False, default="vector_cores")
+    """What moves the data: `vector_cores` or `sdma`."""
+    path: str = struct.field(pytree_node=False, default="npu-npu")
+    engine: str = struct.field(pytree_node=False)
+    balance: str = struct.field(pytree_node=False, default="uniform")
+    dtype: str = struct.field(pytree_node=False, default="bf16")
+    kind: str = struct.field(pytree_node=False, default="collective")
+
+
+class Serving(struct.PyTreeNode, kw_only=True, frozen=True):
+    """What steps of a model share: software, formats, load balance."""
+
+    skew: Leaf | None
+    """Excess load of the busiest rank; None takes the engine's calibrated skew."""
+    engine: str = struct.field(pytree_node=False)
+    collective_library: str = struct.field(pytree_node=False)
+    expert_library: str = struct.field(pytree_node=False)
+    expert_mode: str = struct.field(pytree_node=False)
+    balance: str = struct.field(pytree_node=False, default="typical")
+    dtypes: Dtypes = struct.field(pytree_node=False, default=Dtypes())
+    trains: bool = struct.field(pytree_node=False, default=False)
+    """`engine` names a training framework."""
+    kind: str = struct.field(pytree_node=False, default="serving")
+
+
+class Decode(struct.PyTreeNode, kw_only=True, frozen=True):
+    """One decode step: every sequence verifies its drafts and yields tokens."""
+
+    sequences_per_device: Leaf
+    kv_tokens: Leaf
+    """Mean context over the generation: prompt + output / 2."""
+    draft_tokens: Leaf
+    acceptance: Leaf
+    """Acceptance of each draft given that the one before it was accepted, (draft,)."""
+    serving: Serving
+    kind: str = struct.field(pytree_node=False, default="decode")
+
+
+class Prefill(struct.PyTreeNode, kw_only=True, frozen=True):
+    """One prefill batch."""
+
+    tokens_per_device: Leaf
+    """Prompt tokens admitted per device and batch, cached ones included."""
+    prompt_tokens: Leaf
+    cached_fraction: Leaf
+    serving: Serving
+    cache_link: str = struct.field(pytree_node=False, default="")
+    """Side link that cached prefixes come over; empty loads nothing."""
+    kind: str = struct.field(pytree_node=False, default="prefill")
+
+
+class Train(struct.PyTreeNode, kw_only=True, frozen=True):
+    """One training step: a global batch through pipeline, gradients, optimizer."""
+
+    global_batch: Leaf
+    """Sequences of a step, all devices together."""
+    micro_batch: Leaf
+    """Sequences that one data-parallel rank works on at a time."""
+    sequence_tokens: Leaf
+    recompute_fraction: Leaf
+    """Share of the layers whose forward pass runs again before their backward one."""
+    chunks: Leaf
+    """Model chunks of a device (virtual pipeline stages)."""
+    stage_layers: Leaf | None
+    """Layers of each pipeline stage, (stage,); None spreads them evenly."""
+    offload_activations: Leaf
+    offload_weights: Leaf
+    offload_optimizer: Leaf
+    peak_flop_per_s: Leaf | None
+    """What a utilization divides by; None takes the chip's peak for the precision."""
+    serving: Serving
+    schedule: str = struct.field(pytree_node=False, default="1f1b")
+    selective: bool = struct.field(pytree_node=False, default=False)
+    """The core of attention (scores to context) runs again in the backward pass."""
+    zero: int = struct.field(pytree_node=False, default=1)
+    fused_attention: bool = struct.field(pytree_node=False, default=True)
+    context: str = struct.field(pytree_node=False, default="ring")
+    """How context parallelism exchanges keys and values: `ring` or `all_to_all`."""
+    flop_convention: str = struct.field(pytree_node=False, default="megatron")
+    offload_link: str = struct.field(pytree_node=False, default="")
+    fabric: str = struct.field(pytree_node=False, default="")
+    """Published cluster whose network it is; empty for the system's own."""
+    kind: str = struct.field(pytree_node=False, default="train")
+
+
+class Serve(struct.PyTreeNode, kw_only=True, frozen=True):
+    """Requests that arrive at random and are served by pools of devices."""
+
+    requests_per_s: Leaf
+    prompt_tokens: Leaf
+    output_tokens: Leaf
+    cached_fraction: Leaf
+    """Share of a prompt whose keys and values are in the cache."""
+    ttft_limit_s: Leaf | None
+    tpot_limit_s: Leaf | None
+    tokens_per_device: Leaf
+    """Most prompt tokens that a device takes at once: in a prefill batch, or in the
+    chunk that rides along with a decode step."""
+    draft_tokens: Leaf
+    acceptance: Leaf
+    serving: dict[str, Serving]
+    """By role of the pool."""
+    cache_link: str = struct.field(pytree_node=False, default="")
+    """Side link that cached prefixes come over; empty loads nothing."""
+    kind: str = struct.field(pytree_node=False, default="serve")
+
+
+Workload = SystemQuery | Operator | Collective | Decode | Prefill | Train | Serve
+
+
+def tokens_per_step(w: Decode | Serve):
+    r"""Tokens that a step yields per sequence: $1 + a_1 + a_1 a_2 + \dots$
+
+    A draft counts only if all before it were accepted. A fractional number of drafts
+    counts the last one by its fraction.
+    """
+    product, total = 1.0, 1.0
+    for i in range(w.acceptance.shape[-1]):
+        product = product * w.acceptance[..., i]
+        total = total + product * smooth.within(w.draft_tokens - i, 0.0, 1.0)
+    return total

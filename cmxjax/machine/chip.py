@@ -1,0 +1,45 @@
+"""A device: peaks, memory, and how much of them kernels reach.
+
+A *device* is one rank (a die on Ascend 910C, a GPU elsewhere). Peaks are stored as
+printed; efficiencies are leaves of their own. Every leaf is SI and differentiable.
+"""
+
+from flax import struct
+
+from .._types import Leaf
+
+
+class Chip(struct.PyTreeNode, kw_only=True, frozen=True):
+    """One device: peaks, memory, and how much of them kernels reach."""
+
+    matrix_flop_per_s: dict[str, Leaf]
+    """Dense peak by dtype."""
+    vector_flop_per_s: Leaf
+    memory_bytes: Leaf
+    memory_usable_bytes: Leaf
+    memory_bytes_per_s: Leaf
+    matrix_cores: Leaf
+    tile_rows: Leaf
+    tile_columns: Leaf
+    gemm_efficiency: Leaf
+    """Share of the peak that an unlimited GEMM reaches."""
+    eight_bit_efficiency: Leaf
+    """Further factor on GEMMs with 8-bit operands (power limit, promotion of sums)."""
+    attention_efficiency: Leaf
+    memory_efficiency: Leaf
+    vector_efficiency: Leaf
+    half_rows: Leaf
+    """Rows at which a GEMM reaches half its efficiency; likewise columns and depth."""
+    half_columns: Leaf
+    half_depth: Leaf
+    half_memory_bytes: Leaf
+    """Bytes at which a kernel reaches half its memory bandwidth."""
+    attention_fill_s: Leaf
+    """Fill and drain of a fused attention kernel: uneven blocks, split keys to add up."""
+    roofline_exposed_fraction: Leaf
+    """Share of the shorter of compute and memory time that a kernel does not hide."""
+    matrix_launch_s: Leaf
+    vector_launch_s: Leaf
+    core_exponent: Leaf
+    """A kernel on a share f of the cores slows by f to minus this power."""
+    kind: str = struct.field(pytree_node=False, default="chip")

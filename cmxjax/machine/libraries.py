@@ -1,0 +1,62 @@
+"""What collective and expert-exchange libraries cost."""
+
+from flax import struct
+
+from .._types import Leaf
+
+
+class CollectiveLibrary(struct.PyTreeNode, kw_only=True, frozen=True):
+    """Costs of one collective library, such as HCCL or NCCL."""
+
+    start_s: Leaf
+    step_s: Leaf
+    """Cost of one step of a ring or tree beyond the link's latency."""
+    efficiency: Leaf
+    small_efficiency: Leaf
+    """Likewise for messages below `protocol_bytes`."""
+    reduce_efficiency: Leaf
+    """Further factor on the rate of collectives that reduce."""
+    switch_efficiency: Leaf
+    """Share of a port's rate that an all-reduce inside the switches reaches."""
+    chunk_s: Leaf
+    """Cost of handing on one chunk, where messages are cut into chunks."""
+    protocol_s: Leaf
+    """Floor under the time of messages beyond `protocol_bytes` per rank."""
+    protocol_bytes: Leaf
+    protocol_exposed_fraction: Leaf
+    sdma_slowdown: Leaf
+    algorithms: tuple[str, ...] = struct.field(pytree_node=False)
+    """Those it chooses from: `direct`, `ring`, `striped_ring`, `staged`, `tree`,
+    `in_switch`."""
+    pipelined: bool = struct.field(pytree_node=False, default=False)
+    """It cuts messages into chunks that follow each other through stages."""
+    kind: str = struct.field(pytree_node=False, default="collective_library")
+
+
+class ExpertMode(struct.PyTreeNode, kw_only=True, frozen=True):
+    """Costs of MoE dispatch and combine in one mode of a library."""
+
+    dispatch_start_s: Leaf
+    combine_start_s: Leaf
+    jitter_s: Leaf
+    """Scale of a rank's random delay; n ranks wait for the worst of n."""
+    spread: Leaf
+    """Likewise of the part of its sending time that is random."""
+    efficiency: Leaf
+    dispatch_copy_s: Leaf
+    """Time a device spends on each token copy it sends, however small."""
+    combine_copy_s: Leaf
+    """Time to add up a copy that has come back, beyond reading it."""
+    dispatch_peer_s: Leaf
+    """Time spent on each other rank: counts, addresses and flags to exchange."""
+    combine_peer_s: Leaf
+    sdma_slowdown: Leaf
+    scale_slot_bytes: Leaf
+    """Scales sent beside each 8-bit token."""
+    core_share: Leaf
+    """Share of the cores that drive the copies while compute runs beside them."""
+    plane: str = struct.field(pytree_node=False, default="")
+    """Where not empty, all traffic between ranks takes this plane (DeepEP over RDMA)."""
+    deduplicates: bool = struct.field(pytree_node=False, default=False)
+    """A token crosses to each unit of the outer plane once and is spread there."""
+    kind: str = struct.field(pytree_node=False, default="expert_mode")

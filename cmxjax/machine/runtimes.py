@@ -1,0 +1,81 @@
+"""What serves or trains: a serving engine or a training framework, and its costs."""
+
+from flax import struct
+
+from .._types import Leaf
+
+
+class Engine(struct.PyTreeNode, kw_only=True, frozen=True):
+    """A serving engine: host overhead, overlap of streams, routing skew."""
+
+    decode_step_s: Leaf
+    """Scheduler, sampling and graph launch of one decode step."""
+    draft_step_s: Leaf
+    prefill_batch_s: Leaf
+    wait_excess: Leaf
+    """Dispatch and combine in a step take 1 + this times their benchmark time."""
+    stream_exposed_fraction: Leaf
+    routing_skew: Leaf
+    """Excess load of the busiest expert rank beyond sampling noise, in decode."""
+    prefill_routing_skew: Leaf
+    """Likewise in prefill, where the tokens of a prompt take similar ways."""
+    partitions_cores: bool = struct.field(pytree_node=False, default=False)
+    """Decode splits the cores between attention and experts, as suits the batch."""
+    kind: str = struct.field(pytree_node=False, default="engine")
+
+
+class Trainer(struct.PyTreeNode, kw_only=True, frozen=True):
+    """A training framework: host overhead, and what it hides behind compute.
+
+    An exposed fraction is the share of the shorter of compute and communication that
+    is not hidden: 0 hides all of it and 1 runs one after the other.
+    """
+
+    launch_s: Leaf
+    """Host time to launch one kernel without a captured graph."""
+    tensor_host_s: Leaf
+    """Least time of a layer, forward and backward, for each rank of its tensor group,
+    in jobs that leave the scale-up system."""
+    message_host_s: Leaf
+    """Time that both stages spend on a message between them, in such jobs, where sending
+    and receiving block: a middle stage has four for each micro-batch, an end two."""
+    step_s: Leaf
+    """Data loading, gradient norm, logging of one step."""
+    jitter_fraction: Leaf
+    """Standard deviation of a rank's step time over its mean."""
+    tensor_forward_exposed_fraction: Leaf
+    tensor_backward_exposed_fraction: Leaf
+    """Beside the gradient of the weights."""
+    context_exposed_fraction: Leaf
+    """Of a ring; what follows an all-to-all waits for all of it."""
+    expert_exposed_fraction: Leaf
+    """Where micro-batches overlap; without, all of an exchange is exposed."""
+    pipeline_exposed_fraction: Leaf
+    data_exposed_fraction: Leaf
+    offload_exposed_fraction: Leaf
+    matrix_rate_factor: Leaf
+    """Rate of this framework's GEMM kernels over the chip's, likewise the next two."""
+    attention_rate_factor: Leaf
+    vector_rate_factor: Leaf
+    """Of kernels bound by memory: below 1 where they are not fused."""
+    backward_attention_efficiency: Leaf
+    """Rate of the attention kernel backward over forward."""
+    narrow_efficiency: Leaf
+    """Share of its peak that an 8-bit GEMM reaches, over that of a bf16 one."""
+    wait_excess: Leaf
+    """Dispatch and combine in a step take 1 + this times their benchmark time."""
+    routing_skew: Leaf
+    memory_overhead_bytes: Leaf
+    """Context, kernels and communicators of a process."""
+    activation_slack: Leaf
+    """Memory lost to fragments and temporaries, over that of the activations."""
+    context: str = struct.field(pytree_node=False, default="ring")
+    """How context parallelism exchanges keys and values, unless a job says it: `ring`
+    or `all_to_all`."""
+    stages: str = struct.field(pytree_node=False, default="even")
+    """How layers are spread over a pipeline: `even`; `by_cost`, the head's included; or
+    `with_ends`, where embedding and head count as a layer each."""
+    keeps_working_gradients: bool = struct.field(pytree_node=False, default=False)
+    """Gradients of a micro-batch stay, as wide as the weights, beside those that add up
+    in a wider format; otherwise a kernel adds them there as they come."""
+    kind: str = struct.field(pytree_node=False, default="trainer")

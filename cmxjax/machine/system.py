@@ -1,0 +1,68 @@
+"""What a machine file says: the device, its tiers, and the software on it, by name."""
+
+from flax import struct
+
+from .chip import Chip
+from .libraries import CollectiveLibrary, ExpertMode
+from .power import Operations, Parts, Power
+from .runtimes import Engine, Trainer
+from .tiers import Endpoint, FabricRate, SideLink, Tier
+
+
+class System(struct.PyTreeNode, kw_only=True, frozen=True):
+    """A machine: its device, the tiers that join devices, and the software on it."""
+
+    chip: Chip
+    tiers: dict[str, Tier]
+    endpoints: dict[str, Endpoint]
+    links: dict[str, SideLink]
+    collectives: dict[str, CollectiveLibrary]
+    expert_parallel: dict[str, dict[str, ExpertMode]]
+    """By library and then by mode, `low_latency` or `normal`."""
+    engines: dict[str, Engine]
+    trainers: dict[str, Trainer]
+    fabrics: dict[str, FabricRate]
+    """By the publication whose cluster it is."""
+    operations: Operations
+    power: Power
+    parts: Parts
+    name: str = struct.field(pytree_node=False)
+    tier_order: tuple[str, ...] = struct.field(pytree_node=False)
+    """Names of the tiers, innermost first."""
+    package_tier: str = struct.field(pytree_node=False, default="")
+    """The tier that makes a package of devices; empty where a device is a package."""
+    scale_up_tier: str = struct.field(pytree_node=False)
+    """The tier that closes the scale-up system: totals count its devices."""
+    defaults: tuple[tuple[str, str], ...] = struct.field(pytree_node=False)
+    """Default `collective`, `serving_collective`, `expert`, `engine` and `trainer`."""
+    kind: str = struct.field(pytree_node=False, default="system")
+
+
+def ordered_tiers(system: System) -> list[Tier]:
+    """The tiers, innermost first."""
+    return [system.tiers[name] for name in system.tier_order]
+
+
+def default_of(system: System, what: str) -> str:
+    """Name of the default `collective` or `expert` library or `engine`."""
+    return dict(system.defaults)[what]
+
+
+def devices_per_package(system: System):
+    """Devices in what is sold and quoted as one NPU or GPU."""
+    return system.tiers[system.package_tier].size if system.package_tier else 1.0
+
+
+def scale_up_devices(system: System):
+    """Devices of the scale-up system: the product of its tiers' sizes."""
+    count = 1.0
+    for name in system.tier_order:
+        count = count * system.tiers[name].size
+        if name == system.scale_up_tier:
+            break
+    return count
+
+
+def scale_up_bytes_per_s(system: System):
+    """One-way bandwidth of a device into the scale-up fabric."""
+    return system.tiers[system.scale_up_tier].bytes_per_s

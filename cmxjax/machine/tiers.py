@@ -1,0 +1,49 @@
+"""What joins devices: tiers, side links, remote memory, published networks.
+
+Bandwidths are one direction per device.
+"""
+
+from flax import struct
+
+from .._types import Leaf
+
+
+class Tier(struct.PyTreeNode, kw_only=True, frozen=True):
+    """A level of the machine that joins `size` units of the level below."""
+
+    size: Leaf
+    bytes_per_s: Leaf
+    latency_s: Leaf
+    efficiency: Leaf
+    oversubscription: Leaf
+    plane: str = struct.field(pytree_node=False)
+    """Tiers on one plane share a device's port; different planes run side by side."""
+    kind: str = struct.field(pytree_node=False, default="tier")
+
+
+class Endpoint(struct.PyTreeNode, kw_only=True, frozen=True):
+    """What remote access reaches: another device's memory or the host's."""
+
+    read_efficiency: Leaf
+    write_efficiency: Leaf
+    latency_s: Leaf
+    write_latency_s: Leaf
+    kind: str = struct.field(pytree_node=False, default="endpoint")
+
+
+class SideLink(struct.PyTreeNode, kw_only=True, frozen=True):
+    """A plane outside the tiers: the VPC network or the pool of host memory."""
+
+    bytes_per_s: Leaf
+    latency_s: Leaf
+    efficiency: Leaf
+    kind: str = struct.field(pytree_node=False, default="side_link")
+
+
+class FabricRate(struct.PyTreeNode, kw_only=True, frozen=True):
+    """The scale-out network of one published cluster against that of the system."""
+
+    rate_factor: Leaf
+    node_exponent: Leaf
+    """A job on n nodes sees the rate divided by n to this power."""
+    kind: str = struct.field(pytree_node=False, default="fabric_rate")

@@ -1,0 +1,171 @@
+"""Model architectures: shapes as float leaves, kinds as classes."""
+
+from typing import NamedTuple
+
+from flax import struct
+
+from .. import smooth
+from .._types import Leaf
+
+
+class GroupedQuery(struct.PyTreeNode, kw_only=True, frozen=True):
+    """Multi-head (`kv_heads = heads`), grouped-query or multi-query attention."""
+
+    heads: Leaf
+    kv_heads: Leaf
+    head_dim: Leaf
+    kind: str = struct.field(pytree_node=False, default="grouped_query")
+
+
+def spread_kv_heads(at: GroupedQuery, ranks: Leaf) -> Leaf:
+    """Heads of keys and values on all ranks that split them, copies included: each rank
+    holds at least one."""
+    return smooth.larger(at.kv_heads, ranks)
+
+
+class Latent(struct.PyTreeNode, kw_only=True, frozen=True):
+    """Multi-head latent attention (MLA): keys and values share a compressed latent."""
+
+    heads: Leaf
+    query_rank: Leaf
+    latent_dim: Leaf
+    rope_dim: Leaf
+    nope_dim: Leaf
+    value_dim: Leaf
+    kind: str = struct.field(pytree_node=False, default="latent")
+
+
+class GroupLimit(NamedTuple):
+    """Of how many groups of experts a token may use how many."""
+
+    groups: int = 1
+    topk_groups: int = 1
+
+
+ANY_GROUP = GroupLimit()
+
+
+class Experts(struct.PyTreeNode, kw_only=True, frozen=True):
+    """The routed and shared experts of a mixture-of-experts layer."""
+
+    routed: Leaf
+    topk: Leaf
+    shared: Leaf
+    """Shared experts, each of the routed experts' intermediate size."""
+    intermediate: Leaf
+    has_shared: bool = struct.field(pytree_node=False, default=True)
+    """False where `shared` is 0, so that no kernels are launched for it."""
+    groups: int = struct.field(pytree_node=False, default=1)
+    topk_groups: int = struct.field(pytree_node=False, default=1)
+    """Of as many groups of experts, one after another on the devices, those that a token
+    may use: node-limited routing (DeepSeek-V3, arXiv 2412.19437, section 2.1.2)."""
+    kind: str = struct.field(pytree_node=False, default="experts")
+
+    @property
+    def limit(self) -> GroupLimit:
+        return GroupLimit(self.groups, self.topk_groups)
+
+
+class Architecture(struct.PyTreeNode, kw_only=True, frozen=True):
+    """A decoder-only transformer."""
+
+    hidden: Leaf
+    layers: Leaf
+    """Transformer layers, without multi-token-prediction modules."""
+    dense_layers: Leaf
+    """Layers with a dense feed-forward network; the others hold experts."""
+    intermediate: Leaf
+    """Width of the dense feed-forward network (not used where no layer is dense)."""
+    vocabulary: Leaf
+    positions: Leaf
+    """Learned position embeddings (0 with rotary positions)."""
+    draft_layers: Leaf
+    """Multi-token-prediction modules that the checkpoint holds."""
+    attention: GroupedQuery | Latent
+    experts: Experts | None
+    name: str = struct.field(pytree_node=False)
+    gated: bool = struct.field(pytree_node=False, default=True)
+    """Gate, up and down projections (SwiGLU) instead of up and down."""
+    tied: bool = struct.field(pytree_node=False, default=False)
+    """The output head shares the embedding's weights."""
+    biased: bool = struct.field(pytree_node=False, default=False)
+    """Linear layers and norms carry biases."""
+    kind: str = struct.field(pytree_node=False, default="architecture")
+
+
+def attention_parameters(a: Architecture):
+    """Weights of one attention block, norms of the block included."""
+    h, at = a.hidden, a.attention
+    if isinstance(at, Latent):
+        query_dim = at.nope_dim + at.rope_dim
+        return (
+            h * at.query_rank
+            + at.query_rank
+            + at.query_rank * at.heads * query_dim
+            + h * (at.latent_dim + at.rope_dim)
+            + at.latent_dim
+            + at.latent_dim * at.heads * (at.nope_dim + at.value_dim)
+            + at.heads * at.value_dim * h
+        )
+    query, pair = at.heads * at.head_dim, 2.0 * at.kv_heads * at.head_dim
+    biases = (query + pair + h) if a.biased else 0.0
+    return h * (query + pair) + query * h + biases
+
+
+def feed_forward_parameters(a: Architecture, intermediate):
+    """Weights of one feed-forward network or expert of the given width."""
+    matrices = 3.0 if a.gated else 2.0
+    biases = ((matrices - 1.0) * intermediate + a.hidden) if a.biased else 0.0
+    return matrices * a.hidden * intermediate + biases
+
+
+def norm_parameters(a: Architecture):
+    """Weights of the two norms of a layer."""
+    return (4.0 if a.biased else 2.0) * a.hidden
+
+
+def expert_layer_parameters(a: Architecture, routed):
+    """Weights of one mixture layer's router and experts, `routed` of them counted."""
+    e = a.experts
+    if e is None:
+        return 0.0
+    expert = feed_forward_parameters(a, e.intermediate)
+    return (routed + e.shared) * expert + a.hidden * e.routed + e.routed
+
+
+def layer_parameters(a: Architecture, routed):
+    """Weights of all layers, with `routed` experts counted in each mixture layer."""
+    moe_layers = a.layers - a.dense_layers
+    common = attention_parameters(a) + norm_parameters(a)
+    dense = a.dense_layers * feed_forward_parameters(a, a.intermediate)
+    return a.layers * common + dense + moe_layers * expert_layer_parameters(a, routed)
+
+
+def embedding_parameters(a: Architecture):
+    """Token and position embeddings, output head and final norm."""
+    tables = (1.0 if a.tied else 2.0) * a.vocabulary * a.hidden
+    return tables + a.positions * a.hidden + (2.0 if a.biased else 1.0) * a.hidden
+
+
+def total_parameters(a: Architecture):
+    """Weights of the model, draft modules not counted.
+
+    This is how model cards count: 671e9 for DeepSeek-V3, whose checkpoint holds
+    another 14e9 for its multi-token-prediction module.
+    """
+    routed = 0.0 if a.experts is None else a.experts.routed
+    return layer_parameters(a, routed) + embedding_parameters(a)
+
+
+def active_parameters(a: Architecture):
+    """Weights that take part in one token's forward pass."""
+    topk = 0.0 if a.experts is None else a.experts.topk
+    return layer_parameters(a, topk) + embedding_parameters(a)
+
+
+def kv_width(a: Architecture):
+    """Elements of key-value cache that one token leaves in one layer."""
+    at = a.attention
+    if isinstance(at, Latent):
+        return at.latent_dim + at.rope_dim
+    return 2.0 * at.kv_heads * at.head_dim

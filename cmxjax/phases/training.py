@@ -1,0 +1,238 @@
+"""Metrics of a training step: rates, utilization, memory, energy, goodput."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from flax import struct
+
+from .. import smooth
+from .._types import Leaf, Scalar, Sharpness
+from ..energy import job_power_w
+from ..goodput import goodput_of
+from ..job import layout as layouts
+from ..job.layout import Layout
+from ..job.workload import Train
+from ..machine.system import System, devices_per_package, ordered_tiers
+from ..model.architecture import Architecture, total_parameters
+from ..model.flops import (
+    FLOP_PER_WEIGHT,
+    attention_flop_per_token,
+    flop_per_token,
+    flop_per_weight,
+    outside_flop_per_token,
+)
+from ..step.shares import Scales, breakdown, busy
+from ..step.train import TrainTimes, train_components, train_times
+from ..step.train_ops import operator_blocks
+from ..step.train_state import TrainMemory, plan_of, train_memory
+
+TRILLION = 1e12
+
+EXPOSED = {
+    "exposed_tp_time_s": ("tensor_parallel", "expert_tensor"),
+    "exposed_cp_time_s": ("context_parallel",),
+    "exposed_ep_time_s": ("dispatch", "combine"),
+    "exposed_dp_time_s": ("data_parallel", "expert_data_parallel"),
+    "exposed_pp_time_s": ("pipeline",),
+}
+"""Communication that a step waits for, by axis: components of the breakdown."""
+
+
+class TrainMetrics(struct.PyTreeNode, kw_only=True, frozen=True):
+    """Metrics of a training step; suffixes are units, SI throughout."""
+
+    step_time_s: Leaf
+    layer_time_s: Leaf
+    """Mean transformer layer, forward and backward, one micro-batch."""
+    forward_time_s: Leaf
+    backward_time_s: Leaf
+    """Of the same layer, with what is recomputed."""
+    pipeline_time_s: Leaf
+    tokens_per_s_per_device: Leaf
+    tokens_per_s_per_package: Leaf
+    tokens_per_s: Leaf
+    samples_per_s: Leaf
+    flop_per_s_per_device: Leaf
+    """Model FLOP by the workload's convention."""
+    flop_per_token: Leaf
+    mfu: Leaf
+    hfu: Leaf
+    """With the recomputed passes."""
+    bubble: Leaf
+    microbatches: Leaf
+    memory_bytes: Leaf
+    """Worst device."""
+    memory_first_stage_bytes: Leaf
+    memory_last_stage_bytes: Leaf
+    memory_weights_bytes: Leaf
+    memory_gradients_bytes: Leaf
+    memory_optimizer_bytes: Leaf
+    memory_activations_bytes: Leaf
+    memory_communication_bytes: Leaf
+    memory_excess_bytes: Leaf
+    placement_excess: Leaf
+    power_w: Leaf
+    energy_per_token_j: Leaf
+    mtbf_s: Leaf
+    checkpoint_time_s: Leaf
+    checkpoint_interval_s: Leaf
+    goodput: Leaf
+    """Useful work over wall clock in a long run with failures."""
+    trillion_tokens_time_s: Leaf
+    """Wall clock to train on 1e12 tokens, failures included."""
+    trillion_tokens_cost_usd: Leaf
+    parameters: Leaf
+    memory_of_stages: dict[str, Any] | None
+    """Bytes on a device of each stage by class, (stage,): of those that the layout lists,
+    or of the first stage, of the second and of the last."""
+    exposed_tp_time_s: Leaf | None
+    """Communication of an axis that the step waits for, from the breakdown; None
+    without it. The next four likewise."""
+    exposed_cp_time_s: Leaf | None
+    exposed_ep_time_s: Leaf | None
+    exposed_dp_time_s: Leaf | None
+    exposed_pp_time_s: Leaf | None
+    breakdown: dict[str, Any] | None
+    """Seconds of the step by component, by Euler's theorem; they sum to the step."""
+    busy: dict[str, Any] | None
+    """Seconds of the step that each component takes of the critical stage's work."""
+    kind: str = struct.field(pytree_node=False, default="train_metrics")
+
+
+def train_metrics(
+    system: System,
+    a: Architecture,
+    w: Train,
+    layout: Layout,
+    sharpness: Sharpness,
+    explain: bool,
+) -> TrainMetrics:
+    """Predict one training step."""
+    plan = plan_of(system, a, w, layout, sharpness)
+
+    def step_s(scales: Scales) -> Scalar:
+        return train_times(system, a, w, layout, plan, scales, sharpness).step_s
+
+    times = train_times(system, a, w, layout, plan, Scales({}), sharpness)
+    shares = used = None
+    if explain:
+        parts = operator_blocks(a, w), train_components(a, w)
+        shares, used = breakdown(step_s, *parts), busy(step_s, *parts)
+    memory = train_memory(system, a, w, layout, plan)
+    return TrainMetrics(
+        step_time_s=times.step_s,
+        layer_time_s=times.layer.total,
+        forward_time_s=times.layer.forward,
+        backward_time_s=times.layer.backward + times.layer.weight,
+        pipeline_time_s=times.pipeline_s,
+        bubble=times.bubble,
+        microbatches=times.microbatches,
+        placement_excess=_placement_excess(system, layout),
+        breakdown=shares,
+        busy=used,
+        memory_of_stages=memory._asdict() if explain else None,
+        **_exposed(shares),
+        **_rates(system, a, w, layout, times),
+        **_memory(system, memory),
+    )
+
+
+def _exposed(shares: dict[str, Any] | None) -> dict[str, Any]:
+    if shares is None:
+        return dict.fromkeys(EXPOSED)
+    return {
+        name: sum(
+            (s for key, s in shares.items() if key.split(".")[0] in components),
+            jnp.zeros(()),
+        )
+        for name, components in EXPOSED.items()
+    }
+
+
+def _placement_excess(system: System, layout: Layout) -> Scalar:
+    return layouts.excess(layout, [tier.size for tier in ordered_tiers(system)])
+
+
+def peak_flop_per_s(system: System, w: Train) -> Scalar:
+    """What a utilization divides by: given, or the chip's for the GEMMs' format."""
+    if w.peak_flop_per_s is not None:
+        return w.peak_flop_per_s
+    return system.chip.matrix_flop_per_s[w.serving.dtypes.activation]
+
+
+def _recompute_factor(a: Architecture, w: Train, per_token: Scalar) -> Scalar:
+    """Hardware FLOP over model FLOP: a third is forward, and of the layers a share runs
+    again; the head does not (Korthikanti et al., arXiv 2205.05198, appendix A).
+
+    A convention that counts a recomputed pass as model FLOP has it in `per_token`. With
+    selective recompute that paper's hardware utilizations are higher than these by
+    about s / 9h: they add all passes of attention, of which only the forward one runs
+    again.
+    """
+    convention = w.flop_convention
+    outside = outside_flop_per_token(a, convention) / per_token
+    again = w.recompute_fraction * (1.0 - outside) / 3.0
+    if w.selective:
+        attention = attention_flop_per_token(a, w.sequence_tokens, convention)
+        again = again + attention / per_token / 3.0
+    return (1.0 + again) * FLOP_PER_WEIGHT / flop_per_weight(convention)
+
+
+def _rates(
+    system: System, a: Architecture, w: Train, layout: Layout, times: TrainTimes
+) -> dict[str, Any]:
+    """Rates, utilization, energy, goodput and cost.
+
+    Power takes the share of matrix work at its best rate, and that of a busy pipeline
+    as the memory's.
+    """
+    devices = layouts.devices(layout)
+    step = times.step_s
+    samples = w.global_batch / step
+    tokens = samples * w.sequence_tokens
+    per_token = flop_per_token(a, w.sequence_tokens, w.flop_convention)
+    rate = per_token * tokens / devices
+    mfu = rate / peak_flop_per_s(system, w)
+    active = (1.0 - times.bubble) * times.pipeline_s / step
+    hfu = mfu * _recompute_factor(a, w, per_token)
+    power = job_power_w(system, devices, hfu / system.chip.gemm_efficiency, active)
+    parameters = total_parameters(a)
+    run = goodput_of(system, parameters, devices)
+    wall = TRILLION / tokens / run.fraction
+    return {
+        "tokens_per_s_per_device": tokens / devices,
+        "tokens_per_s_per_package": tokens / devices * devices_per_package(system),
+        "tokens_per_s": tokens,
+        "samples_per_s": samples,
+        "flop_per_s_per_device": rate,
+        "flop_per_token": per_token,
+        "mfu": mfu,
+        "hfu": hfu,
+        "power_w": power,
+        "energy_per_token_j": power / tokens,
+        "mtbf_s": run.mtbf_s,
+        "checkpoint_time_s": run.checkpoint_s,
+        "checkpoint_interval_s": run.interval_s,
+        "goodput": run.fraction,
+        "trillion_tokens_time_s": wall,
+        "trillion_tokens_cost_usd": wall / 3600.0 * devices * _price(system),
+        "parameters": parameters * jnp.ones(()),
+    }
+
+
+def _price(system: System) -> Scalar:
+    return system.operations.device_hour_usd
+
+
+def _memory(system: System, memory: TrainMemory) -> dict[str, Any]:
+    """Classes of the worst device, and the whole of the first and the last stage."""
+    total = memory.total
+    worst = TrainMemory(*jnp.unstack(jnp.stack(memory)[:, jnp.argmax(total)]))
+    most = worst.total
+    return {
+        "memory_bytes": most,
+        "memory_first_stage_bytes": total[0],
+        "memory_last_stage_bytes": total[-1],
+        "memory_excess_bytes": smooth.larger(most - system.chip.memory_usable_bytes, 0.0),
+        **{f"memory_{name}_bytes": part for name, part in worst._asdict().items()},
+    }

@@ -1,0 +1,176 @@
+r"""Time of collectives under the alpha-beta model, algorithm by algorithm.
+
+n ranks, m payload bytes per rank in the sense of each function. An algorithm is a
+number of latency terms and the bytes that a device's port sends through each tier;
+tiers of one plane share the port.
+
+Reference: Thakur, Rabenseifner & Gropp, IJHPCA 19(1), 2005; Chan et al., Concurrency
+and Computation 19(13), 2007 (hierarchical and pipelined forms).
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .. import smooth
+from .._types import Scalar, Sharpness
+from ..machine.libraries import CollectiveLibrary
+from .fabric import Group, peers, port_s, reach_s
+
+_TINY = 1e-30  # keeps sqrt differentiable where nothing is sent
+
+
+class Cost(NamedTuple):
+    """The two parts of a collective's time."""
+
+    latency_s: Scalar
+    wire_s: Scalar
+
+
+def direct(
+    group: Group,
+    library: CollectiveLibrary,
+    bytes_to_each: Scalar,
+    rate: Scalar,
+    sharpness: Sharpness,
+) -> Cost:
+    """Every rank sends to every other at once (full mesh): one latency.
+
+    The bytes for a peer travel on the lowest tier that joins both, so a sibling's part
+    goes over the package's own link.
+    """
+    sent = bytes_to_each * peers(group)
+    wire = port_s(group.fabric, sent, library.efficiency * rate, sharpness)
+    return Cost(reach_s(group, sharpness), wire)
+
+
+def ring(
+    group: Group,
+    library: CollectiveLibrary,
+    bytes_per_step: Scalar,
+    rate: Scalar,
+    sharpness: Sharpness,
+    striped: bool,
+) -> Cost:
+    r"""n - 1 steps to the next rank.
+
+    One ring loads the port of a rank at a unit's edge with the whole volume on each
+    tier that the group spans. Striped over all ports (one ring for each rank of a unit)
+    a tier carries only the share of the n edges that cross it and no higher one: with
+    c ranks in each of its units, 1 / c of the edges leave a unit.
+    """
+    steps = group.ranks - 1.0
+    hop = reach_s(group, sharpness) + library.step_s
+    if striped:
+        leaving = smooth.positive(group.ranks / group.units - 1.0, sharpness)
+        leaving = leaving / group.units
+        loaded = leaving - jnp.append(leaving[1:], 0.0)
+    else:
+        loaded = smooth.positive(group.splits - 1.0, sharpness)
+    sent = steps * bytes_per_step * loaded
+    efficiency = library.efficiency * rate
+    if striped:
+        wire = port_s(group.fabric, sent, efficiency, sharpness)
+    else:
+        each = list(sent / (group.fabric.rate * efficiency))
+        wire = smooth.maximum_of(each, sharpness)
+    return Cost(steps * hop, wire)
+
+
+def _crossing(group: Group) -> Float[Array, " tier"]:
+    """Share of a chain's edges that cross each tier and no higher one."""
+    return (group.splits - 1.0) / (group.units * group.splits)
+
+
+def staged(
+    group: Group,
+    library: CollectiveLibrary,
+    stage_bytes: Float[Array, " tier"],
+    rate: Scalar,
+    sharpness: Sharpness,
+) -> Cost:
+    """One direct exchange within each tier after another; latencies and wires add."""
+    wire = stage_bytes / (group.fabric.rate * library.efficiency * rate)
+    hops = group.fabric.latency_s + library.step_s
+    used = smooth.positive(group.splits - 1.0, sharpness)
+    return Cost((hops * used).sum(), wire.sum())
+
+
+def tree(
+    group: Group,
+    library: CollectiveLibrary,
+    volume: Scalar,
+    rate: Scalar,
+    sharpness: Sharpness,
+) -> Cost:
+    """A pipelined double binary tree: log2(n) latencies; each port passes the volume.
+
+    Striped like the ring, so only one rank of a unit sends on the tier above.
+
+    Reference: Sanders, Speck & Traff, Parallel Computing 35(12), 2009.
+    """
+    hops = group.fabric.latency_s + library.step_s
+    latency = (jnp.log2(group.splits) * hops).sum()
+    sent = volume / group.units * smooth.positive(group.splits - 1.0, sharpness)
+    wire = port_s(group.fabric, sent, library.efficiency * rate, sharpness)
+    return Cost(latency, wire)
+
+
+def in_switch(
+    group: Group,
+    library: CollectiveLibrary,
+    volume: Scalar,
+    sharpness: Sharpness,
+) -> Cost:
+    """An all-reduce inside the switches: a port passes the buffer once each way.
+
+    A ring passes it twice, so a switch that reaches half the rate of a port is as fast.
+    Inner tiers reduce first; on the next one a rank sends its share of their sum.
+
+    Reference: Graham et al., COMHPC 2016 (SHARP); Klenk et al., ISCA 2020 (NVLink).
+    """
+    used = smooth.positive(group.splits - 1.0, sharpness)
+    sent = volume / group.units * used
+    wire = port_s(group.fabric, sent, library.switch_efficiency, sharpness)
+    hops = group.fabric.latency_s + library.step_s
+    return Cost(2.0 * (hops * used).sum(), wire)
+
+
+def chain_s(
+    group: Group,
+    library: CollectiveLibrary,
+    payload_bytes: Scalar,
+    scale=lambda name: 1.0,
+) -> Scalar:
+    """Time to hand a payload through all ranks, one after another (pipeline stages)."""
+    wire = payload_bytes / (group.fabric.rate * library.efficiency)
+    hops = group.ranks * _crossing(group) * (group.fabric.latency_s + wire)
+    starts = (group.ranks - 1.0) * library.start_s
+    return starts * scale("start") + hops.sum() * scale("transfer")
+
+
+def whole_s(cost: Cost, library: CollectiveLibrary) -> Scalar:
+    r"""Latency, wire time and, where messages are cut into chunks, what cutting costs.
+
+    $$ t = \alpha + b + 2 \sqrt{\gamma\, b} $$
+
+    With k chunks, one more stage costs b / k to fill and each chunk gamma to hand on;
+    the square root is their sum at the best k, so the rate climbs slowly with size.
+
+    Reference: Johnsson & Ho, IEEE Transactions on Computers 38(9), 1989.
+    """
+    whole = cost.latency_s + cost.wire_s
+    if not library.pipelined:
+        return whole
+    return whole + 2.0 * jnp.sqrt(library.chunk_s * cost.wire_s + _TINY)
+
+
+def cheaper(
+    costs: list[Cost], library: CollectiveLibrary, sharpness: Sharpness
+) -> Scalar:
+    """Time of the cheapest algorithm."""
+    best = whole_s(costs[0], library)
+    for cost in costs[1:]:
+        best = smooth.minimum(best, whole_s(cost, library), sharpness)
+    return best

@@ -1,0 +1,176 @@
+"""Collectives as a library runs them: start-up, algorithm choice, protocol step."""
+
+from .. import smooth
+from .._types import Scalar, Sharpness
+from ..machine.libraries import CollectiveLibrary
+from ..machine.tiers import Endpoint
+from .algorithms import Cost, cheaper, direct, in_switch, ring, staged, tree, whole_s
+from .fabric import Group, peers, plane_s, port_s, reach_s
+
+KINDS = (
+    "all_reduce",
+    "all_gather",
+    "reduce_scatter",
+    "all_to_all",
+    "broadcast",
+    "p2p",
+)
+
+
+def _gathering(group, library, shard_bytes, rate, sharpness) -> dict[str, Cost]:
+    """All-gather of shards, or a reduce-scatter run backwards, by algorithm."""
+    args = (group, library)
+    # outer tiers go first, so an inner stage moves what they have gathered
+    gathered = group.ranks / (group.units * group.splits)
+    stages = shard_bytes * (group.splits - 1.0) * gathered
+    choices = {
+        "direct": lambda: direct(*args, shard_bytes, rate, sharpness),
+        "ring": lambda: ring(*args, shard_bytes, rate, sharpness, striped=False),
+        "striped_ring": lambda: ring(*args, shard_bytes, rate, sharpness, striped=True),
+        "staged": lambda: staged(*args, stages, rate, sharpness),
+    }
+    offered = {k: make() for k, make in choices.items() if k in library.algorithms}
+    return offered or {"direct": choices["direct"]()}
+
+
+def _after(first: Cost, second: Cost, library: CollectiveLibrary) -> Cost:
+    """Two halves of a collective; the second starts when every rank has its part."""
+    latency = first.latency_s + library.step_s + second.latency_s
+    return Cost(latency, first.wire_s + second.wire_s)
+
+
+def algorithm_s(
+    kind: str,
+    group: Group,
+    library: CollectiveLibrary,
+    payload_bytes: Scalar,
+    sharpness: Sharpness,
+) -> Scalar:
+    """Time of the cheapest algorithm that the library has, without start and protocol.
+
+    `payload_bytes` is per rank: the shard of an all_gather (sent) or reduce_scatter
+    (received), all that a rank sends in an all_to_all, else the whole buffer.
+    """
+    args, reduced = (group, library), library.reduce_efficiency
+    if kind in ("p2p", "all_to_all"):
+        # all-to-all: a rank keeps one part of its payload and sends the others
+        part = payload_bytes / (1.0 if kind == "p2p" else group.ranks)
+        return cheaper([direct(*args, part, 1.0, sharpness)], library, sharpness)
+    if kind in ("all_gather", "reduce_scatter"):
+        rate = reduced if kind == "reduce_scatter" else 1.0
+        costs = _gathering(*args, payload_bytes, rate, sharpness)
+        return cheaper(list(costs.values()), library, sharpness)
+    shard = payload_bytes / group.ranks
+    trees = "tree" in library.algorithms
+    up = _gathering(*args, shard, 1.0, sharpness)
+    if kind == "all_reduce":
+        down = _gathering(*args, shard, reduced, sharpness)
+        costs = [_after(down[name], up[name], library) for name in up]
+        if trees:
+            leaf = tree(*args, payload_bytes, reduced, sharpness)
+            costs.append(
+                _after(leaf, tree(*args, payload_bytes, 1.0, sharpness), library)
+            )
+        if "in_switch" in library.algorithms:
+            costs.append(in_switch(*args, payload_bytes, sharpness))
+        return cheaper(costs, library, sharpness)
+    scatter = direct(*args, shard, 1.0, sharpness)
+    costs = [_after(scatter, cost, library) for cost in up.values()]
+    if trees:
+        costs.append(tree(*args, payload_bytes, 1.0, sharpness))
+    return cheaper(costs, library, sharpness)
+
+
+def collective_s(
+    kind: str,
+    group: Group,
+    library: CollectiveLibrary,
+    payload_bytes: Scalar,
+    sharpness: Sharpness,
+    scale=lambda name: 1.0,
+    driver: str = "vector_cores",
+) -> Scalar:
+    """Time of one collective on a group; a group of one rank takes none.
+
+    Beyond the algorithm there is the library's start. Messages beyond its protocol
+    threshold go another way: at the rate of `efficiency` instead of `small_efficiency`,
+    and with a floor under their time, most of which hides behind the wire time.
+    """
+    several = smooth.positive(group.ranks - 1.0, sharpness)
+    large = smooth.gate(payload_bytes / library.protocol_bytes)
+    small, full = library.small_efficiency, library.efficiency
+    library = library.replace(efficiency=small + large * (full - small))
+    moved = algorithm_s(kind, group, library, payload_bytes, sharpness)
+    moved = moved * scale("transfer")
+    if driver == "sdma":
+        moved = moved * library.sdma_slowdown
+    floor = large * library.protocol_s * scale("protocol")
+    busy = smooth.overlap_s(moved, floor, library.protocol_exposed_fraction, sharpness)
+    return several * (library.start_s * scale("start") + busy)
+
+
+def full_mesh_s(
+    group: Group,
+    library: CollectiveLibrary,
+    bytes_to_each: Scalar,
+    sharpness: Sharpness,
+    scale=lambda name: 1.0,
+) -> Scalar:
+    """A gather, scatter or all-to-all in which every rank sends to every other."""
+    cost = direct(group, library, bytes_to_each, 1.0, sharpness)
+    several = smooth.positive(group.ranks - 1.0, sharpness)
+    moved = whole_s(cost, library) * scale("transfer")
+    return several * (library.start_s * scale("start") + moved)
+
+
+def plane_loads_s(
+    kind: str, group: Group, library: CollectiveLibrary, payload_bytes: Scalar
+) -> list[Scalar]:
+    """Time that a collective keeps each plane's port busy.
+
+    Assumes the direct algorithm's split over the tiers.
+    """
+    rate = library.reduce_efficiency
+    if kind == "all_gather":
+        part = payload_bytes
+    elif kind == "reduce_scatter":
+        part = payload_bytes / rate
+    elif kind == "all_reduce":
+        part = payload_bytes / group.ranks * (1.0 + 1.0 / rate)
+    else:
+        part = payload_bytes / group.ranks
+    return plane_s(group.fabric, part * peers(group), library.efficiency)
+
+
+def remote_access_s(
+    kind: str,
+    group: Group,
+    endpoint: Endpoint,
+    payload_bytes: Scalar,
+    sharpness: Sharpness,
+    scale=lambda name: 1.0,
+) -> Scalar:
+    r"""One device reads or writes memory elsewhere: no library between.
+
+    $$ t = \alpha_\mathrm{tier} + \alpha_\mathrm{end} + m / (B\,e) $$
+    """
+    share = payload_bytes / (group.ranks - 1.0)
+    sent = share * peers(group)
+    writes = kind == "write"
+    efficiency = endpoint.write_efficiency if writes else endpoint.read_efficiency
+    latency = reach_s(group, sharpness) + endpoint.latency_s
+    if writes:
+        latency = latency + endpoint.write_latency_s
+    wire = port_s(group.fabric, sent, efficiency, sharpness)
+    return latency * scale("start") + wire * scale("transfer")
+
+
+def bus_bytes(kind: str, group: Group, payload_bytes: Scalar) -> Scalar:
+    """Bytes that nccl-tests divide by the time for the bus bandwidth."""
+    n = group.ranks
+    return payload_bytes * {
+        "all_reduce": 2.0 * (n - 1.0) / n,
+        "all_gather": n - 1.0,
+        "reduce_scatter": n - 1.0,
+        "all_to_all": (n - 1.0) / n,
+    }.get(kind, 1.0)

@@ -1,0 +1,93 @@
+"""A group of ranks placed on the tiers: its peers, latencies and port times."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .. import smooth
+from .._types import Scalar, Sharpness
+from ..machine.system import System, ordered_tiers
+
+
+class Fabric(NamedTuple):
+    """The tiers of a machine as arrays over tiers, innermost first."""
+
+    rate: Float[Array, " tier"]
+    """One-way bytes per second of a device through a tier, library efficiency apart."""
+    latency_s: Float[Array, " tier"]
+    planes: tuple[str, ...]
+
+    def on(self, plane: str) -> np.ndarray:
+        """Mask of the tiers on a plane."""
+        return np.array([float(other == plane) for other in self.planes])
+
+
+class Group(NamedTuple):
+    """Ranks of one axis and how they split over the tiers, innermost first."""
+
+    fabric: Fabric
+    splits: Float[Array, " tier"]
+    units: Float[Array, " tier"]
+    """Ranks of the group within one unit of each tier: 1, f0, f0 f1, ..."""
+    ranks: Scalar
+
+
+def fabric_of(system: System) -> Fabric:
+    """Rates and latencies of a machine's tiers."""
+    tiers = ordered_tiers(system)
+    rates = [tier.bytes_per_s * tier.efficiency / tier.oversubscription for tier in tiers]
+    latencies = [tier.latency_s for tier in tiers]
+    return Fabric(
+        jnp.stack(rates), jnp.stack(latencies), tuple(tier.plane for tier in tiers)
+    )
+
+
+def group_of(fabric: Fabric, splits: Float[Array, " tier"]) -> Group:
+    """The group whose axis splits `splits[t]` ways within tier t."""
+    units = [jnp.ones(())]
+    for split in jnp.unstack(splits):
+        units.append(units[-1] * split)
+    return Group(fabric, splits, jnp.stack(units[:-1]), units[-1])
+
+
+def peers(group: Group) -> Float[Array, " tier"]:
+    """Ranks that a rank reaches through each tier and no lower one; sums to n - 1."""
+    return group.units * (group.splits - 1.0)
+
+
+def port_s(
+    fabric: Fabric,
+    tier_bytes: Float[Array, " tier"],
+    efficiency: Scalar,
+    sharpness: Sharpness,
+) -> Scalar:
+    """Time for a device to send `tier_bytes[t]` through each tier.
+
+    Planes run beside each other, so the longest counts.
+    """
+    return smooth.maximum_of(plane_s(fabric, tier_bytes, efficiency), sharpness)
+
+
+def plane_s(
+    fabric: Fabric, tier_bytes: Float[Array, " tier"], efficiency: Scalar
+) -> list[Scalar]:
+    """Time that each plane's port is busy; tiers of one plane share it, so they add."""
+    spent = tier_bytes / (fabric.rate * efficiency)
+    return [(spent * fabric.on(plane)).sum() for plane in dict.fromkeys(fabric.planes)]
+
+
+def contended_s(
+    first: Sequence[Scalar], second: Sequence[Scalar], sharpness: Sharpness
+) -> Scalar:
+    """Least time of two sets of transfers at once: on a shared plane they add up."""
+    both = [a + b for a, b in zip(first, second, strict=True)]
+    return smooth.maximum_of(both, sharpness)
+
+
+def reach_s(group: Group, sharpness: Sharpness) -> Scalar:
+    """Latency to the farthest rank: the largest of the tiers that the group spans."""
+    used = group.fabric.latency_s * smooth.positive(group.splits - 1.0, sharpness)
+    return smooth.maximum_of(jnp.unstack(used), sharpness)

@@ -1,0 +1,136 @@
+r"""Time of operators on one device.
+
+$$ t = o(o(o(t_\mathrm{matrix}, t_\mathrm{vector}), t_\mathrm{memory}),
+t_\mathrm{launch}), \qquad o = \mathrm{overlap\_s} $$
+
+A launch hides behind the kernel before it, so it counts in full only where kernels are
+shorter than their launches (small batches).
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .. import smooth
+from .._types import Real, Sharpness
+from ..job.workload import BYTES
+from ..machine.chip import Chip
+from ..work.table import OpTable, matrix_flop, select
+
+GRANULE = 16.0
+"""Rows and columns that matrix units process at least: 16 on Ascend's cube (Liao et al.,
+HPCA 2021); assumed for others, whose instructions take 8 or 16."""
+
+RESOURCES = ("matrix", "vector", "memory", "launch")
+
+
+def matrix_s(
+    chip: Chip, table: OpTable, sharpness: Sharpness
+) -> Float[Array, "*pass op"]:
+    r"""Time of the matrix units, whole tiles and waves included.
+
+    $$ t = \frac{2 g}{P\,e} (K + K_h) \Bigl(M' N' \frac{\lceil w \rceil}{w}
+    + M_h N' + N_h M' + M_h N_h\Bigr), \quad
+    w = \frac{g}{C} \Bigl\lceil\frac{M}{T_M}\Bigr\rceil
+    \Bigl\lceil\frac{N}{T_N}\Bigr\rceil $$
+
+    M' and N' are whole tiles, or whole granules of 16 below one tile. Without
+    quantization the bracket is (M + M_h)(N + N_h): an operator of size M reaches
+    M / (M + M_h) of the efficiency e, likewise in N and K. With more tiles than the C
+    cores the last wave is partly idle; with fewer, kernels split K instead. Every term
+    grows with M, N and g, so more work never takes less time. Attention kernels have
+    an efficiency of their own and a fill, and neither ramps nor waves.
+    """
+    rows, row_tiles = _whole(table.rows, chip.tile_rows, sharpness)
+    columns, column_tiles = _whole(table.columns, chip.tile_columns, sharpness)
+    waves = table.groups * row_tiles * column_tiles / chip.matrix_cores
+    several = smooth.larger(waves, 1.0)
+    filled = smooth.ceil(several, sharpness) / several
+    half_rows, half_columns = chip.half_rows, chip.half_columns
+    area = rows * columns * filled
+    area = area + half_rows * columns + half_columns * rows + half_rows * half_columns
+    gemm = np.array([float(kind == "gemm") for kind in table.kinds])
+    attention = np.array([float(kind == "attention") for kind in table.kinds])
+    ramped = 2.0 * table.groups * (table.depth + chip.half_depth) * area
+    multiplied = gemm * ramped / _gemm_rate(chip, table)
+    rate = _peaks(chip, table) * chip.attention_efficiency
+    attended = matrix_flop(table) / rate + table.launches * chip.attention_fill_s
+    return multiplied + attention * attended
+
+
+def _gemm_rate(chip: Chip, table: OpTable) -> Real:
+    """Rate of an unlimited GEMM of each operator's dtype."""
+    eight_bit = np.array([float(BYTES[dtype] == 1.0) for dtype in table.dtypes])
+    kept = 1.0 - eight_bit * (1.0 - chip.eight_bit_efficiency)
+    return _peaks(chip, table) * chip.gemm_efficiency * kept
+
+
+def _peaks(chip: Chip, table: OpTable) -> Real:
+    """Matrix peak of each operator's dtype."""
+    peaks = chip.matrix_flop_per_s
+    some = next(iter(peaks))  # what has no matrix work needs no peak for its dtype
+    named = [
+        dtype if kind != "vector" or dtype in peaks else some
+        for dtype, kind in zip(table.dtypes, table.kinds, strict=True)
+    ]
+    return select(peaks, named)
+
+
+def _whole(size: Real, tile: Real, sharpness: Sharpness) -> tuple[Real, Real]:
+    """A size in whole tiles (below one tile: granules), and the number of tiles."""
+    tiles = smooth.ceil(size / tile, sharpness)
+    small = smooth.smaller(GRANULE * smooth.ceil(size / GRANULE, sharpness), tile)
+    return jnp.where(size > tile, tiles * tile, small), tiles
+
+
+def resources_s(
+    chip: Chip, table: OpTable, scale, sharpness: Sharpness
+) -> dict[str, Float[Array, "*pass op"]]:
+    """Time that each operator uses each resource, on all cores and before overlap.
+
+    Args:
+        scale: factors on each resource time, (..., op, resource), or None for 1; the
+            breakdown is the derivative with respect to them.
+
+    Returns:
+        Seconds of each operator by the names in `RESOURCES`.
+    """
+    vector_rate = chip.vector_flop_per_s * chip.vector_efficiency
+    ramp = chip.half_memory_bytes * (table.launches > 0)
+    memory_rate = chip.memory_bytes_per_s * chip.memory_efficiency
+    is_vector = np.array([float(kind == "vector") for kind in table.kinds])
+    cost = chip.vector_launch_s * is_vector + chip.matrix_launch_s * (1.0 - is_vector)
+    used = [
+        matrix_s(chip, table, sharpness),
+        table.vector_flop / vector_rate,
+        (table.memory_bytes + ramp) / memory_rate,
+        table.launches * cost,
+    ]
+    # several splits of the cores share these; the compiler would compute them for each
+    used = jax.lax.optimization_barrier(used)
+    if scale is not None:
+        used = [seconds * scale[..., i] for i, seconds in enumerate(used)]
+    return dict(zip(RESOURCES, used, strict=True))
+
+
+def roofline_s(
+    chip: Chip, used: dict[str, Array], slowdown: Real, sharpness: Sharpness
+) -> Array:
+    """Time of operators whose resources work side by side.
+
+    Args:
+        used: seconds by resource, from `resources_s`.
+        slowdown: factor on matrix and vector time of a stream that has only part of
+            the cores; memory time is not slowed.
+    """
+    exposed = chip.roofline_exposed_fraction
+    matrix, vector = slowdown * used["matrix"], slowdown * used["vector"]
+    compute = smooth.overlap_s(matrix, vector, exposed, sharpness)
+    busy = smooth.overlap_s(compute, used["memory"], exposed, sharpness)
+    return smooth.overlap_s(busy, used["launch"], exposed, sharpness)
+
+
+def filled_s(chip: Chip, table: OpTable) -> Float[Array, "*pass op"]:
+    """Matrix work at the rate of an unlimited GEMM, which fills the matrix units."""
+    return matrix_flop(table) / _gemm_rate(chip, table)

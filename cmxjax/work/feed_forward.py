@@ -1,0 +1,197 @@
+"""Work of dense feed-forward networks, mixtures of experts, embedding and head.
+
+Features used (all per device and micro-batch):
+    tokens: tokens whose experts, embedding or norm this device computes
+    ffn_rows, per_ffn: tokens and split of the dense feed-forward network
+    expert_rows, experts: rows of each active local expert, and how many are active
+    per_etp: 1 / ways that an expert's width is split
+    batch_tokens: tokens of the whole batch, all micro-batches together
+    logit_rows, per_head: tokens and split of the output head
+    draft_logit_rows: tokens of each draft step's head
+"""
+
+from ..job.workload import BYTES, Dtypes
+from ..model.architecture import Architecture
+from .attention import NORM_FLOP
+from .table import Op
+
+ACTIVATION_FLOP = 10.0
+"""Vector FLOP per element of SwiGLU or GELU with quantization of its result (assumed: an
+exponential about six, divide, product, scale and round)."""
+
+
+def _projections(
+    a: Architecture,
+    dtypes: Dtypes,
+    block: str,
+    rows: str,
+    width,
+    split: str,
+    groups: str = "one",
+) -> list[Op]:
+    """Up (and gate), activation, down."""
+    weight, activation = BYTES[dtypes.weight], BYTES[dtypes.activation]
+    fused = 2.0 if a.gated else 1.0
+    return [
+        Op(
+            f"{block} up",
+            block,
+            "gemm",
+            rows,
+            fused * width,
+            a.hidden,
+            groups,
+            split_columns=split,
+            dtype=dtypes.activation,
+            weight_bytes=weight,
+            in_bytes=activation,
+            out_bytes=2.0,
+        ),
+        Op(
+            f"{block} activation",
+            block,
+            "vector",
+            rows,
+            width,
+            1.0,
+            groups,
+            split_columns=split,
+            out_bytes=fused * 2.0 + activation,
+            vector_flop=ACTIVATION_FLOP,
+        ),
+        Op(
+            f"{block} down",
+            block,
+            "gemm",
+            rows,
+            a.hidden,
+            width,
+            groups,
+            split_depth=split,
+            dtype=dtypes.activation,
+            weight_bytes=weight,
+            in_bytes=activation,
+            out_bytes=2.0,
+        ),
+    ]
+
+
+def norm_op(a: Architecture, dtypes: Dtypes, rows: str) -> Op:
+    """Norm in front of a feed-forward network, residual and quantization included."""
+    return Op(
+        "feed-forward norm",
+        "norms",
+        "vector",
+        rows,
+        a.hidden,
+        out_bytes=2.0 * 2.0 + BYTES[dtypes.activation],
+        vector_flop=NORM_FLOP,
+    )
+
+
+def dense_ops(a: Architecture, dtypes: Dtypes) -> list[Op]:
+    """Operators of one dense feed-forward network and its norm."""
+    return [
+        norm_op(a, dtypes, "norm_rows"),
+        *_projections(a, dtypes, "dense", "ffn_rows", a.intermediate, "per_ffn"),
+    ]
+
+
+def expert_ops(a: Architecture, dtypes: Dtypes, shared_here: bool) -> list[Op]:
+    """Operators of one mixture-of-experts layer and its norm.
+
+    Args:
+        shared_here: this device computes the shared expert on its own tokens, rather
+            than sending them to ranks that hold it.
+    """
+    e = a.experts
+    if e is None:
+        return []
+    ops = [
+        norm_op(a, dtypes, "tokens"),
+        Op(
+            "router",
+            "router",
+            "gemm",
+            "tokens",
+            e.routed,
+            a.hidden,
+            dtype="bf16",
+            weight_bytes=2.0,
+            in_bytes=2.0,
+            out_bytes=4.0,
+            vector_flop=SELECT_FLOP,
+            launches=2.0,
+        ),
+        *_projections(
+            a, dtypes, "experts", "expert_rows", e.intermediate, "per_etp", "experts"
+        ),
+    ]
+    if shared_here and e.has_shared:
+        width = e.shared * e.intermediate
+        ops += _projections(a, dtypes, "shared", "tokens", width, "one")
+    return ops
+
+
+SELECT_FLOP = 20.0
+"""Vector FLOP per routing score: sigmoid or softmax and the search for the top k
+(assumed)."""
+
+
+def tail_ops(a: Architecture, dtypes: Dtypes) -> list[Op]:
+    """Embedding and output head."""
+    embedding = Op(
+        "embedding",
+        "embedding",
+        "vector",
+        "batch_tokens",
+        a.hidden,
+        out_bytes=4.0,
+        vector_flop=1.0,
+    )
+    return [embedding, _head(a, dtypes, "output head", "logit_rows")]
+
+
+def _head(a: Architecture, dtypes: Dtypes, name: str, rows: str) -> Op:
+    head = BYTES[dtypes.head]
+    return Op(
+        name,
+        "head",
+        "gemm",
+        rows,
+        a.vocabulary,
+        a.hidden,
+        split_columns="per_head",
+        dtype=dtypes.head,
+        weight_bytes=head,
+        in_bytes=head,
+        out_bytes=4.0,
+        vector_flop=SOFTMAX_LOGIT_FLOP,
+        launches=2.0,
+    )
+
+
+SOFTMAX_LOGIT_FLOP = 12.0
+"""Vector FLOP per logit of the softmax or top-k that picks a token (assumed, as for the
+scores of attention)."""
+
+
+def draft_ops(a: Architecture, dtypes: Dtypes) -> list[Op]:
+    """What a draft step adds to its layer: projection of hidden state and next
+    embedding, and the head on one token of each sequence.
+
+    Reference: DeepSeek-V3, arXiv 2412.19437, section 2.2.
+    """
+    projection = Op(
+        "draft projection",
+        "draft",
+        "gemm",
+        "batch_tokens",
+        a.hidden,
+        2.0 * a.hidden,
+        dtype=dtypes.activation,
+        weight_bytes=BYTES[dtypes.weight],
+        in_bytes=BYTES[dtypes.activation],
+        out_bytes=2.0,
+    )
+    return [projection, _head(a, dtypes, "draft head", "draft_logit_rows")]

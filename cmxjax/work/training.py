@@ -1,0 +1,320 @@
+"""Work of a training step: forward operators, and their gradients by transposition.
+
+A GEMM of (M x K) by (K x N) has two gradients of the same work but other shapes: that
+of its input is (M x N) by (N x K), that of its weight (K x M) by (M x N). So a small
+batch is short in M forward and short in depth for the gradient of the weight.
+
+Features used beside those of `attention` and `feed_forward`:
+    pairs: query-key pairs of the tp group's tokens, causal ones only
+    query_rows, batch_heads: rows of a score matrix, and how many matrices
+    copies: token copies that a device's experts get
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .._types import Scalar
+from ..job.workload import BYTES, Dtypes
+from ..model.architecture import Architecture, Latent
+from .attention import NORM_FLOP, SOFTMAX_FLOP, attention_ops
+from .feed_forward import dense_ops, expert_ops
+from .table import Op, OpTable, tabulate
+
+ELEMENT = 2.0
+"""Bytes of an activation between kernels (bf16 or fp16)."""
+
+BACKWARD_MOVES = 1.5
+"""Memory moves of a vector kernel backward over forward: it reads the input and the
+gradient and writes a gradient, where forward reads one and writes one."""
+
+ATTENTION_BACKWARD = 2.5
+"""Matrix work of fused attention backward over forward: five products for two, as the
+scores are computed again (Dao, arXiv 2307.08691, section 4.1)."""
+
+LOSS_MOVES = 24.0
+"""Bytes per logit of an unfused loss, forward. Cast to fp32, maximum, difference,
+exponential, sum and quotient move 38; the gradient 22: together 60, of which backward
+takes `BACKWARD_MOVES` times as much as forward."""
+
+PERMUTE_MOVES = 16.0
+"""Bytes per element and copy: permuted, sorted by expert, and both undone, each a read
+and a write."""
+
+CAST_MOVES = 4.0
+"""Bytes per element that is quantized: read, written, and written transposed."""
+
+REPLACED = ("cache write", "attention norm", "feed-forward norm")
+
+
+def declared(
+    a: Architecture,
+    dtypes: Dtypes,
+    sequence_tokens: Scalar,
+    fused: bool,
+) -> list[tuple[str, Op]]:
+    """Forward operators of a training step, each with its part; GEMMs come first.
+
+    Parts: `attention` (projections, norm, residual), `core` (scores to context),
+    `dense`, `experts`, `embedding`, `head` (with the loss) and `draft`.
+    """
+    attention = attention_ops(a, dtypes, absorbed=False)
+    core = [op for op in attention if _is_core(op)]
+    attention = [op for op in attention if not _is_core(op)]
+    if not fused:
+        core = _unfused(a, sequence_tokens)
+    wrap = _stream_ops(a, "norm_rows")
+    lists = {
+        "attention": [*attention, *wrap],
+        "core": core,
+        "dense": [*dense_ops(a, dtypes), *wrap],
+        "experts": [
+            *expert_ops(a, dtypes, shared_here=True),
+            *_stream_ops(a, "tokens"),
+            *_permutation(a),
+        ],
+        "embedding": [_embedding(a)],
+        "head": _head(a, dtypes),
+        "draft": _draft(a, dtypes),
+    }
+    found = [
+        (part, op)
+        for part, ops in lists.items()
+        for op in ops
+        if op.name not in REPLACED and (part != "experts" or a.experts is not None)
+    ]
+    if BYTES[dtypes.activation] < ELEMENT:
+        found += [(part, _cast(op)) for part, op in found if _is_quantized(op, dtypes)]
+    return sorted(found, key=lambda row: row[1].kind != "gemm")
+
+
+def _is_core(op: Op) -> bool:
+    return op.kind == "attention" or op.name == "query and output"
+
+
+def _is_quantized(op: Op, dtypes: Dtypes) -> bool:
+    return op.kind == "gemm" and op.dtype == dtypes.activation
+
+
+def _cast(op: Op) -> Op:
+    """Quantization of a GEMM's input."""
+    return Op(
+        f"{op.name} cast",
+        op.block,
+        "vector",
+        op.rows,
+        op.depth,
+        1.0,
+        op.groups,
+        split_columns=op.split_depth,
+        out_bytes=CAST_MOVES,
+        vector_flop=2.0,
+    )
+
+
+def _stream_ops(a: Architecture, rows: str) -> list[Op]:
+    """Norm and residual of a block; older models add bias and dropout, with a mask.
+
+    Assumes that models with biases are trained with dropout.
+    """
+    mask = 1.0 if a.biased else 0.0
+    return [
+        Op(
+            "norm",
+            "norms",
+            "vector",
+            rows,
+            a.hidden,
+            out_bytes=2.0 * ELEMENT,
+            vector_flop=NORM_FLOP,
+        ),
+        Op(
+            "residual",
+            "norms",
+            "vector",
+            rows,
+            a.hidden,
+            out_bytes=3.0 * ELEMENT + mask,
+            vector_flop=3.0,
+        ),
+    ]
+
+
+def _permutation(a: Architecture) -> list[Op]:
+    return [
+        Op(
+            "permutation",
+            "experts",
+            "vector",
+            "copies",
+            a.hidden,
+            out_bytes=PERMUTE_MOVES,
+            vector_flop=1.0,
+            launches=4.0,
+        )
+    ]
+
+
+def _unfused(a: Architecture, sequence_tokens: Scalar) -> list[Op]:
+    """Scores, softmax and context as kernels of their own, on the full square.
+
+    Reference: Korthikanti et al., arXiv 2205.05198, section 4.1 (what is stored).
+    """
+    at = a.attention
+    if isinstance(at, Latent):
+        key, value = at.nope_dim + at.rope_dim, at.value_dim
+    else:
+        key = value = at.head_dim
+    batched = {
+        "groups": "batch_heads",
+        "weight_bytes": ELEMENT,
+        "in_bytes": ELEMENT,
+        "out_bytes": ELEMENT,
+    }
+    rows, mask = "query_rows", 1.0 if a.biased else 0.0
+    dropout = Op(
+        "attention dropout",
+        "attention",
+        "vector",
+        rows,
+        sequence_tokens,
+        groups="batch_heads",
+        out_bytes=2.0 * ELEMENT + mask,
+        vector_flop=2.0,
+    )
+    return [
+        Op("scores", "attention", "gemm", rows, sequence_tokens, key, **batched),
+        Op(
+            "softmax",
+            "attention",
+            "vector",
+            rows,
+            sequence_tokens,
+            groups="batch_heads",
+            out_bytes=2.0 * ELEMENT,
+            vector_flop=SOFTMAX_FLOP,
+        ),
+        *([dropout] if a.biased else []),
+        Op("context", "attention", "gemm", rows, value, sequence_tokens, **batched),
+    ]
+
+
+def _embedding(a: Architecture) -> Op:
+    mask = 2.0 * ELEMENT + 1.0 if a.biased else 0.0
+    return Op(
+        "embedding",
+        "embedding",
+        "vector",
+        "batch_tokens",
+        a.hidden,
+        out_bytes=2.0 * ELEMENT + mask,
+        vector_flop=1.0,
+    )
+
+
+def _head(a: Architecture, dtypes: Dtypes) -> list[Op]:
+    size = BYTES[dtypes.head]
+    return [
+        Op(
+            "output head",
+            "head",
+            "gemm",
+            "logit_rows",
+            a.vocabulary,
+            a.hidden,
+            split_columns="per_head",
+            dtype=dtypes.head,
+            weight_bytes=size,
+            in_bytes=size,
+            out_bytes=ELEMENT,
+        ),
+        Op(
+            "loss",
+            "head",
+            "vector",
+            "logit_rows",
+            a.vocabulary,
+            split_columns="per_head",
+            out_bytes=LOSS_MOVES,
+            vector_flop=SOFTMAX_FLOP,
+            launches=4.0,
+        ),
+    ]
+
+
+def _draft(a: Architecture, dtypes: Dtypes) -> list[Op]:
+    """Projection in front of a multi-token-prediction layer (DeepSeek-V3, arXiv
+    2412.19437, section 2.2)."""
+    size = BYTES[dtypes.activation]
+    return [
+        Op(
+            "draft projection",
+            "draft",
+            "gemm",
+            "batch_tokens",
+            a.hidden,
+            2.0 * a.hidden,
+            dtype=dtypes.activation,
+            weight_bytes=BYTES[dtypes.weight],
+            in_bytes=size,
+            out_bytes=ELEMENT,
+        )
+    ]
+
+
+class Passes(NamedTuple):
+    """Tables of the forward pass and of the gradients of inputs and of weights."""
+
+    inputs: OpTable
+    """Forward, then gradients of inputs: (2, op)."""
+    weights: OpTable
+    """Gradients of weights. Its operators are the GEMMs, which come first in `inputs`."""
+
+
+def tabulate_passes(ops: list[Op], features, gradient_bytes: float) -> Passes:
+    """Tables of all passes from forward declarations, GEMMs first.
+
+    The gradient of a GEMM's inputs has its columns and depth exchanged.
+
+    Args:
+        gradient_bytes: of one element of the gradients that weights accumulate.
+    """
+    forward = tabulate(ops, features)
+    gemm = np.array([float(op.kind == "gemm") for op in ops])
+    attention = np.array([float(op.kind == "attention") for op in ops])
+    vector = 1.0 - gemm - attention
+    moves = gemm + 2.0 * attention + BACKWARD_MOVES * vector
+    one, none = np.ones_like(gemm), np.zeros_like(gemm)
+    kept, turned = np.stack([one, 1.0 - gemm]), np.stack([none, gemm])
+    inputs = forward.replace(
+        rows=forward.rows * np.stack([one, 1.0 + (ATTENTION_BACKWARD - 1.0) * attention]),
+        columns=forward.columns * kept + forward.depth * turned,
+        depth=forward.depth * kept + forward.columns * turned,
+        memory_bytes=forward.memory_bytes * np.stack([one, moves]),
+        vector_flop=forward.vector_flop * np.stack([one, 2.0 * one]),
+    )
+    count = int(gemm.sum())
+    cut = {
+        name: value[..., :count]
+        for name, value in vars(forward).items()
+        if name not in ("names", "blocks", "kinds", "dtypes", "kind")
+    }
+    read = np.array([op.weight_bytes for op in ops[:count]])
+    # scores and context multiply activations: their second gradient is written once
+    stored = np.array([op.name in ("scores", "context") for op in ops[:count]])
+    written = np.where(stored, read, 2.0 * gradient_bytes)
+    weights = cut["groups"] * cut["columns"] * cut["depth"]
+    gradients = OpTable(
+        **cut
+        | {
+            "rows": cut["depth"],
+            "depth": cut["rows"],
+            "memory_bytes": cut["memory_bytes"] + weights * (written - read),
+            "vector_flop": 0.0 * cut["vector_flop"],
+        },
+        names=forward.names[:count],
+        blocks=forward.blocks[:count],
+        kinds=forward.kinds[:count],
+        dtypes=forward.dtypes[:count],
+    )
+    return Passes(inputs, gradients)
