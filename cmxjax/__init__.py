@@ -5,7 +5,7 @@
     scenario = cmx.load_scenario("deepseek-r1-decode-cloudmatrix384")
     p = cmx.build(scenario)
     m = cmx.metrics(p.system, p.architecture, p.workload, p.layout, p.theta)
-    m.tpot_s, m.breakdown
+    m.tpot_s  # cmx.explain(...) adds m.breakdown and m.busy
 
 Names are loaded when first used, so the command line starts without JAX.
 """
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .optimization.experts.place import place_experts as place_experts
     from .optimization.pools import split_pools as split_pools
     from .optimization.stages import partition as partition
+    from .phases.metrics import explain as explain
     from .phases.metrics import metrics as metrics
     from .settings import setup as setup
     from .specs.build import build as build
@@ -40,6 +41,7 @@ _HOMES = {
     "build": "specs.build",
     "codesign": "optimization.codesign.design",
     "compare": "answers.compare",
+    "explain": "phases.metrics",
     "fit": "calibrate.run",
     "largest": "answers.limits",
     "load_scenario": "specs.scenario",

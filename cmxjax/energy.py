@@ -1,11 +1,11 @@
 """Power and energy of a job from the scale-up system's all-in power."""
 
 from ._types import Scalar
-from .machine.system import System, scale_up_devices
+from .machine.machine import Machine
 
 
 def job_power_w(
-    system: System, devices: Scalar, compute: Scalar, memory: Scalar
+    machine: Machine, devices: Scalar, compute: Scalar, memory: Scalar
 ) -> Scalar:
     r"""Power of the devices that a job holds.
 
@@ -21,7 +21,7 @@ def job_power_w(
         compute: share of the step that its matrix work fills at its best rate (u_c).
         memory: share of the step that memory is busy (u_m).
     """
-    p, share = system.power, devices / scale_up_devices(system)
+    p, share = machine.power, devices / machine.scale_up_devices
     load = (1.0 - p.memory_share) * compute + p.memory_share * memory
     drawn = p.idle_fraction + (1.0 - p.idle_fraction) * load
     return share * (p.network_w + (p.all_in_w - p.network_w) * drawn)

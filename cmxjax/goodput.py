@@ -17,7 +17,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from ._types import Scalar
-from .machine.system import System
+from .machine.machine import Machine
 
 CHECKPOINT_BYTES = 14.0
 """Per weight: bf16 weight, fp32 master weight and two fp32 moments."""
@@ -56,19 +56,11 @@ def best_interval_s(checkpoint_s, mtbf_s) -> Scalar:
     return u * mtbf_s
 
 
-def goodput_of(system: System, parameters: Scalar, devices: Scalar) -> Goodput:
-    """Goodput of a job that writes sharded checkpoints over the storage plane.
-
-    Without a link `vpc` checkpoints leave through the outermost tier.
-    """
-    size = CHECKPOINT_BYTES * parameters / devices
-    if "vpc" in system.links:
-        link = system.links["vpc"]
-        write = link.latency_s + size / (link.bytes_per_s * link.efficiency)
-    else:
-        tier = system.tiers[system.tier_order[-1]]
-        write = tier.latency_s + size / (tier.bytes_per_s * tier.efficiency)
-    mtbf = system.operations.device_mtbf_s / devices
+def goodput_of(machine: Machine, parameters: Scalar, devices: Scalar) -> Goodput:
+    """Goodput of a job that writes sharded checkpoints over the storage plane."""
+    size, link = CHECKPOINT_BYTES * parameters / devices, machine.storage
+    write = link.latency_s + size / (link.bytes_per_s * link.efficiency)
+    mtbf = machine.operations.device_mtbf_s / devices
     interval = best_interval_s(write, mtbf)
-    wall = inflation(interval, write, system.operations.restart_s, mtbf)
+    wall = inflation(interval, write, machine.operations.restart_s, mtbf)
     return Goodput(mtbf, write, interval, 1.0 / wall)

@@ -2,12 +2,12 @@
 
 from typing import Any
 
+from .phases.collective import CollectiveMetrics
 from .phases.metrics import DecodeMetrics, PrefillMetrics
+from .phases.operator import OperatorMetrics
+from .phases.totals import SystemMetrics
 from .phases.training import TrainMetrics
 from .serve.metrics import ServeMetrics
-from .step.collective import CollectiveMetrics
-from .step.operator import OperatorMetrics
-from .step.totals import SystemMetrics
 
 PHASE_METRICS: dict[str, type] = {
     "system": SystemMetrics,

@@ -80,10 +80,10 @@ def job(name: str, **changes: Any) -> Inputs:
     scenario, own = (JOBS | EVERY_AXIS | TRAIN).get(name, (name, {}))
     dotted = {key.replace("__", "."): value for key, value in changes.items()}
     p = build(load_scenario(scenario, own | dotted), "none")
-    serving = p.workload.serving
-    if isinstance(serving, dict):  # one for each pool of phase serve
-        serving = next(iter(serving.values()))
-    engine, tier = serving.engine, p.system.scale_up_tier
+    software = p.workload.software
+    if isinstance(software, dict):  # one for each pool of phase serve
+        software = next(iter(software.values()))
+    engine, tier = software.runtime, p.system.scale_up_tier
     named = [
         "chip.gemm_efficiency",
         "chip.half_rows",

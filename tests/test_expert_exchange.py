@@ -413,10 +413,10 @@ def test_dispatch_sends_eight_bit_tokens_and_their_scales(
     problem, name, dispatched, combined
 ):
     p = problem(name)
-    serving = p.workload.serving
-    mode = p.system.expert_parallel[serving.expert_library][serving.expert_mode]
+    software = p.workload.software
+    mode = p.system.expert_parallel[software.expert_library][software.expert_mode]
     sizes = [
-        float(copy_bytes(p.architecture, serving, kind, mode.scale_slot_bytes))
+        float(copy_bytes(p.architecture, software, kind, mode.scale_slot_bytes))
         for kind in ("dispatch", "combine")
     ]
     assert sizes == [dispatched, combined]

@@ -81,14 +81,14 @@ def weights(name="mla-decode", **changes) -> float:
 def test_absorbed_expansions_are_held_as_the_operators_read_them():
     """The operators of decode multiply by them in bf16, the other weights are int8."""
     _, a, w, layout, _ = job("mla-decode")
-    stored = weight_bytes(a, layout, w.serving, False, 1.0)
+    stored = weight_bytes(a, layout, w.software, False, 1.0)
     expansion = LATENT * HEADS * (128 + VALUE)
     np.testing.assert_allclose(weights() - stored, (LAYERS + 1) * expansion, rtol=1e-6)
 
 
 def test_absorbed_expansions_in_the_stored_dtype_take_no_more():
     _, a, w, layout, _ = job("mla-decode", dtypes__weight="bf16")
-    args = (a, layout, w.serving)
+    args = (a, layout, w.software)
     assert float(weight_bytes(*args, True)) == float(weight_bytes(*args, False))
 
 

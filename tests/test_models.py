@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import pytest
 
 from cmxjax.job.layout import AXES, Layout, Routing
-from cmxjax.job.workload import BYTES, Decode, Prefill, Serving
+from cmxjax.job.workload import BYTES, Decode, Prefill, Software
 from cmxjax.model.architecture import (
     Latent,
     active_parameters,
@@ -44,7 +44,7 @@ ONE_DEVICE = Layout(
     factor=jnp.ones((len(AXES), 1)),
     routing=Routing(redundant_experts=jnp.zeros(()), shared_replicas=jnp.zeros(())),
 )
-SERVING = Serving(
+SOFTWARE = Software(
     skew=jnp.zeros(()),
     engine="any",
     collective_library="any",
@@ -63,7 +63,7 @@ def flop_per_token(name: str, phase: str, context: float) -> float:
             kv_tokens=jnp.asarray(context),
             draft_tokens=jnp.zeros(()),
             acceptance=jnp.ones((1,)),
-            serving=SERVING,
+            software=SOFTWARE,
         )
         features = decode.features_of(a, w, ONE_DEVICE, jnp.ones(()))
     else:
@@ -71,12 +71,12 @@ def flop_per_token(name: str, phase: str, context: float) -> float:
             tokens_per_device=tokens,
             prompt_tokens=jnp.asarray(context),
             cached_fraction=jnp.zeros(()),
-            serving=SERVING,
+            software=SOFTWARE,
         )
         features = prefill.features_of(a, w, ONE_DEVICE, jnp.ones(()))
-    load = expert_load(a, ONE_DEVICE, SERVING, jnp.zeros(()), tokens)
+    load = expert_load(a, ONE_DEVICE, SOFTWARE, jnp.zeros(()), tokens)
     features |= {"expert_rows": load.rows, "experts": load.active, "logit_rows": tokens}
-    rows = declared(a, ONE_DEVICE, SERVING, absorbed=phase == "decode")
+    rows = declared(a, ONE_DEVICE, SOFTWARE, absorbed=phase == "decode")
     flop = matrix_flop(tabulate([op for _, op in rows], features))
     times = {
         "attention": a.layers,

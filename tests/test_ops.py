@@ -239,7 +239,7 @@ def cache_bytes(p, **changes):
     """Bytes that attention reads from the cache in a decode step of one layer."""
     w = p.workload.replace(**{k: jnp.asarray(v, float) for k, v in changes.items()})
     features = decode.features_of(p.architecture, w, p.layout, 1.0)
-    tab = tabulate(attention_ops(p.architecture, w.serving.dtypes, True), features)
+    tab = tabulate(attention_ops(p.architecture, w.software.dtypes, True), features)
     latent = "latent attention" in tab.names
     name = "latent attention" if latent else "attention"
     return column(tab, name, tab.memory_bytes)
@@ -327,7 +327,7 @@ def load_of(problem, tokens, **changes):
         "deepseek-r1-decode-cloudmatrix384", routing__balance="uniform", **changes
     )
     count = jnp.asarray(tokens, float)
-    return expert_load(p.architecture, p.layout, p.workload.serving, 0.0, count)
+    return expert_load(p.architecture, p.layout, p.workload.software, 0.0, count)
 
 
 def one_rank(problem, tokens):
@@ -425,7 +425,7 @@ def test_vector_work_of_experts_counts_all_of_them():
 
 def test_a_step_declares_every_block_of_the_model(problem):
     p = problem("deepseek-r1-decode-gb200-nvl72")
-    ops = declared(p.architecture, p.layout, p.workload.serving, absorbed=True)
+    ops = declared(p.architecture, p.layout, p.workload.software, absorbed=True)
     assert {op.block for _, op in ops} == {
         "attention",
         "norms",

@@ -73,7 +73,7 @@ def test_a_breakdown_leaves_the_step_as_it_is(name):
 @over_jobs
 def test_a_slower_host_adds_its_time_and_changes_no_other_share(name):
     inputs = job(name)
-    engine = f"engines.{inputs[2].serving.engine}"
+    engine = f"engines.{inputs[2].software.runtime}"
     leaf = f"{engine}.decode_step_s" if "decode" in name else f"{engine}.prefill_batch_s"
     before, step_before = shares(inputs)
     after, step_after = shares(on_machine(inputs, {leaf: 1.5}))

@@ -141,10 +141,10 @@ def test_a_job_across_servers_feels_the_cluster_network():
 @over_jobs
 def test_software_that_does_not_run_has_no_effect(name):
     w = job(name)[2]
-    mode = f"expert_parallel.{w.serving.expert_library}.{w.serving.expert_mode}."
+    mode = f"expert_parallel.{w.software.expert_library}.{w.software.expert_mode}."
     used = {
-        "engines": f"engines.{w.serving.engine}.",
-        "collectives": f"collectives.{w.serving.collective_library}.",
+        "engines": f"engines.{w.software.runtime}.",
+        "collectives": f"collectives.{w.software.collective_library}.",
         "expert_parallel": mode,
     }
     for path in touched(name):
@@ -185,7 +185,7 @@ def test_nothing_that_takes_no_time_has_an_effect_on_time(name):
 
 @over_jobs
 def test_peaks_of_unused_dtypes_have_no_effect(name):
-    dtypes = job(name)[2].serving.dtypes
+    dtypes = job(name)[2].software.dtypes
     used = {dtypes.activation, dtypes.attention, dtypes.head, "bf16"}
     peaks = {p for p in touched(name) if p.startswith("chip.matrix_flop_per_s")}
     assert peaks <= {f"chip.matrix_flop_per_s.{dtype}" for dtype in used}
@@ -199,7 +199,7 @@ def test_the_main_rates_all_matter(name, sharpness):
     tier = "supernode" if name.startswith("mla") or name == "gqa-decode" else "node"
     rates = ("chip.memory_bytes_per_s", "chip.vector_flop_per_s")
     rates += (f"tiers.{tier}.bytes_per_s",)
-    dtype = inputs[2].serving.dtypes.activation
+    dtype = inputs[2].software.dtypes.activation
     rates += (f"chip.matrix_flop_per_s.{dtype}",)
     before = time_s(inputs, sharpness)
     for path in rates:

@@ -674,21 +674,21 @@ def test_weights_and_dispatch_take_the_activation_format():
         "workload": {"sequences_per_device": 1, "kv_tokens": 1},
         "dtypes": {"activation": "int8"},
     }
-    d = build(validate_scenario(raw, "test"), "none").workload.serving.dtypes
+    d = build(validate_scenario(raw, "test"), "none").workload.software.dtypes
     assert (d.weight, d.dispatch) == ("int8", "int8")
     assert (d.attention, d.kv, d.combine, d.head) == ("bf16",) * 4
     assert (d.master, d.gradient) == ("fp32", "fp32")
 
 
 def test_serving_routes_typically_and_benchmarks_uniformly():
-    assert made().workload.serving.balance == "typical"
+    assert made().workload.software.balance == "typical"
     shape = {"ranks": 8, "tokens_per_rank": 1, "hidden": 8, "topk": 1}
     assert collective(kind="dispatch", **shape).workload.balance == "uniform"
 
 
 def test_skew_left_out_is_the_engines_and_a_number_replaces_it():
-    assert made().workload.serving.skew is None
-    assert float(made(routing__skew=0).workload.serving.skew) == 0.0
+    assert made().workload.software.skew is None
+    assert float(made(routing__skew=0).workload.software.skew) == 0.0
 
 
 def test_the_default_engine_is_the_systems():
@@ -699,13 +699,13 @@ def test_the_default_engine_is_the_systems():
         "workload": {"sequences_per_device": 1, "kv_tokens": 1},
     }
     assert (
-        build(validate_scenario(raw, "test"), "none").workload.serving.engine == "trtllm"
+        build(validate_scenario(raw, "test"), "none").workload.software.runtime == "trtllm"
     )
 
 
 def test_decode_uses_low_latency_and_prefill_normal_exchanges():
-    assert made(DECODE).workload.serving.expert_mode == "low_latency"
-    assert made(PREFILL).workload.serving.expert_mode == "normal"
+    assert made(DECODE).workload.software.expert_mode == "low_latency"
+    assert made(PREFILL).workload.software.expert_mode == "normal"
 
 
 @pytest.mark.parametrize(("plane", "link"), [("ub", "cpu-pool"), ("vpc", "vpc")])

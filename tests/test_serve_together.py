@@ -54,7 +54,7 @@ def prompts(p, tokens, cached=0.0, prompt=4096.0):
         tokens_per_device=jnp.asarray(tokens, float),
         prompt_tokens=jnp.asarray(prompt, float),
         cached_fraction=jnp.asarray(cached, float),
-        serving=p.workload.serving["decode"],
+        software=p.workload.software["decode"],
     )
 
 

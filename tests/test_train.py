@@ -405,12 +405,12 @@ def test_an_axis_of_one_rank_has_no_exposed_communication():
 
 def test_a_job_on_several_nodes_waits_for_a_host_that_issues_slowly():
     system, a, w, layout, theta = job("dense")
-    trainer = system.trainers[w.serving.engine]
+    trainer = system.trainers[w.software.runtime]
     plain = float(metrics(system, a, w, layout, theta, explain=False).layer_time_s)
 
     def layer_s(host_s):
         slow = trainer.replace(tensor_host_s=jnp.asarray(host_s))
-        changed = system.replace(trainers=system.trainers | {w.serving.engine: slow})
+        changed = system.replace(trainers=system.trainers | {w.software.runtime: slow})
         return float(metrics(changed, a, w, layout, theta, explain=False).layer_time_s)
 
     ranks = float(degree(layout, "tp"))
@@ -429,9 +429,9 @@ def test_messages_that_block_occupy_the_stages_between_nodes(devices, pp, messag
     system, a, w, layout, theta = inputs_of(DENSE, **changes)
 
     def step_s(each_s):
-        trainer = system.trainers[w.serving.engine]
+        trainer = system.trainers[w.software.runtime]
         slow = trainer.replace(message_host_s=jnp.asarray(each_s))
-        changed = system.replace(trainers=system.trainers | {w.serving.engine: slow})
+        changed = system.replace(trainers=system.trainers | {w.software.runtime: slow})
         return float(metrics(changed, a, w, layout, theta, explain=False).step_time_s)
 
     rounds = 64 / 2 / float(degree(layout, "dp")) + pp - 1

@@ -107,7 +107,7 @@ LONG: dict[str, Any] = {
 def context_payload(raw: dict[str, Any], kind: str, **changes: Any) -> float:
     system, a, w, layout, _ = inputs_of(raw, **changes)
     plan = plan_of(system, a, w, layout, None)
-    stage = stage_of(system, layout, w.serving, Scales({}), None)
+    stage = stage_of(system, layout, w.software, Scales({}), None)
     asked = collectives_of(stage, a, w, plan)[kind]
     (payload,) = [float(x.payload_bytes) for x in asked if x.name == "cp"]
     return payload

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cmxjax.job.workload import BYTES, Decode, Dtypes, Serving, tokens_per_step
+from cmxjax.job.workload import BYTES, Decode, Dtypes, Software, tokens_per_step
 
-SERVING = Serving(
+SOFTWARE = Software(
     skew=None,
-    engine="e",
+    runtime="e",
     collective_library="c",
     expert_library="x",
     expert_mode="low_latency",
@@ -24,7 +24,7 @@ def decode(drafts, acceptance):
         kv_tokens=jnp.asarray(4096.0),
         draft_tokens=jnp.asarray(drafts, float),
         acceptance=jnp.asarray(acceptance, float),
-        serving=SERVING,
+        software=SOFTWARE,
     )
 
 
@@ -106,13 +106,13 @@ def test_every_default_format_has_a_size():
 def test_sizes_are_leaves_and_formats_are_not():
     one = decode(1, [0.7])
     longer = one.replace(kv_tokens=jnp.asarray(1e5))
-    smaller = SERVING.replace(dtypes=Dtypes(kv="int8"))
-    quantized = one.replace(serving=smaller)
+    smaller = SOFTWARE.replace(dtypes=Dtypes(kv="int8"))
+    quantized = one.replace(software=smaller)
     assert jax.tree.structure(longer) == jax.tree.structure(one)
     assert jax.tree.structure(quantized) != jax.tree.structure(one)
 
 
 def test_a_calibrated_skew_and_a_given_one_differ_in_structure():
     # None takes the engine's; a number is a leaf
-    given_skew = SERVING.replace(skew=jnp.asarray(0.2))
-    assert len(jax.tree.leaves(given_skew)) == len(jax.tree.leaves(SERVING)) + 1
+    given_skew = SOFTWARE.replace(skew=jnp.asarray(0.2))
+    assert len(jax.tree.leaves(given_skew)) == len(jax.tree.leaves(SOFTWARE)) + 1

@@ -10,23 +10,26 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ..job.workload import Train
 from ..parameters import apply
+from ..phases.resolve import machine_of
 from ..specs.build import Problem
 from ..specs.errors import SpecError
 from ..step.line import Work
-from ..step.shares import Scales
-from ..step.train import TrainTimes, train_components, train_times
-from ..step.train_state import plan_of
+from ..step.train_price import train_job, trainer_of
+from ..step.training import TrainTimes, trained
+from ..work.held import plan_of
 from .timeline import Run, Task, timeline
 
 MICROSECONDS = 1e6
 LARGEST = 400_000
 """Passes that a trace may hold; viewers don't open more."""
 NAMES = {"F": "forward", "B": "backward", "W": "weight gradient"}
-_HOST = ("host.step", "optimizer.step")
+COMPUTED = ("operators", "optimizer")
+"""Components of a step that are no communication."""
 
 
 class Step(NamedTuple):
@@ -58,15 +61,18 @@ def _step(problem: Problem) -> Step:
     w, a, layout = problem.workload, problem.architecture, problem.layout
     assert isinstance(w, Train)
     assert a is not None
-    system = apply(problem.system, problem.theta)
-    plan = plan_of(system, a, w, layout, None)
-    silent = {name: 0.0 for name in train_components(a, w) if name not in _HOST}
+    machine = machine_of(apply(problem.system, problem.theta), w)
+    trainer = trainer_of(machine)
 
     @jax.jit
     def both():
-        times = train_times(system, a, w, layout, plan, Scales({}), None)
-        quiet = train_times(system, a, w, layout, plan, Scales(silent), None)
-        return times, quiet.line
+        plan = plan_of(a, w, layout, trainer.routing_skew, trainer.stages, None)
+        step = trained(train_job(machine, a, w, layout, plan), None)
+        silent = jax.tree.map(jnp.zeros_like, step.costs)
+        computed = {k: step.costs.times["step"][k] for k in COMPUTED}
+        times = {"step": silent.times["step"] | computed}
+        _, quiet = step.compose(silent._replace(times=times))
+        return step.compose(step.costs)[1], quiet.line
 
     times, quiet = jax.device_get(both())
     count = max(1, round(float(times.line.stages)))

@@ -56,40 +56,40 @@ def _of_collective(w: Collective) -> tuple[_Used, Collective]:
 
 
 def _of_serving(w: Decode | Prefill) -> tuple[_Used, Decode | Prefill]:
-    serving = w.serving
+    software = w.software
     link = w.cache_link if isinstance(w, Prefill) else ""
     used = _Used(
-        collectives=serving.collective_library,
-        expert_library=serving.expert_library,
-        expert_mode=serving.expert_mode,
-        engines=serving.engine,
+        collectives=software.collective_library,
+        expert_library=software.expert_library,
+        expert_mode=software.expert_mode,
+        engines=software.runtime,
         links=link,
     )
     names = dict(
-        engine=SAME, collective_library=SAME, expert_library=SAME, expert_mode=SAME
+        runtime=SAME, collective_library=SAME, expert_library=SAME, expert_mode=SAME
     )
-    alike = w.replace(serving=serving.replace(**names))
+    alike = w.replace(software=software.replace(**names))
     if isinstance(alike, Prefill) and link:
         alike = alike.replace(cache_link=SAME)
     return used, alike
 
 
 def _of_training(w: Train, experts: bool) -> tuple[_Used, Train]:
-    serving = w.serving
+    software = w.software
     used = _Used(
-        collectives=serving.collective_library,
-        expert_library=serving.expert_library if experts else "",
-        expert_mode=serving.expert_mode if experts else "",
+        collectives=software.collective_library,
+        expert_library=software.expert_library if experts else "",
+        expert_mode=software.expert_mode if experts else "",
         links=w.offload_link,
-        trainers=serving.engine,
+        trainers=software.runtime,
         fabrics=w.fabric,
         storage="vpc",
     )
-    alike = serving.replace(
-        engine=SAME, collective_library=SAME, expert_library=SAME, expert_mode=SAME
+    alike = software.replace(
+        runtime=SAME, collective_library=SAME, expert_library=SAME, expert_mode=SAME
     )
     return used, w.replace(
-        serving=alike,
+        software=alike,
         offload_link=SAME if w.offload_link else "",
         fabric=SAME if w.fabric else "",
     )

@@ -73,7 +73,7 @@ def _exchange(options: Options, instance: Instance, phase: str, notes: list[str]
 
 
 def _formats(options: Options, problem: Problem, notes: list[str]) -> None:
-    dtypes = problem.workload.serving.dtypes  # pyright: ignore
+    dtypes = problem.workload.software.dtypes  # pyright: ignore
     ascend = "fp8" not in problem.system.chip.matrix_flop_per_s
     known = ASCEND_QUANTIZED if ascend else QUANTIZED
     if dtypes.weight in known:

@@ -178,7 +178,7 @@ def _shared(
 
 def _distributed_optimizer(options: Options, problem: Problem) -> None:
     options.add("--use-distributed-optimizer")
-    trainer = problem.system.trainers[_train(problem).serving.engine]
+    trainer = problem.system.trainers[_train(problem).software.runtime]
     if float(trainer.data_exposed_fraction) < 1.0:
         options.add("--overlap-grad-reduce")
         options.add("--overlap-param-gather")

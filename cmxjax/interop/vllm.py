@@ -12,7 +12,7 @@ ALL_TO_ALL = {"decode": "deepep_low_latency", "prefill": "deepep_high_throughput
 def vllm(problem: Problem, microbatches: int) -> Launch:
     """Arguments of vLLM. Raises `SpecError` for what it can't run."""
     options, instance, notes = _shared(problem, VLLM, microbatches)
-    phase, dtypes = problem.scenario.phase, problem.workload.serving.dtypes  # pyright: ignore
+    phase, dtypes = problem.scenario.phase, problem.workload.software.dtypes  # pyright: ignore
     spread = instance.experts and instance.degrees["ep"] > 1
     if spread:
         options.add("--all2all-backend", ALL_TO_ALL[phase])
@@ -34,7 +34,7 @@ def vllm(problem: Problem, microbatches: int) -> Launch:
 def vllm_ascend(problem: Problem, microbatches: int) -> Launch:
     """Arguments of vLLM-Ascend. Raises `SpecError` for what it can't run."""
     options, instance, notes = _shared(problem, VLLM_ASCEND, microbatches)
-    dtypes = problem.workload.serving.dtypes  # pyright: ignore
+    dtypes = problem.workload.software.dtypes  # pyright: ignore
     if instance.degrees["cp"] > 1:
         options.add("--prefill-context-parallel-size", instance.degrees["cp"])
     if microbatches == 2:

@@ -94,20 +94,19 @@ class Collective(struct.PyTreeNode, kw_only=True, frozen=True):
     kind: str = struct.field(pytree_node=False, default="collective")
 
 
-class Serving(struct.PyTreeNode, kw_only=True, frozen=True):
-    """What steps of a model share: software, formats, load balance."""
+class Software(struct.PyTreeNode, kw_only=True, frozen=True):
+    """What software a job runs, in which formats, and how its tokens are balanced."""
 
     skew: Leaf | None
-    """Excess load of the busiest rank; None takes the engine's calibrated skew."""
-    engine: str = struct.field(pytree_node=False)
+    """Excess load of the busiest rank; None takes the runtime's calibrated skew."""
+    runtime: str = struct.field(pytree_node=False)
+    """The engine that serves, or the framework that trains."""
     collective_library: str = struct.field(pytree_node=False)
     expert_library: str = struct.field(pytree_node=False)
     expert_mode: str = struct.field(pytree_node=False)
     balance: str = struct.field(pytree_node=False, default="typical")
     dtypes: Dtypes = struct.field(pytree_node=False, default=Dtypes())
-    trains: bool = struct.field(pytree_node=False, default=False)
-    """`engine` names a training framework."""
-    kind: str = struct.field(pytree_node=False, default="serving")
+    kind: str = struct.field(pytree_node=False, default="software")
 
 
 class Decode(struct.PyTreeNode, kw_only=True, frozen=True):
@@ -119,7 +118,7 @@ class Decode(struct.PyTreeNode, kw_only=True, frozen=True):
     draft_tokens: Leaf
     acceptance: Leaf
     """Acceptance of each draft given that the one before it was accepted, (draft,)."""
-    serving: Serving
+    software: Software
     kind: str = struct.field(pytree_node=False, default="decode")
 
 
@@ -130,7 +129,7 @@ class Prefill(struct.PyTreeNode, kw_only=True, frozen=True):
     """Prompt tokens admitted per device and batch, cached ones included."""
     prompt_tokens: Leaf
     cached_fraction: Leaf
-    serving: Serving
+    software: Software
     cache_link: str = struct.field(pytree_node=False, default="")
     """Side link that cached prefixes come over; empty loads nothing."""
     kind: str = struct.field(pytree_node=False, default="prefill")
@@ -155,7 +154,7 @@ class Train(struct.PyTreeNode, kw_only=True, frozen=True):
     offload_optimizer: Leaf
     peak_flop_per_s: Leaf | None
     """What a utilization divides by; None takes the chip's peak for the precision."""
-    serving: Serving
+    software: Software
     schedule: str = struct.field(pytree_node=False, default="1f1b")
     selective: bool = struct.field(pytree_node=False, default=False)
     """The core of attention (scores to context) runs again in the backward pass."""
@@ -185,7 +184,7 @@ class Serve(struct.PyTreeNode, kw_only=True, frozen=True):
     chunk that rides along with a decode step."""
     draft_tokens: Leaf
     acceptance: Leaf
-    serving: dict[str, Serving]
+    software: dict[str, Software]
     """By role of the pool."""
     cache_link: str = struct.field(pytree_node=False, default="")
     """Side link that cached prefixes come over; empty loads nothing."""

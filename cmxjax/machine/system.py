@@ -1,12 +1,13 @@
 """What a machine file says: the device, its tiers, and the software on it, by name."""
 
+import jax.numpy as jnp
 from flax import struct
 
 from .chip import Chip
 from .libraries import CollectiveLibrary, ExpertMode
 from .power import Operations, Parts, Power
 from .runtimes import Engine, Trainer
-from .tiers import Endpoint, FabricRate, SideLink, Tier
+from .tiers import Endpoint, Fabric, FabricRate, SideLink, Tier
 
 
 class System(struct.PyTreeNode, kw_only=True, frozen=True):
@@ -41,6 +42,17 @@ class System(struct.PyTreeNode, kw_only=True, frozen=True):
 def ordered_tiers(system: System) -> list[Tier]:
     """The tiers, innermost first."""
     return [system.tiers[name] for name in system.tier_order]
+
+
+def fabric_of(system: System) -> Fabric:
+    """Rates and latencies of a machine's tiers."""
+    tiers = ordered_tiers(system)
+    rates = [tier.bytes_per_s * tier.efficiency / tier.oversubscription for tier in tiers]
+    return Fabric(
+        rate=jnp.stack(rates),
+        latency_s=jnp.stack([tier.latency_s for tier in tiers]),
+        planes=tuple(tier.plane for tier in tiers),
+    )
 
 
 def default_of(system: System, what: str) -> str:

@@ -3,6 +3,7 @@
 Bandwidths are one direction per device.
 """
 
+import numpy as np
 from flax import struct
 
 from .._types import Leaf
@@ -19,6 +20,20 @@ class Tier(struct.PyTreeNode, kw_only=True, frozen=True):
     plane: str = struct.field(pytree_node=False)
     """Tiers on one plane share a device's port; different planes run side by side."""
     kind: str = struct.field(pytree_node=False, default="tier")
+
+
+class Fabric(struct.PyTreeNode, kw_only=True, frozen=True):
+    """The tiers of a machine as arrays over tiers, innermost first."""
+
+    rate: Leaf
+    """One-way bytes per second of a device through a tier, library efficiency apart."""
+    latency_s: Leaf
+    planes: tuple[str, ...] = struct.field(pytree_node=False)
+    kind: str = struct.field(pytree_node=False, default="fabric")
+
+    def on(self, plane: str) -> np.ndarray:
+        """Mask of the tiers on a plane."""
+        return np.array([float(other == plane) for other in self.planes])
 
 
 class Endpoint(struct.PyTreeNode, kw_only=True, frozen=True):

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
 from flax import struct
 
 from .. import smooth
@@ -17,12 +18,6 @@ class GroupedQuery(struct.PyTreeNode, kw_only=True, frozen=True):
     kind: str = struct.field(pytree_node=False, default="grouped_query")
 
 
-def spread_kv_heads(at: GroupedQuery, ranks: Leaf) -> Leaf:
-    """Heads of keys and values on all ranks that split them, copies included: each rank
-    holds at least one."""
-    return smooth.larger(at.kv_heads, ranks)
-
-
 class Latent(struct.PyTreeNode, kw_only=True, frozen=True):
     """Multi-head latent attention (MLA): keys and values share a compressed latent."""
 
@@ -33,6 +28,19 @@ class Latent(struct.PyTreeNode, kw_only=True, frozen=True):
     nope_dim: Leaf
     value_dim: Leaf
     kind: str = struct.field(pytree_node=False, default="latent")
+
+
+def kv_share(at: GroupedQuery | Latent, ranks: Leaf) -> Leaf:
+    """Share of the keys and values that each of some ranks holds which split the heads:
+    at least one head; of a latent, which all heads share, the whole."""
+    if isinstance(at, GroupedQuery):
+        return smooth.larger(1.0 / ranks, 1.0 / at.kv_heads)
+    return jnp.ones(())
+
+
+def spread_kv_heads(at: GroupedQuery, ranks: Leaf) -> Leaf:
+    """Heads of keys and values on all ranks that split them, copies included."""
+    return smooth.larger(at.kv_heads, ranks)
 
 
 class GroupLimit(NamedTuple):

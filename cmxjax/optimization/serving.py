@@ -12,7 +12,7 @@ from ..job.layout import AXES, Layout, Routing, degree
 from ..job.workload import Decode, Prefill, Train
 from ..model.architecture import Architecture, Latent
 from ..specs.build import Problem
-from ..step.train_state import microbatches_of
+from ..work.held import microbatches_of
 from .space import Setting
 
 SEQUENCES = (

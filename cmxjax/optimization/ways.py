@@ -19,7 +19,7 @@ from ..job.workload import Decode, Prefill, Train
 from ..model.architecture import Architecture
 from ..specs.schedules import DUALPIPE_EACH, MOST_CHUNKS, chunks_filled, schedule_of
 from ..step.pipeline import SCHEDULES
-from ..step.train_state import microbatches_of
+from ..work.held import microbatches_of
 from .serving import Family
 
 OVERLAPPED = "overlapped_microbatches"

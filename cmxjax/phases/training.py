@@ -12,7 +12,8 @@ from ..goodput import goodput_of
 from ..job import layout as layouts
 from ..job.layout import Layout
 from ..job.workload import Train
-from ..machine.system import System, devices_per_package, ordered_tiers
+from ..machine.machine import Machine
+from ..memory.training import TrainMemory, train_memory
 from ..model.architecture import Architecture, total_parameters
 from ..model.flops import (
     FLOP_PER_WEIGHT,
@@ -21,10 +22,10 @@ from ..model.flops import (
     flop_per_weight,
     outside_flop_per_token,
 )
-from ..step.shares import Scales, breakdown, busy
-from ..step.train import TrainTimes, train_components, train_times
-from ..step.train_ops import operator_blocks
-from ..step.train_state import TrainMemory, plan_of, train_memory
+from ..step.costs import Breakdown, explained
+from ..step.train_price import train_job, trainer_of
+from ..step.training import TrainTimes, trained
+from ..work.held import plan_of
 
 TRILLION = 1e12
 
@@ -92,33 +93,33 @@ class TrainMetrics(struct.PyTreeNode, kw_only=True, frozen=True):
     exposed_ep_time_s: Leaf | None
     exposed_dp_time_s: Leaf | None
     exposed_pp_time_s: Leaf | None
-    breakdown: dict[str, Any] | None
+    breakdown: Breakdown | None
     """Seconds of the step by component, by Euler's theorem; they sum to the step."""
-    busy: dict[str, Any] | None
-    """Seconds of the step that each component takes of the critical stage's work."""
     kind: str = struct.field(pytree_node=False, default="train_metrics")
+
+    @property
+    def busy(self) -> dict[str, Any] | None:
+        """Seconds of the step that each component takes of the critical stage's work."""
+        return None if self.breakdown is None else self.breakdown.busy
 
 
 def train_metrics(
-    system: System,
+    machine: Machine,
     a: Architecture,
     w: Train,
     layout: Layout,
     sharpness: Sharpness,
-    explain: bool,
+    explains: bool,
 ) -> TrainMetrics:
     """Predict one training step."""
-    plan = plan_of(system, a, w, layout, sharpness)
-
-    def step_s(scales: Scales) -> Scalar:
-        return train_times(system, a, w, layout, plan, scales, sharpness).step_s
-
-    times = train_times(system, a, w, layout, plan, Scales({}), sharpness)
-    shares = used = None
-    if explain:
-        parts = operator_blocks(a, w), train_components(a, w)
-        shares, used = breakdown(step_s, *parts), busy(step_s, *parts)
-    memory = train_memory(system, a, w, layout, plan)
+    trainer = trainer_of(machine)
+    plan = plan_of(a, w, layout, trainer.routing_skew, trainer.stages, sharpness)
+    step = trained(train_job(machine, a, w, layout, plan), sharpness)
+    if explains:
+        times, breakdown = explained(step)
+    else:
+        times, breakdown = step.compose(step.costs)[1], None
+    memory = train_memory(trainer, a, w, layout, plan)
     return TrainMetrics(
         step_time_s=times.step_s,
         layer_time_s=times.layer.total,
@@ -127,17 +128,16 @@ def train_metrics(
         pipeline_time_s=times.pipeline_s,
         bubble=times.bubble,
         microbatches=times.microbatches,
-        placement_excess=_placement_excess(system, layout),
-        breakdown=shares,
-        busy=used,
-        memory_of_stages=memory._asdict() if explain else None,
-        **_exposed(shares),
-        **_rates(system, a, w, layout, times),
-        **_memory(system, memory),
+        placement_excess=layouts.excess(layout, machine.sizes),
+        breakdown=breakdown,
+        memory_of_stages=memory._asdict() if explains else None,
+        **_exposed(breakdown),
+        **_rates(machine, a, w, layout, times),
+        **_memory(machine, memory),
     )
 
 
-def _exposed(shares: dict[str, Any] | None) -> dict[str, Any]:
+def _exposed(shares: Breakdown | None) -> dict[str, Any]:
     if shares is None:
         return dict.fromkeys(EXPOSED)
     return {
@@ -149,15 +149,11 @@ def _exposed(shares: dict[str, Any] | None) -> dict[str, Any]:
     }
 
 
-def _placement_excess(system: System, layout: Layout) -> Scalar:
-    return layouts.excess(layout, [tier.size for tier in ordered_tiers(system)])
-
-
-def peak_flop_per_s(system: System, w: Train) -> Scalar:
+def peak_flop_per_s(machine: Machine, w: Train) -> Scalar:
     """What a utilization divides by: given, or the chip's for the GEMMs' format."""
     if w.peak_flop_per_s is not None:
         return w.peak_flop_per_s
-    return system.chip.matrix_flop_per_s[w.serving.dtypes.activation]
+    return machine.chip.matrix_flop_per_s[w.software.dtypes.activation]
 
 
 def _recompute_factor(a: Architecture, w: Train, per_token: Scalar) -> Scalar:
@@ -179,7 +175,7 @@ def _recompute_factor(a: Architecture, w: Train, per_token: Scalar) -> Scalar:
 
 
 def _rates(
-    system: System, a: Architecture, w: Train, layout: Layout, times: TrainTimes
+    machine: Machine, a: Architecture, w: Train, layout: Layout, times: TrainTimes
 ) -> dict[str, Any]:
     """Rates, utilization, energy, goodput and cost.
 
@@ -192,16 +188,16 @@ def _rates(
     tokens = samples * w.sequence_tokens
     per_token = flop_per_token(a, w.sequence_tokens, w.flop_convention)
     rate = per_token * tokens / devices
-    mfu = rate / peak_flop_per_s(system, w)
+    mfu = rate / peak_flop_per_s(machine, w)
     active = (1.0 - times.bubble) * times.pipeline_s / step
     hfu = mfu * _recompute_factor(a, w, per_token)
-    power = job_power_w(system, devices, hfu / system.chip.gemm_efficiency, active)
+    power = job_power_w(machine, devices, hfu / machine.chip.gemm_efficiency, active)
     parameters = total_parameters(a)
-    run = goodput_of(system, parameters, devices)
-    wall = TRILLION / tokens / run.fraction
+    run = goodput_of(machine, parameters, devices)
+    wall, price = TRILLION / tokens / run.fraction, machine.operations.device_hour_usd
     return {
         "tokens_per_s_per_device": tokens / devices,
-        "tokens_per_s_per_package": tokens / devices * devices_per_package(system),
+        "tokens_per_s_per_package": tokens / devices * machine.package_devices,
         "tokens_per_s": tokens,
         "samples_per_s": samples,
         "flop_per_s_per_device": rate,
@@ -215,24 +211,20 @@ def _rates(
         "checkpoint_interval_s": run.interval_s,
         "goodput": run.fraction,
         "trillion_tokens_time_s": wall,
-        "trillion_tokens_cost_usd": wall / 3600.0 * devices * _price(system),
+        "trillion_tokens_cost_usd": wall / 3600.0 * devices * price,
         "parameters": parameters * jnp.ones(()),
     }
 
 
-def _price(system: System) -> Scalar:
-    return system.operations.device_hour_usd
-
-
-def _memory(system: System, memory: TrainMemory) -> dict[str, Any]:
+def _memory(machine: Machine, memory: TrainMemory) -> dict[str, Any]:
     """Classes of the worst device, and the whole of the first and the last stage."""
     total = memory.total
     worst = TrainMemory(*jnp.unstack(jnp.stack(memory)[:, jnp.argmax(total)]))
-    most = worst.total
+    most, usable = worst.total, machine.chip.memory_usable_bytes
     return {
         "memory_bytes": most,
         "memory_first_stage_bytes": total[0],
         "memory_last_stage_bytes": total[-1],
-        "memory_excess_bytes": smooth.larger(most - system.chip.memory_usable_bytes, 0.0),
+        "memory_excess_bytes": smooth.larger(most - usable, 0.0),
         **{f"memory_{name}_bytes": part for name, part in worst._asdict().items()},
     }

@@ -137,17 +137,13 @@ def in_switch(
     return Cost(2.0 * (hops * used).sum(), wire)
 
 
-def chain_s(
-    group: Group,
-    library: CollectiveLibrary,
-    payload_bytes: Scalar,
-    scale=lambda name: 1.0,
-) -> Scalar:
-    """Time to hand a payload through all ranks, one after another (pipeline stages)."""
+def chain_costs(
+    group: Group, library: CollectiveLibrary, payload_bytes: Scalar
+) -> dict[str, Scalar]:
+    """Seconds to hand a payload from rank to rank through all of a group (a pipeline)."""
     wire = payload_bytes / (group.fabric.rate * library.efficiency)
     hops = group.ranks * _crossing(group) * (group.fabric.latency_s + wire)
-    starts = (group.ranks - 1.0) * library.start_s
-    return starts * scale("start") + hops.sum() * scale("transfer")
+    return {"start": (group.ranks - 1.0) * library.start_s, "transfer": hops.sum()}
 
 
 def whole_s(cost: Cost, library: CollectiveLibrary) -> Scalar:

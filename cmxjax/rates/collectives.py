@@ -1,7 +1,11 @@
 """Collectives as a library runs them: start-up, algorithm choice, protocol step."""
 
+from collections.abc import Mapping
+
+from jaxtyping import Array
+
 from .. import smooth
-from .._types import Scalar, Sharpness
+from .._types import Real, Scalar, Sharpness
 from ..machine.libraries import CollectiveLibrary
 from ..machine.tiers import Endpoint
 from .algorithms import Cost, cheaper, direct, in_switch, ring, staged, tree, whole_s
@@ -81,46 +85,65 @@ def algorithm_s(
     return cheaper(costs, library, sharpness)
 
 
-def collective_s(
+def collective_costs(
     kind: str,
     group: Group,
     library: CollectiveLibrary,
     payload_bytes: Scalar,
     sharpness: Sharpness,
-    scale=lambda name: 1.0,
     driver: str = "vector_cores",
-) -> Scalar:
-    """Time of one collective on a group; a group of one rank takes none.
+) -> dict[str, Scalar]:
+    """Seconds of the parts of one collective between several ranks.
 
     Beyond the algorithm there is the library's start. Messages beyond its protocol
     threshold go another way: at the rate of `efficiency` instead of `small_efficiency`,
     and with a floor under their time, most of which hides behind the wire time.
     """
-    several = smooth.positive(group.ranks - 1.0, sharpness)
     large = smooth.gate(payload_bytes / library.protocol_bytes)
     small, full = library.small_efficiency, library.efficiency
-    library = library.replace(efficiency=small + large * (full - small))
-    moved = algorithm_s(kind, group, library, payload_bytes, sharpness)
-    moved = moved * scale("transfer")
+    moving = library.replace(efficiency=small + large * (full - small))
+    moved = algorithm_s(kind, group, moving, payload_bytes, sharpness)
     if driver == "sdma":
         moved = moved * library.sdma_slowdown
-    floor = large * library.protocol_s * scale("protocol")
-    busy = smooth.overlap_s(moved, floor, library.protocol_exposed_fraction, sharpness)
-    return several * (library.start_s * scale("start") + busy)
+    return {
+        "start": library.start_s,
+        "transfer": moved,
+        "protocol": large * library.protocol_s,
+    }
 
 
-def full_mesh_s(
+def several_of(group: Group, sharpness: Sharpness) -> Scalar:
+    """1 where a group has several ranks, 0 where it has one and needs no collective."""
+    return smooth.positive(group.ranks - 1.0, sharpness)
+
+
+def collective_s(
+    costs: Mapping[str, Real], several: Real, exposed: Real, sharpness: Sharpness
+) -> Array:
+    """Time of a collective, or of some along an axis, from the seconds of their parts.
+
+    Args:
+        several: see `several_of`.
+        exposed: share of the protocol's floor that does not hide behind the wire time.
+    """
+    busy = smooth.overlap_s(costs["transfer"], costs["protocol"], exposed, sharpness)
+    return several * (costs["start"] + busy)
+
+
+def mesh_costs(
     group: Group,
     library: CollectiveLibrary,
     bytes_to_each: Scalar,
     sharpness: Sharpness,
-    scale=lambda name: 1.0,
-) -> Scalar:
-    """A gather, scatter or all-to-all in which every rank sends to every other."""
+) -> dict[str, Scalar]:
+    """Seconds of a gather, scatter or all-to-all in which every rank sends to every
+    other; they add up."""
     cost = direct(group, library, bytes_to_each, 1.0, sharpness)
-    several = smooth.positive(group.ranks - 1.0, sharpness)
-    moved = whole_s(cost, library) * scale("transfer")
-    return several * (library.start_s * scale("start") + moved)
+    several = several_of(group, sharpness)
+    return {
+        "start": several * library.start_s,
+        "transfer": several * whole_s(cost, library),
+    }
 
 
 def plane_loads_s(
@@ -142,15 +165,14 @@ def plane_loads_s(
     return plane_s(group.fabric, part * peers(group), library.efficiency)
 
 
-def remote_access_s(
+def access_costs(
     kind: str,
     group: Group,
     endpoint: Endpoint,
     payload_bytes: Scalar,
     sharpness: Sharpness,
-    scale=lambda name: 1.0,
-) -> Scalar:
-    r"""One device reads or writes memory elsewhere: no library between.
+) -> dict[str, Scalar]:
+    r"""Seconds of a device that reads or writes memory elsewhere: no library between.
 
     $$ t = \alpha_\mathrm{tier} + \alpha_\mathrm{end} + m / (B\,e) $$
     """
@@ -162,7 +184,7 @@ def remote_access_s(
     if writes:
         latency = latency + endpoint.write_latency_s
     wire = port_s(group.fabric, sent, efficiency, sharpness)
-    return latency * scale("start") + wire * scale("transfer")
+    return {"start": latency, "transfer": wire}
 
 
 def bus_bytes(kind: str, group: Group, payload_bytes: Scalar) -> Scalar:

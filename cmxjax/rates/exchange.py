@@ -1,4 +1,4 @@
-r"""MoE dispatch and combine, and the load of the busiest rank.
+r"""MoE dispatch and combine.
 
 $$ t = \alpha + (n - 1)\,p + b + (J + \kappa\,b) \ln n + t_\mathrm{sum}, \qquad
 b = \max\bigl(t_\mathrm{wire},\; \text{copies}\cdot t_\mathrm{copy} \bigr) $$
@@ -12,7 +12,7 @@ package, node, supernode, each on its plane; combine reads what has arrived and 
 up, copy by copy.
 """
 
-import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -20,36 +20,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .. import smooth
-from .._types import Leaf, Scalar, Sharpness
+from .._types import Scalar, Sharpness
 from ..machine.libraries import ExpertMode
 from ..model.architecture import ANY_GROUP, GroupLimit
+from ..work.routing import open_places, visited
+from .collectives import several_of
 from .fabric import Group, peers, port_s, reach_s
-
-SAMPLING_FLOOR = 1e-2  # keeps the square root smooth where there is one rank
-
-
-def busiest_rank_load(
-    balance: str, skew: Scalar, mean_copies: Scalar, ranks: Scalar, slots_per_rank: Scalar
-) -> Scalar:
-    r"""Load of the busiest rank over the mean.
-
-    $$ \Bigl(1 + \sqrt{2 \ln n / \mu}\Bigr) \Bigl(1 + \frac{s}{1 + r}\Bigr) $$
-
-    The first factor is sampling: the largest of n counts with mean mu (balls in bins,
-    Raab & Steger, RANDOM 1998, for mu above ln n). The second is skew s of the experts'
-    popularity, halved by one redundant slot per rank (r). Assumes that a balancer puts
-    its r spare slots on the most loaded experts.
-
-    Args:
-        balance: `uniform` (1), `random` (sampling only) or `typical` (both).
-    """
-    if balance == "uniform":
-        return jnp.ones(())
-    spread = 2.0 * jnp.log(ranks) / mean_copies
-    sampling = 1.0 + spread / jnp.sqrt(spread + SAMPLING_FLOOR**2)
-    if balance == "random":
-        return sampling
-    return sampling * (1.0 + skew / (1.0 + slots_per_rank))
 
 
 class Copies(NamedTuple):
@@ -93,29 +69,6 @@ def copies_of(
     return Copies(group, tokens, per_token, load, tiers)
 
 
-def visited(places: Leaf, copies_per_token: Scalar) -> Leaf:
-    """Different ranks or nodes that a token with some copies reaches on average."""
-    missed = smooth.larger((places - 1.0) / places, 1e-6)  # one place, by one copy
-    return places * (1.0 - jnp.exp(copies_per_token * jnp.log(missed)))
-
-
-def open_places(places: Scalar, limit: GroupLimit) -> Scalar:
-    r"""Ranks or nodes that hold experts of the groups that a token may use.
-
-    $$ n \Bigl(1 - \prod_{i<t} \bigl(1 - \frac{h}{g - i}\bigr)\Bigr), \quad
-       h = \max(g/n,\, 1) $$
-
-    One of n places holds h of g groups, or a part of one, and misses all of the t that
-    a token may use with the chance of t draws without replacement.
-    """
-    groups, used = limit
-    if used >= groups:
-        return places
-    held = smooth.smaller(smooth.larger(groups / places, 1.0), groups - used + 1.0)
-    missed = math.prod(1.0 - held / (groups - drawn) for drawn in range(used))
-    return places * (1.0 - missed)
-
-
 def _outermost(group: Group, plane: str) -> np.ndarray:
     """Mask of the outermost tier on a plane."""
     mask = group.fabric.on(plane)
@@ -143,17 +96,16 @@ def _deduplicated(
     return held, jnp.stack([*inner, forwarded, crossing])
 
 
-def exchange_s(
+def exchange_costs(
     kind: str,
     copies: Copies,
     mode: ExpertMode,
     copy_bytes: Scalar,
     memory_bytes_per_s: Scalar,
     sharpness: Sharpness,
-    scale=lambda name: 1.0,
     driver: str = "vector_cores",
-) -> Scalar:
-    """Time of one dispatch or combine.
+) -> dict[str, Scalar]:
+    """Seconds of the parts of one dispatch or combine between several ranks.
 
     Args:
         kind: `dispatch` or `combine`.
@@ -161,33 +113,58 @@ def exchange_s(
         memory_bytes_per_s: rate at which a rank copies to itself.
     """
     group, held = copies.group, copies.tokens * copies.per_token
-    sent = copies.tiers * copy_bytes
-    wire = port_s(group.fabric, sent, mode.efficiency, sharpness)
+    dispatches = kind == "dispatch"
+    wire = port_s(group.fabric, copies.tiers * copy_bytes, mode.efficiency, sharpness)
     own = held * copies.load / group.ranks
     to_self = 2.0 * own * copy_bytes / memory_bytes_per_s
-    wire = smooth.maximum(wire, to_self, sharpness) * scale("transfer")
-    dispatch = kind == "dispatch"
-    start = mode.dispatch_start_s if dispatch else mode.combine_start_s
-    peer_s = mode.dispatch_peer_s if dispatch else mode.combine_peer_s
     # every rank posts and adds up as many copies; the busiest one moves more
-    posted = held * scale("copies")
-    busy = wire
-    if dispatch:
-        busy = smooth.maximum(wire, posted * mode.dispatch_copy_s, sharpness)
+    costs = {
+        "start": _start_s(dispatches, group, mode, sharpness),
+        "transfer": smooth.maximum(wire, to_self, sharpness),
+        "copies": held * (mode.dispatch_copy_s if dispatches else mode.combine_copy_s),
+    }
     if driver == "sdma":
-        busy = busy * mode.sdma_slowdown
+        moved = ("transfer", "copies") if dispatches else ("transfer",)
+        costs |= {part: costs[part] * mode.sdma_slowdown for part in moved}
+    if dispatches:
+        costs["wait"] = mode.jitter_s * jnp.log(group.ranks)
+    else:
+        costs["sum"] = (held + copies.tokens) * copy_bytes / memory_bytes_per_s
+    return costs
+
+
+def _start_s(
+    dispatches: bool, group: Group, mode: ExpertMode, sharpness: Sharpness
+) -> Scalar:
+    """The library's start, the latency to the farthest rank, and what each peer costs."""
+    start_s = mode.dispatch_start_s if dispatches else mode.combine_start_s
+    peer_s = mode.dispatch_peer_s if dispatches else mode.combine_peer_s
     if mode.plane:
         reach = (group.fabric.latency_s * _outermost(group, mode.plane)).sum()
     else:
         reach = reach_s(group, sharpness)
-    start = (start + reach + (group.ranks - 1.0) * peer_s) * scale("start")
-    if dispatch:
-        # the random part of sending scales with it, so it is no component of its own
-        delay = mode.jitter_s * scale("wait") + mode.spread * busy
-        after = delay * jnp.log(group.ranks)
-    else:
-        summed = (held + copies.tokens) * copy_bytes
-        after = summed / memory_bytes_per_s * scale("sum")
-        after = after + posted * mode.combine_copy_s
-    several = smooth.positive(group.ranks - 1.0, sharpness)
-    return several * (start + busy + after)
+    return start_s + reach + (group.ranks - 1.0) * peer_s
+
+
+class Ranks(NamedTuple):
+    """What of the ranks an exchange feels besides the seconds of its parts."""
+
+    several: Scalar
+    """1 where there are several, 0 where there is one."""
+    spread: Scalar
+    """kappa ln n: what the random part of sending adds to its time."""
+
+
+def ranks_of(group: Group, mode: ExpertMode, sharpness: Sharpness) -> Ranks:
+    several = several_of(group, sharpness)
+    return Ranks(several, mode.spread * jnp.log(group.ranks))
+
+
+def exchange_s(costs: Mapping[str, Scalar], ranks: Ranks, sharpness: Sharpness) -> Scalar:
+    """Time of one dispatch or combine, from the seconds of its parts; none where one rank
+    has all experts."""
+    start, moved, copied = costs["start"], costs["transfer"], costs["copies"]
+    if "sum" in costs:
+        return ranks.several * (start + moved + copied + costs["sum"])
+    busy = smooth.maximum(moved, copied, sharpness)
+    return ranks.several * (start + costs["wait"] + busy * (1.0 + ranks.spread))

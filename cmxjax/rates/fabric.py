@@ -4,25 +4,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from .. import smooth
 from .._types import Scalar, Sharpness
-from ..machine.system import System, ordered_tiers
-
-
-class Fabric(NamedTuple):
-    """The tiers of a machine as arrays over tiers, innermost first."""
-
-    rate: Float[Array, " tier"]
-    """One-way bytes per second of a device through a tier, library efficiency apart."""
-    latency_s: Float[Array, " tier"]
-    planes: tuple[str, ...]
-
-    def on(self, plane: str) -> np.ndarray:
-        """Mask of the tiers on a plane."""
-        return np.array([float(other == plane) for other in self.planes])
+from ..machine.tiers import Fabric
 
 
 class Group(NamedTuple):
@@ -33,16 +19,6 @@ class Group(NamedTuple):
     units: Float[Array, " tier"]
     """Ranks of the group within one unit of each tier: 1, f0, f0 f1, ..."""
     ranks: Scalar
-
-
-def fabric_of(system: System) -> Fabric:
-    """Rates and latencies of a machine's tiers."""
-    tiers = ordered_tiers(system)
-    rates = [tier.bytes_per_s * tier.efficiency / tier.oversubscription for tier in tiers]
-    latencies = [tier.latency_s for tier in tiers]
-    return Fabric(
-        jnp.stack(rates), jnp.stack(latencies), tuple(tier.plane for tier in tiers)
-    )
 
 
 def group_of(fabric: Fabric, splits: Float[Array, " tier"]) -> Group:

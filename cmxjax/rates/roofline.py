@@ -7,6 +7,8 @@ A launch hides behind the kernel before it, so it counts in full only where kern
 shorter than their launches (small batches).
 """
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -85,13 +87,9 @@ def _whole(size: Real, tile: Real, sharpness: Sharpness) -> tuple[Real, Real]:
 
 
 def resources_s(
-    chip: Chip, table: OpTable, scale, sharpness: Sharpness
+    chip: Chip, table: OpTable, sharpness: Sharpness
 ) -> dict[str, Float[Array, "*pass op"]]:
     """Time that each operator uses each resource, on all cores and before overlap.
-
-    Args:
-        scale: factors on each resource time, (..., op, resource), or None for 1; the
-            breakdown is the derivative with respect to them.
 
     Returns:
         Seconds of each operator by the names in `RESOURCES`.
@@ -108,23 +106,20 @@ def resources_s(
         table.launches * cost,
     ]
     # several splits of the cores share these; the compiler would compute them for each
-    used = jax.lax.optimization_barrier(used)
-    if scale is not None:
-        used = [seconds * scale[..., i] for i, seconds in enumerate(used)]
-    return dict(zip(RESOURCES, used, strict=True))
+    return dict(zip(RESOURCES, jax.lax.optimization_barrier(used), strict=True))
 
 
 def roofline_s(
-    chip: Chip, used: dict[str, Array], slowdown: Real, sharpness: Sharpness
+    used: Mapping[str, Real], exposed: Real, slowdown: Real, sharpness: Sharpness
 ) -> Array:
     """Time of operators whose resources work side by side.
 
     Args:
         used: seconds by resource, from `resources_s`.
+        exposed: share of the shorter of two activities that a kernel does not hide.
         slowdown: factor on matrix and vector time of a stream that has only part of
             the cores; memory time is not slowed.
     """
-    exposed = chip.roofline_exposed_fraction
     matrix, vector = slowdown * used["matrix"], slowdown * used["vector"]
     compute = smooth.overlap_s(matrix, vector, exposed, sharpness)
     busy = smooth.overlap_s(compute, used["memory"], exposed, sharpness)

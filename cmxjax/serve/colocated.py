@@ -17,12 +17,11 @@ import jax.numpy as jnp
 from .._types import Scalar, Sharpness
 from ..job.layout import degree
 from ..job.workload import Prefill, tokens_per_step
-from ..memory import Memory, decode_memory, prefill_memory
-from ..step.chunk import chunk_of, progress
-from ..step.decode import DecodeTimes, decode_times
-from ..step.prefill import cache_load_s
-from ..step.serving import Busy, stage_of
-from ..step.shares import Scales
+from ..memory.serving import Memory, decode_memory, prefill_memory
+from ..step.busy import Filled
+from ..step.price import cache_load_s, decode_job
+from ..step.serving import times_of
+from ..work.chunk import chunk_of, progress
 from .generation import Inputs, Point, Scheme, busy_shares, decode_workload, tpot_share
 from .queue import BUSIEST, waiting_s
 
@@ -36,34 +35,36 @@ def _prompts(inputs: Inputs) -> Prefill:
         tokens_per_device=w.tokens_per_device,
         prompt_tokens=w.prompt_tokens,
         cached_fraction=w.cached_fraction,
-        serving=w.serving[ROLE],
+        software=w.software[ROLE],
         cache_link=w.cache_link,
     )
 
 
 def _load_s(inputs: Inputs, sharpness: Sharpness) -> Scalar:
     """Load of one prompt's cached prefix by the group that computes it."""
-    system, a, w, pools = inputs
-    layout = pools.pools[ROLE].layout
+    layout, w = inputs.pools.pools[ROLE].layout, inputs.workload
     group = degree(layout, "tp") * degree(layout, "cp")
     one = _prompts(inputs).replace(tokens_per_device=w.prompt_tokens / group)
-    stage = stage_of(system, layout, w.serving[ROLE], Scales({}), sharpness)
-    return cache_load_s(stage, a, one)
+    return cache_load_s(inputs.machines[ROLE], inputs.a, one, sharpness)
 
 
 def _point(inputs: Inputs, batch: Scalar, sharpness: Sharpness) -> Point:
-    system, a, w, pools = inputs
-    layout, prompts = pools.pools[ROLE].layout, _prompts(inputs)
+    w, layout, prompts = (
+        inputs.workload,
+        inputs.pools.pools[ROLE].layout,
+        _prompts(inputs),
+    )
     work = decode_workload(w, ROLE, batch)
 
-    def step(chunk_tokens: Scalar) -> DecodeTimes:
+    def step(chunk_tokens: Scalar) -> tuple[Scalar, Filled]:
         chunk = chunk_of(prompts.replace(tokens_per_device=chunk_tokens), layout)
-        args = (system, a, work, layout, Scales({}), sharpness)
-        return decode_times(*args, chunk=chunk)
+        args = inputs.machines[ROLE], inputs.a, work, layout, sharpness
+        times, (filled, _) = times_of(decode_job(*args, chunk=chunk), sharpness)
+        return times.step_s, filled
 
     sizes = jnp.asarray([0.0, 1.0]) * w.tokens_per_device
-    both = jax.vmap(step)(sizes)
-    bare, full = jnp.asarray(both.step_s)
+    steps, filled = jax.vmap(step)(sizes)
+    bare, full = jnp.unstack(steps)
     new = w.prompt_tokens * (1.0 - w.cached_fraction)
     yielded = tokens_per_step(work)
     share = batch * yielded * new / (w.output_tokens * w.tokens_per_device)
@@ -75,8 +76,7 @@ def _point(inputs: Inputs, batch: Scalar, sharpness: Sharpness) -> Point:
     limits = tpot_share(w, tpot)
     if w.ttft_limit_s is not None:
         limits["ttft"] = (wait + prefill) / w.ttft_limit_s
-    used = [jnp.asarray(seconds) for seconds in both.layer.busy]
-    mixed = Busy(*(x[0] + share * (x[1] - x[0]) for x in used))
+    mixed = jax.tree.map(lambda x: x[0] + share * (x[1] - x[0]), filled)
     return Point(
         tpot_s=tpot,
         limits=limits,
@@ -88,24 +88,22 @@ def _point(inputs: Inputs, batch: Scalar, sharpness: Sharpness) -> Point:
 
 def _memory(inputs: Inputs, batch: Scalar, sharpness: Sharpness) -> dict[str, Memory]:
     """Memory of decode, and of a chunk whose prompts hold all their keys and values."""
-    _, a, w, pools = inputs
-    layout, prompts = pools.pools[ROLE].layout, _prompts(inputs)
+    w, layout, prompts = (
+        inputs.workload,
+        inputs.pools.pools[ROLE].layout,
+        _prompts(inputs),
+    )
     own = progress(prompts, layout)
     group = degree(layout, "tp") * degree(layout, "cp")
     held = prompts.replace(
         tokens_per_device=own.prompts * w.prompt_tokens / group,
         cached_fraction=1.0 - own.tokens / w.prompt_tokens,
     )
-    decode = decode_memory(a, decode_workload(w, ROLE, batch), layout, sharpness)
-    chunk = prefill_memory(a, held, layout, sharpness)
-    return {
-        ROLE: Memory(
-            weights=decode.weights,
-            kv_cache=decode.kv_cache + chunk.kv_cache,
-            communication=decode.communication + chunk.communication,
-            activations=decode.activations + chunk.activations,
-        )
-    }
+    work = decode_workload(w, ROLE, batch)
+    decode = decode_memory(inputs.a, work, layout, sharpness)
+    chunk = prefill_memory(inputs.a, held, layout, sharpness)
+    added = jax.tree.map(jnp.add, decode, chunk)
+    return {ROLE: added._replace(weights=decode.weights)}
 
 
 COLOCATED = Scheme(ROLE, _point, _memory)

@@ -6,7 +6,8 @@ sequences are decoded at once by D devices, so the batch on each is the fixed po
 $$ b = \frac{\lambda\, O}{D}\, t(b) $$
 
 with t the time per output token. The largest batch is what memory holds, or what a limit
-on the time per token allows.
+on the time per token allows. Devices that generate decode alone; or leave the experts to
+a pool of their own, which domains of them share; or compute prompts beside (`colocated`).
 """
 
 from collections.abc import Callable
@@ -19,21 +20,23 @@ from .. import smooth
 from .._types import Scalar, Sharpness
 from ..energy import job_power_w
 from ..implicit import roots
-from ..job.layout import Pools, degree
+from ..job.layout import Pools, degree, devices, instances
 from ..job.workload import Decode, Serve, tokens_per_step
-from ..machine.system import System
-from ..memory import Memory, decode_memory
+from ..machine.machine import Machine
+from ..memory.serving import Memory, attention_memory, decode_memory, expert_memory
 from ..model.architecture import Architecture
-from ..step.decode import decode_times
-from ..step.serving import Busy
-from ..step.shares import Scales
+from ..step.busy import Filled
+from ..step.price import Pools as ExpertPools
+from ..step.price import decode_job
+from ..step.serving import times_of
 
 
 class Inputs(NamedTuple):
     """What a generating step depends on."""
 
-    system: System
-    architecture: Architecture
+    machines: dict[str, Machine]
+    """By role of the pool, likewise the pools."""
+    a: Architecture
     workload: Serve
     pools: Pools
 
@@ -88,7 +91,7 @@ def decode_workload(w: Serve, role: str, batch: Scalar) -> Decode:
         kv_tokens=w.prompt_tokens + 0.5 * w.output_tokens,
         draft_tokens=w.draft_tokens,
         acceptance=w.acceptance,
-        serving=w.serving[role],
+        software=w.software[role],
     )
 
 
@@ -97,27 +100,65 @@ def tpot_share(w: Serve, tpot_s: Scalar) -> dict[str, Scalar]:
     return {} if w.tpot_limit_s is None else {"tpot": tpot_s / w.tpot_limit_s}
 
 
-def busy_shares(busy: Busy, step_s: Scalar) -> tuple[Scalar, Scalar]:
-    return busy.compute_s / step_s, busy.memory_s / step_s
+def busy_shares(filled: Filled, step_s: Scalar) -> tuple[Scalar, Scalar]:
+    return filled.compute_s / step_s, filled.memory_s / step_s
 
 
-def _decode_point(inputs: Inputs, batch: Scalar, sharpness: Sharpness) -> Point:
-    system, a, w, pools = inputs
-    work = decode_workload(w, "decode", batch)
-    layout = pools.pools["decode"].layout
-    times = decode_times(system, a, work, layout, Scales({}), sharpness)
-    tpot = times.step_s / tokens_per_step(work)
-    loads = busy_shares(times.layer.busy, times.step_s)
-    return Point(tpot, tpot_share(w, tpot), jnp.zeros(()), {"decode": loads}, {})
+def _experts_of(inputs: Inputs, role: str) -> ExpertPools | None:
+    """The pool of experts. More of its devices than an instance has work on a part of
+    the domains each."""
+    if "expert" not in inputs.pools.pools:
+        return None
+    near, far = inputs.pools.pools[role], inputs.pools.pools["expert"]
+    return ExpertPools(far.layout, instances(near) / instances(far))
 
 
-def _decode_memory(inputs: Inputs, batch: Scalar, sharpness: Sharpness):
-    _, a, w, pools = inputs
-    work = decode_workload(w, "decode", batch)
-    return {"decode": decode_memory(a, work, pools.pools["decode"].layout, sharpness)}
+def _step_point(role: str, inputs: Inputs, batch: Scalar, sharpness: Sharpness) -> Point:
+    """A decode step by itself."""
+    w, layout = inputs.workload, inputs.pools.pools[role].layout
+    work, pools = decode_workload(w, role, batch), _experts_of(inputs, role)
+    args = inputs.machines[role], inputs.a, work, layout, sharpness
+    times, (near, far) = times_of(decode_job(*args, pools=pools), sharpness)
+    tpot, layer = times.step_s / tokens_per_step(work), times.layer
+    loads, extra = {role: busy_shares(near, times.step_s)}, {}
+    if pools is not None:
+        loads["expert"] = busy_shares(far, times.step_s)
+        extra = {
+            "attention_time": layer.attention_s,
+            "expert_time": layer.feed_forward_s,
+            "dispatch_time": layer.dispatch_s,
+            "combine_time": layer.combine_s,
+        }
+    return Point(tpot, tpot_share(w, tpot), jnp.zeros(()), loads, extra)
 
 
-DECODE = Scheme("decode", _decode_point, _decode_memory)
+def _decode_memory(
+    inputs: Inputs, batch: Scalar, sharpness: Sharpness
+) -> dict[str, Memory]:
+    layout = inputs.pools.pools["decode"].layout
+    work = decode_workload(inputs.workload, "decode", batch)
+    return {"decode": decode_memory(inputs.a, work, layout, sharpness)}
+
+
+def _apart_memory(
+    inputs: Inputs, batch: Scalar, sharpness: Sharpness
+) -> dict[str, Memory]:
+    w, a, layout = inputs.workload, inputs.a, inputs.pools.pools["attention"].layout
+    work, pools = decode_workload(w, "attention", batch), _experts_of(inputs, "attention")
+    assert pools is not None
+    count = 2.0 if layout.microbatches == "2" else 1.0
+    tokens = batch * (1.0 + w.draft_tokens) / count
+    senders = pools.domains * devices(layout)
+    return {
+        "attention": attention_memory(a, work, layout, pools.layout, sharpness),
+        "expert": expert_memory(a, work, pools.layout, tokens, senders),
+    }
+
+
+def step_scheme(role: str) -> Scheme:
+    """Steps by themselves, of devices with all parts or without the experts."""
+    memory = _decode_memory if role == "decode" else _apart_memory
+    return Scheme(role, lambda *args: _step_point(role, *args), memory)
 
 
 def one_sequence(scheme: Scheme, inputs: Inputs) -> Scalar:
@@ -145,21 +186,24 @@ def _held(
     return jax.vmap(one)(jnp.stack([jnp.asarray(batch, float) for batch in batches]))
 
 
+def _usable_bytes(scheme: Scheme, inputs: Inputs) -> Scalar:
+    return inputs.machines[scheme.role].chip.memory_usable_bytes
+
+
 def fullest_batch(scheme: Scheme, inputs: Inputs, sharpness: Sharpness) -> Scalar:
     """The batch that fills the memory; at least one sequence a group.
 
     The cache alone bounds the search from above.
     """
-    least = one_sequence(scheme, inputs)
+    least, usable = one_sequence(scheme, inputs), _usable_bytes(scheme, inputs)
     cache = _held(scheme, inputs, [least, 2.0 * least], sharpness)[scheme.role].kv_cache
 
     def excess(inputs: Inputs, batch: Scalar) -> tuple:
-        usable = inputs.system.chip.memory_usable_bytes
         found = scheme.memory(inputs, batch, sharpness)
         fullest = smooth.maximum_of([memory.total for memory in found.values()], None)
-        return fullest[None] - usable, ()
+        return fullest[None] - _usable_bytes(scheme, inputs), ()
 
-    end = inputs.system.chip.memory_usable_bytes / (cache[1] - cache[0]) * least
+    end = usable / (cache[1] - cache[0]) * least
     return smooth.larger(roots(excess, inputs, end).x[0], least)
 
 
@@ -181,7 +225,7 @@ def generate(
         return jnp.stack([held, worst, unstable]), point
 
     found = roots(conditions, (inputs, offered_requests_per_s), fullest)
-    points = [_entry(found.values, i) for i in range(3)]
+    points = [jax.tree.map(lambda leaf: leaf[i], found.values) for i in range(3)]  # noqa: B023
     rates = [
         _requests_per_s(scheme, inputs, batch, point.tpot_s)
         for batch, point in zip(found.x, points)
@@ -189,7 +233,7 @@ def generate(
     batch, tpot = found.x[0], points[0].tpot_s
     short = rates[0] < offered_requests_per_s * (1.0 - 1e-9)
     by_little = batch / _tokens_per_device(scheme, inputs, offered_requests_per_s)
-    usable = inputs.system.chip.memory_usable_bytes
+    usable = _usable_bytes(scheme, inputs)
     batches = [batch, found.x[1], one_sequence(scheme, inputs)]
     held = _held(scheme, inputs, batches, sharpness)
     totals = {role: own.total for role, own in held.items()}
@@ -209,24 +253,19 @@ def generate(
     )
 
 
-def _entry(point: Point, i: int) -> Point:
-    return jax.tree.map(lambda leaf: leaf[i], point)
-
-
 def _tokens_per_device(scheme: Scheme, inputs: Inputs, requests_per_s: Scalar) -> Scalar:
     w, pool = inputs.workload, inputs.pools.pools[scheme.role]
     return requests_per_s * w.output_tokens / pool.devices
 
 
 def _requests_per_s(scheme: Scheme, inputs: Inputs, batch, tpot_s) -> Scalar:
-    w, pool = inputs.workload, inputs.pools.pools[scheme.role]
-    return batch * pool.devices / (tpot_s * w.output_tokens)
+    return batch / (tpot_s * _tokens_per_device(scheme, inputs, 1.0))
 
 
 def generation_power_w(inputs: Inputs, found: Generation) -> Scalar:
     """Power of the pools that generate, at the batch that they have."""
     total = jnp.zeros(())
     for role, loads in found.point.loads.items():
-        pool = inputs.pools.pools[role]
-        total = total + job_power_w(inputs.system, jnp.asarray(pool.devices), *loads)
+        count = jnp.asarray(inputs.pools.pools[role].devices)
+        total = total + job_power_w(inputs.machines[role], count, *loads)
     return total

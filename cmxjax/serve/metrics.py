@@ -9,8 +9,9 @@ from .. import smooth
 from .._types import Leaf, Scalar, Sharpness
 from ..job.layout import Pools, excess
 from ..job.workload import Serve, tokens_per_step
-from ..machine.system import System, devices_per_package, ordered_tiers
+from ..machine.machine import Machine
 from ..model.architecture import Architecture, total_parameters
+from ..step.costs import Breakdown, breakdown_of
 from .generation import Inputs
 from .pools import (
     PoolMetrics,
@@ -70,20 +71,23 @@ class ServeMetrics(struct.PyTreeNode, kw_only=True, frozen=True):
     energy_per_token_j: Leaf
     parameters: Leaf
     pools: dict[str, PoolMetrics]
-    breakdown: dict[str, Any] | None
+    breakdown: Breakdown | None
     """Seconds of a request by what it waits for; they sum to `request_time_s`."""
-    busy: dict[str, Any] | None
-    """The same seconds: the parts of a request follow each other."""
     kind: str = struct.field(pytree_node=False, default="serve_metrics")
+
+    @property
+    def busy(self) -> dict[str, Any] | None:
+        """The same seconds: the parts of a request follow each other."""
+        return None if self.breakdown is None else self.breakdown.busy
 
 
 def serve_metrics(
-    system: System,
+    machines: dict[str, Machine],
     a: Architecture,
     w: Serve,
     layout: Pools,
     sharpness: Sharpness,
-    explain: bool,
+    explains: bool,
 ) -> ServeMetrics:
     """Predict pools under a stream of requests that arrive at random.
 
@@ -91,7 +95,7 @@ def serve_metrics(
     decoded in a batch whose size follows from Little's law. Where more arrive than can be
     served, metrics are those at what is served.
     """
-    found = served(Inputs(system, a, w, layout), sharpness)
+    found = served(Inputs(machines, a, w, layout), sharpness)
     own = found.generation
     pools = pool_metrics(found, sharpness)
     parts = request_parts(found)
@@ -102,8 +106,8 @@ def serve_metrics(
         (p.devices for role, p in layout.pools.items() if role != "cache"), jnp.zeros(())
     )
     capacity = _smallest([p.requests_per_s for p in pools.values()], sharpness)
-    sizes = [tier.size for tier in ordered_tiers(system)]
-    placed = [excess(pool.layout, sizes) for pool in layout.pools.values()]
+    machine = next(iter(machines.values()))
+    placed = [excess(pool.layout, machine.sizes) for pool in layout.pools.values()]
     return ServeMetrics(
         ttft_s=ttft,
         waiting_time_s=parts.get("waiting"),
@@ -123,7 +127,7 @@ def serve_metrics(
         capacity_requests_per_s=capacity,
         tokens_per_s=tokens,
         tokens_per_s_per_device=tokens / devices,
-        tokens_per_s_per_package=tokens / devices * devices_per_package(system),
+        tokens_per_s_per_package=tokens / devices * machine.package_devices,
         utilization=smooth.maximum_of([p.utilization for p in pools.values()], None),
         memory_bytes=smooth.maximum_of([p.memory_bytes for p in pools.values()], None),
         memory_excess_bytes=smooth.maximum_of(
@@ -137,8 +141,7 @@ def serve_metrics(
         energy_per_token_j=power / tokens,
         parameters=total_parameters(a) * jnp.ones(()),
         pools=pools,
-        breakdown=dict(parts) if explain else None,
-        busy=dict(parts) if explain else None,
+        breakdown=breakdown_of(parts, parts) if explains else None,
     )
 
 

@@ -8,10 +8,16 @@ from flax import struct
 from .. import smooth
 from .._types import Leaf, Scalar, Sharpness
 from ..job.layout import Pool, instances
-from ..memory import excess_bytes
-from .apart import APART
+from ..memory.serving import excess_bytes
 from .colocated import COLOCATED
-from .generation import DECODE, Generation, Inputs, Scheme, generate, generation_power_w
+from .generation import (
+    Generation,
+    Inputs,
+    Scheme,
+    generate,
+    generation_power_w,
+    step_scheme,
+)
 from .prefill import (
     PrefillPool,
     Transfer,
@@ -61,20 +67,22 @@ class Served(NamedTuple):
 def scheme_of(roles: Any) -> Scheme:
     """How the pools generate: with a pool of experts, beside prompts, or alone."""
     if "expert" in roles:
-        return APART
-    return DECODE if "prefill" in roles else COLOCATED
+        return step_scheme("attention")
+    return step_scheme("decode") if "prefill" in roles else COLOCATED
 
 
 def served(inputs: Inputs, sharpness: Sharpness) -> Served:
     """Let requests through at the rate that arrives, or else the most that is stable."""
-    system, a, w, layout = inputs
+    machines, a, w, layout = inputs
     scheme = scheme_of(layout.pools)
     prefill = hand_over = cache = None
     rate = jnp.asarray(w.requests_per_s)
     if "prefill" in layout.pools:
         pool = layout.pools["prefill"]
-        hand_over = transfer(system, a, w, pool.layout)
-        prefill = prefill_pool(system, a, w, pool, hand_over.seconds, sharpness)
+        hand_over = transfer(machines["prefill"], a, w, pool.layout)
+        prefill = prefill_pool(
+            machines["prefill"], a, w, pool, hand_over.seconds, sharpness
+        )
         rate = smooth.minimum(rate, BUSIEST * prefill.full_requests_per_s, sharpness)
         for role in ("prefill", scheme.role):
             most = _handed_over_per_s(hand_over, layout.pools[role])
@@ -97,10 +105,11 @@ def _cache_per_s(inputs: Inputs, scheme: Scheme) -> Scalar:
     Each device that the pool spans adds its share of the hosts' links. A cache that
     holds nothing sends nothing: a tiny share keeps the rate finite.
     """
-    system, a, w, layout = inputs
-    link = system.links[w.cache_link]
+    machines, a, w, layout = inputs
+    link = machines[scheme.role].cache
+    assert link is not None
     rate = layout.pools["cache"].devices * link.bytes_per_s * link.efficiency
-    role = "prefill" if "prefill" in w.serving else scheme.role
+    role = "prefill" if "prefill" in w.software else scheme.role
     cached = w.prompt_tokens * smooth.larger(w.cached_fraction, 1e-9)
     return rate / cache_bytes(a, w, role, cached)
 
@@ -123,7 +132,7 @@ def request_parts(found: Served) -> dict[str, Scalar]:
     if found.prefill is not None and found.hand_over is not None:
         parts = {
             "waiting": prefill_wait_s(found.prefill, found.per_s),
-            "prefill": found.prefill.times.batch_s,
+            "prefill": found.prefill.batch_s,
             "transfer": found.hand_over.seconds,
         }
     elif "prefill" in found.generation.point.extra:
@@ -134,11 +143,13 @@ def request_parts(found: Served) -> dict[str, Scalar]:
 
 def power_w(found: Served) -> Scalar:
     """Power of all pools; the hosts that hold the cache are counted with the devices."""
-    system, _, _, layout = found.inputs
+    machines, _, _, layout = found.inputs
     power = generation_power_w(found.inputs, found.generation)
     if found.prefill is not None:
         pool = layout.pools["prefill"]
-        power = power + prefill_power_w(system, pool, found.prefill, found.per_s)
+        power = power + prefill_power_w(
+            machines["prefill"], pool, found.prefill, found.per_s
+        )
     return power
 
 
@@ -170,7 +181,7 @@ def _of_cache(found: Served) -> PoolMetrics:
 
 
 def _of_prefill(found: Served, sharpness: Sharpness) -> PoolMetrics:
-    system, _, w, layout = found.inputs
+    machines, _, w, layout = found.inputs
     pool, own, hand_over = layout.pools["prefill"], found.prefill, found.hand_over
     assert own is not None
     assert hand_over is not None
@@ -190,7 +201,7 @@ def _of_prefill(found: Served, sharpness: Sharpness) -> PoolMetrics:
         utilization=found.per_s / own.full_requests_per_s,
         limits=limits,
         memory_bytes=own.memory.total,
-        memory_excess_bytes=excess_bytes(system, own.memory),
+        memory_excess_bytes=excess_bytes(machines["prefill"], own.memory),
     )
 
 

@@ -10,12 +10,13 @@ from .._types import Scalar, Sharpness
 from ..energy import job_power_w
 from ..job.layout import Layout, Pool, degree, devices, instances
 from ..job.workload import BYTES, Prefill, Serve
-from ..machine.system import System, ordered_tiers
-from ..memory import Memory, prefill_memory
+from ..machine.machine import Machine
+from ..memory.serving import Memory, prefill_memory
 from ..model.architecture import Architecture, kv_width
-from ..step.prefill import PrefillTimes, prefill_times
-from ..step.serving import HIGHEST
-from ..step.shares import Scales
+from ..step.busy import Filled
+from ..step.layer import HIGHEST
+from ..step.price import prefill_job
+from ..step.serving import times_of
 from .queue import highest_utilization, waiting_s
 
 SHARES = tuple(0.5**halvings for halvings in range(7))
@@ -34,7 +35,12 @@ class PrefillPool(NamedTuple):
     """What a prefill pool does."""
 
     tokens_per_device: Scalar
-    times: PrefillTimes
+    batch_s: Scalar
+    """Of a batch, from its admission to the first tokens."""
+    steady_s: Scalar
+    """Between one batch and the next when they follow each other."""
+    filled: Filled
+    """Of a device in one batch."""
     memory: Memory
     bare_s: Scalar
     """Time to first token of a request that doesn't wait, hand-over included."""
@@ -46,21 +52,20 @@ class PrefillPool(NamedTuple):
 
 def cache_bytes(a: Architecture, w: Serve, role: str, tokens: Scalar) -> Scalar:
     """Keys and values of some tokens, all layers."""
-    return tokens * a.layers * kv_width(a) * BYTES[w.serving[role].dtypes.kv]
+    return tokens * a.layers * kv_width(a) * BYTES[w.software[role].dtypes.kv]
 
 
-def transfer(system: System, a: Architecture, w: Serve, layout: Layout) -> Transfer:
+def transfer(machine: Machine, a: Architecture, w: Serve, layout: Layout) -> Transfer:
     """Hand-over of a prompt from the devices that hold it, over the outermost plane.
 
     CloudMatrix384 moves keys and values over RDMA, beside the traffic of the supernode's
     own fabric (CloudMatrix-Infer, arXiv 2506.12708, section 3.2). A tp x cp group that
     holds a prompt sends it together.
     """
-    tier = ordered_tiers(system)[-1]
-    rate = tier.bytes_per_s * tier.efficiency / tier.oversubscription
+    rate, latency_s = machine.fabric.rate[-1], machine.fabric.latency_s[-1]
     group = degree(layout, "tp") * degree(layout, "cp")
     size = cache_bytes(a, w, "prefill", w.prompt_tokens)
-    return Transfer(tier.latency_s + size / (rate * group), rate / size)
+    return Transfer(latency_s + size / (rate * group), rate / size)
 
 
 def prefill_workload(w: Serve, tokens_per_device: Scalar) -> Prefill:
@@ -69,13 +74,13 @@ def prefill_workload(w: Serve, tokens_per_device: Scalar) -> Prefill:
         tokens_per_device=tokens_per_device,
         prompt_tokens=w.prompt_tokens,
         cached_fraction=w.cached_fraction,
-        serving=w.serving["prefill"],
+        software=w.software["prefill"],
         cache_link=w.cache_link,
     )
 
 
 def prefill_pool(
-    system: System,
+    machine: Machine,
     a: Architecture,
     w: Serve,
     pool: Pool,
@@ -94,7 +99,7 @@ def prefill_pool(
     )
 
     def one(tokens: Scalar) -> PrefillPool:
-        return _with_batch(system, a, w, pool, tokens, hand_over_s, sharpness)
+        return _with_batch(machine, a, w, pool, tokens, hand_over_s, sharpness)
 
     found = jax.vmap(one)(batches)
     # where no batch is in time, the one that is the least late
@@ -107,7 +112,7 @@ def prefill_pool(
 
 
 def _with_batch(
-    system: System,
+    machine: Machine,
     a: Architecture,
     w: Serve,
     pool: Pool,
@@ -120,13 +125,16 @@ def _with_batch(
     A batch that isn't full is taken to last as long as one that is.
     """
     batch = prefill_workload(w, tokens)
-    times = prefill_times(system, a, batch, pool.layout, Scales({}), sharpness)
+    job = prefill_job(machine, a, batch, pool.layout, sharpness)
+    times, (filled, _) = times_of(job, sharpness)
     prompts = tokens * devices(pool.layout) / w.prompt_tokens
-    bare = times.batch_s + hand_over_s
+    bare = times.step_s + hand_over_s
     left = None if w.ttft_limit_s is None else w.ttft_limit_s - bare
     return PrefillPool(
         tokens_per_device=tokens,
-        times=times,
+        batch_s=times.step_s,
+        steady_s=times.steady_s,
+        filled=filled,
         memory=prefill_memory(a, batch, pool.layout, sharpness),
         bare_s=bare,
         full_requests_per_s=instances(pool) * prompts / times.steady_s,
@@ -137,13 +145,13 @@ def _with_batch(
 def prefill_wait_s(pool: PrefillPool, requests_per_s: Scalar) -> Scalar:
     """Mean wait of a request for its batch."""
     busy = requests_per_s / pool.full_requests_per_s
-    return waiting_s(busy, pool.times.steady_s)
+    return waiting_s(busy, pool.steady_s)
 
 
 def prefill_power_w(
-    system: System, pool: Pool, found: PrefillPool, requests_per_s: Scalar
+    machine: Machine, pool: Pool, found: PrefillPool, requests_per_s: Scalar
 ) -> Scalar:
     """Power of the pool at a rate of requests; waiting devices idle."""
     busy = requests_per_s / found.full_requests_per_s
-    loads = [busy * seconds / found.times.steady_s for seconds in found.times.busy]
-    return job_power_w(system, jnp.asarray(pool.devices), *loads)
+    loads = [busy * seconds / found.steady_s for seconds in found.filled]
+    return job_power_w(machine, jnp.asarray(pool.devices), *loads)

@@ -12,7 +12,7 @@ from ..job.workload import (
     Decode,
     Operator,
     Prefill,
-    Serving,
+    Software,
     SystemQuery,
     Workload,
 )
@@ -85,7 +85,7 @@ class Problem(NamedTuple):
         return self.system, self.architecture, self.workload, self.layout
 
 
-def _serving(context: _Context, mode: str) -> Serving:
+def _software(context: _Context, mode: str) -> Software:
     scenario, system, where = context.scenario, context.system, context.where
     dtypes = _dtypes(scenario)
     used = {
@@ -99,9 +99,9 @@ def _serving(context: _Context, mode: str) -> Serving:
         lambda: _check_dtypes(used, system, where),
         lambda: _pick(system.engines, engine, "engine", where),
     )
-    return Serving(
+    return Software(
         skew=None if scenario.routing.skew is None else _leaf(scenario.routing.skew),
-        engine=engine,
+        runtime=engine,
         collective_library=_default(system, "serving_collective"),
         expert_library=_default(system, "expert"),
         expert_mode=mode if mode in library else next(iter(library)),
@@ -260,8 +260,8 @@ def _decode(context: _Context, scenario: DecodeScenario):
     acceptance = w.acceptance
     if len(acceptance) == 1:
         acceptance = acceptance * max(1, w.draft_tokens)
-    serving, layout, _ = all_of(
-        lambda: _serving(context, "low_latency"),
+    software, layout, _ = all_of(
+        lambda: _software(context, "low_latency"),
         lambda: _layout(context),
         lambda: _check_drafts(context, w.draft_tokens),
     )
@@ -270,7 +270,7 @@ def _decode(context: _Context, scenario: DecodeScenario):
         kv_tokens=_leaf(w.kv_tokens),
         draft_tokens=_leaf(w.draft_tokens),
         acceptance=_leaf(acceptance),
-        serving=serving,
+        software=software,
     ), layout
 
 
@@ -315,8 +315,8 @@ def _cache_link(context: _Context, scenario: PrefillScenario) -> str:
 
 def _prefill(context: _Context, scenario: PrefillScenario):
     w = scenario.workload
-    serving, layout, link, _ = all_of(
-        lambda: _serving(context, "normal"),
+    software, layout, link, _ = all_of(
+        lambda: _software(context, "normal"),
         lambda: _layout(context),
         lambda: _cache_link(context, scenario),
         lambda: _check_prompt(context, scenario),
@@ -325,7 +325,7 @@ def _prefill(context: _Context, scenario: PrefillScenario):
         tokens_per_device=_leaf(w.tokens_per_device),
         prompt_tokens=_leaf(w.prompt_tokens),
         cached_fraction=_leaf(w.cached_fraction),
-        serving=serving,
+        software=software,
         cache_link=link,
     ), layout
 
@@ -470,7 +470,7 @@ def _train(context: _Context, scenario: TrainScenario):
 
 
 def _serve(context: _Context, scenario: ServeScenario):
-    _serving(context, "low_latency")
+    _software(context, "low_latency")
     return serve_job(context, scenario, {"prefill": _prefill, "decode": _decode})
 
 

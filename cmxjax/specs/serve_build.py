@@ -60,7 +60,7 @@ def serve_job(
         lambda: check_devices(context, scenario),
     )
     w, decode = scenario.workload, None
-    pools, serving = {}, {}
+    pools, software = {}, {}
     tokens = CHUNK_TOKENS
     for spec, made in zip(scenario.pools, built):
         if made is None:
@@ -68,7 +68,7 @@ def serve_job(
             continue
         workload, layout = made
         pools[spec.role] = Pool(devices=leaf(spec.devices), layout=layout)
-        serving[spec.role] = workload.serving
+        software[spec.role] = workload.software
         if spec.role == "prefill":
             tokens = float(workload.tokens_per_device)
         elif spec.role != "expert":
@@ -86,7 +86,7 @@ def serve_job(
         tokens_per_device=leaf(tokens),
         draft_tokens=decode.draft_tokens,
         acceptance=decode.acceptance,
-        serving=serving,
+        software=software,
         cache_link=links,
     ), Pools(pools=pools)
 

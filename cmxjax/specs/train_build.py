@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..job.workload import Serving, Train
+from ..job.workload import Software, Train
 from ..model.flops import convention_named
 from .context import Context, check_dtypes, default, dtypes_of, leaf, pick
 from .degrees import Degrees
@@ -16,7 +16,7 @@ OFFLOAD_LINK = "cpu-pool"
 def train_workload(context: Context, scenario: TrainScenario, degrees: Degrees) -> Train:
     """The workload of a training scenario. Raises `SpecError` with every mistake."""
     w, spec = scenario.workload, scenario.layout
-    (serving, context_exchange), link, fabric, convention, _ = all_of(
+    (software, context_exchange), link, fabric, convention, _ = all_of(
         lambda: _software(context, scenario, degrees),
         lambda: _offload_link(context, scenario),
         lambda: _fabric(context, scenario),
@@ -37,7 +37,7 @@ def train_workload(context: Context, scenario: TrainScenario, degrees: Degrees) 
         offload_weights=leaf(w.offload.weights),
         offload_optimizer=leaf(w.offload.optimizer),
         peak_flop_per_s=None if w.peak is None else leaf(w.peak),
-        serving=serving,
+        software=software,
         schedule=schedule_of(w.schedule, chunks),
         selective=w.recompute == "selective",
         zero=w.zero,
@@ -51,7 +51,7 @@ def train_workload(context: Context, scenario: TrainScenario, degrees: Degrees) 
 
 def _software(
     context: Context, scenario: TrainScenario, degrees: Degrees
-) -> tuple[Serving, str]:
+) -> tuple[Software, str]:
     """Framework, libraries and formats, and the exchange of context parallelism.
 
     Tokens are exchanged in bf16 unless said.
@@ -76,17 +76,16 @@ def _software(
     exchange = scenario.workload.context_parallel or system.trainers[engine].context
     _check_heads(context, degrees, exchange)
     skew = scenario.routing.skew
-    serving = Serving(
+    software = Software(
         skew=None if skew is None else leaf(skew),
-        engine=engine,
+        runtime=engine,
         collective_library=default(system, "collective"),
         expert_library=default(system, "expert"),
         expert_mode="normal" if "normal" in library else next(iter(library)),
         balance=scenario.routing.balance or "typical",
         dtypes=dtypes,
-        trains=True,
     )
-    return serving, exchange
+    return software, exchange
 
 
 def _check_heads(context: Context, degrees: Degrees, exchange: str) -> None:

@@ -19,7 +19,7 @@ Reference: Huang et al., arXiv 1811.06965 (GPipe); Narayanan et al., arXiv 2104.
 """
 
 from .. import smooth
-from .._types import Leaf, Scalar, Sharpness
+from .._types import Scalar, Sharpness
 from .dualpipe import dualpipe_s
 from .line import Line, Work
 
@@ -117,27 +117,3 @@ _TIMES = {
 }
 
 SCHEDULES = tuple(_TIMES)
-
-
-def in_flight(
-    schedule: str, position: Leaf, stages: Scalar, microbatches: Scalar, chunks: Scalar
-):
-    """Micro-batches whose activations a stage holds at once, in whole stages' worth.
-
-    Args:
-        position: stages before this one.
-
-    GPipe holds all; 1F1B and ZB-H1 as many as stages from here to the end; interleaved
-    (p + (p - 1 - 2 i)/v ...) a share more (Korthikanti et al., arXiv 2205.05198, section
-    4.2.3); DualPipe p + 1.
-    """
-    if schedule == "gpipe":
-        return microbatches
-    if schedule == "dualpipe":
-        several = smooth.within(stages - 1.0, 0.0, 1.0)
-        return smooth.smaller(stages + several, microbatches)
-    held = stages - position
-    if schedule == "interleaved":
-        behind = stages - 1.0 - position
-        held = (2.0 * behind + (chunks - 1.0) * stages + 1.0) / chunks
-    return smooth.smaller(held, microbatches)

@@ -1,4 +1,4 @@
-"""The collectives of a step on their groups, those of one form timed in one program."""
+"""The collectives of a step on their groups, those of one form priced in one program."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -6,68 +6,75 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .._types import Scalar
-from ..rates.collectives import collective_s
+from .._types import Scalar, Sharpness
+from ..machine.machine import Machine
+from ..rates.collectives import collective_costs, several_of
 from ..rates.fabric import group_of
-from .serving import Stage
-from .shares import COLLECTIVE_PARTS
 
 
 class Request(NamedTuple):
     """One collective that a step asks for."""
 
     name: str
-    prefix: str
-    """Its component in the breakdown."""
+    component: str
+    """What the breakdown counts it as."""
+    kind: str
     splits: Any
     """How many ways its group splits within each tier, (tier,)."""
     payload_bytes: Scalar
 
 
-def times_of(stage: Stage, asked: dict[str, list[Request]]) -> dict[str, dict[str, Any]]:
-    """Seconds of each request, by kind and by name.
+def by_form(requests: Iterable[Request]) -> dict[str, list[Request]]:
+    """Requests that one function prices: a reduce-scatter is an all-gather run backwards,
+    at the rate of reductions."""
+    forms: dict[str, list[Request]] = {}
+    for request in requests:
+        form = "all_gather" if request.kind == "reduce_scatter" else request.kind
+        forms.setdefault(form, []).append(request)
+    return forms
 
-    The requests of one form run through one vmapped function: a step has up to a dozen
-    collectives, and compiling each by itself would take most of its compile time.
+
+def several_ranks(
+    machine: Machine, requests: Iterable[Request], sharpness: Sharpness
+) -> dict[str, list[Scalar]]:
+    """Whether the group of each request has several ranks, by form."""
+
+    def several(request: Request) -> Scalar:
+        return several_of(group_of(machine.fabric, request.splits), sharpness)
+
+    return {form: [*map(several, of)] for form, of in by_form(requests).items()}
+
+
+def price_collectives(
+    machine: Machine, requests: Iterable[Request], sharpness: Sharpness
+) -> dict[str, dict[str, Any]]:
+    """Seconds of the parts of each request: by form, with an entry for each of the form.
+
+    The requests of one form run through one vmapped function: a training step has up to
+    a dozen collectives, and compiling each by itself would take most of its compile time.
     """
-    forms: dict[str, list[tuple[str, Request]]] = {}
-    for kind, requests in asked.items():
-        # a reduce-scatter is an all-gather run backwards, at the rate of reductions
-        form = "all_gather" if kind == "reduce_scatter" else kind
-        forms.setdefault(form, []).extend((kind, request) for request in requests)
-    found: dict[str, dict[str, Any]] = {kind: {} for kind in asked}
-    for form, members in forms.items():
-        for (kind, request), time in zip(members, _of_form(stage, form, members)):
-            found[kind][request.name] = time
-    return found
+    return {
+        form: _of_form(machine, form, members, sharpness)
+        for form, members in by_form(requests).items()
+    }
 
 
-def _of_form(stage: Stage, form: str, members: list[tuple[str, Request]]) -> list:
-    if not members:
-        return []
-    library = stage.library
-    rates = {"reduce_scatter": library.reduce_efficiency}
+def _of_form(
+    machine: Machine, form: str, members: list[Request], sharpness: Sharpness
+) -> dict[str, Any]:
+    library = machine.library
+    reduced = {"reduce_scatter": library.reduce_efficiency}
 
-    def one(splits: Any, payload: Any, rate: Any, scale: dict[str, Any]):
+    def one(splits: Any, payload: Any, rate: Any) -> dict[str, Any]:
         slowed = library.replace(
             efficiency=library.efficiency * rate,
             small_efficiency=library.small_efficiency * rate,
         )
-        group, ask = group_of(stage.fabric, splits), scale.__getitem__
-        return collective_s(form, group, slowed, payload, stage.sharpness, ask)
+        group = group_of(machine.fabric, splits)
+        return collective_costs(form, group, slowed, payload, sharpness)
 
-    def stacked(values: Iterable[Any]) -> Any:
-        return jnp.stack([jnp.asarray(x, float) for x in values])
-
-    _, requests = zip(*members)
-    scales = {
-        part: stacked(stage.scales(f"{request.prefix}.{part}") for request in requests)
-        for part in COLLECTIVE_PARTS
-    }
-    times: Any = jax.vmap(one)(
-        stacked(request.splits for request in requests),
-        stacked(request.payload_bytes for request in requests),
-        stacked(rates.get(kind, 1.0) for kind, _ in members),
-        scales,
-    )
-    return list(jnp.unstack(times))
+    asked = [(r.splits, r.payload_bytes, reduced.get(r.kind, 1.0)) for r in members]
+    if len(asked) == 1:  # a lone one is not worth a `vmap`, which traces slowly
+        return {part: jnp.stack([x]) for part, x in one(*asked[0]).items()}
+    stacked = (jnp.stack([jnp.asarray(x, float) for x in of]) for of in zip(*asked))
+    return jax.vmap(one)(*stacked)

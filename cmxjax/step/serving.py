@@ -1,398 +1,209 @@
-"""What decode and prefill share: token counts on the layout, operators, exchanges."""
+"""One serving step: decode, prefill, chunks beside decode, attention and experts apart.
+
+They differ in what a micro-batch asks for (`asks`) and in a few settings of one
+composition.
+"""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from .. import smooth
 from .._types import Scalar, Sharpness
-from ..job.layout import Layout, degree, splits
-from ..job.workload import BYTES, Serving
-from ..machine.libraries import ExpertMode
-from ..machine.runtimes import Engine, Trainer
-from ..machine.system import System
-from ..model.architecture import ANY_GROUP, Architecture, GroupedQuery
-from ..rates.collectives import collective_s, full_mesh_s, plane_loads_s
-from ..rates.exchange import Copies, busiest_rank_load, copies_of, exchange_s
-from ..rates.fabric import Fabric, Group, fabric_of, group_of, plane_s
-from ..rates.roofline import filled_s, resources_s, roofline_s
-from ..work.attention import attention_ops
-from ..work.feed_forward import dense_ops, draft_ops, expert_ops, tail_ops
-from ..work.table import Op, select, tabulate
-from .shares import COLLECTIVE_PARTS, EXCHANGE_PARTS, MESH_PARTS, Scales
-
-T = TypeVar("T")
-
-HIGHEST = jax.lax.Precision.HIGHEST
-
-ACTIVATION_BYTES = 2.0
-"""Bytes per element of the activations that tensor-parallel collectives carry (bf16)."""
-
-
-class Parts(NamedTuple):
-    """One value for each part of a serving step."""
-
-    attention: Scalar
-    dense: Scalar
-    experts: Scalar
-    tail: Scalar
-    draft: Scalar
-
-
-Declarations = list[tuple[str, Op]]
-"""The operators of a step, each with its part."""
-
-
-def declared(
-    a: Architecture, layout: Layout, serving: Serving, absorbed: bool
-) -> Declarations:
-    """The operators of a serving step, each with the part that it belongs to.
-
-    `absorbed` says that this is decode: MLA in the latent space, and draft steps.
-    """
-    dtypes = serving.dtypes
-    shared_here = not layout.routing.dispatches_shared
-    lists = {
-        "attention": attention_ops(a, dtypes, absorbed),
-        "dense": dense_ops(a, dtypes),
-        "experts": expert_ops(a, dtypes, shared_here),
-        "tail": tail_ops(a, dtypes),
-        "draft": draft_ops(a, dtypes) if absorbed else [],
-    }
-    return [(part, op) for part, ops in lists.items() for op in ops]
-
-
-class ExpertLoad(NamedTuple):
-    """Tokens of a mixture layer on one device."""
-
-    copies_per_token: Scalar
-    busiest: Scalar
-    rows: Scalar
-    """Rows of each active expert on the busiest rank."""
-    active: Scalar
-
-
-def expert_load(
-    a: Architecture, layout: Layout, serving: Serving, skew: Scalar, tokens: Scalar
-) -> ExpertLoad:
-    """How routed tokens fall on a device's experts.
-
-    Of the slots only those that get a token read their weights: a share 1 - exp(-r) of
-    them if each gets r on average (Poisson).
-    """
-    e, routing = a.experts, layout.routing
-    if e is None:
-        one = jnp.ones(())
-        return ExpertLoad(one, one, one, one)
-    ep, etp = degree(layout, "ep"), degree(layout, "etp")
-    copies = e.topk + (1.0 if routing.dispatches_shared else 0.0)
-    slots = (e.routed + routing.redundant_experts + routing.shared_replicas) / ep
-    received = tokens * etp * copies
-    spare = routing.redundant_experts / ep
-    busiest = busiest_rank_load(serving.balance, skew, received, ep, spare)
-    per_slot = received / slots
-    share = -jnp.expm1(-per_slot)
-    return ExpertLoad(copies, busiest, per_slot / share * busiest, slots * share)
-
-
-def kv_split(a: Architecture, tp: Scalar) -> Scalar:
-    """Share of the key-value heads that a device of a tp group holds."""
-    if isinstance(a.attention, GroupedQuery):
-        return smooth.larger(1.0 / tp, 1.0 / a.attention.kv_heads)
-    return jnp.ones(())  # the latent is shared by all heads
-
-
-def row_features(a: Architecture, layout: Layout, tokens: Scalar) -> dict[str, Scalar]:
-    """Rows and splits of the projections for each way to split attention.
-
-    With `tp` every device of a group computes the group's tokens on its heads; with
-    `sp_tp_sp` only between the down and output projections, which keep its own tokens.
-    With sequence parallelism norms too see only the device's own tokens.
-    """
-    one = jnp.ones(())
-    if layout.attention == "dp":
-        tp, group_tokens, rows, split = one, tokens, tokens, one
-    else:
-        tp = degree(layout, "tp")
-        group_tokens = tokens * tp
-        whole = layout.attention == "tp"
-        rows, split = (group_tokens, 1.0 / tp) if whole else (tokens, one)
-    return {
-        "one": one,
-        "tp": tp,
-        "tokens": tokens,
-        "norm_rows": tokens if layout.sequence_parallel else rows,
-        "down_rows": rows,
-        "head_rows": group_tokens,
-        "out_rows": rows,
-        "ffn_rows": rows,
-        "per_heads": 1.0 / tp,
-        "per_kv": kv_split(a, tp),
-        "per_out": split,
-        "per_ffn": split,
-        "per_head": split,
-        "per_etp": 1.0 / degree(layout, "etp"),
-        "local_heads": a.attention.heads / tp,
-    }
-
-
-class Stage(NamedTuple):
-    """Settings of the machine that a serving step runs under."""
-
-    system: System
-    fabric: Fabric
-    layout: Layout
-    serving: Serving
-    scales: Scales
-    sharpness: Sharpness
-
-    @property
-    def engine(self) -> Engine:
-        return self.system.engines[self.serving.engine]
-
-    @property
-    def software(self) -> Engine | Trainer:
-        """The engine that serves, or the framework that trains."""
-        if self.serving.trains:
-            return self.system.trainers[self.serving.engine]
-        return self.engine
-
-    def skew(self, phase: str) -> Scalar:
-        """Excess load of the busiest expert rank, as given or as the software has it.
-
-        Args:
-            phase: `decode`, `prefill` or `train`.
-        """
-        if self.serving.skew is not None:
-            return self.serving.skew
-        if phase == "prefill":
-            return self.engine.prefill_routing_skew
-        return self.software.routing_skew
-
-    @property
-    def beside_slowdown(self) -> Scalar:
-        """Slowdown of compute beside an exchange whose copies some cores drive."""
-        library = self.system.expert_parallel[self.serving.expert_library]
-        left = 1.0 - library[self.serving.expert_mode].core_share
-        return left**-self.system.chip.core_exponent
-
-    @property
-    def expert_mode(self) -> ExpertMode:
-        library = self.system.expert_parallel[self.serving.expert_library]
-        return library[self.serving.expert_mode]
-
-    @property
-    def library(self):
-        return self.system.collectives[self.serving.collective_library]
-
-    def group(self, axis: str) -> Group:
-        return group_of(self.fabric, splits(self.layout, axis))
-
-    def collective(
-        self, kind: str, axis: str, payload_bytes: Scalar, prefix: str
-    ) -> Scalar:
-        scale = self.scales.prefixed(prefix)
-        group, sharpness = self.group(axis), self.sharpness
-        return collective_s(kind, group, self.library, payload_bytes, sharpness, scale)
-
-    def copies(
-        self, a: Architecture, group: Group, load: ExpertLoad, tokens: Scalar
-    ) -> Copies:
-        """What dispatch and combine of a micro-batch send."""
-        limit = ANY_GROUP if a.experts is None else a.experts.limit
-        mode, per_token = self.expert_mode, load.copies_per_token
-        return copies_of(group, mode, tokens, per_token, load.busiest, limit)
-
-    def exchange(self, kind: str, copies: Copies, size: Scalar) -> Scalar:
-        """Dispatch or combine inside a step: benchmark time and the wait in situ."""
-        chip = self.system.chip
-        rate = chip.memory_bytes_per_s * chip.memory_efficiency
-        scale, sharpness = self.scales.prefixed(kind), self.sharpness
-        benchmark = exchange_s(
-            kind, copies, self.expert_mode, size, rate, sharpness, scale
-        )
-        return benchmark * (1.0 + self.software.wait_excess)
-
-    def full_mesh(self, axis: str, bytes_to_each: Scalar, prefix: str) -> Scalar:
-        """Time of an exchange in which every rank of an axis sends to every other."""
-        scale = self.scales.prefixed(prefix)
-        group, sharpness = self.group(axis), self.sharpness
-        return full_mesh_s(group, self.library, bytes_to_each, sharpness, scale)
-
-    def exchanges(self, a: Architecture, load: ExpertLoad, tokens) -> list[Scalar]:
-        """Dispatch and combine of one micro-batch.
-
-        Ranks that split an expert between them also share the tokens that each got,
-        and add up their parts of the results.
-        """
-        copies = self.copies(a, self.group("ep"), load, tokens)
-        held = tokens * load.copies_per_token * load.busiest
-        return [
-            self.exchange(kind, copies, size)
-            + self.full_mesh("etp", held * size, "expert_tensor")
-            for kind, size in self.copy_bytes(a).items()
-        ]
-
-    def copy_bytes(self, a: Architecture) -> dict[str, Scalar]:
-        """Bytes of a copy, dispatched and combined."""
-        slot = self.expert_mode.scale_slot_bytes
-        return {kind: copy_bytes(a, self.serving, kind, slot) for kind in EXCHANGES}
-
-    def exchange_loads_s(self, a: Architecture, load: ExpertLoad, tokens):
-        """Time that dispatch and combine keep each plane's port busy."""
-        size = sum(
-            size * self.scales(f"{kind}.transfer")
-            for kind, size in self.copy_bytes(a).items()
-        )
-        sent = size * self.copies(a, self.group("ep"), load, tokens).tiers
-        return plane_s(self.fabric, sent, self.expert_mode.efficiency)
-
-    def collective_loads_s(self, kind: str, axis: str, payload_bytes, prefix: str):
-        """Time that a collective keeps each plane's port busy."""
-        sent = payload_bytes * self.scales(f"{prefix}.transfer")
-        return plane_loads_s(kind, self.group(axis), self.library, sent)
-
-
-EXCHANGES = ("dispatch", "combine")
-
-
-def stage_of(
-    system: System,
-    layout: Layout,
-    serving: Serving,
-    scales: Scales,
-    sharpness: Sharpness,
-) -> Stage:
-    """Bundle a step's settings, with the fabric's arrays made once."""
-    return Stage(system, fabric_of(system), layout, serving, scales, sharpness)
-
-
-class Work(NamedTuple):
-    """What the operators of a step use, whatever cores each part has."""
-
-    used: dict[str, Float[Array, " op"]]
-    """Seconds of each operator by resource."""
-    busy_s: Float[Array, "2 part"]
-    """Seconds that each part would fill the matrix units, and the memory."""
-
-    @property
-    def memory_s(self) -> Parts:
-        return Parts(*jnp.unstack(self.busy_s[1]))
-
-
-class Busy(NamedTuple):
-    """Seconds that a step's work would fill a device's matrix units and its memory."""
-
-    compute_s: Scalar
-    memory_s: Scalar
-
-
-def busy_s(work: Work, counts: Parts) -> Busy:
-    """Busy times of a step that runs each part `counts` times, hidden or not."""
-    return Busy(*jnp.unstack(jnp.dot(work.busy_s, jnp.stack(counts), precision=HIGHEST)))
-
-
-def work_of(
-    stage: Stage, declarations: Declarations, features: dict[str, Scalar]
-) -> Work:
-    """All operators in one table, priced."""
-    chip = stage.system.chip
-    table = tabulate([op for _, op in declarations], features)
-    used = resources_s(chip, table, stage.scales("operators"), stage.sharpness)
-    busy = jnp.stack([filled_s(chip, table), used["memory"]])
-    return Work(used, _by_part(busy, declarations))
-
-
-def totals_s(
-    stage: Stage, declarations: Declarations, work: Work, slowdown: Parts
-) -> Parts:
-    """Time of each part, its compute slowed for want of cores."""
-    slow = select(slowdown._asdict(), [part for part, _ in declarations])
-    total = roofline_s(stage.system.chip, work.used, slow, stage.sharpness)
-    return Parts(*jnp.unstack(_by_part(total, declarations)))
-
-
-def _by_part(
-    values: Float[Array, "*sort op"], declarations: Declarations
-) -> Float[Array, "*sort part"]:
-    """Sums over the operators of each part.
-
-    A product with a constant matrix, not a sum for each part: the compiler would
-    compute the whole table again for every sum.
-    """
-    member = [[float(part == name) for name in Parts._fields] for part, _ in declarations]
-    return jnp.dot(values, np.array(member), precision=HIGHEST)
-
-
-def copy_bytes(a: Architecture, serving: Serving, kind: str, slot: Scalar) -> Scalar:
-    """Bytes of one token copy in dispatch or combine, scales of 8-bit tokens included."""
-    dtype = serving.dtypes.dispatch if kind == "dispatch" else serving.dtypes.combine
-    size = BYTES[dtype]
-    return a.hidden * size + (slot if size <= 1.0 else 0.0)
-
-
-def components(a: Architecture, layout: Layout) -> tuple[str, ...]:
-    """Names of the step's components that are not operators."""
-    names = ["host.step", "pipeline.start", "pipeline.transfer"]
-    names += [f"context_parallel.{part}" for part in MESH_PARTS]
-    if layout.attention != "dp":
-        names += [f"tensor_parallel.{part}" for part in COLLECTIVE_PARTS]
-    if a.experts is not None:
-        names += [f"{kind}.{p}" for kind in EXCHANGES for p in EXCHANGE_PARTS[kind]]
-        names += [f"expert_tensor.{part}" for part in MESH_PARTS]
-    return tuple(names)
-
-
-def slowest_stage(a: Architecture, pp: Scalar, sharpness: Sharpness) -> Scalar:
+from ..job.layout import degree
+from .busy import Filled, busy_layer, filled
+from .costs import Composition, Costs
+from .layer import (
+    HIGHEST,
+    Counts,
+    Layer,
+    Shape,
+    Sharing,
+    Streams,
+    layer_of,
+    layer_s,
+    links_of,
+    parts_s,
+)
+from .price import Job, price, price_once, shape_of, sharing_of
+
+SPLITS = tuple(cores / 12.0 for cores in range(3, 11))
+"""Shares of the cores that an engine considers for its attention stream."""
+
+
+class ServingTimes(NamedTuple):
+    """Seconds of one serving step and its parts."""
+
+    step_s: Scalar
+    """Of a prefill batch, from admission to the last token's logits."""
+    steady_s: Scalar
+    """Between one step and the next when they follow each other."""
+    layer: Layer
+    rest_s: Scalar
+    """Of the step, without repeated layers."""
+    first: Array | None
+    """Whether the first of two ways to overlap is the faster; None if one is weighed."""
+
+
+def streams_of(microbatches: str) -> Streams:
+    """One micro-batch in sequence, two overlapped, or both along a leading axis."""
+    count = {"1": 1.0, "2": 2.0, "auto": np.array([1.0, 2.0])}[microbatches]
+    return Streams(jnp.asarray(count), jnp.asarray(count - 1.0))
+
+
+def in_each(microbatches: str, function: Callable[..., Any], *modes: Any) -> Any:
+    """`function` of each way to overlap that is weighed."""
+    return jax.vmap(function)(*modes) if microbatches == "auto" else function(*modes)
+
+
+def slowest_stage(layers: Scalar, pp: Scalar, sharpness: Sharpness) -> Scalar:
     """Layers of the fullest pipeline stage over the mean: 1 where pp divides them."""
-    excess = smooth.ceil(a.layers / pp, sharpness) * pp / a.layers - 1.0
+    excess = smooth.ceil(layers / pp, sharpness) * pp / layers - 1.0
     return 1.0 + excess * smooth.positive(pp - 1.0, sharpness)
 
 
-def weighed(layout: Layout, serial: T, double: T) -> T:
-    """The modes of overlap that a layout weighs, along a leading axis of every leaf.
+def choose(shape: Shape, sharing: Sharing, costs: Costs, sharpness: Sharpness) -> Scalar:
+    """Share of the cores that attention gets where two micro-batches overlap.
 
-    Args:
-        serial: settings of one micro-batch in sequence; `double` of two overlapped.
+    An engine that partitions the cores takes the split that makes a layer shortest. The
+    published one, 16 of 24 for a context of 4096 tokens, is what this gives; a shorter
+    context leaves more cores to the experts. Relaxed, the share is the mean over the
+    splits, weighed by their times to the power of minus 8 times the sharpness. Exactly it
+    is piecewise constant, so it has no derivative.
     """
-    chosen = {"1": [serial], "2": [double], "auto": [serial, double]}
-    return jax.tree.map(lambda *x: jnp.stack(x), *chosen[layout.microbatches])
+    if shape.microbatches == "1" or shape.streams != "cores":
+        return jnp.asarray(0.5)
+    if shape.microbatches == "auto":
+        costs = jax.tree.map(lambda x: x[-1], costs)
+    if sharpness is None:
+        sharing, costs = jax.lax.stop_gradient((sharing, costs))
+    streams = Streams(jnp.asarray(2.0), jnp.asarray(1.0))
+    links, domains = links_of(shape, sharing, costs, sharpness), jnp.ones(())
+
+    def visit(_: None, share: Scalar) -> tuple[None, Scalar]:
+        parts = parts_s(shape, sharing, costs, streams, share, sharpness)
+        args = shape, sharing, domains, parts, links, streams
+        return None, layer_s(*args, shape.kind, sharpness)
+
+    # a loop keeps the compiler from pricing the operators again for every split
+    splits = jnp.asarray(SPLITS)
+    _, times = jax.lax.scan(visit, None, splits, unroll=4)
+    if sharpness is None:
+        weights = (jnp.arange(len(SPLITS)) == jnp.argmin(times)) * 1.0
+    else:
+        weights = jax.nn.softmax(-8.0 * sharpness * jnp.log(times))
+    return jnp.dot(weights, splits, precision=HIGHEST)
 
 
-def in_each(modes: Any, function: Callable[..., T]) -> T:
-    """`function` of each mode; a lone one is not worth a `vmap`, which traces slowly."""
-    if jax.tree.leaves(modes)[0].shape[0] > 1:
-        return jax.vmap(function)(*modes)
-    alone = function(*jax.tree.map(lambda x: x[0], modes))
-    return jax.tree.map(lambda x: jnp.asarray(x)[None], alone)
+def compose(
+    shape: Shape,
+    sharing: Sharing,
+    counts: Counts,
+    share: Scalar,
+    sharpness: Sharpness,
+    costs: Costs,
+) -> tuple[Scalar, ServingTimes]:
+    """Time of one step: layers, one more mixture layer for each draft, embedding, heads,
+    and the host.
 
-
-def faster(
-    layout: Layout, seconds: Float[Array, " mode"], values: T, sharpness: Sharpness
-) -> tuple[Scalar, T]:
-    """Time of the layout's mode, for `auto` of the faster one, and its values.
-
-    Args:
-        seconds: time of each mode that is weighed.
-        values: a tree whose leaves have an entry for each mode.
+    With pp stages, pp micro-batches of this size are in flight: a step takes as long as
+    the whole model takes for one, and the last stage's tail holds up all pp. Batches that
+    fill and drain the pipeline take as much longer.
     """
-    if layout.microbatches != "auto":
-        return seconds[0], jax.tree.map(lambda x: x[0], values)
-    first = seconds[0] <= seconds[1]
-    best = smooth.minimum(seconds[0], seconds[1], sharpness)
-    return best, jax.tree.map(lambda x: jnp.where(first, x[0], x[1]), values)
+    streams = streams_of(shape.microbatches)
+    each = Costs(costs.times["layer"], costs.loads["layer"])
+    args = shape, sharing, counts.domains, share, sharpness
+    modes = in_each(shape.microbatches, partial(layer_of, *args), each, streams)
+    repeated = counts.expert_layers * modes.expert_s + counts.dense_layers * modes.dense_s
+    total = repeated + counts.drafts * modes.expert_s
+    best, first = total, None
+    if shape.microbatches == "auto":
+        best = smooth.minimum(total[0], total[1], sharpness)
+        first = total[0] <= total[1]
+    layer, own = _of_faster(first, (modes, repeated))
+    once = costs.times["once"]
+    tail = layer.tail_s + counts.drafts * layer.draft_s + once["host"]["step"]
+    best = best * counts.fullest
+    steady = best + counts.stages * tail + sum(once.get("cache", {}).values())
+    step = steady + sum(once.get("pipeline", {}).values())
+    if shape.fills:
+        step = step + (1.0 - 1.0 / counts.stages) * best
+    times = ServingTimes(step, steady, layer, step - own * counts.fullest, first)
+    return step, times
 
 
-def overlapped_s(
-    first: Scalar, second: Scalar, count: Scalar, exposed: Scalar, sharpness: Sharpness
-) -> Scalar:
-    """`count` micro-batches through two streams that run side by side.
+class Served(NamedTuple):
+    """A serving step, priced and chosen."""
 
-    In the steady state one micro-batch is in each stream; `exposed = 1` with one
-    micro-batch is the plain sequence.
-    """
-    return count * smooth.overlap_s(first, second, exposed, sharpness)
+    step: Composition
+    filled: Callable[[ServingTimes], tuple[Filled, Filled]]
+    """From its times how long a device's matrix units and memory are filled; and one's
+    with the experts, where they are on a pool of their own."""
+
+
+def counts_of(job: Job, sharpness: Sharpness) -> Counts:
+    """How often a step runs what."""
+    a, one = job.a, jnp.ones(())
+    stages = degree(job.layout, "pp") if job.pools is None else one
+    return Counts(
+        expert_layers=a.layers - a.dense_layers,
+        dense_layers=a.dense_layers,
+        drafts=job.drafts,
+        stages=stages,
+        fullest=slowest_stage(a.layers, stages, sharpness),
+        domains=one if job.pools is None else job.pools.domains,
+    )
+
+
+def served(job: Job, sharpness: Sharpness) -> Served:
+    """Price a serving step, choose the split of the cores, and say how it composes."""
+    shape, sharing = shape_of(job), sharing_of(job, sharpness)
+    counts = counts_of(job, sharpness)
+    streams = streams_of(shape.microbatches)
+    weighed = partial(in_each, shape.microbatches)
+    priced = weighed(lambda mode: price(job, mode, sharpness), streams)
+    times, once = priced.costs.times, price_once(job)
+    costs = Costs({"layer": times, "once": once}, {"layer": priced.costs.loads})
+    share = choose(shape, sharing, priced.costs, sharpness)
+
+    def busy(found: ServingTimes) -> dict[str, Any]:
+        each = partial(busy_layer, shape, sharing, counts, share)
+        layer = _of_faster(found.first, weighed(each, times, streams))
+        return {
+            "layer": layer,
+            "once": once | {"host": {"step": counts.stages * job.host_s}},
+        }
+
+    def fills(found: ServingTimes) -> tuple[Filled, Filled]:
+        seconds = priced.filled_s, times["operators"]["memory"]
+        each = weighed(partial(filled, shape, counts), *seconds, streams)
+        return _of_faster(found.first, each)
+
+    composition = Composition(
+        costs=costs,
+        compose=partial(compose, shape, sharing, counts, share, sharpness),
+        busy=busy,
+        entries={"operators": tuple(op.block for _, op in job.ops)},
+    )
+    return Served(composition, fills)
+
+
+def times_of(
+    job: Job, sharpness: Sharpness
+) -> tuple[ServingTimes, tuple[Filled, Filled]]:
+    """Times of a step, and how long devices are filled in it."""
+    made = served(job, sharpness)
+    _, times = made.step.compose(made.step.costs)
+    return times, made.filled(times)
+
+
+def _of_faster(first: Array | None, modes: Any) -> Any:
+    """Of two ways to overlap along a leading axis the faster, or the only one."""
+    if first is None:
+        return modes
+    return jax.tree.map(lambda x: jnp.where(first, x[0], x[1]), modes)

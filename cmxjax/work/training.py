@@ -12,13 +12,16 @@ Features used beside those of `attention` and `feed_forward`:
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from .._types import Scalar
-from ..job.workload import BYTES, Dtypes
-from ..model.architecture import Architecture, Latent
+from ..job.layout import Layout, degree
+from ..job.workload import BYTES, Dtypes, Train
+from ..model.architecture import Architecture, Latent, kv_share
 from .attention import NORM_FLOP, SOFTMAX_FLOP, attention_ops
 from .feed_forward import dense_ops, expert_ops
+from .serving import split_rows
 from .table import Op, OpTable, tabulate
 
 ELEMENT = 2.0
@@ -318,3 +321,28 @@ def tabulate_passes(ops: list[Op], features, gradient_bytes: float) -> Passes:
         dtypes=forward.dtypes[:count],
     )
     return Passes(inputs, gradients)
+
+
+def train_rows(a: Architecture, w: Train, layout: Layout) -> dict[str, Scalar]:
+    """Token counts of one micro-batch on one device.
+
+    A tp group of t devices holds a sequence's cp share; each of them 1 / t of its
+    tokens. Causal pairs are spread evenly over a cp group: in a ring a device attends
+    from its own tokens with all the heads of its tp rank, after an all-to-all from all
+    tokens with a cp share of them.
+    """
+    cp, tp = degree(layout, "cp"), degree(layout, "tp")
+    tokens = w.micro_batch * w.sequence_tokens / (cp * tp)
+    rows = split_rows(a, layout, tokens)
+    group = rows["head_rows"]
+    share = cp if w.context == "all_to_all" else jnp.ones(())
+    return rows | {
+        "up_rows": group,
+        "pairs": group * 0.5 * (w.sequence_tokens + 1.0),
+        "kv_read": group * cp * kv_share(a.attention, tp * share),
+        "kv_expanded": 2.0 * tokens * cp / share,
+        "query_rows": w.sequence_tokens / cp * share,
+        "batch_heads": w.micro_batch * a.attention.heads / (tp * share),
+        "batch_tokens": rows["norm_rows"],
+        "logit_rows": group,
+    }

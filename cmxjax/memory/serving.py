@@ -4,17 +4,18 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from . import smooth
-from ._types import Scalar, Sharpness
-from .job.layout import Layout, degree
-from .job.workload import BYTES, SCALE_SLOT_BYTES, Decode, Prefill, Serving
-from .machine.system import System
-from .model.architecture import (
+from .. import smooth
+from .._types import Scalar, Sharpness
+from ..job.layout import Layout, degree
+from ..job.workload import BYTES, SCALE_SLOT_BYTES, Decode, Prefill, Software
+from ..machine.machine import Machine
+from ..model.architecture import (
     Architecture,
     GroupedQuery,
     Latent,
     attention_parameters,
     feed_forward_parameters,
+    kv_share,
     kv_width,
 )
 
@@ -51,7 +52,7 @@ def expert_slots(a: Architecture, layout: Layout) -> Scalar:
 def weight_bytes(
     a: Architecture,
     layout: Layout,
-    serving: Serving,
+    software: Software,
     absorbed: bool = False,
     draft_layers: Scalar | float = 0.0,
     sharpness: Sharpness = None,
@@ -68,7 +69,7 @@ def weight_bytes(
         draft_layers: multi-token-prediction modules that are loaded.
         routed: the device holds experts that tokens are sent to.
     """
-    size = BYTES[serving.dtypes.weight]
+    size = BYTES[software.dtypes.weight]
     tp, pp, etp = (degree(layout, axis) for axis in ("tp", "pp", "etp"))
     whole = layout.attention == "tp"
     attention = attention_parameters(a)
@@ -80,7 +81,7 @@ def weight_bytes(
         attention = kept + (attention - kept) / tp
         if absorbed:
             expansion = at.latent_dim * at.heads * (at.nope_dim + at.value_dim) / tp
-            wider = BYTES[serving.dtypes.attention] / size - 1.0
+            wider = BYTES[software.dtypes.attention] / size - 1.0
             attention = attention + expansion * wider
     else:
         attention = attention / tp
@@ -96,7 +97,7 @@ def weight_bytes(
         router = a.hidden * a.experts.routed * 2.0
         total = total + expert_layers * mixed + expert_layers * router / size
     tables = (1.0 if a.tied else 2.0) * a.vocabulary * a.hidden
-    head = BYTES[serving.dtypes.head] / (tp if whole else 1.0)
+    head = BYTES[software.dtypes.head] / (tp if whole else 1.0)
     stage = smooth.ceil(a.layers / pp, sharpness)
     fullest = jnp.where(pp > 1.0, stage / a.layers, 1.0)
     drafts = draft_layers * 2.0 * a.hidden**2
@@ -121,13 +122,13 @@ def decode_memory(
     if isinstance(at, Latent):
         per_token = at.heads * (2.0 * at.latent_dim + at.rope_dim)
     else:
-        per_token = _queries_and_outputs(at) + tp * _own_kv(at, tp)
-    attention = tokens * per_token * BYTES[w.serving.dtypes.attention]
+        per_token = _queries_and_outputs(at) + tp * kv_share(at, tp) * kv_width(a)
+    attention = tokens * per_token * BYTES[w.software.dtypes.attention]
     return Memory(
-        weights=weight_bytes(a, layout, w.serving, True, drafting, sharpness),
-        kv_cache=_cache_bytes(a, layout, w.serving, held, a.layers + drafting),
-        communication=_buffer_bytes(a, layout, w.serving, tokens),
-        activations=_activations(a, layout, w.serving, tokens, attention, tokens),
+        weights=weight_bytes(a, layout, w.software, True, drafting, sharpness),
+        kv_cache=_cache_bytes(a, layout, w.software, held, a.layers + drafting),
+        communication=_buffer_bytes(a, layout, w.software, tokens),
+        activations=_activations(a, layout, w.software, tokens, attention, tokens),
     )
 
 
@@ -152,13 +153,15 @@ def prefill_memory(
         elements = (tokens + w.tokens_per_device * cp) * pair
     else:
         gathered = tokens + w.tokens_per_device * (cp - 1.0)
-        elements = tokens * _queries_and_outputs(at) + gathered * tp * _own_kv(at, tp)
-    attention = elements * BYTES[w.serving.dtypes.attention]
+        elements = tokens * _queries_and_outputs(at) + gathered * tp * kv_share(
+            at, tp
+        ) * kv_width(a)
+    attention = elements * BYTES[w.software.dtypes.attention]
     return Memory(
-        weights=weight_bytes(a, layout, w.serving, sharpness=sharpness),
-        kv_cache=_cache_bytes(a, layout, w.serving, held, a.layers),
-        communication=_buffer_bytes(a, layout, w.serving, tokens),
-        activations=_activations(a, layout, w.serving, tokens, attention, logits),
+        weights=weight_bytes(a, layout, w.software, sharpness=sharpness),
+        kv_cache=_cache_bytes(a, layout, w.software, held, a.layers),
+        communication=_buffer_bytes(a, layout, w.software, tokens),
+        activations=_activations(a, layout, w.software, tokens, attention, logits),
     )
 
 
@@ -181,8 +184,8 @@ def attention_memory(
     tokens = w.sequences_per_device * (1.0 + w.draft_tokens)
     copies = _copies(a, expert) * tokens
     return whole._replace(
-        weights=weight_bytes(a, own, w.serving, True, drafting, sharpness, routed=False),
-        communication=copies * _copy_bytes(a, w.serving),
+        weights=weight_bytes(a, own, w.software, True, drafting, sharpness, routed=False),
+        communication=copies * _copy_bytes(a, w.software),
     )
 
 
@@ -204,14 +207,14 @@ def expert_memory(
     layers = (
         a.layers - a.dense_layers + a.draft_layers * smooth.smaller(w.draft_tokens, 1.0)
     )
-    weights = layers * expert_slots(a, expert) * each * BYTES[w.serving.dtypes.weight]
+    weights = layers * expert_slots(a, expert) * each * BYTES[w.software.dtypes.weight]
     arrived = tokens * senders * _copies(a, expert) / degree(expert, "ep")
     up = (2.0 if a.gated else 1.0) * COMPUTED_BYTES
-    up = up + BYTES[w.serving.dtypes.activation]
+    up = up + BYTES[w.software.dtypes.activation]
     return Memory(
         weights=weights,
         kv_cache=zero,
-        communication=tokens * senders * _copy_bytes(a, w.serving),
+        communication=tokens * senders * _copy_bytes(a, w.software),
         activations=2.0 * arrived * (e.intermediate * up + a.hidden * COMPUTED_BYTES),
     )
 
@@ -221,27 +224,18 @@ def _queries_and_outputs(at: GroupedQuery) -> Scalar | float:
     return 2.0 * at.heads * at.head_dim
 
 
-def _own_kv(at: GroupedQuery, tp: Scalar) -> Scalar:
-    """Elements of a token's keys and values in the heads that a device holds."""
-    own = smooth.larger(1.0 / tp, 1.0 / at.kv_heads)
-    return own * 2.0 * at.kv_heads * at.head_dim
-
-
 def _cache_bytes(
-    a: Architecture, layout: Layout, serving: Serving, held: Scalar, layers: Scalar
+    a: Architecture, layout: Layout, software: Software, held: Scalar, layers: Scalar
 ) -> Scalar:
     """Keys and values of the tokens held, in the heads that a device holds."""
-    width = kv_width(a) * BYTES[serving.dtypes.kv]
-    if not isinstance(a.attention, Latent):
-        tp = degree(layout, "tp")
-        width = width * smooth.larger(1.0 / tp, 1.0 / a.attention.kv_heads)
-    return held * width * layers
+    share = kv_share(a.attention, degree(layout, "tp"))
+    return held * share * kv_width(a) * BYTES[software.dtypes.kv] * layers
 
 
 def _activations(
     a: Architecture,
     layout: Layout,
-    serving: Serving,
+    software: Software,
     tokens: Scalar,
     attention: Scalar,
     logit_tokens: Scalar,
@@ -259,7 +253,7 @@ def _activations(
     rows = tokens * degree(layout, "tp") if replicated else tokens
     hidden = WORKSPACE_ROWS * rows * a.hidden * COMPUTED_BYTES
     # up and gate projections, and their product as the next projection reads it
-    up = (2.0 if a.gated else 1.0) * COMPUTED_BYTES + BYTES[serving.dtypes.activation]
+    up = (2.0 if a.gated else 1.0) * COMPUTED_BYTES + BYTES[software.dtypes.activation]
     feed_forward = tokens * jnp.where(a.dense_layers > 0.0, a.intermediate, 0.0) * up
     if a.experts is not None:
         # a dispatched shared expert is one more copy, a local one runs on every token
@@ -277,7 +271,7 @@ def _activations(
 
 
 def _buffer_bytes(
-    a: Architecture, layout: Layout, serving: Serving, tokens: Scalar
+    a: Architecture, layout: Layout, software: Software, tokens: Scalar
 ) -> Scalar:
     """Dispatch and combine buffers.
 
@@ -289,8 +283,8 @@ def _buffer_bytes(
         return jnp.zeros(())
     ep = degree(layout, "ep")
     several = jnp.where(ep > 1.0, 1.0, 0.0)
-    slots = ep if serving.expert_mode == "low_latency" else _copies(a, layout)
-    return several * slots * tokens * _copy_bytes(a, serving)
+    slots = ep if software.expert_mode == "low_latency" else _copies(a, layout)
+    return several * slots * tokens * _copy_bytes(a, software)
 
 
 def _copies(a: Architecture, layout: Layout) -> Scalar | float:
@@ -299,14 +293,14 @@ def _copies(a: Architecture, layout: Layout) -> Scalar | float:
     return topk + (1.0 if layout.routing.dispatches_shared else 0.0)
 
 
-def _copy_bytes(a: Architecture, serving: Serving) -> Scalar:
+def _copy_bytes(a: Architecture, software: Software) -> Scalar:
     """Bytes of a token's copy in the dispatch and in the combine buffer."""
-    both = a.hidden * (BYTES[serving.dtypes.dispatch] + BYTES[serving.dtypes.combine])
-    if BYTES[serving.dtypes.dispatch] <= 1.0:
+    both = a.hidden * (BYTES[software.dtypes.dispatch] + BYTES[software.dtypes.combine])
+    if BYTES[software.dtypes.dispatch] <= 1.0:
         both = both + SCALE_SLOT_BYTES
     return both
 
 
-def excess_bytes(system: System, memory: Memory) -> Scalar:
+def excess_bytes(machine: Machine, memory: Memory) -> Scalar:
     """Bytes beyond a device's usable memory; 0 where the job fits."""
-    return smooth.larger(memory.total - system.chip.memory_usable_bytes, 0.0)
+    return smooth.larger(memory.total - machine.chip.memory_usable_bytes, 0.0)

@@ -16,12 +16,11 @@ import numpy as np
 from .. import smooth
 from .._types import Scalar, Sharpness
 from ..job.layout import Layout, degree
-from ..job.workload import Prefill, Serving
+from ..job.workload import Dtypes, Prefill
 from ..model.architecture import Architecture
-from ..work.attention import attention_ops
-from ..work.table import Op
-from .prefill import features_of
-from .serving import Declarations, Parts, Work
+from .attention import attention_ops
+from .serving import Declarations, prefill_rows
+from .table import Op
 
 APART = ("up_rows", "pairs", "kv_write")
 """Rows of operators that each of the two kinds of attention runs for itself."""
@@ -65,23 +64,23 @@ def chunk_of(w: Prefill, layout: Layout) -> Prefill:
     )
 
 
-def apart(op: Op) -> bool:
+def _apart(op: Op) -> bool:
     """Whether an operator belongs to the core of attention, not to its projections."""
     own = op.name == "query and output" or op.groups == "local_heads"
     return op.rows in APART or own
 
 
-def joined_ops(a: Architecture, serving: Serving, ops: Declarations) -> Declarations:
+def joined_ops(a: Architecture, dtypes: Dtypes, ops: Declarations) -> Declarations:
     """Operators of a decode step, and the core of a chunk's attention.
 
     The step's own core doesn't see the chunk's tokens, which it finds under other names.
     """
 
     def own(part: str, op: Op) -> Op:
-        narrow = part == "attention" and op.rows == "head_rows" and apart(op)
+        narrow = part == "attention" and op.rows == "head_rows" and _apart(op)
         return op._replace(rows="own_head_rows") if narrow else op
 
-    core = [op for op in attention_ops(a, serving.dtypes, absorbed=False) if apart(op)]
+    core = [op for op in attention_ops(a, dtypes, absorbed=False) if _apart(op)]
     return [
         *((part, own(part, op)) for part, op in ops),
         *(("attention", _renamed(op)) for op in core),
@@ -96,8 +95,8 @@ def _renamed(op: Op) -> Op:
     return op._replace(rows=rows, groups=groups, extra=(read, size))
 
 
-def joined(
-    features: dict[str, Scalar],
+def joined_rows(
+    rows: dict[str, Scalar],
     a: Architecture,
     w: Prefill,
     layout: Layout,
@@ -108,26 +107,16 @@ def joined(
 
     A chunk without tokens reads nothing: no weights, and no keys and values.
     """
-    chunk = features_of(a, w, layout, microbatches)
+    chunk = prefill_rows(a, w, layout, microbatches)
     there = smooth.positive(chunk["tokens"], sharpness)
-    both = {name: features[name] + chunk[name] for name in JOINT}
-    batch = features["batch_tokens"] + chunk["batch_tokens"]
+    both = {name: rows[name] + chunk[name] for name in JOINT}
+    batch = rows["batch_tokens"] + chunk["batch_tokens"]
     alone = {CHUNK + name: there * value for name, value in chunk.items()}
-    own = {"own_head_rows": features["head_rows"]}
-    return features | both | own | alone | {"batch_tokens": batch}
+    own = {"own_head_rows": rows["head_rows"]}
+    return rows | both | own | alone | {"batch_tokens": batch}
 
 
-def gated(work: Work, ops: Declarations, features: dict[str, Scalar]) -> Work:
-    """Work without the launches of a chunk that has no tokens.
-
-    What the memory is busy with is corrected in the part that the chunk's operators
-    belong to, attention.
-    """
+def launched(ops: Declarations, rows: dict[str, Scalar]):
+    """Whether each operator is launched: those of a chunk without tokens aren't."""
     own = np.array([0.0 if op.rows.startswith(CHUNK) else 1.0 for _, op in ops])
-    gate = own + (1.0 - own) * features[f"{CHUNK}one"]
-    absent = (work.used["memory"] * (1.0 - gate)).sum()
-    place = Parts._fields.index("attention")
-    return Work(
-        {name: seconds * gate for name, seconds in work.used.items()},
-        work.busy_s.at[1, place].add(-absent),
-    )
+    return own + (1.0 - own) * rows[f"{CHUNK}one"]

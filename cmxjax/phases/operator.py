@@ -1,13 +1,17 @@
 """Phase `op`: one operator on one device."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from .._types import Leaf, Sharpness
+from .._types import Leaf, Scalar, Sharpness
 from ..job.workload import BYTES, Operator
-from ..machine.system import System
-from ..rates.roofline import RESOURCES, resources_s, roofline_s
+from ..machine.chip import Chip
+from ..rates.roofline import resources_s, roofline_s
+from ..step.costs import Breakdown, breakdown_of
 from ..work.attention import SOFTMAX_FLOP
 from ..work.table import Op, matrix_flop, tabulate
 
@@ -21,11 +25,14 @@ class OperatorMetrics(struct.PyTreeNode, kw_only=True, frozen=True):
     """Compulsory bytes, each operand once, over the time."""
     utilization: Leaf
     """Work over time x dense peak of the dtype."""
-    breakdown: dict[str, Leaf]
+    breakdown: Breakdown | None
     """Seconds by resource, by Euler's theorem; they sum to the time."""
-    busy: dict[str, Leaf]
-    """Seconds on each resource, hidden or not."""
     kind: str = struct.field(pytree_node=False, default="operator_metrics")
+
+    @property
+    def busy(self) -> dict[str, Any] | None:
+        """Seconds on each resource, hidden or not."""
+        return None if self.breakdown is None else self.breakdown.busy
 
 
 def declare(w: Operator) -> Op:
@@ -92,7 +99,7 @@ def _traffic(w: Operator, cache_bytes, query_bytes):
 
 
 def operator_metrics(
-    system: System, w: Operator, sharpness: Sharpness
+    chip: Chip, w: Operator, sharpness: Sharpness, explains: bool
 ) -> OperatorMetrics:
     """Time, rates and utilization of one operator.
 
@@ -112,20 +119,22 @@ def operator_metrics(
         "rows_and_cache": jnp.ones(()),
     }
     table = tabulate([declare(w)], features)
+    costs = {name: used[0] for name, used in resources_s(chip, table, sharpness).items()}
 
-    def time_s(scale):
-        used = resources_s(system.chip, table, scale, sharpness)
-        return roofline_s(system.chip, used, 1.0, sharpness)[0], used
+    def compose(costs: Mapping[str, Scalar]) -> Scalar:
+        return roofline_s(costs, chip.roofline_exposed_fraction, 1.0, sharpness)
 
-    ones = jnp.ones((1, len(RESOURCES)))
-    (time, used), shares = jax.value_and_grad(time_s, has_aux=True)(ones)
+    time, shares = compose(costs), None
+    if explains:
+        time, slopes = jax.value_and_grad(compose)(costs)
+        found = jax.tree.map(jnp.multiply, costs, slopes)
+        shares = breakdown_of(found, costs)
     flop = matrix_flop(table)[0]
-    peak = system.chip.matrix_flop_per_s.get(table.dtypes[0], 1.0)
+    peak = chip.matrix_flop_per_s.get(table.dtypes[0], 1.0)
     return OperatorMetrics(
         time_s=time,
         flop_per_s=flop / time,
         bytes_per_s=table.memory_bytes[0] / time,
         utilization=flop / (time * peak),
-        breakdown={name: shares[0, i] for i, name in enumerate(RESOURCES)},
-        busy={name: seconds[0] for name, seconds in used.items()},
+        breakdown=shares,
     )

@@ -1,0 +1,120 @@
+"""Memory of a device of each stage in training, by class.
+
+Reference: Korthikanti et al., arXiv 2205.05198 (activations); Rajbhandari et al., arXiv
+1910.02054 (ZeRO).
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from .. import smooth
+from .._types import Leaf, Scalar
+from ..job.layout import Layout, degree
+from ..job.workload import BYTES, Train
+from ..machine.runtimes import Trainer
+from ..model.architecture import Architecture
+from ..work.held import Plan, data_ranks, kept_of_layer, microbatches_of
+from ..work.stages import PerStage
+from ..work.training import ELEMENT
+
+QUANTIZED_COPIES = 2.0
+"""8-bit training keeps each weight quantized twice, as it is and transposed."""
+
+PRESENT_LAYERS = 2.0
+"""Layers whose sharded or offloaded state is on the device at once: the current one, and
+the one that comes next or has just left."""
+
+
+class TrainMemory(NamedTuple):
+    """Bytes on a device of each stage, by class."""
+
+    weights: PerStage
+    gradients: PerStage
+    optimizer: PerStage
+    activations: PerStage
+    communication: PerStage
+    """Gathered weights, communicators, the process itself, fragments."""
+
+    @property
+    def total(self) -> PerStage:
+        return sum(self, jnp.zeros(()))
+
+
+def in_flight(
+    schedule: str, position: Leaf, stages: Scalar, microbatches: Scalar, chunks: Scalar
+) -> Leaf:
+    """Micro-batches whose activations a stage holds at once, in whole stages' worth.
+
+    Args:
+        position: stages before this one.
+
+    GPipe holds all; 1F1B and ZB-H1 as many as stages from here to the end; interleaved
+    (p + (p - 1 - 2 i)/v ...) a share more (Korthikanti et al., arXiv 2205.05198, section
+    4.2.3); DualPipe p + 1.
+    """
+    if schedule == "gpipe":
+        return microbatches
+    if schedule == "dualpipe":
+        several = smooth.within(stages - 1.0, 0.0, 1.0)
+        return smooth.smaller(stages + several, microbatches)
+    held = stages - position
+    if schedule == "interleaved":
+        behind = stages - 1.0 - position
+        held = (2.0 * behind + (chunks - 1.0) * stages + 1.0) / chunks
+    return smooth.smaller(held, microbatches)
+
+
+def train_memory(
+    trainer: Trainer, a: Architecture, w: Train, layout: Layout, plan: Plan
+) -> TrainMemory:
+    """Memory of a device of each stage, offloaded parts left out."""
+    weights = plan.weights
+    dtypes = w.software.dtypes
+    ranks, expert_ranks = data_ranks(layout)
+    whole = weights.shared + weights.expert
+    split = weights.shared / ranks + weights.expert / expert_ranks
+    size = BYTES["bf16"]
+    if BYTES[dtypes.activation] < size:
+        size = size + QUANTIZED_COPIES * BYTES[dtypes.activation]
+    held = split if w.zero >= 3 else whole
+    dense, expert = plan.layer_weights
+    gathered = smooth.larger(sum(dense), sum(expert)) * PRESENT_LAYERS * size
+    state = split if w.zero >= 1 else whole
+    kept = (split if w.zero >= 2 else whole) * BYTES[dtypes.gradient]
+    if trainer.keeps_working_gradients and BYTES[dtypes.gradient] > BYTES["bf16"]:
+        kept = kept + whole * BYTES["bf16"]
+    alive = _activations(a, w, layout, plan)
+    overhead = trainer.memory_overhead_bytes + alive * trainer.activation_slack
+    here, optimizer = held * size, 3.0 * state * BYTES[dtypes.master]
+    if w.zero >= 3:
+        overhead = overhead + gathered
+    if w.offload_link:
+        away = here * w.offload_weights
+        here, optimizer = here - away, optimizer * (1.0 - w.offload_optimizer)
+        if w.zero < 3:
+            overhead = overhead + smooth.smaller(gathered, away)
+    return TrainMemory(
+        weights=here,
+        gradients=kept,
+        optimizer=optimizer,
+        activations=alive,
+        communication=overhead,
+    )
+
+
+def _activations(a: Architecture, w: Train, layout: Layout, plan: Plan) -> PerStage:
+    pp, tp, cp = (degree(layout, axis) for axis in ("pp", "tp", "cp"))
+    microbatches = microbatches_of(w, layout)
+    layer, span = plan.activations, plan.span
+    flight = in_flight(w.schedule, span.position, pp, microbatches, w.chunks)
+    dense, expert = kept_of_layer(w, layer)
+    kept = flight * (span.dense * dense + span.expert * expert)
+    again = w.recompute_fraction * smooth.larger(layer.dense, layer.expert)
+    group = w.micro_batch * w.sequence_tokens / cp
+    logits = span.head * group * a.vocabulary / tp * (ELEMENT + BYTES["fp32"])
+    if w.offload_link:
+        away = kept * w.offload_activations
+        moving = smooth.smaller(PRESENT_LAYERS * smooth.larger(dense, expert), away)
+        kept = kept - away + moving
+    return kept + again + logits

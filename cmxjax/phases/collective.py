@@ -1,0 +1,107 @@
+"""Phase `collective`: one collective on a group placed on the tiers."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from .._types import Leaf, Scalar, Sharpness
+from ..job.layout import Layout, splits
+from ..job.workload import BYTES, Collective
+from ..machine.system import System, fabric_of
+from ..rates.collectives import (
+    access_costs,
+    bus_bytes,
+    collective_costs,
+    collective_s,
+    several_of,
+)
+from ..rates.exchange import copies_of, exchange_costs, exchange_s, ranks_of
+from ..rates.fabric import Group, group_of
+from ..step.costs import Breakdown, breakdown_of
+from ..work.routing import busiest_rank_load
+
+
+class CollectiveMetrics(struct.PyTreeNode, kw_only=True, frozen=True):
+    """Metrics of one collective."""
+
+    time_s: Leaf
+    bytes_per_s: Leaf
+    """Payload over time; for dispatch and combine all copies that a rank sends."""
+    bus_bytes_per_s: Leaf
+    """Bus bandwidth as nccl-tests define it."""
+    breakdown: Breakdown | None
+    """Seconds by part, by Euler's theorem; they sum to the time."""
+    kind: str = struct.field(pytree_node=False, default="collective_metrics")
+
+
+Costs = dict[str, Scalar]
+
+
+def collective_metrics(
+    system: System, w: Collective, layout: Layout, sharpness: Sharpness, explains: bool
+) -> CollectiveMetrics:
+    """Time and rates of one collective call on the mean rank."""
+    group = group_of(fabric_of(system), splits(layout, "ep"))
+    exchange = w.collective in ("dispatch", "combine")
+    price = _exchange_costs if exchange else _collective_costs
+    costs = price(system, w, group, sharpness)
+
+    def compose(costs: Costs) -> Scalar:
+        if exchange:
+            mode = system.expert_parallel[w.library][w.mode]
+            return exchange_s(costs, ranks_of(group, mode, sharpness), sharpness)
+        exposed = system.collectives[w.library].protocol_exposed_fraction
+        return collective_s(costs, several_of(group, sharpness), exposed, sharpness)
+
+    time, shares = compose(costs), None
+    if explains:
+        time, slopes = jax.value_and_grad(compose)(costs)
+        found = jax.tree.map(jnp.multiply, costs, slopes)
+        shares = breakdown_of(found, costs)
+    if exchange:
+        sent = moved = w.tokens_per_rank * w.topk * _copy_bytes(w)
+    else:
+        sent = w.payload_bytes
+        moved = bus_bytes(w.collective, group, sent)
+    return CollectiveMetrics(
+        time_s=time,
+        bytes_per_s=sent / time,
+        bus_bytes_per_s=moved / time,
+        breakdown=shares,
+    )
+
+
+def _collective_costs(
+    system: System, w: Collective, group: Group, sharpness: Sharpness
+) -> Costs:
+    """Sending to host memory (p2p on the npu-cpu path) is a remote write."""
+    kind, payload = w.collective, w.payload_bytes
+    library, to_host = system.collectives[w.library], w.path == "npu-cpu"
+    if kind in ("read", "write") or to_host:
+        endpoint = system.endpoints["cpu" if to_host else "npu"]
+        access = "write" if kind == "p2p" else kind
+        if w.driver == "sdma":
+            payload = payload * library.sdma_slowdown
+        costs = access_costs(access, group, endpoint, payload, sharpness)
+        return costs | {"protocol": jnp.zeros(())}
+    return collective_costs(kind, group, library, payload, sharpness, w.driver)
+
+
+def _copy_bytes(w: Collective) -> Scalar:
+    return w.hidden * BYTES[w.dtype] + w.scale_bytes
+
+
+def _exchange_costs(
+    system: System, w: Collective, group: Group, sharpness: Sharpness
+) -> Costs:
+    """Dispatch or combine as a benchmark runs it: no wait in situ."""
+    skew: Any = system.engines[w.engine].routing_skew if w.skew is None else w.skew
+    copies = w.tokens_per_rank * w.topk
+    load = busiest_rank_load(w.balance, skew, copies, group.ranks, jnp.zeros(()))
+    chip, mode = system.chip, system.expert_parallel[w.library][w.mode]
+    sent = copies_of(group, mode, w.tokens_per_rank, w.topk, load)
+    rate = chip.memory_bytes_per_s * chip.memory_efficiency
+    size = _copy_bytes(w)
+    return exchange_costs(w.collective, sent, mode, size, rate, sharpness, w.driver)

@@ -1,0 +1,89 @@
+"""Dispatch and combine of a mixture layer, for serving and training alike."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from .._types import Scalar, Sharpness
+from ..job.layout import Layout, degree, splits
+from ..job.workload import BYTES, Software
+from ..machine.machine import Machine
+from ..model.architecture import ANY_GROUP, Architecture
+from ..rates.collectives import mesh_costs
+from ..rates.exchange import copies_of, exchange_costs
+from ..rates.fabric import Group, group_of, plane_s
+from ..work.routing import ExpertLoad
+
+EXCHANGES = ("dispatch", "combine")
+
+
+def expert_group(machine: Machine, layout: Layout, elsewhere: bool) -> Group:
+    """The expert ranks as a sender reaches them.
+
+    Args:
+        elsewhere: on nodes of their own, behind the scale-up system's outermost tier.
+    """
+    if not elsewhere:
+        return group_of(machine.fabric, splits(layout, "ep"))
+    alone, outer = jnp.ones(len(machine.sizes)), machine.scale_up_tiers - 1
+    return group_of(machine.fabric, alone.at[outer].set(degree(layout, "ep")))
+
+
+def copy_bytes(a: Architecture, software: Software, kind: str, slot: Scalar) -> Scalar:
+    """Bytes of one token copy in dispatch or combine, scales of 8-bit tokens included."""
+    size = BYTES[getattr(software.dtypes, kind)]
+    return a.hidden * size + (slot if size <= 1.0 else 0.0)
+
+
+def _copy_sizes(
+    machine: Machine, a: Architecture, software: Software
+) -> dict[str, Scalar]:
+    slot = machine.exchange.scale_slot_bytes
+    return {kind: copy_bytes(a, software, kind, slot) for kind in EXCHANGES}
+
+
+def price_exchanges(
+    machine: Machine,
+    a: Architecture,
+    software: Software,
+    group: Group,
+    load: ExpertLoad,
+    tokens: Scalar,
+    sharpness: Sharpness,
+    arriving: Scalar = 1.0,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Costs of both exchanges of some tokens, and what they keep each plane busy with.
+
+    Args:
+        tokens: of one micro-batch on one device.
+        arriving: copies that a rank of experts gets, over those that a rank sends.
+    """
+    limit = ANY_GROUP if a.experts is None else a.experts.limit
+    mode, chip = machine.exchange, machine.chip
+    copies = copies_of(group, mode, tokens, load.copies_per_token, load.busiest, limit)
+    rate = chip.memory_bytes_per_s * chip.memory_efficiency
+    planes = plane_s(machine.fabric, copies.tiers * arriving, mode.efficiency)
+    times, loads = {}, {}
+    for kind, size in _copy_sizes(machine, a, software).items():
+        times[kind] = exchange_costs(kind, copies, mode, size, rate, sharpness)
+        loads[kind] = {"transfer": [size * seconds for seconds in planes]}
+    return times, loads
+
+
+def price_split_experts(
+    machine: Machine,
+    a: Architecture,
+    software: Software,
+    layout: Layout,
+    load: ExpertLoad,
+    tokens: Scalar,
+    sharpness: Sharpness,
+) -> dict[str, Any]:
+    """Ranks that split an expert between them also share the tokens that each got, and
+    add up their parts of the results."""
+    group = group_of(machine.fabric, splits(layout, "etp"))
+    held = tokens * load.copies_per_token * load.busiest
+    return {
+        kind: mesh_costs(group, machine.library, held * size, sharpness)
+        for kind, size in _copy_sizes(machine, a, software).items()
+    }

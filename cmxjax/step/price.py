@@ -1,0 +1,272 @@
+"""Price of a serving step: seconds of each component alone, on one machine."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .. import smooth
+from .._types import Scalar, Sharpness
+from ..job.layout import Layout, degree, devices, splits
+from ..job.workload import BYTES, Decode, Prefill, Software
+from ..machine.machine import Machine
+from ..machine.runtimes import Engine
+from ..model.architecture import Architecture, kv_width
+from ..rates.algorithms import chain_costs
+from ..rates.collectives import mesh_costs, plane_loads_s, several_of
+from ..rates.exchange import ranks_of
+from ..rates.fabric import Group, group_of
+from ..rates.roofline import filled_s, resources_s
+from ..work.chunk import joined_ops, launched
+from ..work.routing import ExpertLoad, expert_load
+from ..work.serving import Declarations, declared
+from ..work.table import tabulate
+from .asks import ACTIVATION_BYTES, Asked, decode_asks, prefill_asks
+from .costs import Costs
+from .exchanges import expert_group, price_exchanges, price_split_experts
+from .layer import Shape, Sharing, Streams
+from .requests import price_collectives
+
+
+class Pools(NamedTuple):
+    """Experts on devices of their own. Contexts and layers are not split then."""
+
+    layout: Layout
+    domains: Scalar
+    """Of attention devices that share them."""
+
+
+class Job(NamedTuple):
+    """A serving step to be priced: what differs between phases."""
+
+    machine: Machine
+    a: Architecture
+    software: Software
+    layout: Layout
+    pools: Pools | None
+    """Where the experts are; None for on the devices of `layout`."""
+    ops: Declarations
+    asks: Callable[[Scalar], Asked]
+    """Of a micro-batch, from how many there are."""
+    skew: Scalar
+    host_s: Scalar
+    drafts: Scalar
+    batch_tokens: Scalar
+    """That a device hands to the next pipeline stage."""
+    streams: str
+    fills: bool
+    chunked: bool = False
+    cache_s: Scalar | None = None
+    """Load of cached prefixes, where there are such."""
+
+    @property
+    def experts_layout(self) -> Layout:
+        return self.layout if self.pools is None else self.pools.layout
+
+
+def engine_of(machine: Machine) -> Engine:
+    """The engine that serves. Raises `TypeError` if a framework trains there."""
+    if not isinstance(machine.runtime, Engine):
+        raise TypeError(f"{machine.runtime.kind} serves nothing; resolve an engine")
+    return machine.runtime
+
+
+def decode_job(
+    machine: Machine,
+    a: Architecture,
+    w: Decode,
+    layout: Layout,
+    sharpness: Sharpness,
+    chunk: Prefill | None = None,
+    pools: Pools | None = None,
+) -> Job:
+    """A decode step: every sequence verifies its drafts and yields tokens.
+
+    Args:
+        chunk: prompt tokens that ride along, if any.
+        pools: experts on devices of their own, if so.
+    """
+    engine, drafts, dtypes = engine_of(machine), w.draft_tokens, w.software.dtypes
+    ops = declared(a, pools.layout if pools else layout, dtypes, decodes=True)
+    together = "cores" if engine.partitions_cores else "links"
+    skew = w.software.skew
+    return Job(
+        machine=machine,
+        a=a,
+        software=w.software,
+        layout=layout,
+        pools=pools,
+        ops=ops if chunk is None else joined_ops(a, dtypes, ops),
+        asks=lambda count: decode_asks(a, w, layout, count, chunk, sharpness),
+        skew=engine.routing_skew if skew is None else skew,
+        host_s=engine.decode_step_s + drafts * engine.draft_step_s,
+        drafts=drafts,
+        batch_tokens=w.sequences_per_device * (1.0 + drafts),
+        streams=together if pools is None else "pools",
+        fills=False,
+        chunked=chunk is not None,
+    )
+
+
+def prefill_job(
+    machine: Machine, a: Architecture, w: Prefill, layout: Layout, sharpness: Sharpness
+) -> Job:
+    """A prefill batch, without queueing."""
+    engine, skew = engine_of(machine), w.software.skew
+    return Job(
+        machine=machine,
+        a=a,
+        software=w.software,
+        layout=layout,
+        pools=None,
+        ops=declared(a, layout, w.software.dtypes, decodes=False),
+        asks=lambda count: prefill_asks(a, w, layout, count, w.software),
+        skew=engine.prefill_routing_skew if skew is None else skew,
+        host_s=engine.prefill_batch_s * jnp.ones(()),
+        drafts=jnp.zeros(()),
+        batch_tokens=w.tokens_per_device * (1.0 - w.cached_fraction),
+        streams="links",
+        fills=True,
+        cache_s=cache_load_s(machine, a, w, sharpness),
+    )
+
+
+def cache_load_s(
+    machine: Machine, a: Architecture, w: Prefill, sharpness: Sharpness
+) -> Scalar:
+    """Load of the cached prefixes' keys and values over a side link, if over any."""
+    link = machine.cache
+    if link is None:
+        return jnp.zeros(())
+    cached = w.tokens_per_device * w.cached_fraction
+    size = cached * a.layers * kv_width(a) * BYTES[w.software.dtypes.kv]
+    there = smooth.positive(w.cached_fraction, sharpness)
+    return link.latency_s * there + size / (link.bytes_per_s * link.efficiency)
+
+
+def shape_of(job: Job) -> Shape:
+    return Shape(
+        ops=job.ops,
+        streams=job.streams,
+        microbatches=job.layout.microbatches,
+        mixture=job.a.experts is not None,
+        fills=job.fills,
+    )
+
+
+def sharing_of(job: Job, sharpness: Sharpness) -> Sharing:
+    """How the machine and its engine overlap and wait."""
+    chip, engine, mode = job.machine.chip, engine_of(job.machine), job.machine.exchange
+    tensor = group_of(job.machine.fabric, splits(job.layout, "tp"))
+    return Sharing(
+        roofline=chip.roofline_exposed_fraction,
+        streams=engine.stream_exposed_fraction,
+        protocol=job.machine.library.protocol_exposed_fraction,
+        core_exponent=chip.core_exponent,
+        beside=(1.0 - mode.core_share) ** -chip.core_exponent,
+        wait=engine.wait_excess,
+        tensor=several_of(tensor, sharpness),
+        ranks=ranks_of(_experts_group(job), mode, sharpness),
+    )
+
+
+class Priced(NamedTuple):
+    """Costs, and the seconds that each operator would fill the matrix units."""
+
+    costs: Costs
+    filled_s: Float[Array, "*mode op"]
+
+
+def price(job: Job, streams: Streams, sharpness: Sharpness) -> Priced:
+    """Price one micro-batch of a layer, in one way to overlap; and the ends of a step."""
+    machine, a = job.machine, job.a
+    asked, pools = job.asks(streams.microbatches), job.pools
+    rows, experts = asked.rows, job.experts_layout
+    tokens = rows["tokens"]
+    arriving = tokens
+    if pools is not None:
+        arriving = tokens * devices(job.layout) / devices(experts)
+    load = expert_load(a, experts, job.software.balance, job.skew, arriving)
+    rows = rows | {
+        "expert_rows": load.rows,
+        "experts": load.active,
+        "per_etp": 1.0 / degree(experts, "etp"),
+    }
+    table = tabulate([op for _, op in job.ops], rows)
+    used = resources_s(machine.kernels, table, sharpness)
+    if job.chunked:
+        there = launched(job.ops, rows)
+        used = {name: seconds * there for name, seconds in used.items()}
+    cp = group_of(machine.fabric, splits(job.layout, "cp"))
+    mesh = partial(mesh_costs, library=machine.library, sharpness=sharpness)
+    tensor = price_collectives(machine, asked.tensor, sharpness)
+    times: dict[str, Any] = {
+        "operators": used,
+        "tensor_parallel": {
+            form: {part: x[0] for part, x in parts.items()}
+            for form, parts in tensor.items()
+        },
+        "context_parallel": {
+            str(i): mesh(cp, bytes_to_each=size)
+            for i, size in enumerate(asked.context if pools is None else [])
+        },
+    }
+    loads = _loads(job, asked, cp, used["memory"])
+    if a.experts is not None:
+        sent, occupied = _exchanges(job, load, tokens, sharpness)
+        times |= sent
+        loads |= occupied if job.streams != "links" else {}
+    return Priced(Costs(times, loads), filled_s(machine.kernels, table))
+
+
+def _loads(job: Job, asked: Asked, cp: Group, memory_s: Array) -> dict[str, Any]:
+    """What attention keeps busy that both streams share, where they share it."""
+    if job.streams != "cores":
+        return {}
+    library, fabric = job.machine.library, job.machine.fabric
+    loads: dict[str, Any] = {"operators": {"memory": memory_s}}
+    for request in asked.tensor:
+        group = group_of(fabric, request.splits)
+        planes = plane_loads_s(request.kind, group, library, request.payload_bytes)
+        loads["tensor_parallel"] = {"transfer": planes}
+    moved = sum(asked.context) * cp.ranks
+    planes = plane_loads_s("all_to_all", cp, library, moved)
+    return loads | {"context_parallel": {"transfer": planes}}
+
+
+def _exchanges(
+    job: Job, load: ExpertLoad, tokens: Scalar, sharpness: Sharpness
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Dispatch and combine of one micro-batch, and what they keep each plane busy with.
+
+    To a pool a sender's port is busy with its own copies, an expert's with those that
+    arrive, from all domains; the library's costs are those of a sender.
+    """
+    arriving, pools, args = 1.0, job.pools, (job.machine, job.a, job.software)
+    if pools is not None:
+        ratio = load.busiest * devices(job.layout) / devices(pools.layout)
+        load = load._replace(busiest=smooth.larger(ratio, 1.0))
+        arriving = smooth.larger(ratio * pools.domains, 1.0) / load.busiest
+    group = _experts_group(job)
+    times, loads = price_exchanges(*args, group, load, tokens, sharpness, arriving)
+    split: dict[str, Any] = {}
+    if pools is None:
+        split = price_split_experts(*args, job.layout, load, tokens, sharpness)
+    return times | {"expert_tensor": split}, loads
+
+
+def _experts_group(job: Job) -> Group:
+    return expert_group(job.machine, job.experts_layout, job.pools is not None)
+
+
+def price_once(job: Job) -> dict[str, Any]:
+    """What a step does once: the host, hand-over between stages, cached prefixes."""
+    machine = job.machine
+    stages = group_of(machine.fabric, splits(job.layout, "pp"))
+    payload = job.batch_tokens * job.a.hidden * ACTIVATION_BYTES
+    once: dict[str, Any] = {"host": {"step": job.host_s}}
+    if job.pools is None:
+        once["pipeline"] = chain_costs(stages, machine.library, payload)
+    return once if job.cache_s is None else once | {"cache": {"load": job.cache_s}}

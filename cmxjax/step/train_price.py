@@ -1,0 +1,265 @@
+"""Price of a training step: seconds of each component alone, on one machine."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from .. import smooth
+from .._types import Scalar, Sharpness
+from ..job.layout import Layout, degree, devices, splits
+from ..job.workload import BYTES, Train
+from ..machine.machine import Machine
+from ..machine.runtimes import Trainer
+from ..model.architecture import Architecture, Latent, spread_kv_heads
+from ..rates.algorithms import chain_costs
+from ..rates.fabric import group_of
+from ..rates.roofline import resources_s
+from ..work.held import Held, Plan, data_ranks, kept_of_layer
+from ..work.table import Op
+from ..work.training import ELEMENT, declared, tabulate_passes, train_rows
+from .costs import Costs
+from .exchanges import expert_group, price_exchanges, price_split_experts
+from .requests import Request, price_collectives
+
+UPDATE_BYTES = 30.0
+"""Bytes that Adam moves per weight it owns: reads gradient, master weight and two
+moments in fp32, writes the last three and a bf16 weight (16 + 14)."""
+
+NORM_BYTES = 8.0
+"""Bytes per gradient held: read for the norm, and zeroed, in fp32."""
+
+
+class Job(NamedTuple):
+    """A training step to be priced."""
+
+    machine: Machine
+    a: Architecture
+    w: Train
+    layout: Layout
+    plan: Plan
+    """What a device holds and handles."""
+    ops: list[tuple[str, Op]]
+    """Forward operators with their parts; GEMMs first."""
+    requests: list[Request]
+
+
+def trainer_of(machine: Machine) -> Trainer:
+    """The framework that trains. Raises `TypeError` if an engine serves there."""
+    if not isinstance(machine.runtime, Trainer):
+        raise TypeError(f"{machine.runtime.kind} trains nothing; resolve a framework")
+    return machine.runtime
+
+
+def nodes_of(machine: Machine, layout: Layout) -> Scalar:
+    """Scale-up systems that a job fills, at least one."""
+    return smooth.larger(devices(layout) / machine.scale_up_devices, 1.0)
+
+
+def on_cluster(machine: Machine, layout: Layout) -> Machine:
+    """The machine with the tiers beyond the scale-up system at the rate of a published
+    cluster, which falls with the nodes of a job."""
+    cluster, fabric = machine.cluster, machine.fabric
+    if cluster is None:
+        return machine
+    factor = cluster.rate_factor * nodes_of(machine, layout) ** -cluster.node_exponent
+    outside = np.arange(len(machine.sizes)) >= machine.scale_up_tiers
+    rate = fabric.rate * jnp.where(outside, factor, 1.0)
+    return machine.replace(fabric=fabric.replace(rate=rate))
+
+
+def train_job(
+    machine: Machine, a: Architecture, w: Train, layout: Layout, plan: Plan
+) -> Job:
+    """A training step on its machine."""
+    ops = declared(a, w.software.dtypes, w.sequence_tokens, w.fused_attention)
+    requests = [*_layer_requests(a, w, layout, plan), *_data_requests(a, w, layout, plan)]
+    return Job(on_cluster(machine, layout), a, w, layout, plan, ops, requests)
+
+
+def price(job: Job, sharpness: Sharpness) -> Costs:
+    """Seconds of each component of one micro-batch, layer or step."""
+    machine, a, w, layout, plan = job[:5]
+    software, trainer = w.software, trainer_of(machine)
+    own = plan.tokens * a.hidden * ELEMENT
+    stages = group_of(machine.fabric, splits(layout, "pp"))
+    times: dict[str, Any] = {
+        "operators": _operators(job, sharpness),
+        "collectives": price_collectives(machine, job.requests, sharpness),
+        "pipeline": chain_costs(stages, machine.library, own),
+        "host": _host(machine, trainer, layout, sharpness),
+        "optimizer": {"step": _update_s(job, sharpness)},
+    }
+    if a.experts is not None:
+        args = machine, a, software
+        group = expert_group(machine, layout, elsewhere=False)
+        sent, _ = price_exchanges(*args, group, plan.load, plan.tokens, sharpness)
+        split = price_split_experts(*args, layout, plan.load, plan.tokens, sharpness)
+        times |= sent | {"expert_tensor": split}
+    if machine.offload is not None:
+        times["offload"] = _offload(job, sharpness)
+    return Costs({"step": times}, {})
+
+
+def _operators(job: Job, sharpness: Sharpness) -> dict[str, Any]:
+    """Operators of the forward pass and of the gradients of inputs, (2, op), and of the
+    gradients of weights; eager launches, at the rates of the framework's kernels."""
+    a, w, plan = job.a, job.w, job.plan
+    rows = train_rows(a, w, job.layout) | {
+        "expert_rows": plan.load.rows,
+        "experts": plan.load.active,
+        "copies": plan.load.rows * plan.load.active,
+    }
+    gradient = BYTES[w.software.dtypes.gradient]
+    passes = tabulate_passes([op for _, op in job.ops], rows, gradient)
+    chip = job.machine.kernels
+    backward = trainer_of(job.machine).backward_attention_efficiency
+    share = jnp.stack([1.0, backward])[:, None]
+    both = chip.replace(attention_efficiency=chip.attention_efficiency * share)
+    return {
+        "inputs": resources_s(both, passes.inputs, sharpness),
+        "weights": resources_s(chip, passes.weights, sharpness),
+    }
+
+
+def _host(
+    machine: Machine, trainer: Trainer, layout: Layout, sharpness: Sharpness
+) -> dict[str, Any]:
+    """The host's time in a step, and in jobs on several nodes for a layer (asynchronous
+    tensor parallelism cuts a GEMM into as many pieces as the group has ranks) and for a
+    message between stages, of which the busiest has up to two in a pass."""
+    apart = smooth.positive(nodes_of(machine, layout) - 1.0, sharpness)
+    messages = smooth.smaller(degree(layout, "pp") - 1.0, 2.0)
+    return {
+        "step": trainer.step_s,
+        "issued": {"layer": trainer.tensor_host_s * degree(layout, "tp") * apart},
+        "blocked": {"layer": messages * trainer.message_host_s * apart},
+    }
+
+
+def _layer_requests(
+    a: Architecture, w: Train, layout: Layout, plan: Plan
+) -> list[Request]:
+    """Gathers, reductions and exchanges of one layer and micro-batch.
+
+    Inputs of GEMMs are gathered in the format that these read, which was quantized
+    before; what they put out is summed in bf16 (Transformer Engine,
+    transformer_engine/pytorch/module/linear.py: quantizers of its gathers).
+    """
+    tokens, found = plan.tokens, []
+    own, tp = tokens * a.hidden * ELEMENT, degree(layout, "tp")
+    quantized = tokens * a.hidden * BYTES[w.software.dtypes.activation]
+
+    def ask(kind: str, axis: str, component: str, payload: Scalar) -> None:
+        found.append(Request(axis, component, kind, splits(layout, axis), payload))
+
+    if layout.attention != "dp" and layout.sequence_parallel:
+        ask("all_gather", "tp", "tensor_parallel", quantized)
+        ask("reduce_scatter", "tp", "tensor_parallel", own)
+    elif layout.attention != "dp":
+        ask("all_reduce", "tp", "tensor_parallel", own * tp)
+    pair, ends = _context_widths(a, w, layout)
+    if w.context == "all_to_all":
+        moved = tokens * (pair + ends) * ELEMENT
+        ask("all_to_all", "cp", "context_parallel", moved)
+    else:
+        ask("all_gather", "cp", "context_parallel", tokens * pair * ELEMENT)
+        ask("reduce_scatter", "cp", "context_parallel", tokens * pair * ELEMENT)
+    return found
+
+
+def _context_widths(a: Architecture, w: Train, layout: Layout) -> tuple[Scalar, Scalar]:
+    """Elements of a token's keys and values, and of its queries and outputs, on the
+    devices of a tp group together.
+
+    A device holds at least one head of keys and values, so that few of them are copied:
+    over tp in a ring, over tp and cp where all-to-all splits heads (Jacobs et al., arXiv
+    2309.14509).
+    """
+    at = a.attention
+    if isinstance(at, Latent):
+        width = at.heads * (at.nope_dim + at.rope_dim + at.value_dim)
+        return width, width
+    holders = degree(layout, "tp")
+    if w.context == "all_to_all":
+        holders = holders * degree(layout, "cp")
+    return 2.0 * spread_kv_heads(at, holders) * at.head_dim, 2.0 * at.heads * at.head_dim
+
+
+def _data_axes(a: Architecture, layout: Layout) -> dict[str, tuple[Any, Scalar]]:
+    """How the ranks that hold the same weights split over the tiers, and how many there
+    are, by component."""
+    ranks, expert_ranks = data_ranks(layout)
+    axes = {"data_parallel": (splits(layout, "dp") * splits(layout, "cp"), ranks)}
+    if a.experts is not None:
+        axes["expert_data_parallel"] = (splits(layout, "edp"), expert_ranks)
+    return axes
+
+
+def _data_requests(
+    a: Architecture, w: Train, layout: Layout, plan: Plan
+) -> list[Request]:
+    """Data-parallel collectives of a device of the first stage.
+
+    ZeRO 0 all-reduces gradients once a step; 1 and 2 scatter them reduced and gather the
+    updated weights, 2 scatters for every micro-batch; 3 also gathers each layer's weights
+    for every pass. Experts reduce over the ranks that hold the same ones.
+
+    Reference: Rajbhandari et al., arXiv 1910.02054, section 7.
+    """
+    gradient, weight = BYTES[w.software.dtypes.gradient], BYTES["bf16"]
+    axes = _data_axes(a, layout)
+
+    def ask(kind: str, name: str, held: Held, size: float) -> list[Request]:
+        shards = [1.0 if kind == "all_reduce" else ranks for _, ranks in axes.values()]
+        return [
+            Request(name, component, kind, split, weights * size / shard)
+            for (component, (split, _)), weights, shard in zip(axes.items(), held, shards)
+        ]
+
+    once = Held(*(x[0] for x in plan.weights))
+    if w.zero == 0:
+        return ask("all_reduce", "once", once, gradient)
+    found = ask("all_gather", "once", once, weight) if w.zero < 3 else []
+    if w.zero == 1:
+        return found + ask("reduce_scatter", "once", once, gradient)
+    sorts = ("dense", "expert") if a.experts is not None else ("dense",)
+    for sort, held in zip(sorts, plan.layer_weights):
+        found += ask("reduce_scatter", sort, held, gradient)
+        found += ask("all_gather", sort, held, weight) if w.zero >= 3 else []
+    return found
+
+
+def _owned(job: Job, sharpness: Sharpness) -> tuple[Scalar, Scalar]:
+    """Weights of which a device of the fullest stage owns the state, and all it has."""
+    owned = whole = jnp.zeros(())
+    for held, (_, ranks) in zip(job.plan.weights, _data_axes(job.a, job.layout).values()):
+        whole = whole + held
+        owned = owned + held / (ranks if job.w.zero >= 1 else 1.0)
+    return smooth.largest(owned, sharpness), smooth.largest(whole, sharpness)
+
+
+def _update_s(job: Job, sharpness: Sharpness) -> Scalar:
+    """Time of the optimizer: bytes of the states that a device owns over the memory's
+    rate."""
+    chip, (owned, whole) = job.machine.chip, _owned(job, sharpness)
+    kept = owned if job.w.zero >= 2 else whole
+    rate = chip.memory_bytes_per_s * chip.memory_efficiency
+    return (UPDATE_BYTES * owned + NORM_BYTES * kept) / rate
+
+
+def _offload(job: Job, sharpness: Sharpness) -> dict[str, Any]:
+    """Traffic over the host link: in each pass of a layer a share of its activations and
+    weights; in the optimizer gradients go out and weights come back."""
+    w, plan, link = job.w, job.plan, job.machine.offload
+    assert link is not None
+    rate = link.bytes_per_s * link.efficiency
+    found: dict[str, Any] = {}
+    for sort, kept, held in zip(
+        ("dense", "expert"), kept_of_layer(w, plan.activations), plan.layer_weights
+    ):
+        weights = sum(held) * BYTES["bf16"] * w.offload_weights
+        found[sort] = {"transfer": (kept * w.offload_activations + weights) / rate}
+    owned, _ = _owned(job, sharpness)
+    moved = owned * (BYTES["fp32"] + BYTES["bf16"]) * w.offload_optimizer
+    return found | {"optimizer": {"transfer": moved / rate}}

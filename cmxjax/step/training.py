@@ -1,0 +1,184 @@
+"""One training step: layers forward and backward, pipeline, gradients, optimizer."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from .. import smooth
+from .._types import Scalar, Sharpness
+from ..job.layout import Layout, degree, devices
+from ..machine.runtimes import Trainer
+from ..rates.exchange import ranks_of
+from ..work.held import Plan, microbatches_of
+from .costs import Composition, Costs
+from .exchanges import expert_group
+from .line import Line, Work, added, line_of_classes, line_of_stages, scaled
+from .pipeline import pipeline_s
+from .requests import by_form, several_ranks
+from .train_layers import (
+    Model,
+    Shape,
+    Sharing,
+    communication_of,
+    model_of,
+)
+from .train_price import Job, price, trainer_of
+
+JITTER_FLOOR = 1e-2  # keeps the square root smooth where there is one rank
+
+
+class TrainTimes(NamedTuple):
+    """Seconds of one step and its parts."""
+
+    step_s: Scalar
+    layer: Work
+    """Mean transformer layer, one micro-batch, communication included."""
+    pipeline_s: Scalar
+    line: Line
+    rest_s: Scalar
+    """Gradients that are not hidden, optimizer, host, as the next three."""
+    reduce_s: Scalar
+    update_s: Scalar
+    host_s: Scalar
+    microbatches: Scalar
+    bubble: Scalar
+    """Share of the pipeline's time in which the mean stage idles."""
+    stretch: Scalar
+    """Factor of the slowest of all ranks over the mean one."""
+
+
+def stretch_of(trainer: Trainer, layout: Layout) -> Scalar:
+    r"""Slowest of n ranks over the mean: $1 + \sigma\sqrt{2 \ln n}$.
+
+    The expected largest of n normal variates, for large n (Cramer, Mathematical Methods
+    of Statistics, 1946, section 28.6).
+    """
+    spread = 2.0 * jnp.log(devices(layout))
+    return 1.0 + trainer.jitter_fraction * spread / jnp.sqrt(spread + JITTER_FLOOR**2)
+
+
+def sharing_of(job: Job, sharpness: Sharpness) -> Sharing:
+    """How the machine and its framework overlap and wait."""
+    machine, trainer = job.machine, trainer_of(job.machine)
+    group = expert_group(machine, job.layout, elsewhere=False)
+    return Sharing(
+        roofline=machine.kernels.roofline_exposed_fraction,
+        protocol=machine.library.protocol_exposed_fraction,
+        tensor_forward=trainer.tensor_forward_exposed_fraction,
+        tensor_backward=trainer.tensor_backward_exposed_fraction,
+        context=trainer.context_exposed_fraction,
+        expert=trainer.expert_exposed_fraction,
+        pipeline=trainer.pipeline_exposed_fraction,
+        data=trainer.data_exposed_fraction,
+        offload=trainer.offload_exposed_fraction,
+        wait=trainer.wait_excess,
+        several=several_ranks(machine, job.requests, sharpness),
+        ranks=ranks_of(group, machine.exchange, sharpness),
+        stages=smooth.positive(degree(job.layout, "pp") - 1.0, sharpness),
+        stretch=stretch_of(trainer, job.layout),
+    )
+
+
+def _line(shape: Shape, model: Model, plan: Plan) -> Line:
+    """The pipeline's stages: those listed, or the two ends and equal ones between."""
+    dense, expert, embedding, head, hop = (jnp.stack(part)[:, None] for part in model)
+    span = plan.span
+    passes = dense * span.dense + expert * span.expert
+    passes = passes + embedding * span.embedding + head * span.head + hop
+    if shape.w.stage_layers is not None:
+        return line_of_stages(Work(*jnp.unstack(passes)))
+    first, middle, last = (Work(*jnp.unstack(x)) for x in jnp.unstack(passes, axis=1))
+    return line_of_classes(first, middle, last, degree(shape.layout, "pp"))
+
+
+def compose(
+    shape: Shape, sharing: Sharing, plan: Plan, sharpness: Sharpness, costs: Costs
+) -> tuple[Scalar, TrainTimes]:
+    """Time of one training step.
+
+    The pipeline works through the micro-batches of a data-parallel rank; then come the
+    gradients and weights that did not hide beside it, the optimizer and the host. All
+    ranks wait for the slowest.
+    """
+    w, a, times = shape.w, shape.a, costs.times["step"]
+    exchanges, reduction = communication_of(shape, times, sharing, sharpness)
+    model = model_of(shape, times, sharing, exchanges, reduction, sharpness)
+    line = _line(shape, model, plan)
+    microbatches = microbatches_of(w, shape.layout)
+    pipe = pipeline_s(w.schedule, line, microbatches, w.chunks, sharpness)
+    once = reduction.once_s(line, sharing.data, sharpness)
+    update, host = _update_s(times), times["host"]["step"]
+    rest, stretch = once + update + host, sharing.stretch
+    shares = a.dense_layers / a.layers, (a.layers - a.dense_layers) / a.layers
+    mean = added(scaled(model.dense, shares[0]), scaled(model.expert, shares[1]))
+    found = TrainTimes(
+        step_s=(pipe + rest) * stretch,
+        layer=scaled(mean, stretch),
+        pipeline_s=pipe * stretch,
+        line=line,
+        rest_s=rest * stretch,
+        reduce_s=once * stretch,
+        update_s=update * stretch,
+        host_s=host * stretch,
+        microbatches=microbatches,
+        bubble=1.0 - microbatches * line.whole.total / line.stages / pipe,
+        stretch=stretch,
+    )
+    return found.step_s, found
+
+
+def _update_s(times: dict[str, Any]) -> Scalar:
+    """The optimizer, and its state over the host link."""
+    moved = times.get("offload", {}).get("optimizer", {})
+    return sum(moved.values(), times["optimizer"]["step"])
+
+
+def busy(
+    shape: Shape, sharing: Sharing, plan: Plan, costs: Costs, found: TrainTimes
+) -> dict[str, Any]:
+    """What each component takes of the critical stage's work, hidden or not.
+
+    Where nothing overlaps this work is linear in its components, with their runs as
+    slopes: exposed shares of 1, and maxima at the sharpness at which they are sums.
+    """
+    whole = dict.fromkeys(Sharing._fields[: Sharing._fields.index("wait")], 1.0)
+    serial = sharing._replace(**whole)
+    own = found.line.own.total * found.line.present
+    if shape.w.schedule == "dualpipe":  # a device holds a stage and its mirror image
+        own = 0.5 * (own + own[::-1])
+    critical = (jnp.arange(len(own)) == jnp.argmax(own)) * 1.0
+
+    def work_s(times: dict[str, Any]) -> Scalar:
+        exchanges, reduction = communication_of(shape, times, serial, 1.0)
+        model = model_of(shape, times, serial, exchanges, reduction, 1.0)
+        each = _line(shape, model, plan).own.total
+        if shape.w.schedule == "dualpipe":
+            each = 0.5 * (each + each[::-1])
+        once = sum(reduction.once.values()) + times["host"]["step"] + _update_s(times)
+        return (found.microbatches * jnp.dot(critical, each) + once) * sharing.stretch
+
+    slopes = jax.grad(work_s)(costs.times["step"])
+    return {"step": jax.tree.map(jnp.multiply, costs.times["step"], slopes)}
+
+
+def trained(job: Job, sharpness: Sharpness) -> Composition:
+    """Price a training step and say how it composes."""
+    sharing, costs = sharing_of(job, sharpness), price(job, sharpness)
+    shape = Shape(job.a, job.w, job.layout, job.ops, job.requests)
+    blocks = [op.block for _, op in job.ops]
+    gemms = [op.block for _, op in job.ops if op.kind == "gemm"]
+    forms = by_form(job.requests).items()
+    entries = {
+        "operators.inputs": tuple(blocks),
+        "operators.weights": tuple(gemms),
+        "collectives": ("tensor_parallel", "context_parallel", "data_parallel"),
+        **{f"collectives.{form}": tuple(r.component for r in of) for form, of in forms},
+    }
+    return Composition(
+        costs=costs,
+        compose=partial(compose, shape, sharing, job.plan, sharpness),
+        busy=partial(busy, shape, sharing, job.plan, costs),
+        entries=entries,
+    )

@@ -1,0 +1,93 @@
+"""How routed tokens fall on ranks and experts: statistics that know no machine."""
+
+import math
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from .. import smooth
+from .._types import Leaf, Scalar
+from ..job.layout import Layout, degree
+from ..model.architecture import Architecture, GroupLimit
+
+SAMPLING_FLOOR = 1e-2  # keeps the square root smooth where there is one rank
+
+
+def busiest_rank_load(
+    balance: str, skew: Scalar, mean_copies: Scalar, ranks: Scalar, slots_per_rank: Scalar
+) -> Scalar:
+    r"""Load of the busiest rank over the mean.
+
+    $$ \Bigl(1 + \sqrt{2 \ln n / \mu}\Bigr) \Bigl(1 + \frac{s}{1 + r}\Bigr) $$
+
+    The first factor is sampling: the largest of n counts with mean mu (balls in bins,
+    Raab & Steger, RANDOM 1998, for mu above ln n). The second is skew s of the experts'
+    popularity, halved by one redundant slot per rank (r). Assumes that a balancer puts
+    its r spare slots on the most loaded experts.
+
+    Args:
+        balance: `uniform` (1), `random` (sampling only) or `typical` (both).
+    """
+    if balance == "uniform":
+        return jnp.ones(())
+    spread = 2.0 * jnp.log(ranks) / mean_copies
+    sampling = 1.0 + spread / jnp.sqrt(spread + SAMPLING_FLOOR**2)
+    if balance == "random":
+        return sampling
+    return sampling * (1.0 + skew / (1.0 + slots_per_rank))
+
+
+class ExpertLoad(NamedTuple):
+    """Tokens of a mixture layer on one device."""
+
+    copies_per_token: Scalar
+    busiest: Scalar
+    rows: Scalar
+    """Rows of each active expert on the busiest rank."""
+    active: Scalar
+
+
+def expert_load(
+    a: Architecture, layout: Layout, balance: str, skew: Scalar, tokens: Scalar
+) -> ExpertLoad:
+    """How routed tokens fall on a device's experts.
+
+    Of the slots only those that get a token read their weights: a share 1 - exp(-r) of
+    them if each gets r on average (Poisson).
+    """
+    e, routing = a.experts, layout.routing
+    if e is None:
+        one = jnp.ones(())
+        return ExpertLoad(one, one, one, one)
+    ep, etp = degree(layout, "ep"), degree(layout, "etp")
+    copies = e.topk + (1.0 if routing.dispatches_shared else 0.0)
+    slots = (e.routed + routing.redundant_experts + routing.shared_replicas) / ep
+    received = tokens * etp * copies
+    spare = routing.redundant_experts / ep
+    busiest = busiest_rank_load(balance, skew, received, ep, spare)
+    per_slot = received / slots
+    share = -jnp.expm1(-per_slot)
+    return ExpertLoad(copies, busiest, per_slot / share * busiest, slots * share)
+
+
+def visited(places: Leaf, copies_per_token: Scalar) -> Leaf:
+    """Different ranks or nodes that a token with some copies reaches on average."""
+    missed = smooth.larger((places - 1.0) / places, 1e-6)  # one place, by one copy
+    return places * (1.0 - jnp.exp(copies_per_token * jnp.log(missed)))
+
+
+def open_places(places: Scalar, limit: GroupLimit) -> Scalar:
+    r"""Ranks or nodes that hold experts of the groups that a token may use.
+
+    $$ n \Bigl(1 - \prod_{i<t} \bigl(1 - \frac{h}{g - i}\bigr)\Bigr), \quad
+       h = \max(g/n,\, 1) $$
+
+    One of n places holds h of g groups, or a part of one, and misses all of the t that
+    a token may use with the chance of t draws without replacement.
+    """
+    groups, used = limit
+    if used >= groups:
+        return places
+    held = smooth.smaller(smooth.larger(groups / places, 1.0), groups - used + 1.0)
+    missed = math.prod(1.0 - held / (groups - drawn) for drawn in range(used))
+    return places * (1.0 - missed)
