@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cmxjax.parameters import is_fraction, leaf_paths, path_of
-from cmxjax.phases.metrics import metrics
+from cmxjax.phases.metrics import explain, metrics
 from cmxjax.specs.build import build
 from cmxjax.specs.scenario import load_scenario
 
@@ -106,7 +106,7 @@ def _traced(sharpness: float | None):
 
 def evaluated(inputs: Inputs, sharpness: Any = None):
     """All metrics but the breakdown, not compiled."""
-    return metrics(*inputs, sharpness, explain=False)
+    return metrics(*inputs, sharpness)
 
 
 def time_field(inputs: Inputs) -> str:
@@ -135,7 +135,7 @@ def _derivative(inputs, tangents, sharpness):
 
 @jax.jit
 def _shares(inputs, sharpness):
-    m = metrics(*inputs, sharpness)
+    m = explain(*inputs, sharpness)
     step_s = m.ttft_s if inputs[2].kind == "prefill" else m.step_time_s
     return m.breakdown, step_s
 

@@ -10,16 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cmxjax.machine.libraries import CollectiveLibrary
-from cmxjax.machine.tiers import Endpoint
-from cmxjax.rates.algorithms import chain_s
+from cmxjax.machine.system import fabric_of
+from cmxjax.machine.tiers import Endpoint, Fabric
+from cmxjax.rates.algorithms import chain_costs
 from cmxjax.rates.collectives import (
     KINDS,
+    access_costs,
     bus_bytes,
+    collective_costs,
     collective_s,
     plane_loads_s,
-    remote_access_s,
+    several_of,
 )
-from cmxjax.rates.fabric import Fabric, fabric_of, group_of
+from cmxjax.rates.fabric import group_of
 from cmxjax.specs.system_load import Reference, load_system
 
 CLOUDMATRIX = load_system(Reference("cloudmatrix384")).system
@@ -48,9 +51,13 @@ def library(*algorithms, **costs):
     return CollectiveLibrary(algorithms=algorithms, **leaves)
 
 
+def linked(rate, latency_s, planes):
+    return Fabric(rate=rate, latency_s=latency_s, planes=planes)
+
+
 def flat(ranks):
     """Ranks on one tier of 100 GB/s and 2 us."""
-    fabric = Fabric(jnp.array([1 / BETA]), jnp.array([ALPHA]), ("link",))
+    fabric = linked(jnp.array([1 / BETA]), jnp.array([ALPHA]), ("link",))
     return group_of(fabric, jnp.array([ranks], float))
 
 
@@ -59,11 +66,19 @@ RATES, LATENCIES = jnp.array([200e9, 100e9, 50e9]), jnp.array([0.5e-6, 1e-6, 4e-
 
 
 def tiered(*splits, planes=("die", "ub", "ub"), rates=RATES, latencies=LATENCIES):
-    return group_of(Fabric(rates, latencies, planes), jnp.asarray(splits, float))
+    return group_of(linked(rates, latencies, planes), jnp.asarray(splits, float))
+
+
+def timed(kind, group, lib, payload, sharpness, factor=1.0, **more):
+    """Time of a collective, with the seconds of its parts times a factor."""
+    costs = collective_costs(kind, group, lib, payload, sharpness, **more)
+    costs = {part: factor * cost for part, cost in costs.items()}
+    several, exposed = several_of(group, sharpness), lib.protocol_exposed_fraction
+    return collective_s(costs, several, exposed, sharpness)
 
 
 def seconds(kind, group, lib, payload=M, sharpness=None):
-    return float(collective_s(kind, group, lib, payload, sharpness))
+    return float(timed(kind, group, lib, payload, sharpness))
 
 
 @pytest.mark.parametrize("n", [2, 8, 64])
@@ -150,7 +165,7 @@ def test_tree_latency_is_the_binary_logarithm_of_the_ranks(n, levels):
 
 def test_a_tree_carries_the_whole_buffer_and_not_the_volume_of_a_ring():
     # a latency of 1 ms makes the ring's 126 steps hopeless
-    fabric = Fabric(jnp.array([1 / BETA]), jnp.array([1e-3]), ("link",))
+    fabric = linked(jnp.array([1 / BETA]), jnp.array([1e-3]), ("link",))
     group = group_of(fabric, jnp.array([64.0]))
     expected = 2 * 6 * 1e-3 + 2 * M * BETA
     assert seconds("all_reduce", group, library("ring", "tree")) == pytest.approx(
@@ -263,10 +278,10 @@ def time_of(kind, sharpness):
     """Time as a function of the machine."""
 
     def time(machine):
-        fabric = Fabric(machine["rates"], machine["latencies"], ("die", "ub", "rdma"))
+        fabric = linked(machine["rates"], machine["latencies"], ("die", "ub", "rdma"))
         group = group_of(fabric, machine["splits"])
         lib = library(*ALGORITHMS).replace(**machine["library"])
-        return collective_s(kind, group, lib, machine["payload"], sharpness)
+        return timed(kind, group, lib, machine["payload"], sharpness)
 
     return time
 
@@ -365,10 +380,7 @@ def test_time_scales_with_the_unit_of_time(kind, splits, payload, unit):
 def test_time_is_homogeneous_of_degree_one_in_its_parts(kind, sharpness):
     # start, transfer and protocol floor: no part of the time is left out of a breakdown
     group, lib = tiered(2.0, 4.0, 3.0), library(*ALGORITHMS, **COSTLY)
-    once, thrice = (
-        float(collective_s(kind, group, lib, M, sharpness, lambda part, f=f: f))
-        for f in (1.0, 3.0)
-    )
+    once, thrice = (float(timed(kind, group, lib, M, sharpness, f)) for f in (1.0, 3.0))
     assert thrice == pytest.approx(3 * once, rel=1e-9)
 
 
@@ -405,7 +417,7 @@ def test_messages_below_the_threshold_go_at_their_own_rate():
 def test_copy_engines_slow_the_transfer_and_not_the_start():
     lib = library("direct", start_s=9e-6, sdma_slowdown=1.5)
     moved = 7 * M * BETA + ALPHA
-    time = collective_s("all_gather", flat(8), lib, M, None, driver="sdma")
+    time = timed("all_gather", flat(8), lib, M, None, driver="sdma")
     assert float(time) == pytest.approx(9e-6 + 1.5 * moved)
 
 
@@ -429,11 +441,12 @@ def test_a_chain_hands_over_once_between_neighbors():
     group = tiered(2.0, 3.0, 1.0)
     lib = library("ring", start_s=7e-6)
     wire = 3 * (0.5e-6 + M / 200e9) + 2 * (1e-6 + M / 100e9)
-    assert float(chain_s(group, lib, M)) == pytest.approx(wire + 5 * 7e-6)
+    assert sum(chain_costs(group, lib, M).values()) == pytest.approx(wire + 5 * 7e-6)
 
 
 def test_a_chain_of_one_stage_hands_nothing_over():
-    assert float(chain_s(tiered(1.0, 1.0, 1.0), library("ring", start_s=7e-6), M)) == 0.0
+    costs = chain_costs(tiered(1.0, 1.0, 1.0), library("ring", start_s=7e-6), M)
+    assert sum(costs.values()) == 0.0
 
 
 ENDPOINT = Endpoint(
@@ -444,15 +457,19 @@ ENDPOINT = Endpoint(
 )
 
 
+def accessed_s(*access):
+    return sum(access_costs(*access).values())
+
+
 def test_a_remote_read_takes_the_latencies_of_the_way_and_its_end():
     group = tiered(1.0, 1.0, 2.0)
-    time = remote_access_s("read", group, ENDPOINT, M, None)
+    time = accessed_s("read", group, ENDPOINT, M, None)
     assert float(time) == pytest.approx(4e-6 + 0.3e-6 + M / 50e9 / 0.8)
 
 
 def test_a_remote_write_waits_for_its_completion_too():
     group = tiered(1.0, 2.0, 1.0)
-    time = remote_access_s("write", group, ENDPOINT, M, None)
+    time = accessed_s("write", group, ENDPOINT, M, None)
     assert float(time) == pytest.approx(1e-6 + 0.5e-6 + M / 100e9 / 0.5)
 
 
@@ -462,7 +479,7 @@ def test_a_small_read_takes_the_published_latency(splits, published_us):
     ways = [1.0, 1.0, 1.0, 1.0]
     ways[len(splits)] = 2.0
     group = group_of(fabric_of(CLOUDMATRIX), jnp.array(ways))
-    time = remote_access_s("read", group, CLOUDMATRIX.endpoints["npu"], 512.0, None)
+    time = accessed_s("read", group, CLOUDMATRIX.endpoints["npu"], 512.0, None)
     # the table prints two digits
     assert float(time) == pytest.approx(published_us * 1e-6, rel=0.05)
 
@@ -496,7 +513,7 @@ def bus_rate_of_a_node(system, efficiency):
     group = group_of(fabric_of(system), jnp.array([2.0, 8.0, 1.0, 1.0]))
     hccl = system.collectives["hccl"].replace(efficiency=jnp.asarray(efficiency))
     payload = 40.0 * 2**20
-    time = collective_s("all_gather", group, hccl, payload, None)
+    time = timed("all_gather", group, hccl, payload, None)
     return float(bus_bytes("all_gather", group, payload) / time)
 
 

@@ -6,9 +6,9 @@ import pytest
 from jobs import JOBS, SHIPPED, job, on_machine, predict
 
 from cmxjax.energy import job_power_w
-from cmxjax.step.decode import decode_times
-from cmxjax.step.prefill import prefill_times
-from cmxjax.step.shares import Scales
+from cmxjax.phases.resolve import machine_of
+from cmxjax.step.price import decode_job, prefill_job
+from cmxjax.step.serving import times_of
 
 DECODE, PREFILL = SHIPPED[:2]
 IDLE, MEMORY = 0.4, 0.35
@@ -17,7 +17,9 @@ NETWORK, ALL_IN = 61_056.0, 559_378.0
 
 def power(compute, memory) -> float:
     """Of all 768 dies of CloudMatrix384."""
-    return float(job_power_w(job(DECODE)[0], jnp.asarray(768.0), compute, memory))
+    system, _, w, *_ = job(DECODE)
+    all_dies = jnp.asarray(768.0)
+    return float(job_power_w(machine_of(system, w), all_dies, compute, memory))
 
 
 def test_an_idle_job_draws_the_network_and_the_idle_share():
@@ -37,14 +39,10 @@ def test_busy_memory_and_busy_compute_add_their_parts():
 @pytest.mark.parametrize("name", [*JOBS, *SHIPPED])
 def test_nothing_is_busy_for_longer_than_the_step(name):
     system, a, w, layout, _ = job(name)
-    if w.kind == "decode":
-        times = decode_times(system, a, w, layout, Scales({}), None)
-        busy, step_s = times.layer.busy, times.step_s
-    else:
-        times = prefill_times(system, a, w, layout, Scales({}), None)
-        busy, step_s = times.busy, times.steady_s
-    assert 0.0 < float(busy.memory_s) < float(step_s)
-    assert 0.0 < float(busy.compute_s) < float(step_s)
+    make = decode_job if w.kind == "decode" else prefill_job
+    times, (filled, _) = times_of(make(machine_of(system, w), a, w, layout, None), None)
+    assert 0.0 < float(filled.memory_s) < float(times.steady_s)
+    assert 0.0 < float(filled.compute_s) < float(times.steady_s)
 
 
 def per_device(name, **changes) -> float:

@@ -11,11 +11,14 @@ from hypothesis import strategies as st
 
 from cmxjax.job.layout import place
 from cmxjax.machine.libraries import ExpertMode
+from cmxjax.machine.system import fabric_of
+from cmxjax.machine.tiers import Fabric
 from cmxjax.model.architecture import ANY_GROUP, GroupLimit
-from cmxjax.rates.exchange import busiest_rank_load, copies_of, exchange_s, open_places
-from cmxjax.rates.fabric import Fabric, fabric_of, group_of
+from cmxjax.rates.exchange import copies_of, exchange_costs, exchange_s, ranks_of
+from cmxjax.rates.fabric import group_of
 from cmxjax.specs.system_load import Reference, load_system
-from cmxjax.step.serving import copy_bytes
+from cmxjax.step.exchanges import copy_bytes
+from cmxjax.work.routing import busiest_rank_load, open_places
 
 CLOUDMATRIX = load_system(Reference("cloudmatrix384")).system
 H800 = load_system(Reference("hgx-h800")).system
@@ -59,7 +62,14 @@ def placed(ranks, fabric=FABRIC, sizes=(2.0, 8.0, 1000.0)):
 def seconds(kind, group, m, tokens=128.0, copies=8.0, size=7680.0, **more):
     load, sharpness = more.pop("load", 1.0), more.pop("sharpness", None)
     sent = copies_of(group, m, tokens, copies, load, more.pop("limit", ANY_GROUP))
-    return float(exchange_s(kind, sent, m, size, HBM, sharpness, **more))
+    return float(timed(kind, sent, m, size, sharpness, **more))
+
+
+def timed(kind, sent, m, size, sharpness, factor=1.0, **more):
+    """Time of an exchange, with the seconds of its parts times a factor."""
+    costs = exchange_costs(kind, sent, m, size, HBM, sharpness, **more)
+    costs = {part: factor * cost for part, cost in costs.items()}
+    return exchange_s(costs, ranks_of(sent.group, m, sharpness), sharpness)
 
 
 @pytest.mark.parametrize(("kind", "start_s"), [("dispatch", 20e-6), ("combine", 30e-6)])
@@ -98,7 +108,7 @@ def test_combine_adds_up_copy_by_copy_after_the_transfer():
 
 def test_copies_to_the_own_rank_are_read_and_written_in_memory():
     # links so fast that only memory counts
-    fabric = FABRIC._replace(rate=jnp.array([1e18, 1e18, 1e18]))
+    fabric = FABRIC.replace(rate=jnp.array([1e18, 1e18, 1e18]))
     took = seconds("dispatch", placed(8.0, fabric), mode())
     own = 128 * 8 / 8 * 7680
     assert took == pytest.approx(0.9e-6 + 2 * own / HBM)
@@ -144,11 +154,11 @@ def test_copy_engines_slow_the_transfer_and_not_the_start():
 @pytest.mark.parametrize("how", [{}, {"plane": "rdma"}, {"deduplicates": True}])
 def test_one_rank_takes_no_time_and_has_finite_gradients(how, sharpness):
     def time(splits, rates, tokens, size):
-        group = group_of(FABRIC._replace(rate=rates), splits)
+        group = group_of(FABRIC.replace(rate=rates), splits)
         costs = mode(**how, dispatch_start_s=2e-5, jitter_s=4e-6, dispatch_copy_s=1e-7)
         load = busiest_rank_load("typical", 0.2, 8.0 * tokens, group.ranks, 0.0)
         copies = copies_of(group, costs, tokens, 8.0, load)
-        return exchange_s("dispatch", copies, costs, size, HBM, sharpness)
+        return timed("dispatch", copies, costs, size, sharpness)
 
     alone = (jnp.ones(3), FABRIC.rate, jnp.asarray(128.0), jnp.asarray(7680.0))
     value, slopes = jax.value_and_grad(time, argnums=(0, 1, 2, 3))(*alone)
@@ -169,7 +179,7 @@ def test_time_grows_with_the_ranks(kind, library_mode):
 
 def test_combine_among_eight_dies_responds_to_the_link_inside_the_package():
     # at 270 GB/s the sibling's part hides behind UB's six; at a tenth it does not
-    slow = FABRIC._replace(rate=FABRIC.rate.at[0].set(27e9))
+    slow = FABRIC.replace(rate=FABRIC.rate.at[0].set(27e9))
     part = 128 * 8 / 8 * 7680
     before = seconds("combine", placed(8.0), mode())
     after = seconds("combine", placed(8.0, slow), mode())
@@ -180,9 +190,9 @@ def test_combine_among_eight_dies_responds_to_the_link_inside_the_package():
 
 def test_relaxed_combine_responds_to_every_plane_it_uses():
     def time(rates):
-        group = group_of(FABRIC._replace(rate=rates), jnp.array([2.0, 4.0, 1.0]))
+        group = group_of(FABRIC.replace(rate=rates), jnp.array([2.0, 4.0, 1.0]))
         copies = copies_of(group, mode(), 128.0, 8.0, 1.0)
-        return exchange_s("combine", copies, mode(), 7680.0, HBM, 4.0)
+        return timed("combine", copies, mode(), 7680.0, 4.0)
 
     slopes = jax.grad(time)(FABRIC.rate)
     assert slopes[0] < 0.0
@@ -197,8 +207,7 @@ def test_time_is_homogeneous_of_degree_one_in_its_parts(kind, sharpness):
     costs = mode(dispatch_start_s=2e-5, jitter_s=4e-6, dispatch_copy_s=3e-8)
     job = {"sharpness": sharpness, "driver": "sdma"}
     once, thrice = (
-        seconds(kind, placed(24.0), costs, scale=lambda part, f=f: f, **job)
-        for f in (1.0, 3.0)
+        seconds(kind, placed(24.0), costs, factor=f, **job) for f in (1.0, 3.0)
     )
     assert thrice == pytest.approx(3 * once, rel=1e-9)
 
@@ -219,8 +228,8 @@ def test_more_bandwidth_and_less_latency_are_never_slower(
     how, ranks, tokens, gain, sharpness
 ):
     costs = mode(**how, dispatch_start_s=2e-5, jitter_s=4e-6, dispatch_copy_s=3e-8)
-    faster = FABRIC._replace(rate=FABRIC.rate * gain)
-    closer = FABRIC._replace(latency_s=FABRIC.latency_s / gain)
+    faster = FABRIC.replace(rate=FABRIC.rate * gain)
+    closer = FABRIC.replace(latency_s=FABRIC.latency_s / gain)
     job = {"tokens": tokens, "sharpness": sharpness}
     before = seconds("dispatch", placed(ranks), costs, **job)
     for better in (faster, closer):
@@ -250,7 +259,7 @@ def on_h800(ranks, node_gain=1.0, rdma_gain=1.0):
     fabric = fabric_of(H800)
     rate = fabric.rate * jnp.array([node_gain, rdma_gain])
     latency = fabric.latency_s / jnp.array([node_gain, rdma_gain])
-    return placed(ranks, Fabric(rate, latency, fabric.planes), NODE_SIZES)
+    return placed(ranks, fabric.replace(rate=rate, latency_s=latency), NODE_SIZES)
 
 
 @pytest.mark.parametrize("ranks", [8.0, 16.0, 144.0])

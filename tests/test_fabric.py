@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cmxjax.machine.system import fabric_of
+from cmxjax.machine.tiers import Fabric
 from cmxjax.rates.fabric import (
-    Fabric,
     contended_s,
-    fabric_of,
     group_of,
     peers,
     plane_s,

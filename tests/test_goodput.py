@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from test_train import DENSE, made
 
 from cmxjax.goodput import best_interval_s, goodput_of, inflation
-from cmxjax.specs.system_load import Reference, load_system
+from cmxjax.phases.resolve import machine_of
 
 RESTART = 600.0
 
@@ -42,8 +43,9 @@ def test_without_failures_only_checkpoints_cost():
 
 
 def test_more_devices_fail_more_often_and_do_less():
-    system = load_system(Reference("dgx-h100")).system
-    runs = [goodput_of(system, 175e9, d) for d in (64.0, 1024.0, 16384.0)]
+    p = made(DENSE, system="dgx-h100")
+    machine = machine_of(p.system, p.workload)
+    runs = [goodput_of(machine, 175e9, d) for d in (64.0, 1024.0, 16384.0)]
     assert float(runs[1].mtbf_s) == pytest.approx(float(runs[0].mtbf_s) / 16.0)
     assert float(runs[2].fraction) < float(runs[1].fraction) < 1.0
     assert float(runs[1].checkpoint_s) < float(runs[0].checkpoint_s)

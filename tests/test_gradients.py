@@ -153,7 +153,7 @@ def test_theta_of_every_leaf_has_the_slope_of_the_leaf(name):
     every = {path: jnp.zeros(()) for path in leaf_paths(system)}
 
     def log_time(theta):
-        m = metrics(system, *rest, theta, explain=False)
+        m = metrics(system, *rest, theta)
         return jnp.log(m.tpot_s if "decode" in name else m.ttft_s)
 
     slopes = jax.jit(jax.grad(log_time))(every)

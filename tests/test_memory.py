@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from jobs import job, predict
 
-from cmxjax.memory import weight_bytes
+from cmxjax.memory.serving import weight_bytes
 
 PREFILL = "deepseek-r1-prefill-cloudmatrix384"
 """8192 tokens a device with tp 32, in int8, two overlapped micro-batches."""

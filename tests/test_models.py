@@ -18,8 +18,8 @@ from cmxjax.model.architecture import (
 from cmxjax.specs.files import shipped
 from cmxjax.specs.model_load import load_model, model_leaves, read_model_file
 from cmxjax.specs.system_load import Reference
-from cmxjax.step import decode, prefill
-from cmxjax.step.serving import declared, expert_load
+from cmxjax.work.routing import expert_load
+from cmxjax.work.serving import declared, decode_rows, prefill_rows
 from cmxjax.work.table import matrix_flop, tabulate
 
 MODELS = shipped("models")
@@ -46,7 +46,7 @@ ONE_DEVICE = Layout(
 )
 SOFTWARE = Software(
     skew=jnp.zeros(()),
-    engine="any",
+    runtime="any",
     collective_library="any",
     expert_library="any",
     expert_mode="normal",
@@ -65,7 +65,7 @@ def flop_per_token(name: str, phase: str, context: float) -> float:
             acceptance=jnp.ones((1,)),
             software=SOFTWARE,
         )
-        features = decode.features_of(a, w, ONE_DEVICE, jnp.ones(()))
+        features = decode_rows(a, w, ONE_DEVICE, jnp.ones(()))
     else:
         w = Prefill(
             tokens_per_device=tokens,
@@ -73,14 +73,15 @@ def flop_per_token(name: str, phase: str, context: float) -> float:
             cached_fraction=jnp.zeros(()),
             software=SOFTWARE,
         )
-        features = prefill.features_of(a, w, ONE_DEVICE, jnp.ones(()))
-    load = expert_load(a, ONE_DEVICE, SOFTWARE, jnp.zeros(()), tokens)
+        features = prefill_rows(a, w, ONE_DEVICE, jnp.ones(()))
+    load = expert_load(a, ONE_DEVICE, SOFTWARE.balance, jnp.zeros(()), tokens)
     features |= {"expert_rows": load.rows, "experts": load.active, "logit_rows": tokens}
-    rows = declared(a, ONE_DEVICE, SOFTWARE, absorbed=phase == "decode")
+    rows = declared(a, ONE_DEVICE, SOFTWARE.dtypes, decodes=phase == "decode")
     flop = matrix_flop(tabulate([op for _, op in rows], features))
     times = {
         "attention": a.layers,
         "dense": a.dense_layers,
+        "routing": a.layers - a.dense_layers,
         "experts": a.layers - a.dense_layers,
         "tail": 1.0,
         "draft": 0.0,

@@ -1,6 +1,5 @@
 """Decode and prefill as a whole: the breakdown, and how the metrics fit together."""
 
-import jax
 import numpy as np
 import pytest
 from jobs import (
@@ -20,9 +19,8 @@ from jobs import (
     with_stages,
 )
 
-from cmxjax.phases.metrics import metrics
-from cmxjax.rates.roofline import RESOURCES
-from cmxjax.step.shares import COLLECTIVE_PARTS, EXCHANGE_PARTS
+from cmxjax.phases.metrics import explain
+from cmxjax.step.costs import PARTS
 
 over_jobs = pytest.mark.parametrize("name", OVER)
 # a breakdown takes seconds to compile, so most of the relaxed ones are slow tests
@@ -53,13 +51,11 @@ def test_no_share_is_negative(name, sharpness):
 @over_shares
 def test_every_share_names_a_cause(name, sharpness):
     """There is no class for what is left over."""
-    exchanges = {part for parts in EXCHANGE_PARTS.values() for part in parts}
-    parts = {*RESOURCES, *COLLECTIVE_PARTS, *exchanges, "step", "load"}
     seconds, _ = shares(job(name), sharpness)
-    for component in seconds:
-        block, part = component.split(".")
-        assert part in parts
-        assert block not in ("other", "rest", "residual", "unknown", "unexplained")
+    for share in seconds:
+        component, part = share.split(".")
+        assert part in PARTS[component]
+        assert component not in ("other", "rest", "residual", "unknown", "unexplained")
 
 
 @over_jobs
@@ -98,7 +94,7 @@ def test_a_slower_host_adds_its_time_and_changes_no_other_share(name):
 def test_no_component_has_a_larger_share_than_it_is_busy(name):
     """What is hidden behind others is busy and has no share."""
     inputs = job(name)
-    m = jax.jit(lambda x: metrics(*x))(inputs)
+    m = explain(*inputs)
     step_s = m.step_time_s if "decode" in name else m.ttft_s
     for component, share in m.breakdown.items():
         assert share <= m.busy[component] * (1.0 + 1e-6) + 1e-9 * step_s, component

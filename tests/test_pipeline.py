@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import schedules
 
+from cmxjax.memory.training import in_flight
 from cmxjax.step.line import Work, line_of_classes, line_of_stages
-from cmxjax.step.pipeline import in_flight, pipeline_s
+from cmxjax.step.pipeline import pipeline_s
 
 F, B, W = 1.0, 1.2, 0.8
 

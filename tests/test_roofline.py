@@ -76,12 +76,13 @@ def vector(elements, flop=1.0, size=4.0):
 
 
 def resource_s(hardware, work, name, sharpness=None):
-    return float(resources_s(hardware, work, None, sharpness)[name][0])
+    return float(resources_s(hardware, work, sharpness)[name][0])
 
 
-def times_of(hardware, work, slowdown=1.0, sharpness=None, scale=None):
-    used = resources_s(hardware, work, scale, sharpness)
-    return roofline_s(hardware, used, slowdown, sharpness)
+def times_of(hardware, work, slowdown=1.0, sharpness=None):
+    used = resources_s(hardware, work, sharpness)
+    exposed = hardware.roofline_exposed_fraction
+    return roofline_s(used, exposed, slowdown, sharpness)
 
 
 def total_s(*args, **settings):
@@ -202,9 +203,10 @@ def test_the_8_bit_efficiency_slows_8_bit_gemms_alone(dtype, factor):
 def test_a_share_of_the_cores_slows_matrix_and_vector_work_alone(resource, factor):
     hardware = chip(matrix_launch_s=5e-6)
     op = Op("a", "b", "attention", "m", 64.0, out_bytes=2.0, vector_flop=12.0)
-    used = resources_s(hardware, table(op, m=1e6), None, None)
+    used = resources_s(hardware, table(op, m=1e6), None)
     alone = {name: used[name] * (name == resource) for name in RESOURCES}
-    whole, part = (float(roofline_s(hardware, alone, s, None)[0]) for s in (1.0, 1.7))
+    exposed = hardware.roofline_exposed_fraction
+    whole, part = (float(roofline_s(alone, exposed, s, None)[0]) for s in (1.0, 1.7))
     assert whole > 0.0
     assert part == pytest.approx(factor * whole)
 
@@ -299,14 +301,17 @@ def test_a_larger_batch_never_takes_less_time(columns):
 def test_time_is_homogeneous_of_degree_one_in_the_resource_times(sharpness):
     work = gemm(100.0, 2000.0, 4096.0)
 
-    def total(scale):
-        return times_of(CLOUDMATRIX, work, 1.0, sharpness, scale)[0]
+    used = resources_s(CLOUDMATRIX, work, sharpness)
 
-    ones = jnp.ones((1, len(RESOURCES)))
-    # Euler: the derivatives along the resource times sum to the time
-    shares = jax.grad(total)(ones)
-    np.testing.assert_allclose(shares.sum(), total(ones), rtol=1e-9)
-    np.testing.assert_allclose(total(3.0 * ones), 3.0 * total(ones), rtol=1e-9)
+    def total(used):
+        return roofline_s(used, CLOUDMATRIX.roofline_exposed_fraction, 1.0, sharpness)[0]
+
+    # Euler: the derivatives along the resource times, times those, sum to the time
+    slopes = jax.grad(total)(used)
+    shares = sum((used[name] * slopes[name]).sum() for name in RESOURCES)
+    np.testing.assert_allclose(shares, total(used), rtol=1e-9)
+    thrice = {name: 3.0 * seconds for name, seconds in used.items()}
+    np.testing.assert_allclose(total(thrice), 3.0 * total(used), rtol=1e-9)
 
 
 @pytest.mark.parametrize("sharpness", [None, 4.0])

@@ -699,7 +699,8 @@ def test_the_default_engine_is_the_systems():
         "workload": {"sequences_per_device": 1, "kv_tokens": 1},
     }
     assert (
-        build(validate_scenario(raw, "test"), "none").workload.software.runtime == "trtllm"
+        build(validate_scenario(raw, "test"), "none").workload.software.runtime
+        == "trtllm"
     )
 
 

@@ -13,7 +13,7 @@ from cmxjax.answers.predict import predict
 from cmxjax.answers.sensitivity import sensitivity
 from cmxjax.job.layout import Pools
 from cmxjax.parameters import leaf_paths
-from cmxjax.phases.metrics import metrics
+from cmxjax.phases.metrics import explain, metrics
 from cmxjax.serve.queue import highest_utilization, waiting_s
 from cmxjax.specs.build import build
 from cmxjax.specs.scenario import load_scenario
@@ -35,7 +35,7 @@ def inputs_of(p):
 
 @jax.jit
 def _run(inputs, sharpness=None):
-    return metrics(*inputs, {}, sharpness, explain=False)
+    return metrics(*inputs, {}, sharpness)
 
 
 def run(p=None, sharpness=None, **work):
@@ -117,7 +117,7 @@ def test_a_request_is_the_sum_of_its_parts():
     first = m.waiting_time_s + m.prefill_time_s + m.transfer_time_s
     assert m.ttft_s == pytest.approx(first)
     assert m.request_time_s == pytest.approx(m.ttft_s + 1024 * m.tpot_s)
-    shares = metrics(*inputs_of(problem()), {}).breakdown
+    shares = explain(*inputs_of(problem()), {}).breakdown
     assert float(sum(shares.values())) == pytest.approx(m.request_time_s, rel=1e-9)
 
 
@@ -277,7 +277,7 @@ FIELDS = ("request_time_s", "ttft_s", "capacity_requests_per_s", "power_w")
 @jax.jit
 def _gradients(inputs, sharpness):
     def logs(x):
-        m = metrics(*x, {}, sharpness, explain=False)
+        m = metrics(*x, {}, sharpness)
         return jnp.log(jnp.stack([getattr(m, field) for field in FIELDS]))
 
     return jax.vjp(logs, inputs)[1](jnp.ones(len(FIELDS)))[0]

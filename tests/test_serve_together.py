@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 from jobs import off_lattice
 
+from cmxjax.job.layout import instances
 from cmxjax.job.workload import Prefill
-from cmxjax.memory import attention_memory, decode_memory, expert_memory
+from cmxjax.memory.serving import attention_memory, decode_memory, expert_memory
 from cmxjax.phases.metrics import metrics
-from cmxjax.serve.apart import _pair
-from cmxjax.serve.generation import Inputs, decode_workload
+from cmxjax.phases.resolve import machines_of
+from cmxjax.serve.generation import decode_workload
 from cmxjax.specs.build import build
 from cmxjax.specs.scenario import load_scenario
-from cmxjax.step.apart import apart_times
-from cmxjax.step.chunk import chunk_of, progress
-from cmxjax.step.decode import decode_times
-from cmxjax.step.prefill import features_of
-from cmxjax.step.shares import Scales
+from cmxjax.step.price import Pools, decode_job
+from cmxjax.step.serving import times_of
+from cmxjax.work.chunk import chunk_of, progress
+from cmxjax.work.serving import prefill_rows
 
 COLOCATED = "deepseek-r1-serve-colocated-cloudmatrix384"
 APART = "deepseek-r1-serve-xdeepserve"
@@ -39,7 +39,7 @@ def problem(name, **changes):
 
 @jax.jit
 def _run(inputs, sharpness=None):
-    return metrics(*inputs, {}, sharpness, explain=False)
+    return metrics(*inputs, {}, sharpness)
 
 
 def run(p, sharpness=None, **work):
@@ -58,6 +58,13 @@ def prompts(p, tokens, cached=0.0, prompt=4096.0):
     )
 
 
+def step_times(p, role, work, **more):
+    """Of one step of a pool, with prompts that ride along or experts apart."""
+    machine, layout = machines_of(p.system, p.workload)[role], p.layout.pools[role].layout
+    made = decode_job(machine, p.architecture, work, layout, None, **more)
+    return times_of(made, None)[0]
+
+
 # --- Chunks
 
 
@@ -68,7 +75,7 @@ def test_chunks_of_a_prompt_have_as_many_pairs_as_the_prompt():
     new = prompt * (1.0 - cached)
     steps = new / chunk
     own = chunk_of(prompts(p, chunk, cached), layout)
-    each = features_of(a, own, layout, jnp.ones(()))
+    each = prefill_rows(a, own, layout, jnp.ones(()))
     assert float(each["tokens"]) == pytest.approx(chunk)
     by_hand = sum(prompt * cached + i + 1 for i in range(int(new)))
     assert float(each["pairs"]) * steps == pytest.approx(by_hand, rel=1e-9)
@@ -95,11 +102,9 @@ def test_an_empty_chunk_costs_nothing_and_a_full_one_more(changes):
 
     @jax.jit
     def step_s(tokens):
-        args = (p.system, p.architecture, work, layout, Scales({}), None)
-        alone = decode_times(*args).step_s
-        return alone, decode_times(
-            *args, chunk=chunk_of(prompts(p, tokens), layout)
-        ).step_s
+        chunk = chunk_of(prompts(p, tokens), layout)
+        alone = step_times(p, "decode", work).step_s
+        return alone, step_times(p, "decode", work, chunk=chunk).step_s
 
     alone, none = step_s(0.0)
     assert none == pytest.approx(float(alone), rel=1e-12)
@@ -122,9 +127,9 @@ def test_prompts_keep_up_with_outputs():
     m = run(p)
     layout = p.layout.pools["decode"].layout
     work = decode_workload(p.workload, "decode", jnp.asarray(m.sequences_per_device))
-    args = (p.system, p.architecture, work, layout, Scales({}), None)
-    bare = float(decode_times(*args).step_s)
-    full = decode_times(*args, chunk=chunk_of(prompts(p, 2048.0), layout))
+    bare = float(step_times(p, "decode", work).step_s)
+    chunk = chunk_of(prompts(p, 2048.0), layout)
+    full = step_times(p, "decode", work, chunk=chunk)
     share = (1.7 * m.tpot_s - bare) / (float(full.step_s) - bare)
     # prompt tokens that arrive on a device in a step
     arriving = 80 * 4096 / 640 * 1.7 * m.tpot_s
@@ -168,19 +173,15 @@ def test_a_dense_model_on_tp_groups_is_served():
 # --- Attention and experts apart
 
 
-def apart_at(batch, kv_tokens=4096.0, sharpness=None, calibrated=False, **changes):
+def apart_at(batch, domains=None, **changes):
+    """Times of a step at a context of 4096 tokens."""
     p = problem(APART, **changes)
-    if calibrated:
-        p = build(load_scenario(APART), None)
     work = decode_workload(p.workload, "attention", jnp.asarray(batch, float))
-    work = work.replace(kv_tokens=jnp.asarray(kv_tokens))
-    inputs = Inputs(*p.inputs)
-    pair = _pair(inputs)
-    return p, pair, work, jax.device_get(
-        jax.jit(apart_times, static_argnums=4)(
-            p.system, p.architecture, work, pair, sharpness
-        )
-    )  # fmt: skip
+    work = work.replace(kv_tokens=jnp.asarray(4096.0))
+    near, far = p.layout.pools["attention"], p.layout.pools["expert"]
+    shared = instances(near) / instances(far) if domains is None else domains
+    pools = Pools(far.layout, jnp.asarray(shared))
+    return step_times(p, "attention", work, pools=pools)
 
 
 def test_the_published_step_of_xdeepserve():
@@ -189,32 +190,27 @@ def test_the_published_step_of_xdeepserve():
     xDeepServe, arXiv 2508.02520, section 3.3: 0.7 ms of attention, 0.12 ms of experts,
     172 us to the experts and 193 us back, 2 x 61 x 0.7 + 5 + 2 = 92.4 ms.
     """
-    t = apart_at(96.0)[3]
-    assert t.attention_s == pytest.approx(0.7e-3, rel=0.1)
-    assert t.expert_s == pytest.approx(0.12e-3, rel=0.25)
-    assert t.dispatch_s == pytest.approx(172e-6, rel=0.35)
-    assert t.combine_s == pytest.approx(193e-6, rel=0.2)
+    t = apart_at(96.0)
+    assert t.layer.attention_s == pytest.approx(0.7e-3, rel=0.1)
+    assert t.layer.feed_forward_s == pytest.approx(0.12e-3, rel=0.25)
+    assert t.layer.dispatch_s == pytest.approx(172e-6, rel=0.35)
+    assert t.layer.combine_s == pytest.approx(193e-6, rel=0.2)
     assert t.step_s == pytest.approx(92.4e-3, rel=0.1)
 
 
 def test_two_micro_batches_hide_the_trip_and_one_does_not():
-
-    _, _, _, two = apart_at(96.0)
-    _, _, _, one = apart_at(96.0, pools__0__layout__overlapped_microbatches=1)
-    trip = two.dispatch_s + two.expert_s + two.combine_s
+    two = apart_at(96.0).layer
+    alone = apart_at(96.0, pools__0__layout__overlapped_microbatches=1)
+    trip = two.dispatch_s + two.feed_forward_s + two.combine_s
     assert trip < two.attention_s  # so a layer is attention alone
-    layers = 61 - 3 + 1
-    assert one.step_s > layers * (one.attention_s + one.dispatch_s + one.combine_s)
+    layers, one = 61 - 3 + 1, alone.layer
+    assert alone.step_s > layers * (one.attention_s + one.dispatch_s + one.combine_s)
 
 
 def test_more_domains_make_the_experts_the_bottleneck():
-    few = apart_at(96.0)[3]
-    p, pair, work, _ = apart_at(96.0)
-    args = (p.system, p.architecture, work)
-    many = apart_times(*args, pair._replace(domains=jnp.asarray(12.0)), None)
-    assert float(many.attention_s) == pytest.approx(float(few.attention_s))
-    assert float(many.step_s) > 59 * 24 * float(many.expert_s)
-    twice = apart_times(*args, pair._replace(domains=jnp.asarray(24.0)), None)
+    few, many, twice = (apart_at(96.0, domains=n) for n in (None, 12.0, 24.0))
+    assert float(many.layer.attention_s) == pytest.approx(float(few.layer.attention_s))
+    assert float(many.step_s) > 59 * 24 * float(many.layer.feed_forward_s)
     assert float(twice.step_s) > 1.8 * float(many.step_s)
 
 
@@ -259,7 +255,7 @@ def test_gradients_equal_finite_differences(name):
     inputs = off_lattice((*inputs, {}), 2)[:4]
 
     def logs(x):
-        m = metrics(*x, {}, None, explain=False)
+        m = metrics(*x, {}, None)
         return sum(jnp.log(getattr(m, field)) for field in FIELDS)
 
     slopes = jax.jit(jax.grad(logs))(inputs)

@@ -14,15 +14,17 @@ from cmxjax.job.layout import AXES, degree
 from cmxjax.model.architecture import total_parameters
 from cmxjax.model.flops import flop_per_token
 from cmxjax.parameters import is_fraction, leaf_paths
-from cmxjax.phases.metrics import metrics
+from cmxjax.phases.metrics import explain, metrics
+from cmxjax.phases.resolve import machine_of
 from cmxjax.phases.training import EXPOSED
 from cmxjax.specs.build import build
 from cmxjax.specs.errors import SpecError
 from cmxjax.specs.scenario import validate_scenario, with_overrides
-from cmxjax.step.train_ops import declarations, features_of
-from cmxjax.step.train_state import end_spans, plan_of
+from cmxjax.step.train_price import trainer_of
+from cmxjax.work.held import plan_of
+from cmxjax.work.stages import end_spans
 from cmxjax.work.table import matrix_flop
-from cmxjax.work.training import tabulate_passes
+from cmxjax.work.training import declared, tabulate_passes, train_rows
 
 WAITS = {part for parts in EXPOSED.values() for part in parts}
 
@@ -92,11 +94,15 @@ def job(name: str):
     return inputs_of(JOBS[name])
 
 
-_predict = jax.jit(functools.partial(metrics, explain=False))
-
-
 def predict(raw: dict[str, Any], **changes: Any):
-    return _predict(*inputs_of(raw, **changes))
+    return metrics(*inputs_of(raw, **changes))
+
+
+def plan_at(raw: dict[str, Any], **changes: Any):
+    """What a device of the job holds."""
+    system, a, w, layout, _ = inputs_of(raw, **changes)
+    trainer = trainer_of(machine_of(system, w))
+    return plan_of(a, w, layout, trainer.routing_skew, trainer.stages, None)
 
 
 # --- Work
@@ -143,11 +149,11 @@ def test_flop_conventions_are_the_ones_of_their_sources(model, tokens, conventio
 
 def tables(name: str):
     _, a, w, layout, _ = job(name)
-    features = features_of(a, w, layout)
+    rows = train_rows(a, w, layout)
     one = jnp.ones(())
-    features |= {"expert_rows": 64.0 * one, "experts": 4.0 * one, "copies": one}
-    found = declarations(a, w)
-    return found, tabulate_passes([op for _, op in found], features, 4.0)
+    rows |= {"expert_rows": 64.0 * one, "experts": 4.0 * one, "copies": one}
+    found = declared(a, w.software.dtypes, w.sequence_tokens, w.fused_attention)
+    return found, tabulate_passes([op for _, op in found], rows, 4.0)
 
 
 def work_of(passes):
@@ -210,18 +216,15 @@ def korthikanti(batch, tokens, hidden, heads, tp, parallel, selective) -> float:
 @pytest.mark.parametrize("parallel", [True, False])
 @pytest.mark.parametrize("recompute", ["none", "selective"])
 def test_activations_of_a_layer_are_those_of_korthikanti(parallel, recompute):
-    system, a, w, layout, _ = inputs_of(
-        DENSE, layout__sequence_parallel=parallel, workload__recompute=recompute
-    )
+    changes = {"layout.sequence_parallel": parallel, "workload.recompute": recompute}
     expected = korthikanti(2.0, 2048.0, 6144.0, 64.0, 4.0, parallel, recompute != "none")
-    plan = plan_of(system, a, w, layout, None)
+    plan = plan_at(DENSE, **changes)
     assert float(plan.activations.dense) == pytest.approx(expected)
 
 
 def test_full_recompute_keeps_the_inputs_of_layers_and_one_layer():
     plain, full = (predict(DENSE, workload__recompute=r) for r in ("none", "full"))
-    inputs = inputs_of(DENSE, workload__recompute="none")
-    layer = plan_of(*inputs[:4], None).activations
+    layer = plan_at(DENSE, workload__recompute="none").activations
     assert float(plain.memory_activations_bytes) == pytest.approx(
         48.0 * float(layer.dense)
     )
@@ -238,7 +241,7 @@ def test_states_are_divided_as_zero_says(zero, per_weight):
     # Rajbhandari et al., arXiv 1910.02054, section 5: 2 + 4 + 12 bytes with fp32
     # gradients; dp is 4
     m = predict(DENSE, workload__zero=zero)
-    plan = plan_of(*inputs_of(DENSE, workload__zero=zero)[:4], None)
+    plan = plan_at(DENSE, workload__zero=zero)
     held = float(sum(plan.weights)[0])
     got = m.memory_weights_bytes, m.memory_gradients_bytes, m.memory_optimizer_bytes
     for value, size, ranks in zip(got, per_weight[:3], per_weight[3:]):
@@ -246,8 +249,9 @@ def test_states_are_divided_as_zero_says(zero, per_weight):
 
 
 def test_stages_together_hold_the_model():
-    system, a, w, layout, _ = inputs_of(DENSE, **{"layout.stages": [12] * 4})
-    held = sum(plan_of(system, a, w, layout, None).weights).sum() * 4.0
+    listed = {"layout.stages": [12] * 4}
+    a = made(DENSE, **listed).architecture
+    held = sum(plan_at(DENSE, **listed).weights).sum() * 4.0
     # a tied head on another stage is a copy of the embedding; the final norm is left out
     extra = 51200.0 * 6144.0
     # norms and positions are on every device of a tp group
@@ -385,7 +389,7 @@ def test_shares_sum_to_the_step_and_hardly_any_is_negative(name):
     """DualPipe's first stage isn't the slowest: what it computes longer hides gradients
     and does not hold up the others, so the dense layers, all there, save a little."""
     least = -0.005 if name == "mixture" else -1e-12
-    m = jax.jit(metrics)(*job(name))
+    m = explain(*job(name))
     shares = {key: float(value) for key, value in m.breakdown.items()}
     assert sum(shares.values()) == pytest.approx(float(m.step_time_s), rel=1e-10)
     assert min(shares.values()) >= least * float(m.step_time_s)
@@ -395,7 +399,7 @@ def test_shares_sum_to_the_step_and_hardly_any_is_negative(name):
 
 
 def test_an_axis_of_one_rank_has_no_exposed_communication():
-    m = jax.jit(metrics)(*job("dense"))
+    m = explain(*job("dense"))
     one = {
         axis: degree(job("dense")[3], axis) == 1.0 for axis in ("tp", "cp", "dp", "pp")
     }
@@ -406,12 +410,12 @@ def test_an_axis_of_one_rank_has_no_exposed_communication():
 def test_a_job_on_several_nodes_waits_for_a_host_that_issues_slowly():
     system, a, w, layout, theta = job("dense")
     trainer = system.trainers[w.software.runtime]
-    plain = float(metrics(system, a, w, layout, theta, explain=False).layer_time_s)
+    plain = float(metrics(system, a, w, layout, theta).layer_time_s)
 
     def layer_s(host_s):
         slow = trainer.replace(tensor_host_s=jnp.asarray(host_s))
         changed = system.replace(trainers=system.trainers | {w.software.runtime: slow})
-        return float(metrics(changed, a, w, layout, theta, explain=False).layer_time_s)
+        return float(metrics(changed, a, w, layout, theta).layer_time_s)
 
     ranks = float(degree(layout, "tp"))
     assert layer_s(0.1 * plain / ranks) == pytest.approx(plain, rel=1e-12)
@@ -432,7 +436,7 @@ def test_messages_that_block_occupy_the_stages_between_nodes(devices, pp, messag
         trainer = system.trainers[w.software.runtime]
         slow = trainer.replace(message_host_s=jnp.asarray(each_s))
         changed = system.replace(trainers=system.trainers | {w.software.runtime: slow})
-        return float(metrics(changed, a, w, layout, theta, explain=False).step_time_s)
+        return float(metrics(changed, a, w, layout, theta).step_time_s)
 
     rounds = 64 / 2 / float(degree(layout, "dp")) + pp - 1
     blocked = (step_s(100.0) - step_s(0.0)) / (100.0 * rounds)
@@ -446,9 +450,7 @@ def slopes(name: str, sharpness: float | None):
     @jax.jit
     def both(inputs, s):
         def value(field):
-            return jax.grad(
-                lambda x: jnp.log(getattr(metrics(*x, s, explain=False), field))
-            )(inputs)
+            return jax.grad(lambda x: jnp.log(getattr(metrics(*x, s), field)))(inputs)
 
         return value("step_time_s"), value("memory_bytes")
 
@@ -489,9 +491,7 @@ def test_gradients_equal_finite_differences():
     def log_time(x):
         changed = w.replace(**{n: x[i] for i, n in enumerate(names)})
         factor = layout.factor * x[len(names)]
-        m = metrics(
-            system, a, changed, layout.replace(factor=factor), theta, 8.0, explain=False
-        )
+        m = metrics(system, a, changed, layout.replace(factor=factor), theta, 8.0)
         return jnp.log(m.step_time_s)
 
     at = jnp.array([*(float(getattr(w, n)) for n in names), 1.003])
@@ -513,8 +513,8 @@ def test_faster_hardware_is_never_slower():
 
 
 def test_relaxation_tends_to_the_exact_step():
-    exact = float(_predict(*job("dense")).step_time_s)
-    relaxed = jax.jit(lambda s: metrics(*job("dense"), s, explain=False).step_time_s)
+    exact = float(metrics(*job("dense")).step_time_s)
+    relaxed = jax.jit(lambda s: metrics(*job("dense"), s).step_time_s)
     close = float(relaxed(jnp.asarray(1e5)))
     assert close == pytest.approx(exact, rel=1e-3)
 
@@ -524,7 +524,7 @@ def test_a_batch_is_the_same_as_one_by_one():
     sizes = jnp.linspace(32.0, 512.0, 16_385)
 
     def step(size):
-        m = metrics(system, a, w.replace(global_batch=size), layout, theta, explain=False)
+        m = metrics(system, a, w.replace(global_batch=size), layout, theta)
         return m.step_time_s
 
     batched = jax.jit(jax.vmap(step))(sizes)
@@ -540,13 +540,13 @@ def test_a_network_of_a_published_cluster_slows_with_its_nodes():
     inputs = inputs_of(raw)
     system = inputs[0]
     steep = scaled(system, {"fabrics.hf-h100.node_exponent": 2.0})
-    times = [float(_predict(s, *inputs[1:]).step_time_s) for s in (system, steep)]
+    times = [float(metrics(s, *inputs[1:]).step_time_s) for s in (system, steep)]
     assert times[1] > times[0]
 
 
 @pytest.mark.parametrize("name", JOBS)
 def test_the_phase_is_a_small_program(name):
-    program = jax.make_jaxpr(functools.partial(metrics, explain=False))(*job(name)).jaxpr
+    program = jax.make_jaxpr(metrics)(*job(name)).jaxpr
     assert equations(program) < EQUATIONS
 
 

@@ -3,20 +3,18 @@ offload, expert tensor parallelism, context parallelism, and the memory of each 
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import pytest
-from test_train import DENSE, EVERYTHING, MIXTURE, inputs_of, made, predict
+from test_train import DENSE, EVERYTHING, MIXTURE, made, plan_at, predict
 
 from cmxjax.answers.predict import predict as predicted
-from cmxjax.phases.metrics import metrics
+from cmxjax.memory.training import train_memory
+from cmxjax.phases.metrics import explain
+from cmxjax.phases.resolve import machine_of
 from cmxjax.specs.build import build
 from cmxjax.specs.errors import SpecError
 from cmxjax.specs.scenario import validate_scenario, with_overrides
-from cmxjax.step.serving import stage_of
-from cmxjax.step.shares import Scales
-from cmxjax.step.train_layers import collectives_of
-from cmxjax.step.train_state import plan_of, train_memory
+from cmxjax.step.train_price import train_job, trainer_of
 
 SLOW_LINK = {"system.links.cpu-pool.bytes_per_s": 1e6}
 """So slow that a layer takes what its transfer takes."""
@@ -24,9 +22,9 @@ SLOW_LINK = {"system.links.cpu-pool.bytes_per_s": 1e6}
 
 def state_of(raw: dict[str, Any], **changes: Any):
     """The plan of a job and its memory by stage."""
-    system, a, w, layout, _ = inputs_of(raw, **changes)
-    plan = plan_of(system, a, w, layout, None)
-    return plan, train_memory(system, a, w, layout, plan)
+    p, plan = made(raw, **changes), plan_at(raw, **changes)
+    trainer = trainer_of(machine_of(p.system, p.workload))
+    return plan, train_memory(trainer, p.architecture, p.workload, p.layout, plan)
 
 
 # --- Offload
@@ -105,11 +103,11 @@ LONG: dict[str, Any] = {
 
 
 def context_payload(raw: dict[str, Any], kind: str, **changes: Any) -> float:
-    system, a, w, layout, _ = inputs_of(raw, **changes)
-    plan = plan_of(system, a, w, layout, None)
-    stage = stage_of(system, layout, w.software, Scales({}), None)
-    asked = collectives_of(stage, a, w, plan)[kind]
-    (payload,) = [float(x.payload_bytes) for x in asked if x.name == "cp"]
+    p, plan = made(raw, **changes), plan_at(raw, **changes)
+    machine = machine_of(p.system, p.workload)
+    asked = train_job(machine, p.architecture, p.workload, p.layout, plan).requests
+    over_cp = [x for x in asked if x.name == "cp" and x.kind == kind]
+    (payload,) = [float(x.payload_bytes) for x in over_cp]
     return payload
 
 
@@ -135,7 +133,7 @@ def test_attention_waits_for_an_all_to_all_and_hides_a_ring():
     found = {}
     for kind in ("ring", "all_to_all"):
         p = made(LONG, workload__context_parallel=kind)
-        m = jax.jit(metrics)(*p.inputs, p.theta)
+        m = explain(*p.inputs, p.theta)
         busy = sum(float(v) for k, v in m.busy.items() if k.startswith("context"))
         found[kind] = float(m.exposed_cp_time_s) / busy
     assert found["all_to_all"] == pytest.approx(1.0)

@@ -95,7 +95,7 @@ def _run(inputs: tuple, theta: dict[str, Any], cases: Any) -> Any:
 
     def predict(one: tuple, moved: dict[str, Any]) -> Any:
         system, architecture, workload, layout = one
-        return metrics(system, architecture, workload, layout, moved, explain=False)
+        return metrics(system, architecture, workload, layout, moved)
 
     def every_case(problem: tuple) -> Any:
         one, thetas = problem

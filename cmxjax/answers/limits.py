@@ -101,7 +101,6 @@ def _metrics_at(problem: Problem, field: str, value: Any) -> Any:
         problem.workload.replace(**{field: value}),
         problem.layout,
         problem.theta,
-        explain=False,
     )
 
 

@@ -7,12 +7,10 @@ import jax
 import numpy as np
 
 from ..job.layout import degree
-from ..phases.metrics import metrics
+from ..phases.metrics import explain
 from ..specs.build import Problem, build
 from ..specs.scenario_file import Scenario
 from ..units import format_si
-
-_run = jax.jit(metrics, static_argnames="explain")
 
 
 class Prediction(NamedTuple):
@@ -92,15 +90,7 @@ def predict(scenario: Scenario, calibration: str | None = None) -> Prediction:
         ArithmeticError: a metric is not finite.
     """
     problem = build(scenario, calibration)
-    result = jax.device_get(
-        _run(
-            problem.system,
-            problem.architecture,
-            problem.workload,
-            problem.layout,
-            problem.theta,
-        )
-    )
+    result = jax.device_get(explain(*problem.inputs, problem.theta))
     values = {
         name: float(value)
         for name, value in vars(result).items()

@@ -130,7 +130,7 @@ def log_metric(field: str, inputs: dict[str, Any], logs: dict[str, Any]) -> Any:
     """ln of a metric with some leaves scaled."""
     moved = scaled(inputs, logs)
     args = (moved["system"], moved["model"], moved["workload"], moved["layout"], {})
-    return jnp.log(getattr(metrics(*args, explain=False), field))
+    return jnp.log(getattr(metrics(*args), field))
 
 
 @partial(jax.jit, static_argnums=0)

@@ -141,12 +141,7 @@ def _outcomes(fields: tuple[str, ...], inputs: tuple, theta: Any, logs: Any) -> 
             key: getattr(workload, key) * jnp.exp(value) for key, value in shift.items()
         }
         found = metrics(
-            apply(system, moved),
-            architecture,
-            workload.replace(**sizes),
-            layout,
-            {},
-            explain=False,
+            apply(system, moved), architecture, workload.replace(**sizes), layout, {}
         )
         return jnp.stack([getattr(found, f) for f in fields]), found.memory_excess_bytes
 

@@ -194,7 +194,7 @@ def _program(fields: list[Wanted]) -> Callable[..., Any]:
             for i, (path, leaf) in enumerate(zip(paths, leaves, strict=True))
         ]
         machine = jax.tree.unflatten(structure, moved)
-        m = metrics(machine, architecture, workload, layout, {}, explain=False)
+        m = metrics(machine, architecture, workload, layout, {})
         values = [
             scaled_to(getattr(m, f), quantity, per, m) for f, quantity, per in fields
         ]

@@ -147,9 +147,7 @@ def _metrics_at(inputs: tuple, counts: Any, sizes: Sizes, sharpness: Any = None)
     for i, (role, size) in enumerate(sizes):
         pools[role] = pools[role].replace(devices=counts[i] * size)
     pooled = Pools(pools=pools)
-    return metrics(
-        system, architecture, workload, pooled, theta, sharpness, explain=False
-    )
+    return metrics(system, architecture, workload, pooled, theta, sharpness)
 
 
 @partial(jax.jit, static_argnames="sizes")

@@ -188,7 +188,7 @@ def score(
     layout = layout_of(a, layout, family, factor, chosen, sharpness)
     sizes = {name: value for name, value in chosen.items() if hasattr(workload, name)}
     workload = ways.on_way(workload.replace(**sizes), family)
-    found = metrics(system, a, workload, layout, theta, sharpness, explain=False)
+    found = metrics(system, a, workload, layout, theta, sharpness)
     logs = jnp.log(jnp.stack([getattr(found, field) for field in fields]))
     memory = jnp.log(found.memory_bytes / system.chip.memory_usable_bytes)
     bounded = target.signs * (logs - target.bounds)

@@ -1,5 +1,6 @@
 """Phase `collective`: one collective on a group placed on the tiers."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -37,6 +38,7 @@ class CollectiveMetrics(struct.PyTreeNode, kw_only=True, frozen=True):
 
 
 Costs = dict[str, Scalar]
+Compose = Callable[[Costs], Scalar]
 
 
 def collective_metrics(
@@ -45,16 +47,8 @@ def collective_metrics(
     """Time and rates of one collective call on the mean rank."""
     group = group_of(fabric_of(system), splits(layout, "ep"))
     exchange = w.collective in ("dispatch", "combine")
-    price = _exchange_costs if exchange else _collective_costs
-    costs = price(system, w, group, sharpness)
-
-    def compose(costs: Costs) -> Scalar:
-        if exchange:
-            mode = system.expert_parallel[w.library][w.mode]
-            return exchange_s(costs, ranks_of(group, mode, sharpness), sharpness)
-        exposed = system.collectives[w.library].protocol_exposed_fraction
-        return collective_s(costs, several_of(group, sharpness), exposed, sharpness)
-
+    price = _price_exchange if exchange else _price_collective
+    costs, compose = price(system, w, group, sharpness)
     time, shares = compose(costs), None
     if explains:
         time, slopes = jax.value_and_grad(compose)(costs)
@@ -73,9 +67,9 @@ def collective_metrics(
     )
 
 
-def _collective_costs(
+def _price_collective(
     system: System, w: Collective, group: Group, sharpness: Sharpness
-) -> Costs:
+) -> tuple[Costs, Compose]:
     """Sending to host memory (p2p on the npu-cpu path) is a remote write."""
     kind, payload = w.collective, w.payload_bytes
     library, to_host = system.collectives[w.library], w.path == "npu-cpu"
@@ -85,17 +79,20 @@ def _collective_costs(
         if w.driver == "sdma":
             payload = payload * library.sdma_slowdown
         costs = access_costs(access, group, endpoint, payload, sharpness)
-        return costs | {"protocol": jnp.zeros(())}
-    return collective_costs(kind, group, library, payload, sharpness, w.driver)
+        costs["protocol"] = jnp.zeros(())
+        return costs, lambda costs: sum(costs.values(), jnp.zeros(()))
+    costs = collective_costs(kind, group, library, payload, sharpness, w.driver)
+    several, exposed = several_of(group, sharpness), library.protocol_exposed_fraction
+    return costs, lambda costs: collective_s(costs, several, exposed, sharpness)
 
 
 def _copy_bytes(w: Collective) -> Scalar:
     return w.hidden * BYTES[w.dtype] + w.scale_bytes
 
 
-def _exchange_costs(
+def _price_exchange(
     system: System, w: Collective, group: Group, sharpness: Sharpness
-) -> Costs:
+) -> tuple[Costs, Compose]:
     """Dispatch or combine as a benchmark runs it: no wait in situ."""
     skew: Any = system.engines[w.engine].routing_skew if w.skew is None else w.skew
     copies = w.tokens_per_rank * w.topk
@@ -103,5 +100,7 @@ def _exchange_costs(
     chip, mode = system.chip, system.expert_parallel[w.library][w.mode]
     sent = copies_of(group, mode, w.tokens_per_rank, w.topk, load)
     rate = chip.memory_bytes_per_s * chip.memory_efficiency
-    size = _copy_bytes(w)
-    return exchange_costs(w.collective, sent, mode, size, rate, sharpness, w.driver)
+    args = w.collective, sent, mode, _copy_bytes(w), rate, sharpness
+    ranks = ranks_of(group, mode, sharpness)
+    costs = exchange_costs(*args, w.driver)
+    return costs, lambda costs: exchange_s(costs, ranks, sharpness)

@@ -77,7 +77,7 @@ def test_the_sweep_is_what_predictions_of_single_layouts_say(question, swept):
         )
         workload = p.workload.replace(sequences_per_device=batch)
         args = (p.system, p.architecture, workload, layout, p.theta)
-        return metrics(*args, explain=False)
+        return metrics(*args)
 
     m = jax.jit(lambda x: jax.lax.map(one, x))((factors, batches, redundant))
     good = (np.asarray(m.tpot_s) <= 0.05 * (1 + TOLERANCE)) & (

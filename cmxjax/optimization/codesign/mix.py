@@ -203,9 +203,7 @@ def outcome(
         logs[f"workload.{form.batch}"] = batch
     moved = scaled(inputs, logs)
     system, workload, layout = moved["system"], moved["workload"], moved["layout"]
-    found = metrics(
-        system, moved["model"], workload, layout, {}, sharpness, explain=False
-    )
+    found = metrics(system, moved["model"], workload, layout, {}, sharpness)
     value = form.sign * jnp.log(getattr(found, form.field))
     if form.whole_system:
         value = value + jnp.log(scale_up_devices(system))
