@@ -8,7 +8,7 @@ PYTHON ?= $(or $(call found,$(NAMES),< (3, 15)),$(call found,python3.15 $(NAMES)
 BIN := .venv/bin
 READY := .venv/.installed
 
-.PHONY: demo test test-all bench lint lock
+.PHONY: demo test test-all mutants bench lint lock
 
 # Everything comes from the lock file; a changed lock file installs again.
 $(READY): requirements.lock pyproject.toml
@@ -29,6 +29,9 @@ test: lint
 
 test-all: lint
 	$(BIN)/pytest -q -n 2 -m ""
+
+mutants: $(READY)
+	$(BIN)/python tests/mutants.py
 
 bench: $(READY)
 	$(BIN)/pytest -q -s tests/benchmarks --benchmark-only
