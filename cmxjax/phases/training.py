@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from .. import smooth
@@ -22,7 +23,7 @@ from ..model.flops import (
     flop_per_weight,
     outside_flop_per_token,
 )
-from ..step.costs import Breakdown, explained
+from ..step.costs import HIGHEST, Breakdown, explained
 from ..step.train_price import train_job, trainer_of
 from ..step.training import TrainTimes, trained
 from ..work.held import plan_of
@@ -140,13 +141,12 @@ def train_metrics(
 def _exposed(shares: Breakdown | None) -> dict[str, Any]:
     if shares is None:
         return dict.fromkeys(EXPOSED)
-    return {
-        name: sum(
-            (s for key, s in shares.items() if key.split(".")[0] in components),
-            jnp.zeros(()),
-        )
-        for name, components in EXPOSED.items()
-    }
+    member = [
+        [float(name.split(".")[0] in components) for components in EXPOSED.values()]
+        for name in shares.names
+    ]
+    sums = jnp.dot(shares.seconds[..., 0], np.array(member), precision=HIGHEST)
+    return dict(zip(EXPOSED, jnp.unstack(sums), strict=True))
 
 
 def peak_flop_per_s(machine: Machine, w: Train) -> Scalar:

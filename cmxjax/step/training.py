@@ -140,11 +140,10 @@ def busy(
 ) -> dict[str, Any]:
     """What each component takes of the critical stage's work, hidden or not.
 
-    Where nothing overlaps this work is linear in its components, with their runs as
-    slopes: exposed shares of 1, and maxima at the sharpness at which they are sums.
+    At a sharpness of 1 nothing overlaps, so this work is linear in its components, with
+    their runs as slopes; but for what a ring or a pipeline's hops expose.
     """
-    whole = dict.fromkeys(Sharing._fields[: Sharing._fields.index("wait")], 1.0)
-    serial = sharing._replace(**whole)
+    serial = sharing._replace(context=1.0, pipeline=1.0)
     own = found.line.own.total * found.line.present
     if shape.w.schedule == "dualpipe":  # a device holds a stage and its mirror image
         own = 0.5 * (own + own[::-1])
@@ -159,8 +158,9 @@ def busy(
         once = sum(reduction.once.values()) + times["host"]["step"] + _update_s(times)
         return (found.microbatches * jnp.dot(critical, each) + once) * sharing.stretch
 
-    slopes = jax.grad(work_s)(costs.times["step"])
-    return {"step": jax.tree.map(jnp.multiply, costs.times["step"], slopes)}
+    times = costs.times["step"]
+    (runs,) = jax.linear_transpose(work_s, times)(jnp.ones(()))
+    return {"step": jax.tree.map(jnp.multiply, times, runs)}
 
 
 def trained(job: Job, sharpness: Sharpness) -> Composition:
