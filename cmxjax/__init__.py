@@ -4,7 +4,7 @@
 
     scenario = cmx.load_scenario("deepseek-r1-decode-cloudmatrix384")
     p = cmx.build(scenario)
-    m = cmx.metrics(p.system, p.architecture, p.workload, p.layout, p.theta)
+    m = cmx.metrics(p.machine, p.model, p.workload, p.layout)
     m.tpot_s  # cmx.explain(...) adds m.breakdown and m.busy
 
 Names are loaded when first used, so the command line starts without JAX.

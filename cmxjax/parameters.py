@@ -5,6 +5,8 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
 
 from ._types import Real
 
@@ -59,3 +61,17 @@ def apply(tree: T, theta: dict[str, Any]) -> T:
         return shifted(path, leaf, theta[path]) if path in theta else leaf
 
     return jax.tree_util.tree_map_with_path(move, tree)
+
+
+def shift_all(tree: T, shifts: Any) -> T:
+    """Every number of a tree moved by a parameter of its own.
+
+    Args:
+        shifts: as `theta`, (number,), in the order of the leaves and their entries.
+    """
+    row, restored = ravel_pytree(tree)
+    inside = np.concatenate(
+        [np.full(np.size(x), is_fraction(path)) for path, x in leaf_paths(tree).items()]
+    )
+    scaled, bounded = row * jnp.exp(shifts), row * inside
+    return restored(scaled / (1.0 - bounded + scaled * inside))

@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import struct
 
-from cmxjax.parameters import is_fraction, leaf_paths, path_of
-from cmxjax.phases.metrics import explain, metrics
+import cmxjax as cmx
+from cmxjax.machine.resolve import Meets, machine_of
+from cmxjax.parameters import apply, is_fraction, leaf_paths, path_of
 from cmxjax.specs.build import build
 from cmxjax.specs.scenario import load_scenario
 
@@ -66,8 +68,37 @@ PREFILL = ("mla-prefill", "gqa-prefill")
 OVER = [*JOBS, *(pytest.param(name, marks=pytest.mark.slow) for name in EVERY_AXIS)]
 """Names to parametrize by; jobs on all axes are slow tests."""
 
-Inputs = tuple[Any, Any, Any, Any, dict[str, Any]]
-"""The arguments of `metrics`: system, architecture, workload, layout, theta."""
+
+class Theta(struct.PyTreeNode):
+    """Calibrated parameters, and what a job uses of its system."""
+
+    shifts: dict[str, Any]
+    choices: Meets = struct.field(pytree_node=False)
+
+
+Inputs = tuple[Any, Any, Any, Any, Theta]
+"""System, model, workload, layout and theta, from which tests move leaves by path."""
+
+
+def inputs_of(p: Any, shifts: dict[str, Any] | None = None) -> Inputs:
+    """A problem as functions of its system take it."""
+    theta = Theta(p.theta if shifts is None else shifts, p.choices)
+    return p.system, p.model, p.workload, p.layout, theta
+
+
+def machine_at(system: Any, theta: Theta) -> Any:
+    """The machine that a job meets."""
+    return machine_of(apply(system, theta.shifts), theta.choices)
+
+
+def metrics(system, a, w, layout, theta: Theta, sharpness: Any = None):
+    """Metrics as a function of the whole system."""
+    return cmx.metrics(machine_at(system, theta), a, w, layout, sharpness)
+
+
+def explain(system, a, w, layout, theta: Theta, sharpness: Any = None):
+    """`metrics` with the breakdown."""
+    return cmx.explain(machine_at(system, theta), a, w, layout, sharpness)
 
 
 @functools.cache
@@ -80,10 +111,10 @@ def job(name: str, **changes: Any) -> Inputs:
     scenario, own = (JOBS | EVERY_AXIS | TRAIN).get(name, (name, {}))
     dotted = {key.replace("__", "."): value for key, value in changes.items()}
     p = build(load_scenario(scenario, own | dotted), "none")
-    software = p.workload.software
-    if isinstance(software, dict):  # one for each pool of phase serve
-        software = next(iter(software.values()))
-    engine, tier = software.runtime, p.system.scale_up_tier
+    choices: Any = p.choices
+    if isinstance(choices, dict):  # one for each pool of phase serve
+        choices = next(iter(choices.values()))
+    engine, tier = choices.engine, p.system.scale_up_tier
     named = [
         "chip.gemm_efficiency",
         "chip.half_rows",
@@ -96,8 +127,7 @@ def job(name: str, **changes: Any) -> Inputs:
             f"engines.{engine}.decode_step_s",
             f"engines.{engine}.stream_exposed_fraction",
         ]
-    theta = {path: jnp.zeros(()) for path in named}
-    return (*p.inputs, theta)
+    return inputs_of(p, {path: jnp.zeros(()) for path in named})
 
 
 def _traced(sharpness: float | None):
@@ -225,8 +255,8 @@ def off_lattice(inputs: Inputs, seed: int) -> Inputs:
         return np.asarray(leaf) * np.exp(-shift if down else shift)
 
     moved = [jax.tree_util.tree_map_with_path(move, tree) for tree in inputs[:4]]
-    theta = {path: np.asarray(rng.uniform(-0.05, 0.05)) for path in inputs[4]}
-    return (*moved, theta)  # pyright: ignore[reportReturnType]
+    shifts = {path: np.asarray(rng.uniform(-0.05, 0.05)) for path in inputs[4].shifts}
+    return (*moved, inputs[4].replace(shifts=shifts))  # pyright: ignore[reportReturnType]
 
 
 def with_stages(inputs: Inputs, stages: float) -> Inputs:

@@ -53,7 +53,7 @@ def sampled(calibration: str) -> dict[str, list[str]]:
 
 def side(scenario: Any, row: Measurement, calibration: str) -> float:
     problem = build(scenario, calibration)
-    found = cmx.metrics(*problem.inputs, problem.theta)
+    found = cmx.metrics(*problem.inputs)
     spec = row.spec
     value = getattr(found, field_of(spec.quantity, spec.part, scenario.phase))
     return float(scaled_to(value, spec.quantity, spec.per, found))

@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -10,6 +11,7 @@ from cmxjax.calibrate import folds
 from cmxjax.calibrate.run import fit as calibrate
 from cmxjax.calibrate.setup import prepare
 from cmxjax.cli.main import main
+from cmxjax.machine.resolve import origins
 from cmxjax.parameters import leaf_paths
 from cmxjax.specs.build import build
 from cmxjax.specs.calibration_file import (
@@ -355,16 +357,12 @@ def test_a_calibration_of_leaves_that_are_gone_says_so(tmp_path):
         build(row.scenario, str(path))
 
 
-def test_leaves_of_a_pruned_problem_know_where_they_came_from():
-    from cmxjax.calibrate.pruned import pruned
-
+def test_numbers_of_a_machine_know_where_they_came_from():
     for row in load_measurements("cloudmatrix384"):
-        if row.scenario.phase == "system":
-            continue
         problem = build(row.scenario, "none")
-        small = pruned(problem)
         whole = leaf_paths(problem.system)
-        own = leaf_paths(small.system)
-        assert len(own) < len(whole)
-        for origin, leaf in zip(small.origins, own.values(), strict=True):
-            assert float(whole[origin]) == float(leaf)
+        paths = origins(problem.system, problem.choices)
+        numbers = np.concatenate([np.ravel(x) for x in jax.tree.leaves(problem.machine)])
+        assert len(set(paths)) < len(whole) / 2
+        for origin, number in zip(paths, numbers, strict=True):
+            assert float(whole[origin]) == number

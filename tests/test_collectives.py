@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cmxjax.machine.libraries import CollectiveLibrary
-from cmxjax.machine.system import fabric_of
+from cmxjax.machine.resolve import tiers_of
 from cmxjax.machine.tiers import Endpoint, Fabric
 from cmxjax.rates.algorithms import chain_costs
 from cmxjax.rates.collectives import (
@@ -478,7 +478,7 @@ def test_a_small_read_takes_the_published_latency(splits, published_us):
     # Table 1 of arXiv 2506.12708v2: 512 bytes, inside a node and between nodes
     ways = [1.0, 1.0, 1.0, 1.0]
     ways[len(splits)] = 2.0
-    group = group_of(fabric_of(CLOUDMATRIX), jnp.array(ways))
+    group = group_of(tiers_of(CLOUDMATRIX).fabric, jnp.array(ways))
     time = accessed_s("read", group, CLOUDMATRIX.endpoints["npu"], 512.0, None)
     # the table prints two digits
     assert float(time) == pytest.approx(published_us * 1e-6, rel=0.05)
@@ -510,7 +510,7 @@ def test_bus_rate_of_a_ring_is_the_link_rate(kind):
 
 def bus_rate_of_a_node(system, efficiency):
     """Bus rate of an all-gather of 40 MiB on the 16 dies of a node."""
-    group = group_of(fabric_of(system), jnp.array([2.0, 8.0, 1.0, 1.0]))
+    group = group_of(tiers_of(system).fabric, jnp.array([2.0, 8.0, 1.0, 1.0]))
     hccl = system.collectives["hccl"].replace(efficiency=jnp.asarray(efficiency))
     payload = 40.0 * 2**20
     time = timed("all_gather", group, hccl, payload, None)

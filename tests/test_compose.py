@@ -6,15 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jobs import JOBS, TRAIN, job, on_machine
+from jobs import JOBS, TRAIN, explain, job, machine_at, on_machine
 from test_serve_together import APART, COLOCATED, problem, prompts
 
-from cmxjax import explain
+import cmxjax as cmx
 from cmxjax.machine.chip import Chip
 from cmxjax.machine.libraries import CollectiveLibrary, ExpertMode
 from cmxjax.machine.machine import Machine
 from cmxjax.machine.tiers import Fabric
-from cmxjax.phases.resolve import machine_of, machines_of
 from cmxjax.serve.generation import decode_workload
 from cmxjax.specs.build import build
 from cmxjax.specs.files import shipped
@@ -32,8 +31,8 @@ HARDWARE = (Machine, Chip, Fabric, CollectiveLibrary, ExpertMode)
 
 def composition(inputs, sharpness=None):
     """The priced step of a job and how it composes."""
-    system, a, w, layout, _ = inputs
-    machine = machine_of(system, w)
+    system, a, w, layout, theta = inputs
+    machine = machine_at(system, theta)
     if w.kind == "train":
         trainer = trainer_of(machine)
         skew, stages = trainer.routing_skew, trainer.stages
@@ -47,14 +46,14 @@ def composition(inputs, sharpness=None):
 def of_pool(name, role, chunk, sharpness=None):
     """A decode step with prompts that ride along, or with experts apart."""
     p = problem(name)
-    machine, layout = machines_of(p.system, p.workload)[role], p.layout.pools[role].layout
+    machine, layout = p.machine[role], p.layout.pools[role].layout
     work = decode_workload(p.workload, role, jnp.asarray(32.0))
     more = {}
     if chunk:
         more["chunk"] = chunk_of(prompts(p, chunk), layout)
     if "expert" in p.layout.pools:
         more["pools"] = Pools(p.layout.pools["expert"].layout, jnp.asarray(3.0))
-    made = decode_job(machine, p.architecture, work, layout, sharpness, **more)
+    made = decode_job(machine, p.model, work, layout, sharpness, **more)
     return served(made, sharpness).step
 
 
@@ -100,7 +99,7 @@ def scenarios() -> list[str]:
 @pytest.mark.parametrize("name", scenarios())
 def test_the_table_names_every_cost(name):
     p = build(load_scenario(name), "none")
-    found = jax.eval_shape(explain, *p.inputs, p.theta).breakdown.names
+    found = jax.eval_shape(cmx.explain, *p.inputs).breakdown.names
     assert found
     for public in found:
         component, part = public.split(".")

@@ -3,10 +3,9 @@
 import jax
 import jax.numpy as jnp
 import pytest
-from jobs import JOBS, SHIPPED, job, on_machine, predict
+from jobs import JOBS, SHIPPED, job, machine_at, on_machine, predict
 
 from cmxjax.energy import job_power_w
-from cmxjax.phases.resolve import machine_of
 from cmxjax.step.price import decode_job, prefill_job
 from cmxjax.step.serving import times_of
 
@@ -17,9 +16,9 @@ NETWORK, ALL_IN = 61_056.0, 559_378.0
 
 def power(compute, memory) -> float:
     """Of all 768 dies of CloudMatrix384."""
-    system, _, w, *_ = job(DECODE)
+    system, *_, theta = job(DECODE)
     all_dies = jnp.asarray(768.0)
-    return float(job_power_w(machine_of(system, w), all_dies, compute, memory))
+    return float(job_power_w(machine_at(system, theta), all_dies, compute, memory))
 
 
 def test_an_idle_job_draws_the_network_and_the_idle_share():
@@ -38,9 +37,11 @@ def test_busy_memory_and_busy_compute_add_their_parts():
 
 @pytest.mark.parametrize("name", [*JOBS, *SHIPPED])
 def test_nothing_is_busy_for_longer_than_the_step(name):
-    system, a, w, layout, _ = job(name)
+    system, a, w, layout, theta = job(name)
     make = decode_job if w.kind == "decode" else prefill_job
-    times, (filled, _) = times_of(make(machine_of(system, w), a, w, layout, None), None)
+    times, (filled, _) = times_of(
+        make(machine_at(system, theta), a, w, layout, None), None
+    )
     assert 0.0 < float(filled.memory_s) < float(times.steady_s)
     assert 0.0 < float(filled.compute_s) < float(times.steady_s)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cmxjax.job.layout import place
 from cmxjax.machine.libraries import ExpertMode
-from cmxjax.machine.system import fabric_of
+from cmxjax.machine.resolve import tiers_of
 from cmxjax.machine.tiers import Fabric
 from cmxjax.model.architecture import ANY_GROUP, GroupLimit
 from cmxjax.rates.exchange import copies_of, exchange_costs, exchange_s, ranks_of
@@ -169,7 +169,7 @@ def test_one_rank_takes_no_time_and_has_finite_gradients(how, sharpness):
 @pytest.mark.parametrize("kind", ["dispatch", "combine"])
 @pytest.mark.parametrize("library_mode", ["low_latency", "normal"])
 def test_time_grows_with_the_ranks(kind, library_mode):
-    fabric = fabric_of(CLOUDMATRIX)
+    fabric = tiers_of(CLOUDMATRIX).fabric
     costs = CLOUDMATRIX.expert_parallel["cann-ep"][library_mode]
     ranks = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 320.0, 768.0, 1536.0]
     sizes = (2.0, 8.0, 48.0, 429.0)
@@ -256,7 +256,7 @@ NODE_SIZES = (8.0, 8192.0)
 
 
 def on_h800(ranks, node_gain=1.0, rdma_gain=1.0):
-    fabric = fabric_of(H800)
+    fabric = tiers_of(H800).fabric
     rate = fabric.rate * jnp.array([node_gain, rdma_gain])
     latency = fabric.latency_s / jnp.array([node_gain, rdma_gain])
     return placed(ranks, fabric.replace(rate=rate, latency_s=latency), NODE_SIZES)
@@ -423,9 +423,9 @@ def test_dispatch_sends_eight_bit_tokens_and_their_scales(
 ):
     p = problem(name)
     software = p.workload.software
-    mode = p.system.expert_parallel[software.expert_library][software.expert_mode]
+    mode = p.machine.exchange
     sizes = [
-        float(copy_bytes(p.architecture, software, kind, mode.scale_slot_bytes))
+        float(copy_bytes(p.model, software, kind, mode.scale_slot_bytes))
         for kind in ("dispatch", "combine")
     ]
     assert sizes == [dispatched, combined]

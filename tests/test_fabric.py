@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cmxjax.machine.system import fabric_of
+from cmxjax.machine.resolve import tiers_of
 from cmxjax.machine.tiers import Fabric
 from cmxjax.rates.fabric import (
     contended_s,
@@ -35,7 +35,7 @@ def group(*splits):
 
 def test_rates_of_a_machine_are_bandwidth_times_efficiency():
     # the supernode tier reaches 164 / 167 = 0.98 of the 196 GB/s, RDMA 200 Gb/s
-    fabric = fabric_of(SYSTEM)
+    fabric = tiers_of(SYSTEM).fabric
     node, supernode = fabric.rate[1], fabric.rate[2]
     assert float(node) == pytest.approx(196e9)
     assert float(supernode) == pytest.approx(196e9 * 0.98)
@@ -45,7 +45,7 @@ def test_rates_of_a_machine_are_bandwidth_times_efficiency():
 def test_an_oversubscribed_tier_is_slower_by_that_factor():
     tier = SYSTEM.tiers["cluster"].replace(oversubscription=jnp.asarray(4.0))
     system = SYSTEM.replace(tiers={**SYSTEM.tiers, "cluster": tier})
-    before, after = fabric_of(SYSTEM).rate, fabric_of(system).rate
+    before, after = tiers_of(SYSTEM).fabric.rate, tiers_of(system).fabric.rate
     np.testing.assert_allclose(after / before, [1.0, 1.0, 1.0, 0.25])
 
 

@@ -7,7 +7,6 @@ import pytest
 from test_train import DENSE, made
 
 from cmxjax.goodput import best_interval_s, goodput_of, inflation
-from cmxjax.phases.resolve import machine_of
 
 RESTART = 600.0
 
@@ -44,7 +43,7 @@ def test_without_failures_only_checkpoints_cost():
 
 def test_more_devices_fail_more_often_and_do_less():
     p = made(DENSE, system="dgx-h100")
-    machine = machine_of(p.system, p.workload)
+    machine = p.machine
     runs = [goodput_of(machine, 175e9, d) for d in (64.0, 1024.0, 16384.0)]
     assert float(runs[1].mtbf_s) == pytest.approx(float(runs[0].mtbf_s) / 16.0)
     assert float(runs[2].fraction) < float(runs[1].fraction) < 1.0

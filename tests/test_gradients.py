@@ -18,12 +18,12 @@ from jobs import (
     gradient,
     headline,
     job,
+    metrics,
     off_lattice,
     predict,
 )
 
 from cmxjax.parameters import is_fraction, leaf_paths
-from cmxjax.phases.metrics import metrics
 
 GROUPS = ("system", "architecture", "workload", "layout", "theta")
 
@@ -140,7 +140,7 @@ def test_theta_moves_the_log_of_a_leaf_and_the_logit_of_a_fraction(name):
     inputs = job(name)
     slopes = gradient(inputs, TIME)
     by_leaf, leaves = leaf_paths(slopes[0]), leaf_paths(inputs[0])
-    for path, slope in slopes[4].items():
+    for path, slope in slopes[4].shifts.items():
         leaf = leaves[path]
         moves = leaf * (1.0 - leaf) if is_fraction(path) else leaf
         np.testing.assert_allclose(slope, by_leaf[path] * moves, rtol=1e-12)
@@ -149,11 +149,11 @@ def test_theta_moves_the_log_of_a_leaf_and_the_logit_of_a_fraction(name):
 @pytest.mark.slow
 @over_jobs
 def test_theta_of_every_leaf_has_the_slope_of_the_leaf(name):
-    system, *rest, _ = job(name)
+    system, *rest, theta = job(name)
     every = {path: jnp.zeros(()) for path in leaf_paths(system)}
 
-    def log_time(theta):
-        m = metrics(system, *rest, theta)
+    def log_time(shifts):
+        m = metrics(system, *rest, theta.replace(shifts=shifts))
         return jnp.log(m.tpot_s if "decode" in name else m.ttft_s)
 
     slopes = jax.jit(jax.grad(log_time))(every)

@@ -162,7 +162,7 @@ def test_degrees_and_devices_are_read_back_from_the_matrix():
 
 
 def test_a_layout_that_fits_has_no_excess():
-    sizes = [jnp.asarray(size) for size in CLOUDMATRIX]
+    sizes = jnp.asarray(CLOUDMATRIX, float)
     assert float(excess(laid_out(tp=4.0, dp=80.0, ep=320.0), sizes)) == 0.0
 
 
@@ -170,5 +170,5 @@ def test_excess_is_that_of_the_worst_tier():
     layout = laid_out()
     factor = layout.factor.at[AXES.index("tp"), 1].set(12.0)  # of 8 in a node
     factor = factor.at[AXES.index("ep"), 2].set(60.0)  # of 48 in a supernode
-    sizes = [jnp.asarray(size) for size in CLOUDMATRIX]
+    sizes = jnp.asarray(CLOUDMATRIX, float)
     assert float(excess(layout.replace(factor=factor), sizes)) == pytest.approx(0.5)

@@ -46,10 +46,6 @@ ONE_DEVICE = Layout(
 )
 SOFTWARE = Software(
     skew=jnp.zeros(()),
-    runtime="any",
-    collective_library="any",
-    expert_library="any",
-    expert_mode="normal",
     balance="uniform",
 )
 

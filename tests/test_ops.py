@@ -133,7 +133,7 @@ def test_flop_of_a_llama_layer_by_hand():
 def test_a_group_of_devices_shares_the_flop_of_a_layer(problem):
     # 8 GPUs, 16 requests each: every GPU does an eighth of the work of all 128
     p = problem("llama-3.1-70b-decode-gb200-nvl72")
-    features = decode_rows(p.architecture, p.workload, p.layout, 1.0)
+    features = decode_rows(p.model, p.workload, p.layout, 1.0)
     ops = attention_ops(LLAMA, BF16, absorbed=True) + dense_ops(LLAMA, BF16)
     counted = float(matrix_flop(tabulate(ops, features)).sum())
     scores = 64 * 4096 * (128 + 128)
@@ -238,8 +238,8 @@ def test_a_dense_model_has_no_expert_operators():
 def cache_bytes(p, **changes):
     """Bytes that attention reads from the cache in a decode step of one layer."""
     w = p.workload.replace(**{k: jnp.asarray(v, float) for k, v in changes.items()})
-    features = decode_rows(p.architecture, w, p.layout, 1.0)
-    tab = tabulate(attention_ops(p.architecture, w.software.dtypes, True), features)
+    features = decode_rows(p.model, w, p.layout, 1.0)
+    tab = tabulate(attention_ops(p.model, w.software.dtypes, True), features)
     latent = "latent attention" in tab.names
     name = "latent attention" if latent else "attention"
     return column(tab, name, tab.memory_bytes)
@@ -279,7 +279,7 @@ def test_an_eight_bit_cache_is_half_as_large(problem):
 
 def test_every_draft_token_attends_to_the_whole_context(problem):
     p = problem("deepseek-r1-decode-cloudmatrix384")
-    features = decode_rows(p.architecture, p.workload, p.layout, 1.0)
+    features = decode_rows(p.model, p.workload, p.layout, 1.0)
     assert float(features["pairs"]) == 48 * 2 * 4224
 
 
@@ -288,7 +288,7 @@ def pairs(problem, **workload):
         "gpt-3-175b-prefill-cloudmatrix384",
         **{f"workload__{k}": v for k, v in workload.items()},
     )
-    return float(prefill_rows(p.architecture, p.workload, p.layout, 1.0)["pairs"])
+    return float(prefill_rows(p.model, p.workload, p.layout, 1.0)["pairs"])
 
 
 def test_causal_prefill_computes_half_of_the_square(problem):
@@ -312,10 +312,9 @@ def test_cached_and_computed_pairs_add_up_to_the_triangle(problem):
 
 def test_microbatches_split_the_work_and_read_the_weights_again(problem):
     p = problem("deepseek-r1-decode-cloudmatrix384")
-    ops = attention_ops(p.architecture, BF16, absorbed=True)
+    ops = attention_ops(p.model, BF16, absorbed=True)
     whole, half = (
-        tabulate(ops, decode_rows(p.architecture, p.workload, p.layout, n))
-        for n in (1.0, 2.0)
+        tabulate(ops, decode_rows(p.model, p.workload, p.layout, n)) for n in (1.0, 2.0)
     )
     np.testing.assert_allclose(2 * matrix_flop(half), matrix_flop(whole))
     again = float((2 * half.memory_bytes - whole.memory_bytes).sum())
@@ -327,7 +326,7 @@ def load_of(problem, tokens, **changes):
         "deepseek-r1-decode-cloudmatrix384", routing__balance="uniform", **changes
     )
     count = jnp.asarray(tokens, float)
-    return expert_load(p.architecture, p.layout, p.workload.software.balance, 0.0, count)
+    return expert_load(p.model, p.layout, p.workload.software.balance, 0.0, count)
 
 
 def one_rank(problem, tokens):
@@ -425,7 +424,7 @@ def test_vector_work_of_experts_counts_all_of_them():
 
 def test_a_step_declares_every_block_of_the_model(problem):
     p = problem("deepseek-r1-decode-gb200-nvl72")
-    ops = declared(p.architecture, p.layout, p.workload.software.dtypes, decodes=True)
+    ops = declared(p.model, p.layout, p.workload.software.dtypes, decodes=True)
     assert {op.block for _, op in ops} == {
         "attention",
         "norms",

@@ -10,6 +10,7 @@ from jobs import (
     PREFILL,
     SHIPPED,
     elasticities,
+    explain,
     is_rate,
     job,
     off_lattice,
@@ -19,7 +20,6 @@ from jobs import (
     with_stages,
 )
 
-from cmxjax.phases.metrics import explain
 from cmxjax.step.costs import PARTS
 
 over_jobs = pytest.mark.parametrize("name", OVER)
@@ -69,7 +69,7 @@ def test_a_breakdown_leaves_the_step_as_it_is(name):
 @over_jobs
 def test_a_slower_host_adds_its_time_and_changes_no_other_share(name):
     inputs = job(name)
-    engine = f"engines.{inputs[2].software.runtime}"
+    engine = f"engines.{inputs[4].choices.engine}"
     leaf = f"{engine}.decode_step_s" if "decode" in name else f"{engine}.prefill_batch_s"
     before, step_before = shares(inputs)
     after, step_after = shares(on_machine(inputs, {leaf: 1.5}))

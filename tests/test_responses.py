@@ -8,9 +8,11 @@ from jobs import (
     OVER,
     SHIPPED,
     elasticities,
+    inputs_of,
     is_latency,
     is_rate,
     job,
+    metrics,
     off_lattice,
     on_machine,
     predict,
@@ -19,7 +21,6 @@ from jobs import (
 )
 
 from cmxjax.parameters import leaf_paths
-from cmxjax.phases.metrics import metrics
 from cmxjax.specs.build import build
 from cmxjax.specs.scenario import validate_scenario
 
@@ -140,11 +141,11 @@ def test_a_job_across_servers_feels_the_cluster_network():
 
 @over_jobs
 def test_software_that_does_not_run_has_no_effect(name):
-    w = job(name)[2]
-    mode = f"expert_parallel.{w.software.expert_library}.{w.software.expert_mode}."
+    names = job(name)[4].choices
+    mode = f"expert_parallel.{names.expert_library}.{names.expert_mode}."
     used = {
-        "engines": f"engines.{w.software.runtime}.",
-        "collectives": f"collectives.{w.software.collective_library}.",
+        "engines": f"engines.{names.engine}.",
+        "collectives": f"collectives.{names.collective_library}.",
         "expert_parallel": mode,
     }
     for path in touched(name):
@@ -294,7 +295,7 @@ def collective_time(system, kind, payload, **factors):
     raw["collective"] = {"kind": kind, "ranks": ranks, "payload_bytes": payload}
     p = build(validate_scenario(raw, "test"), "none")
     rates = {path: factors["rate"] for path in leaf_paths(p.system) if is_rate(path)}
-    inputs = on_machine((p.system, None, p.workload, p.layout, {}), rates)
+    inputs = on_machine(inputs_of(p), rates)
     return float(metrics(*inputs).time_s)
 
 

@@ -136,7 +136,7 @@ def test_a_set_leaf_changes_the_prediction():
     raw = {"system": "cloudmatrix384", "phase": "system"}
     twice = with_overrides(raw, {"system.chip.memory_bytes": "128 GB"})
     p = build(validate_scenario(twice, "test"), "none")
-    m = metrics(*p.inputs, p.theta)
+    m = metrics(*p.inputs)
     assert float(m.memory_bytes) == 768 * 128e9
 
 
@@ -206,14 +206,14 @@ def test_a_leaf_set_beside_an_alternative_wins_over_it():
 
 def test_a_model_leaf_is_set_by_its_path():
     p = made(model__vocabulary=1000, model__experts__topk=4)
-    assert float(p.architecture.vocabulary) == 1000.0
-    assert float(p.architecture.experts.topk) == 4.0
+    assert float(p.model.vocabulary) == 1000.0
+    assert float(p.model.experts.topk) == 4.0
 
 
 def test_a_model_takes_a_base_with_changes():
     p = made(model={"base": "deepseek-v3", "attention": {"heads": 64}})
-    assert float(p.architecture.attention.heads) == 64.0
-    assert p.architecture.name == "deepseek-v3"
+    assert float(p.model.attention.heads) == 64.0
+    assert float(p.model.layers) == 61.0
 
 
 # --- Ratios in measurement files
@@ -369,7 +369,7 @@ def test_one_stated_endpoint_leaves_the_other_to_the_defaults(tmp_path):
 
 def test_a_user_system_predicts_its_totals(own):
     p = build(validate_scenario({"phase": "system", "system": own}, "test"), "none")
-    m = metrics(*p.inputs, p.theta)
+    m = metrics(*p.inputs)
     assert float(m.memory_bytes) == 8 * 64e9
     assert float(m.peak_flop_per_s) == 8 * 300e12
 
@@ -469,7 +469,7 @@ def test_experts_must_fill_the_slots_that_are_stated():
     # 256 routed + 32 redundant + 32 shared = 320 ranks x 1
     p = made()
     r = p.layout.routing
-    held = p.architecture.experts.routed + r.redundant_experts + r.shared_replicas
+    held = p.model.experts.routed + r.redundant_experts + r.shared_replicas
     assert float(held) == degrees(p)["ep"] * 1.0
 
 
@@ -595,7 +595,7 @@ def test_data_of_any_format_can_be_copied():
 
 
 def predicted(p):
-    return metrics(*p.inputs, p.theta)
+    return metrics(*p.inputs)
 
 
 REDUNDANT = {
@@ -698,20 +698,17 @@ def test_the_default_engine_is_the_systems():
         "phase": "decode",
         "workload": {"sequences_per_device": 1, "kv_tokens": 1},
     }
-    assert (
-        build(validate_scenario(raw, "test"), "none").workload.software.runtime
-        == "trtllm"
-    )
+    assert build(validate_scenario(raw, "test"), "none").choices.engine == "trtllm"
 
 
 def test_decode_uses_low_latency_and_prefill_normal_exchanges():
-    assert made(DECODE).workload.software.expert_mode == "low_latency"
-    assert made(PREFILL).workload.software.expert_mode == "normal"
+    assert made(DECODE).choices.expert_mode == "low_latency"
+    assert made(PREFILL).choices.expert_mode == "normal"
 
 
 @pytest.mark.parametrize(("plane", "link"), [("ub", "cpu-pool"), ("vpc", "vpc")])
 def test_cached_prefixes_come_over_the_named_plane(plane, link):
-    assert made(PREFILL, workload__cache_plane=plane).workload.cache_link == link
+    assert made(PREFILL, workload__cache_plane=plane).choices.cache_link == link
 
 
 # --- Keys that the source doesn't state

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jobs import off_lattice
+from jobs import Theta, off_lattice
 
 from cmxjax.answers.predict import predict
 from cmxjax.answers.sensitivity import sensitivity
@@ -35,7 +35,7 @@ def inputs_of(p):
 
 @jax.jit
 def _run(inputs, sharpness=None):
-    return metrics(*inputs, {}, sharpness)
+    return metrics(*inputs, sharpness)
 
 
 def run(p=None, sharpness=None, **work):
@@ -117,7 +117,7 @@ def test_a_request_is_the_sum_of_its_parts():
     first = m.waiting_time_s + m.prefill_time_s + m.transfer_time_s
     assert m.ttft_s == pytest.approx(first)
     assert m.request_time_s == pytest.approx(m.ttft_s + 1024 * m.tpot_s)
-    shares = explain(*inputs_of(problem()), {}).breakdown
+    shares = explain(*inputs_of(problem())).breakdown
     assert float(sum(shares.values())) == pytest.approx(m.request_time_s, rel=1e-9)
 
 
@@ -277,7 +277,7 @@ FIELDS = ("request_time_s", "ttft_s", "capacity_requests_per_s", "power_w")
 @jax.jit
 def _gradients(inputs, sharpness):
     def logs(x):
-        m = metrics(*x, {}, sharpness)
+        m = metrics(*x, sharpness)
         return jnp.log(jnp.stack([getattr(m, field) for field in FIELDS]))
 
     return jax.vjp(logs, inputs)[1](jnp.ones(len(FIELDS)))[0]
@@ -299,7 +299,8 @@ def _slope(inputs, direction, sharpness):
 @pytest.mark.parametrize("sharpness", [None, pytest.param(8.0, marks=pytest.mark.slow)])
 def test_gradients_equal_finite_differences(sharpness):
     """Away from the edges of tiles, on which the printed sizes lie."""
-    inputs = off_lattice((*inputs_of(problem(workload__request_rate=77.0)), {}), 1)[:4]
+    inputs = problem(workload__request_rate=77.0).inputs
+    inputs = off_lattice((*inputs, Theta({}, {})), 1)[:4]
     s = None if sharpness is None else jnp.asarray(sharpness)
     slopes = _gradients(inputs, s)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slopes))

@@ -6,13 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jobs import off_lattice
+from jobs import Theta, off_lattice
 
 from cmxjax.job.layout import instances
 from cmxjax.job.workload import Prefill
 from cmxjax.memory.serving import attention_memory, decode_memory, expert_memory
 from cmxjax.phases.metrics import metrics
-from cmxjax.phases.resolve import machines_of
 from cmxjax.serve.generation import decode_workload
 from cmxjax.specs.build import build
 from cmxjax.specs.scenario import load_scenario
@@ -39,13 +38,13 @@ def problem(name, **changes):
 
 @jax.jit
 def _run(inputs, sharpness=None):
-    return metrics(*inputs, {}, sharpness)
+    return metrics(*inputs, sharpness)
 
 
 def run(p, sharpness=None, **work):
     changes = {key: jnp.asarray(value, float) for key, value in work.items()}
     s = None if sharpness is None else jnp.asarray(sharpness, float)
-    inputs = (p.system, p.architecture, p.workload.replace(**changes), p.layout)
+    inputs = (p.machine, p.model, p.workload.replace(**changes), p.layout)
     return jax.device_get(_run(inputs, s))
 
 
@@ -60,8 +59,8 @@ def prompts(p, tokens, cached=0.0, prompt=4096.0):
 
 def step_times(p, role, work, **more):
     """Of one step of a pool, with prompts that ride along or experts apart."""
-    machine, layout = machines_of(p.system, p.workload)[role], p.layout.pools[role].layout
-    made = decode_job(machine, p.architecture, work, layout, None, **more)
+    machine, layout = p.machine[role], p.layout.pools[role].layout
+    made = decode_job(machine, p.model, work, layout, None, **more)
     return times_of(made, None)[0]
 
 
@@ -71,7 +70,7 @@ def step_times(p, role, work, **more):
 def test_chunks_of_a_prompt_have_as_many_pairs_as_the_prompt():
     """Summed over its chunks, a prompt attends to what it attends to at once."""
     p, chunk, cached, prompt = problem(COLOCATED), 256.0, 0.25, 4096.0
-    layout, a = p.layout.pools["decode"].layout, p.architecture
+    layout, a = p.layout.pools["decode"].layout, p.model
     new = prompt * (1.0 - cached)
     steps = new / chunk
     own = chunk_of(prompts(p, chunk, cached), layout)
@@ -218,7 +217,7 @@ def test_weights_of_both_sides_are_those_of_the_model():
     """Attention dies hold everything but the experts that tokens are sent to."""
     p = problem(APART)
     m = run(p)
-    a, near = p.architecture, p.layout.pools["attention"].layout
+    a, near = p.model, p.layout.pools["attention"].layout
     far = p.layout.pools["expert"].layout
     work = decode_workload(p.workload, "attention", jnp.asarray(1.0))
     both = decode_memory(a, work, near.replace(routing=far.routing))
@@ -252,10 +251,10 @@ FIELDS = ("request_time_s", "tpot_s", "power_w")
 def test_gradients_equal_finite_differences(name):
     p = problem(name)
     inputs = p.inputs
-    inputs = off_lattice((*inputs, {}), 2)[:4]
+    inputs = off_lattice((*inputs, Theta({}, {})), 2)[:4]
 
     def logs(x):
-        m = metrics(*x, {}, None)
+        m = metrics(*x)
         return sum(jnp.log(getattr(m, field)) for field in FIELDS)
 
     slopes = jax.jit(jax.grad(logs))(inputs)

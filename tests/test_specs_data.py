@@ -33,7 +33,7 @@ def totals(system: str, dtype: str = "bf16", alternatives: str | None = None):
     named = {"base": system, "alternatives": alternatives} if alternatives else system
     raw = {"phase": "system", "system": named, "dtypes": {"activation": dtype}}
     p = build(validate_scenario(raw, "test"), "none")
-    return metrics(*p.inputs, p.theta)
+    return metrics(*p.inputs)
 
 
 def per_package(system: str, field: str, **options) -> float:
@@ -70,7 +70,7 @@ def test_every_system_validates_and_builds(name):
 def test_every_scenario_validates_and_builds(name):
     problem = build(load_scenario(name), "none")
     assert problem.scenario.phase in ("decode", "prefill", "train", "serve")
-    assert problem.architecture is not None
+    assert problem.model is not None
 
 
 @pytest.mark.parametrize("name", MEASUREMENTS)

@@ -7,15 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jobs import all_finite, is_latency, is_rate, scaled
+from jobs import all_finite, explain, is_latency, is_rate, machine_at, metrics, scaled
+from jobs import inputs_of as whole
 from test_budgets import EQUATIONS, equations
 
 from cmxjax.job.layout import AXES, degree
 from cmxjax.model.architecture import total_parameters
 from cmxjax.model.flops import flop_per_token
 from cmxjax.parameters import is_fraction, leaf_paths
-from cmxjax.phases.metrics import explain, metrics
-from cmxjax.phases.resolve import machine_of
 from cmxjax.phases.training import EXPOSED
 from cmxjax.specs.build import build
 from cmxjax.specs.errors import SpecError
@@ -86,7 +85,7 @@ def made(raw: dict[str, Any], **changes: Any):
 
 def inputs_of(raw: dict[str, Any], **changes: Any):
     p = made(raw, **changes)
-    return *p.inputs, p.theta
+    return whole(p)
 
 
 @functools.cache
@@ -100,8 +99,8 @@ def predict(raw: dict[str, Any], **changes: Any):
 
 def plan_at(raw: dict[str, Any], **changes: Any):
     """What a device of the job holds."""
-    system, a, w, layout, _ = inputs_of(raw, **changes)
-    trainer = trainer_of(machine_of(system, w))
+    system, a, w, layout, theta = inputs_of(raw, **changes)
+    trainer = trainer_of(machine_at(system, theta))
     return plan_of(a, w, layout, trainer.routing_skew, trainer.stages, None)
 
 
@@ -250,7 +249,7 @@ def test_states_are_divided_as_zero_says(zero, per_weight):
 
 def test_stages_together_hold_the_model():
     listed = {"layout.stages": [12] * 4}
-    a = made(DENSE, **listed).architecture
+    a = made(DENSE, **listed).model
     held = sum(plan_at(DENSE, **listed).weights).sum() * 4.0
     # a tied head on another stage is a copy of the embedding; the final norm is left out
     extra = 51200.0 * 6144.0
@@ -409,12 +408,12 @@ def test_an_axis_of_one_rank_has_no_exposed_communication():
 
 def test_a_job_on_several_nodes_waits_for_a_host_that_issues_slowly():
     system, a, w, layout, theta = job("dense")
-    trainer = system.trainers[w.software.runtime]
+    trainer = system.trainers[theta.choices.trainer]
     plain = float(metrics(system, a, w, layout, theta).layer_time_s)
 
     def layer_s(host_s):
         slow = trainer.replace(tensor_host_s=jnp.asarray(host_s))
-        changed = system.replace(trainers=system.trainers | {w.software.runtime: slow})
+        changed = system.replace(trainers=system.trainers | {theta.choices.trainer: slow})
         return float(metrics(changed, a, w, layout, theta).layer_time_s)
 
     ranks = float(degree(layout, "tp"))
@@ -433,9 +432,9 @@ def test_messages_that_block_occupy_the_stages_between_nodes(devices, pp, messag
     system, a, w, layout, theta = inputs_of(DENSE, **changes)
 
     def step_s(each_s):
-        trainer = system.trainers[w.software.runtime]
+        trainer = system.trainers[theta.choices.trainer]
         slow = trainer.replace(message_host_s=jnp.asarray(each_s))
-        changed = system.replace(trainers=system.trainers | {w.software.runtime: slow})
+        changed = system.replace(trainers=system.trainers | {theta.choices.trainer: slow})
         return float(metrics(changed, a, w, layout, theta).step_time_s)
 
     rounds = 64 / 2 / float(degree(layout, "dp")) + pp - 1

@@ -10,7 +10,6 @@ from test_train import DENSE, EVERYTHING, MIXTURE, made, plan_at, predict
 from cmxjax.answers.predict import predict as predicted
 from cmxjax.memory.training import train_memory
 from cmxjax.phases.metrics import explain
-from cmxjax.phases.resolve import machine_of
 from cmxjax.specs.build import build
 from cmxjax.specs.errors import SpecError
 from cmxjax.specs.scenario import validate_scenario, with_overrides
@@ -23,8 +22,8 @@ SLOW_LINK = {"system.links.cpu-pool.bytes_per_s": 1e6}
 def state_of(raw: dict[str, Any], **changes: Any):
     """The plan of a job and its memory by stage."""
     p, plan = made(raw, **changes), plan_at(raw, **changes)
-    trainer = trainer_of(machine_of(p.system, p.workload))
-    return plan, train_memory(trainer, p.architecture, p.workload, p.layout, plan)
+    trainer = trainer_of(p.machine)
+    return plan, train_memory(trainer, p.model, p.workload, p.layout, plan)
 
 
 # --- Offload
@@ -104,8 +103,7 @@ LONG: dict[str, Any] = {
 
 def context_payload(raw: dict[str, Any], kind: str, **changes: Any) -> float:
     p, plan = made(raw, **changes), plan_at(raw, **changes)
-    machine = machine_of(p.system, p.workload)
-    asked = train_job(machine, p.architecture, p.workload, p.layout, plan).requests
+    asked = train_job(p.machine, p.model, p.workload, p.layout, plan).requests
     over_cp = [x for x in asked if x.name == "cp" and x.kind == kind]
     (payload,) = [float(x.payload_bytes) for x in over_cp]
     return payload
@@ -133,7 +131,7 @@ def test_attention_waits_for_an_all_to_all_and_hides_a_ring():
     found = {}
     for kind in ("ring", "all_to_all"):
         p = made(LONG, workload__context_parallel=kind)
-        m = explain(*p.inputs, p.theta)
+        m = explain(*p.inputs)
         busy = sum(float(v) for k, v in m.busy.items() if k.startswith("context"))
         found[kind] = float(m.exposed_cp_time_s) / busy
     assert found["all_to_all"] == pytest.approx(1.0)

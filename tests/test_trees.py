@@ -64,7 +64,7 @@ SCENARIOS = shipped("scenarios")
 
 
 def trees(p):
-    return *p.inputs, p.theta
+    return p.system, *p.inputs, p.theta
 
 
 @pytest.mark.parametrize("name", SCENARIOS)

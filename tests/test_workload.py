@@ -11,10 +11,6 @@ from cmxjax.job.workload import BYTES, Decode, Dtypes, Software, tokens_per_step
 
 SOFTWARE = Software(
     skew=None,
-    runtime="e",
-    collective_library="c",
-    expert_library="x",
-    expert_mode="low_latency",
 )
 
 

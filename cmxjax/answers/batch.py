@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..parameters import is_fraction
+from ..machine.resolve import origins
+from ..parameters import is_fraction, shift_all
 from ..phases.metrics import metrics
 from ..specs.build import Problem
 
@@ -68,55 +69,47 @@ def evaluate(problems: list[Problem], with_slopes: bool = False) -> list[Outcome
             whereas differentiating each family costs ten times its compile time.
     """
     outcomes: list[Outcome | None] = [None] * len(problems)
-    for indices in alike(problem.inputs for problem in problems):
+    every = [problem.inputs for problem in problems]
+    for indices in alike(every):
         family = [problems[i] for i in indices]
-        paths = sorted(set().union(*map(uncertain, family))) if with_slopes else []
-        inputs = jax.tree.map(lambda *x: jnp.stack(x), *(p.inputs for p in family))
-        cases = jnp.arange(1 + 2 * len(paths))
-        values = jax.device_get(_run(inputs, _shifted(family, paths), cases))
+        paths = [sorted(uncertain(p)) if with_slopes else [] for p in family]
+        cases = 1 + 2 * max(map(len, paths))
+        shifts = [moved_up_and_down(p, own, cases) for p, own in zip(family, paths)]
+        inputs = jax.tree.map(lambda *x: jnp.stack(x), *(every[i] for i in indices))
+        values = jax.device_get(_run(inputs, jnp.asarray(shifts)))
         for row, i in enumerate(indices):
             own = jax.tree.map(lambda x: x[row], values)  # noqa: B023
             slopes = None
             if with_slopes:
-                slopes = {path: _difference(own, k) for k, path in enumerate(paths)}
+                slopes = {path: _difference(own, k) for k, path in enumerate(paths[row])}
             outcomes[i] = Outcome(jax.tree.map(lambda x: x[0], own), slopes)
     return [outcome for outcome in outcomes if outcome is not None]
 
 
 @jax.jit
-def _run(inputs: tuple, theta: dict[str, Any], cases: Any) -> Any:
-    """Metrics of each problem (leading axis) under each of its thetas (second axis).
-
-    `cases` numbers the thetas, of which there is one even if it is empty.
+def _run(inputs: tuple, shifts: Any) -> Any:
+    """Metrics of each problem (leading axis) with each of its machines' shifts, (problem,
+    case, number).
 
     Loops, not vmaps: a few hundred scalar evaluations run at once anyway, and a scalar
     program compiles in half the time.
     """
 
-    def predict(one: tuple, moved: dict[str, Any]) -> Any:
-        system, architecture, workload, layout = one
-        return metrics(system, architecture, workload, layout, moved)
-
     def every_case(problem: tuple) -> Any:
-        one, thetas = problem
-        return jax.lax.map(lambda case: predict(one, case[1]), (cases, thetas))
+        (machine, *job), cases = problem
+        return jax.lax.map(lambda case: metrics(shift_all(machine, case), *job), cases)
 
-    return jax.lax.map(every_case, (inputs, theta))
+    return jax.lax.map(every_case, (inputs, shifts))
 
 
-def _shifted(family: list[Problem], paths: list[str]) -> dict[str, Any]:
-    """Thetas of every problem: its own, then each path up and down, (problem, case)."""
-    names = sorted(set(paths).union(*(problem.theta for problem in family)))
-    cases = 1 + 2 * len(paths)
-    theta = {}
-    for name in names:
-        base = np.array([float(problem.theta.get(name, 0.0)) for problem in family])
-        moves = np.zeros(cases)
-        if name in paths:
-            k = paths.index(name)
-            moves[1 + 2 * k], moves[2 + 2 * k] = STEP, -STEP
-        theta[name] = jnp.asarray(base[:, None] + moves[None, :], float)
-    return theta
+def moved_up_and_down(problem: Problem, paths: list[str], cases: int) -> np.ndarray:
+    """Shifts of a machine as it is, then with each path up and down, (case, number)."""
+    names = np.array(origins(problem.system, problem.choices))
+    found = np.zeros((cases, len(names)))
+    for k, path in enumerate(paths):
+        found[1 + 2 * k, names == path] = STEP
+        found[2 + 2 * k, names == path] = -STEP
+    return found
 
 
 def _difference(own: Any, k: int) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..phases.metrics import metrics
 from ..quantities import field_of
-from ..specs.build import Problem, build
+from ..specs.build import build
 from ..specs.errors import SpecError
 from ..specs.figures import parse_quantity
 from ..specs.measurement_file import QUANTITIES
@@ -71,11 +71,11 @@ def largest(
         known = ", ".join(f"workload.{name}" for name in sizes) or "none in this phase"
         raise SpecError([f"--max {key}: not a size of this workload; use {known}"])
     fields = [(_field(limit, scenario.phase), limit) for limit in limits]
-    check = jax.jit(jax.vmap(partial(_metrics_at, problem, field)))
+    inputs = problem.inputs
     grid = np.unique(np.round(np.geomspace(COARSE, LARGEST, 2048)))
     candidates = np.concatenate([np.arange(1.0, COARSE), grid])
     while True:
-        good = _meets(check(jnp.asarray(candidates)), fields)
+        good = _meets(_metrics_at(field, inputs, jnp.asarray(candidates)), fields)
         if not good.any():
             asked = ", ".join(f"{limit.quantity} {limit.value:g}" for limit in limits)
             raise SpecError([f"--max {key}: no value meets {asked} within memory"])
@@ -94,14 +94,15 @@ def _field(limit: Limit, phase: str) -> str:
         raise SpecError([f"--limit {limit.quantity}: {error}"]) from None
 
 
-def _metrics_at(problem: Problem, field: str, value: Any) -> Any:
-    return metrics(
-        problem.system,
-        problem.architecture,
-        problem.workload.replace(**{field: value}),
-        problem.layout,
-        problem.theta,
-    )
+@partial(jax.jit, static_argnums=0)
+def _metrics_at(field: str, inputs: tuple, values: Any) -> Any:
+    """Metrics of a job at many values of one key of its workload."""
+    machine, model, workload, layout = inputs
+
+    def one(value: Any) -> Any:
+        return metrics(machine, model, workload.replace(**{field: value}), layout)
+
+    return jax.vmap(one)(values)
 
 
 def _meets(found: Any, fields: list[tuple[str, Limit]]) -> np.ndarray:

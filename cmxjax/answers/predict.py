@@ -90,7 +90,7 @@ def predict(scenario: Scenario, calibration: str | None = None) -> Prediction:
         ArithmeticError: a metric is not finite.
     """
     problem = build(scenario, calibration)
-    result = jax.device_get(explain(*problem.inputs, problem.theta))
+    result = jax.device_get(explain(*problem.inputs))
     values = {
         name: float(value)
         for name, value in vars(result).items()

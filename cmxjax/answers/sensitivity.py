@@ -14,13 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..parameters import apply, leaf_paths
-from ..phases.metrics import metrics
 from ..quantities import field_of
 from ..specs.build import Problem, build
 from ..specs.errors import SpecError
 from ..specs.scenario_file import Scenario
 from ..units import dimension_of
+from .numbers import log_metric, paths_of, row_of, values_of
 
 USUAL = {
     "op": "time",
@@ -43,8 +42,6 @@ STEEP = 20.0
 
 WHAT_IF = 1.2
 """Factor of the what-if column."""
-
-GROUPS = ("system", "model", "workload")
 
 
 class Elasticity(NamedTuple):
@@ -106,52 +103,15 @@ class Sensitivity(NamedTuple):
         }
 
 
-def inputs_of(problem: Problem) -> dict[str, Any]:
-    """Pytrees of a problem by group, with the calibration applied to the system."""
-    return {
-        "system": apply(problem.system, problem.theta),
-        "model": problem.architecture,
-        "workload": problem.workload,
-        "layout": problem.layout,
-    }
-
-
-def scaled(inputs: dict[str, Any], logs: dict[str, Any]) -> dict[str, Any]:
-    """The inputs with each leaf that `logs` names multiplied by the exponential."""
-
-    def move(key_path: tuple, leaf: Any) -> Any:
-        path = jax.tree_util.keystr(key_path, simple=True, separator=".")
-        return leaf * jnp.exp(logs[path]) if path in logs else leaf
-
-    return jax.tree_util.tree_map_with_path(move, inputs)
-
-
-def log_metric(field: str, inputs: dict[str, Any], logs: dict[str, Any]) -> Any:
-    """ln of a metric with some leaves scaled."""
-    moved = scaled(inputs, logs)
-    args = (moved["system"], moved["model"], moved["workload"], moved["layout"], {})
-    return jnp.log(getattr(metrics(*args), field))
-
-
 @partial(jax.jit, static_argnums=0)
-def _slopes(field: str, inputs: dict[str, Any], logs: dict[str, Any]) -> Any:
+def _slopes(field: str, inputs: tuple, logs: Any) -> Any:
     return jax.value_and_grad(partial(log_metric, field, inputs))(logs)
 
 
 @partial(jax.jit, static_argnums=0)
-def _shifted(field: str, inputs: dict[str, Any], logs: dict[str, Any]) -> Any:
+def _shifted(field: str, inputs: tuple, logs: Any) -> Any:
     """The log metric at many scalings, one after another."""
     return jax.lax.map(partial(log_metric, field, inputs), logs)
-
-
-def leaves_of(inputs: dict[str, Any]) -> dict[str, float]:
-    """Every scalar leaf of system, model and workload that can be scaled."""
-    chosen = {name: inputs[name] for name in GROUPS if inputs[name] is not None}
-    return {
-        path: float(leaf)
-        for path, leaf in leaf_paths(chosen).items()
-        if np.ndim(leaf) == 0 and float(leaf) != 0.0
-    }
 
 
 def quantity_field(quantity: str | None, scenario: Scenario) -> tuple[str, str]:
@@ -184,32 +144,25 @@ def sensitivity(
     """
     problem = build(scenario, calibration)
     name, field = quantity_field(quantity, scenario)
-    inputs = inputs_of(problem)
-    leaves = leaves_of(inputs)
-    zero = {path: jnp.zeros(()) for path in leaves}
-    base, slopes = jax.device_get(_slopes(field, inputs, zero))
+    inputs, paths, known = problem.inputs, paths_of(problem), values_of(problem)
+    base, slopes = jax.device_get(_slopes(field, inputs, jnp.zeros(len(paths))))
     if not math.isfinite(base):
         raise ArithmeticError(f"{name} is not a positive number; nothing to explain")
-    paths = list(leaves)
-    cases = 3 * len(paths)
-    logs = {path: np.zeros(cases) for path in paths}
-    for k, path in enumerate(paths):
-        logs[path][3 * k : 3 * k + 3] = -NUDGE, NUDGE, math.log(WHAT_IF)
-    values = np.asarray(_shifted(field, inputs, jax.tree.map(jnp.asarray, logs))) - base
+    elasticities = dict.fromkeys(known, 0.0)
+    for path, slope in zip(paths, slopes, strict=True):
+        if path in known:
+            elasticities[path] += float(slope)
+    used = sorted(known.keys() & set(paths))
+    steps = (-NUDGE, NUDGE, math.log(WHAT_IF))
+    cases = np.array([row_of(paths, {path: step}) for path in used for step in steps])
+    values = np.asarray(_shifted(field, inputs, cases)) - base
+    around = dict(zip(used, values.reshape(-1, len(steps)), strict=True))
     found = []
-    for k, path in enumerate(paths):
-        down, up, larger = values[3 * k : 3 * k + 3]
+    for path, value in known.items():
+        down, up, larger = around.get(path, np.zeros(len(steps)))
         left, right = -float(down) / NUDGE, float(up) / NUDGE
-        found.append(
-            Elasticity(
-                path,
-                leaves[path],
-                float(slopes[path]),
-                left,
-                right,
-                float(np.exp(larger)),
-            )
-        )
+        own = elasticities[path]
+        found.append(Elasticity(path, value, own, left, right, float(np.exp(larger))))
     found.sort(key=lambda e: -abs(e.elasticity))
     total = sum(e.elasticity * _time_power(e.path) for e in found)
     return Sensitivity(problem, name, field, float(np.exp(base)), found, total)

@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ..phases.metrics import metrics
 from ..quantities import field_of
 from ..specs.build import Problem, build
 from ..specs.errors import SpecError
 from ..specs.scenario import load_scenario
 from ..specs.scenario_file import Scenario
 from .limits import parse_limit
-from .sensitivity import inputs_of, leaves_of, log_metric
+from .numbers import log_metric, paths_of, row_of, values_of
 
 WIDEST = 1e6
 """Largest factor by which a leaf is moved, up or down."""
@@ -82,16 +83,16 @@ def parse_target(text: str, scenario: Scenario, calibration: str | None) -> Targ
         raise SpecError(
             [f"--for {text!r}: phase {other.phase}; name one of phase {scenario.phase}"]
         )
-    inputs = inputs_of(build(other, calibration))
-    return Target(name, field, math.exp(float(log_metric(field, inputs, {}))), wanted)
+    found = getattr(metrics(*build(other, calibration).inputs), field)
+    return Target(name, field, float(found), wanted)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _along(field: str, paths: tuple[str, ...], inputs: dict[str, Any], shift: Any) -> Any:
-    """The log metric and its slope with all leaves of `paths` scaled by exp(shift)."""
+@partial(jax.jit, static_argnums=0)
+def _along(field: str, inputs: tuple, moves: Any, shift: Any) -> Any:
+    """The log metric and its slope with the numbers that move scaled by exp(shift)."""
 
     def value(z: Any) -> Any:
-        return log_metric(field, inputs, dict.fromkeys(paths, z))
+        return log_metric(field, inputs, z * moves)
 
     return jax.jvp(value, (shift,), (jnp.ones(()),))
 
@@ -110,8 +111,7 @@ def solve(
         SpecError: (a `ValueError`) no such leaf or quantity.
     """
     problem = build(scenario, calibration)
-    inputs = inputs_of(problem)
-    known = leaves_of(inputs)
+    inputs, known = problem.inputs, values_of(problem)
     paths = tuple(path for path in known if fnmatchcase(path, leaf))
     if not paths:
         near = [p for p in known if p.rsplit(".", 1)[-1] == leaf.rsplit(".", 1)[-1]]
@@ -119,9 +119,10 @@ def solve(
         raise SpecError([f"--solve {leaf!r}: no such leaf; such as {options}"])
     target = parse_target(wanted, scenario, calibration)
     goal = math.log(target.value)
+    moves = row_of(paths_of(problem), dict.fromkeys(paths, 1.0))
 
     def gap(z: float) -> tuple[float, float]:
-        value, slope = _along(target.field, paths, inputs, jnp.asarray(z, float))
+        value, slope = _along(target.field, inputs, moves, jnp.asarray(z, float))
         return float(value) - goal, float(slope)
 
     z, (error, slope) = 0.0, gap(0.0)

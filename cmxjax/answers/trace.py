@@ -14,8 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..job.workload import Train
-from ..parameters import apply
-from ..phases.resolve import machine_of
 from ..specs.build import Problem
 from ..specs.errors import SpecError
 from ..step.line import Work
@@ -58,10 +56,9 @@ def _works(line: Any, count: int) -> list[dict[str, float]]:
 
 
 def _step(problem: Problem) -> Step:
-    w, a, layout = problem.workload, problem.architecture, problem.layout
+    machine, a, w, layout = problem.inputs
     assert isinstance(w, Train)
     assert a is not None
-    machine = machine_of(apply(problem.system, problem.theta), w)
     trainer = trainer_of(machine)
 
     @jax.jit

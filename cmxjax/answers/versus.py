@@ -20,14 +20,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..job.workload import Decode
-from ..parameters import apply
+from ..parameters import shift_all
 from ..phases.metrics import metrics
 from ..quantities import field_of
 from ..specs.build import Problem, build
 from ..specs.errors import SpecError
 from ..specs.measurement_file import QUANTITIES
 from ..specs.scenario_file import Scenario
-from .batch import STEP, uncertain
+from .batch import STEP, moved_up_and_down, uncertain
 from .limits import Limit, parse_limit
 from .uncertainty import ratio_sigma, relative_sigma
 
@@ -132,20 +132,18 @@ def versus(
 
 
 @partial(jax.jit, static_argnums=0)
-def _outcomes(fields: tuple[str, ...], inputs: tuple, theta: Any, logs: Any) -> tuple:
-    """Metrics and memory excess of many (theta, workload, batch) rows."""
+def _outcomes(fields: tuple[str, ...], inputs: tuple, shifts: Any, logs: Any) -> tuple:
+    """Metrics and memory excess of many rows, from shifts of the machine, (row, number),
+    and logs of what workload keys are multiplied by."""
 
-    def one(moved: dict[str, Any], shift: dict[str, Any]) -> tuple:
-        system, architecture, workload, layout = inputs
-        sizes = {
-            key: getattr(workload, key) * jnp.exp(value) for key, value in shift.items()
-        }
-        found = metrics(
-            apply(system, moved), architecture, workload.replace(**sizes), layout, {}
-        )
+    def one(shift: Any, sizes: dict[str, Any]) -> tuple:
+        machine, model, workload, layout = inputs
+        sizes = {k: getattr(workload, k) * jnp.exp(z) for k, z in sizes.items()}
+        moved = shift_all(machine, shift), model, workload.replace(**sizes), layout
+        found = metrics(*moved)
         return jnp.stack([getattr(found, f) for f in fields]), found.memory_excess_bytes
 
-    return jax.vmap(one)(theta, logs)
+    return jax.vmap(one)(shifts, logs)
 
 
 def _side(
@@ -163,15 +161,9 @@ def _side(
     paths = sorted(uncertain(problem))
     moves = [(name, sign) for name in (*paths, *keys) for sign in (STEP, -STEP)]
     # the job as it is, then every parameter and workload key up and down
-    theta = {
-        name: np.array(
-            [float(problem.theta.get(name, 0.0))]
-            + [float(problem.theta.get(name, 0.0)) + s * (n == name) for n, s in moves]
-        )
-        for name in sorted({*paths, *problem.theta})
-    }
-    shifts = {key: np.array([0.0, *(s * (n == key) for n, s in moves)]) for key in keys}
-    values, batches = _best(problem, field, bounds, theta, shifts)
+    shifts = moved_up_and_down(problem, paths, 1 + len(moves))
+    logs = {key: np.array([0.0, *(s * (n == key) for n, s in moves)]) for key in keys}
+    values, batches = _best(problem, field, bounds, shifts, logs)
     own = float(batches[0]) if isinstance(workload, Decode) else None
     if not values[0] > 0.0:
         return Side(problem, 0.0, own, 0.0, {}, {})
@@ -203,12 +195,12 @@ def _best(
     problem: Problem,
     field: str,
     bounds: list[tuple[str, Limit]],
-    theta: dict[str, np.ndarray],
-    shifts: dict[str, np.ndarray],
+    shifts: np.ndarray,
+    logs: dict[str, np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Value and batch of each row; 0 where no batch meets the limits."""
     fields = (field, *(name for name, _ in bounds))
-    rows = len(next(iter(theta.values()), np.zeros(1)))
+    rows, inputs = len(shifts), problem.inputs
     batched = isinstance(problem.workload, Decode)
     low, high = np.full(rows, -SPAN), np.full(rows, SPAN)
     chosen, k = np.arange(rows), np.zeros(rows, int)
@@ -216,14 +208,11 @@ def _best(
     for _ in range(LEVELS if batched else 1):
         grid = np.linspace(low, high, POINTS, axis=1) if batched else grid
         points = grid.shape[1]
-        repeated = [
-            {name: np.repeat(v, points) for name, v in group.items()}
-            for group in (theta, shifts)
-        ]
+        sizes = {key: np.repeat(log, points) for key, log in logs.items()}
         if batched:
-            repeated[1]["sequences_per_device"] = grid.reshape(-1)
-        args = jax.tree.map(jnp.asarray, repeated)
-        found, excess = jax.device_get(_outcomes(fields, problem.inputs, *args))
+            sizes["sequences_per_device"] = grid.reshape(-1)
+        args = np.repeat(shifts, points, axis=0), sizes
+        found, excess = jax.device_get(_outcomes(fields, inputs, *args))
         good = excess <= 0.0
         for i, (_, limit) in enumerate(bounds):
             slack = 1.0 - SLACK if limit.holds(1, 0) else 1.0 + SLACK

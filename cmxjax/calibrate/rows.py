@@ -15,13 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..answers.batch import alike
-from ..parameters import leaf_paths, shifted
+from ..machine.resolve import origins
+from ..parameters import shift_all
 from ..phases.metrics import metrics
 from ..quantities import field_of, scaled_to
 from ..specs.build import Problem
 from ..specs.measurement_file import Measurement, MeasurementSpec
 from ..specs.recipe_file import Parameter
-from .pruned import Pruned, pruned
 
 CAPACITY = 128
 """Points that one call of a program can take."""
@@ -48,7 +48,7 @@ class _Family(NamedTuple):
     inputs: tuple
     """Stacked over the family's terms: system, ..., pick."""
     origins: list[list[str]]
-    """Path of each leaf of each term's system."""
+    """Path in the system of each number of each term's machine."""
     base: np.ndarray
     """Shifts that a problem's own calibration gives its leaves, (term, leaf)."""
     rows: np.ndarray
@@ -90,33 +90,29 @@ class Predictor:
         progress: Callable[[int, int], None] = lambda done, total: None,
     ):
         self.rows = 1 + max((term.row for term in terms), default=-1)
-        small = [pruned(term.problem) for term in terms]
-        members = [
-            [(terms[i], small[i]) for i in group]
-            for group in alike(one[:4] for one in small)
-        ]
+        jobs = [_as_printed(term.problem) for term in terms]
+        members = [[(terms[i], jobs[i]) for i in group] for group in alike(jobs)]
         self._families: list[_Family] = []
         with ThreadPoolExecutor(THREADS) as pool:
             for family in pool.map(self._family, members):
                 self._families.append(family)
                 progress(len(self._families), len(members))
 
-    def _family(self, members: list[tuple[Term, Pruned]]) -> _Family:
+    def _family(self, members: list[tuple[Term, tuple]]) -> _Family:
         fields = sorted({term.wanted for term, _ in members}, key=str)
         pick = np.array(
             [[float(term.wanted == f) for f in fields] for term, _ in members]
         )
-        base = np.array([_base(term.problem, small) for term, small in members])
-        inputs = jax.tree.map(
-            lambda *x: jnp.stack(x), *(small[:4] for _, small in members)
-        )
+        paths = [origins(t.problem.system, t.problem.choices) for t, _ in members]
+        base = np.array([_base(t.problem, own) for (t, _), own in zip(members, paths)])
+        inputs = jax.tree.map(lambda *x: jnp.stack(x), *(job for _, job in members))
         inputs = (*inputs, jnp.asarray(pick))
         shifts = jax.ShapeDtypeStruct((len(members), CAPACITY, base.shape[1]), float)
         count = jax.ShapeDtypeStruct((), int)
         return _Family(
             jax.jit(_program(fields)).lower(inputs, shifts, count).compile(),
             inputs,
-            [small.origins for _, small in members],
+            paths,
             base,
             np.array([term.row for term, _ in members]),
             np.array([term.sign for term, _ in members]),
@@ -177,24 +173,22 @@ def _design(paths: list[str], parameters: list[Parameter]) -> np.ndarray:
     return matrix
 
 
-def _base(problem: Problem, small: Pruned) -> np.ndarray:
-    """Shifts that a problem's own calibration gives its leaves."""
-    return np.array([float(problem.theta.get(path, 0.0)) for path in small.origins])
+def _as_printed(problem: Problem) -> tuple:
+    """What `metrics` takes, but the machine as its specification prints it."""
+    return problem._replace(theta={}).inputs
+
+
+def _base(problem: Problem, paths: list[str]) -> np.ndarray:
+    """Shifts that a problem's own calibration gives its machine's numbers."""
+    return np.array([float(problem.theta.get(path, 0.0)) for path in paths])
 
 
 def _program(fields: list[Wanted]) -> Callable[..., Any]:
     """Log of one number and its slopes, over a family's terms and a batch of shifts."""
 
     def log_of(shifts: Any, one: tuple) -> Any:
-        system, architecture, workload, layout, pick = one
-        leaves, structure = jax.tree.flatten(system)
-        paths = leaf_paths(system)
-        moved = [
-            shifted(path, leaf, shifts[i])
-            for i, (path, leaf) in enumerate(zip(paths, leaves, strict=True))
-        ]
-        machine = jax.tree.unflatten(structure, moved)
-        m = metrics(machine, architecture, workload, layout, {})
+        machine, *job, pick = one
+        m = metrics(shift_all(machine, shifts), *job)
         values = [
             scaled_to(getattr(m, f), quantity, per, m) for f, quantity, per in fields
         ]

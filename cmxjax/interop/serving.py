@@ -39,7 +39,7 @@ def instance_of(problem: Problem, tool: str, microbatches: int) -> Instance:
     Raises:
         SpecError: no engine can run it, with the reasons.
     """
-    w, a, degrees = problem.workload, problem.architecture, degrees_of(problem)
+    w, a, degrees = problem.workload, problem.model, degrees_of(problem)
     if not isinstance(w, Decode | Prefill) or a is None:
         raise TypeError(f"phase {w.kind} is not served")
     group = degrees["tp"] * degrees["cp"]

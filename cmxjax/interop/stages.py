@@ -8,7 +8,7 @@ def _chunks(problem: Problem) -> int:
 
 
 def _layers(problem: Problem) -> int:
-    return int(problem.architecture.layers) if problem.architecture else 0
+    return int(problem.model.layers) if problem.model else 0
 
 
 def even(problem: Problem, pp: int) -> bool:

@@ -113,7 +113,7 @@ def _exchange(problem: Problem) -> str:
 
 
 def _drafts(problem: Problem) -> int:
-    return int(problem.architecture.draft_layers) if problem.architecture else 0
+    return int(problem.model.draft_layers) if problem.model else 0
 
 
 def _refuse(mistakes: list[str], tool: str) -> None:
@@ -123,7 +123,7 @@ def _refuse(mistakes: list[str], tool: str) -> None:
 
 def _check(problem: Problem, w: Train, degrees: dict[str, int], tool: str) -> None:
     """What both tools refuse."""
-    a, mistakes = problem.architecture, []
+    a, mistakes = problem.model, []
     batch, micro = float(w.global_batch), float(w.micro_batch)
     step = micro * degrees["dp"]
     if micro % 1.0 or batch % 1.0 or batch % step:
@@ -164,7 +164,7 @@ def _shared(
     options.add("--tensor-model-parallel-size", degrees["tp"])
     options.add("--pipeline-model-parallel-size", degrees["pp"])
     options.add("--context-parallel-size", degrees["cp"])
-    if problem.architecture is not None and problem.architecture.experts is not None:
+    if problem.model is not None and problem.model.experts is not None:
         options.add("--expert-model-parallel-size", degrees["ep"])
         options.add("--expert-tensor-parallel-size", degrees["etp"])
         options.add("--moe-token-dispatcher-type", "alltoall")
@@ -178,7 +178,7 @@ def _shared(
 
 def _distributed_optimizer(options: Options, problem: Problem) -> None:
     options.add("--use-distributed-optimizer")
-    trainer = problem.system.trainers[_train(problem).software.runtime]
+    trainer = problem.machine.runtime
     if float(trainer.data_exposed_fraction) < 1.0:
         options.add("--overlap-grad-reduce")
         options.add("--overlap-param-gather")

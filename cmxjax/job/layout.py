@@ -158,11 +158,11 @@ def instances(pool: Pool) -> Scalar:
     return pool.devices / devices(pool.layout)
 
 
-def excess(layout: Layout, sizes: list) -> Float[Array, ""]:
+def excess(layout: Layout, sizes: Float[Array, " tier"]) -> Float[Array, ""]:
     """Worst ratio of splits to a tier's size, minus one; 0 where everything fits."""
     used = [
         jnp.prod(layout.factor[np.array([AXES.index(axis) for axis in axes])], axis=0)
         for axes in (ATTENTION_AXES, EXPERT_AXES)
     ]
-    ratios = jnp.stack(used) / jnp.stack(sizes) - 1.0
+    ratios = jnp.stack(used) / sizes - 1.0
     return smooth.larger(smooth.largest(ratios.ravel(), None), 0.0)

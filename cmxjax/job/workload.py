@@ -83,27 +83,21 @@ class Collective(struct.PyTreeNode, kw_only=True, frozen=True):
     scale_bytes: Leaf
     skew: Leaf | None
     collective: str = struct.field(pytree_node=False)
-    library: str = struct.field(pytree_node=False)
-    mode: str = struct.field(pytree_node=False, default="low_latency")
     driver: str = struct.field(pytree_node=False, default="vector_cores")
     """What moves the data: `vector_cores` or `sdma`."""
     path: str = struct.field(pytree_node=False, default="npu-npu")
-    engine: str = struct.field(pytree_node=False)
     balance: str = struct.field(pytree_node=False, default="uniform")
     dtype: str = struct.field(pytree_node=False, default="bf16")
     kind: str = struct.field(pytree_node=False, default="collective")
 
 
 class Software(struct.PyTreeNode, kw_only=True, frozen=True):
-    """What software a job runs, in which formats, and how its tokens are balanced."""
+    """In which formats a job runs, and how its tokens are balanced."""
 
     skew: Leaf | None
     """Excess load of the busiest rank; None takes the runtime's calibrated skew."""
-    runtime: str = struct.field(pytree_node=False)
-    """The engine that serves, or the framework that trains."""
-    collective_library: str = struct.field(pytree_node=False)
-    expert_library: str = struct.field(pytree_node=False)
-    expert_mode: str = struct.field(pytree_node=False)
+    low_latency: bool = struct.field(pytree_node=False, default=True)
+    """Tokens are exchanged through buffers with a slot for each token of every rank."""
     balance: str = struct.field(pytree_node=False, default="typical")
     dtypes: Dtypes = struct.field(pytree_node=False, default=Dtypes())
     kind: str = struct.field(pytree_node=False, default="software")
@@ -130,8 +124,6 @@ class Prefill(struct.PyTreeNode, kw_only=True, frozen=True):
     prompt_tokens: Leaf
     cached_fraction: Leaf
     software: Software
-    cache_link: str = struct.field(pytree_node=False, default="")
-    """Side link that cached prefixes come over; empty loads nothing."""
     kind: str = struct.field(pytree_node=False, default="prefill")
 
 
@@ -163,9 +155,8 @@ class Train(struct.PyTreeNode, kw_only=True, frozen=True):
     context: str = struct.field(pytree_node=False, default="ring")
     """How context parallelism exchanges keys and values: `ring` or `all_to_all`."""
     flop_convention: str = struct.field(pytree_node=False, default="megatron")
-    offload_link: str = struct.field(pytree_node=False, default="")
-    fabric: str = struct.field(pytree_node=False, default="")
-    """Published cluster whose network it is; empty for the system's own."""
+    offloads: bool = struct.field(pytree_node=False, default=False)
+    """Some of the state is kept on the host."""
     kind: str = struct.field(pytree_node=False, default="train")
 
 
@@ -186,8 +177,6 @@ class Serve(struct.PyTreeNode, kw_only=True, frozen=True):
     acceptance: Leaf
     software: dict[str, Software]
     """By role of the pool."""
-    cache_link: str = struct.field(pytree_node=False, default="")
-    """Side link that cached prefixes come over; empty loads nothing."""
     kind: str = struct.field(pytree_node=False, default="serve")
 
 

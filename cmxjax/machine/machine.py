@@ -1,24 +1,39 @@
 """What one job meets of a system: its parts by role, none by name."""
 
+import jax.numpy as jnp
 from flax import struct
 
 from .._types import Leaf
 from .chip import Chip
 from .libraries import CollectiveLibrary, ExpertMode
-from .power import Operations, Power
+from .power import Operations, Parts, Power
 from .runtimes import Engine, Trainer
-from .tiers import Fabric, FabricRate, SideLink
+from .tiers import Endpoint, Fabric, FabricRate, SideLink
+
+
+class Tiers(struct.PyTreeNode, kw_only=True, frozen=True):
+    """The tiers of a machine as arrays over tiers, innermost first; see `Tier`."""
+
+    size: Leaf
+    bytes_per_s: Leaf
+    latency_s: Leaf
+    efficiency: Leaf
+    oversubscription: Leaf
+    planes: tuple[str, ...] = struct.field(pytree_node=False)
+    kind: str = struct.field(pytree_node=False, default="tiers")
+
+    @property
+    def fabric(self) -> Fabric:
+        """Rates and latencies, as transfers meet them."""
+        rate = self.bytes_per_s * self.efficiency / self.oversubscription
+        return Fabric(rate=rate, latency_s=self.latency_s, planes=self.planes)
 
 
 class Machine(struct.PyTreeNode, kw_only=True, frozen=True):
     """A device, what joins it to others, and the software that one job runs."""
 
     chip: Chip
-    kernels: Chip
-    """The device as the runtime's kernels drive it."""
-    fabric: Fabric
-    sizes: Leaf
-    """Units that each tier joins, innermost first, (tier,)."""
+    tiers: Tiers
     runtime: Engine | Trainer
     library: CollectiveLibrary
     exchange: ExpertMode
@@ -31,11 +46,23 @@ class Machine(struct.PyTreeNode, kw_only=True, frozen=True):
     """Likewise offloaded training state."""
     storage: SideLink
     """Where checkpoints go."""
+    endpoint: Endpoint | None
+    """What remote memory access reaches, if that is what runs."""
     power: Power
+    parts: Parts
     operations: Operations
     package_devices: Leaf
     """Devices in what is sold and quoted as one NPU or GPU."""
-    scale_up_devices: Leaf
     scale_up_tiers: int = struct.field(pytree_node=False)
     """Tiers of the scale-up system; those beyond are the network between systems."""
     kind: str = struct.field(pytree_node=False, default="machine")
+
+    @property
+    def fabric(self) -> Fabric:
+        """Rates and latencies of the tiers."""
+        return self.tiers.fabric
+
+    @property
+    def scale_up_devices(self) -> Leaf:
+        """Devices of the scale-up system: the product of its tiers' sizes."""
+        return jnp.prod(self.tiers.size[: self.scale_up_tiers])

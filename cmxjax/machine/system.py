@@ -1,13 +1,12 @@
 """What a machine file says: the device, its tiers, and the software on it, by name."""
 
-import jax.numpy as jnp
 from flax import struct
 
 from .chip import Chip
 from .libraries import CollectiveLibrary, ExpertMode
 from .power import Operations, Parts, Power
 from .runtimes import Engine, Trainer
-from .tiers import Endpoint, Fabric, FabricRate, SideLink, Tier
+from .tiers import Endpoint, FabricRate, SideLink, Tier
 
 
 class System(struct.PyTreeNode, kw_only=True, frozen=True):
@@ -44,37 +43,6 @@ def ordered_tiers(system: System) -> list[Tier]:
     return [system.tiers[name] for name in system.tier_order]
 
 
-def fabric_of(system: System) -> Fabric:
-    """Rates and latencies of a machine's tiers."""
-    tiers = ordered_tiers(system)
-    rates = [tier.bytes_per_s * tier.efficiency / tier.oversubscription for tier in tiers]
-    return Fabric(
-        rate=jnp.stack(rates),
-        latency_s=jnp.stack([tier.latency_s for tier in tiers]),
-        planes=tuple(tier.plane for tier in tiers),
-    )
-
-
 def default_of(system: System, what: str) -> str:
     """Name of the default `collective` or `expert` library or `engine`."""
     return dict(system.defaults)[what]
-
-
-def devices_per_package(system: System):
-    """Devices in what is sold and quoted as one NPU or GPU."""
-    return system.tiers[system.package_tier].size if system.package_tier else 1.0
-
-
-def scale_up_devices(system: System):
-    """Devices of the scale-up system: the product of its tiers' sizes."""
-    count = 1.0
-    for name in system.tier_order:
-        count = count * system.tiers[name].size
-        if name == system.scale_up_tier:
-            break
-    return count
-
-
-def scale_up_bytes_per_s(system: System):
-    """One-way bandwidth of a device into the scale-up fabric."""
-    return system.tiers[system.scale_up_tier].bytes_per_s

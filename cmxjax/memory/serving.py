@@ -283,7 +283,7 @@ def _buffer_bytes(
         return jnp.zeros(())
     ep = degree(layout, "ep")
     several = jnp.where(ep > 1.0, 1.0, 0.0)
-    slots = ep if software.expert_mode == "low_latency" else _copies(a, layout)
+    slots = ep if software.low_latency else _copies(a, layout)
     return several * slots * tokens * _copy_bytes(a, software)
 
 

@@ -89,7 +89,7 @@ def train_memory(
     here, optimizer = held * size, 3.0 * state * BYTES[dtypes.master]
     if w.zero >= 3:
         overhead = overhead + gathered
-    if w.offload_link:
+    if w.offloads:
         away = here * w.offload_weights
         here, optimizer = here - away, optimizer * (1.0 - w.offload_optimizer)
         if w.zero < 3:
@@ -113,7 +113,7 @@ def _activations(a: Architecture, w: Train, layout: Layout, plan: Plan) -> PerSt
     again = w.recompute_fraction * smooth.larger(layer.dense, layer.expert)
     group = w.micro_batch * w.sequence_tokens / cp
     logits = span.head * group * a.vocabulary / tp * (ELEMENT + BYTES["fp32"])
-    if w.offload_link:
+    if w.offloads:
         away = kept * w.offload_activations
         moving = smooth.smaller(PRESENT_LAYERS * smooth.larger(dense, expert), away)
         kept = kept - away + moving

@@ -91,7 +91,6 @@ class Architecture(struct.PyTreeNode, kw_only=True, frozen=True):
     """Multi-token-prediction modules that the checkpoint holds."""
     attention: GroupedQuery | Latent
     experts: Experts | None
-    name: str = struct.field(pytree_node=False)
     gated: bool = struct.field(pytree_node=False, default=True)
     """Gate, up and down projections (SwiGLU) instead of up and down."""
     tied: bool = struct.field(pytree_node=False, default=False)

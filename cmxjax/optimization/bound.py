@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..machine.system import System
+from ..machine.machine import Machine
 from .evaluator import TOLERANCE
 from .question import Question, score_rows
 from .space import degree_counts, grid
@@ -35,7 +35,7 @@ class Bound(NamedTuple):
     points: int
 
 
-def ideal_network(system: System) -> System:
+def ideal_network(machine: Machine) -> Machine:
     """The machine with tiers that are alike and at least as fast as any placement.
 
     Steps of rings and trees cost nothing, as their number depends on the placement;
@@ -43,29 +43,24 @@ def ideal_network(system: System) -> System:
     a library sends a token over the outer plane once and spreads it inside, the bytes
     depend on the placement too, so there links are free altogether.
     """
-    tiers = list(system.tiers.values())
-    planes: dict[str, Any] = {}
-    for tier in tiers:
-        rate = tier.bytes_per_s * tier.efficiency / tier.oversubscription
-        planes[tier.plane] = jnp.maximum(planes.get(tier.plane, 0.0), rate)
-    rate, least = sum(planes.values()), min(tier.latency_s for tier in tiers)
-    modes = [mode for modes in system.expert_parallel.values() for mode in modes.values()]
-    if any(mode.deduplicates for mode in modes):
+    tiers, library = machine.tiers, machine.library
+    fabric = machine.fabric
+    rate = sum(
+        (fabric.rate * fabric.on(plane)).max() for plane in dict.fromkeys(tiers.planes)
+    )
+    if machine.exchange.deduplicates:
         rate = rate / FREE
-    one = jnp.ones(())
-    alike = {"bytes_per_s": rate, "efficiency": one, "oversubscription": one}
-    libraries = {
-        name: library.replace(
+    every = jnp.ones(len(tiers.planes))
+    return machine.replace(
+        tiers=tiers.replace(
+            bytes_per_s=rate * every,
+            latency_s=tiers.latency_s.min() * every,
+            efficiency=every,
+            oversubscription=every,
+        ),
+        library=library.replace(
             step_s=library.step_s * FREE, protocol_s=library.protocol_s * FREE
-        )
-        for name, library in system.collectives.items()
-    }
-    return system.replace(
-        tiers={
-            name: tier.replace(latency_s=least * one, **alike)
-            for name, tier in system.tiers.items()
-        },
-        collectives=libraries,
+        ),
     )
 
 
@@ -87,8 +82,8 @@ def bound(question: Question) -> Bound:
     combinations = grid(settings)
     names = tuple(setting.name for setting in settings)
     tiers = len(question.space.frames[0].units)
-    system, *rest = question.inputs
-    inputs = (ideal_network(system), *rest)
+    machine, *rest = question.inputs
+    inputs = (ideal_network(machine), *rest)
     best, points = np.inf, 0
     degrees = np.concatenate(_degrees(question))
     # on an ideal network it doesn't matter which tier holds a split

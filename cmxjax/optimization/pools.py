@@ -142,12 +142,12 @@ Sizes = tuple[tuple[str, int], ...]
 
 def _metrics_at(inputs: tuple, counts: Any, sizes: Sizes, sharpness: Any = None) -> Any:
     """Metrics at numbers of instances, (role,), whole or not."""
-    (system, architecture, workload, layout), theta = inputs
+    machines, model, workload, layout = inputs
     pools: dict[str, Pool] = dict(layout.pools)
     for i, (role, size) in enumerate(sizes):
         pools[role] = pools[role].replace(devices=counts[i] * size)
     pooled = Pools(pools=pools)
-    return metrics(system, architecture, workload, pooled, theta, sharpness)
+    return metrics(machines, model, workload, pooled, sharpness)
 
 
 @partial(jax.jit, static_argnames="sizes")
@@ -185,7 +185,7 @@ def _climbed(
     problem: Problem, sizes: dict[str, int], total: int
 ) -> tuple[dict[str, float], float]:
     """Shares and rate of the relaxed split by gradients."""
-    inputs = problem.inputs, problem.theta
+    inputs = problem.inputs
     shares, rate = _climb(inputs, jnp.asarray(float(total)), tuple(sizes.items()))
     return {role: float(share) for role, share in zip(sizes, shares)}, float(rate)
 
@@ -193,7 +193,7 @@ def _climbed(
 def _evaluate(problem: Problem, sizes: dict[str, int], whole: np.ndarray) -> Any:
     """Metrics of phase `serve` at every split."""
     counts = jnp.asarray(whole, float)
-    inputs = problem.inputs, problem.theta
+    inputs = problem.inputs
     return jax.device_get(_every(inputs, counts, tuple(sizes.items())))
 
 

@@ -18,7 +18,7 @@ from ..specs.build import Problem
 from ..specs.errors import SpecError, all_of
 from ..specs.measurement_file import QUANTITIES
 from . import ways
-from .serving import Family, layout_of, model_of, unshared
+from .serving import Family, layout_of, unshared
 from .space import Space, count
 
 FIELDS = {
@@ -79,10 +79,8 @@ class Question(NamedTuple):
 
     @property
     def inputs(self) -> tuple:
-        """Pytrees without names, so that models of one shape share programs."""
-        p = self.problem
-        system, a = p.system.replace(name=""), model_of(p).replace(name="")
-        return system, a, p.workload, p.layout, p.theta
+        """What `metrics` takes."""
+        return self.problem.inputs
 
     @property
     def points(self) -> int:
@@ -180,17 +178,17 @@ def score(
     """Score one point; differentiable in `factor` and `values` where relaxed.
 
     Args:
-        inputs: system, architecture, workload, layout, theta.
+        inputs: machine, model, workload, layout.
         names: what the entries of `values` set, in order.
     """
-    system, a, workload, layout, theta = inputs
+    machine, a, workload, layout = inputs
     chosen = {name: values[i] for i, name in enumerate(names)}
     layout = layout_of(a, layout, family, factor, chosen, sharpness)
     sizes = {name: value for name, value in chosen.items() if hasattr(workload, name)}
     workload = ways.on_way(workload.replace(**sizes), family)
-    found = metrics(system, a, workload, layout, theta, sharpness)
+    found = metrics(machine, a, workload, layout, sharpness)
     logs = jnp.log(jnp.stack([getattr(found, field) for field in fields]))
-    memory = jnp.log(found.memory_bytes / system.chip.memory_usable_bytes)
+    memory = jnp.log(found.memory_bytes / machine.chip.memory_usable_bytes)
     bounded = target.signs * (logs - target.bounds)
     grouping = unshared(workload, layout, sharpness)
     own = ways.violations(a, workload, layout, family, sharpness)

@@ -53,9 +53,9 @@ class Family(NamedTuple):
 
 def model_of(problem: Problem) -> Architecture:
     """The problem's model. Raises `TypeError` if the phase has none."""
-    if problem.architecture is None:
+    if problem.model is None:
         raise TypeError(f"phase {problem.workload.kind} has no model to lay out")
-    return problem.architecture
+    return problem.model
 
 
 def families(problem: Problem) -> tuple[Family, ...]:

@@ -1,7 +1,6 @@
 """Phase `collective`: one collective on a group placed on the tiers."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +9,7 @@ from flax import struct
 from .._types import Leaf, Scalar, Sharpness
 from ..job.layout import Layout, splits
 from ..job.workload import BYTES, Collective
-from ..machine.system import System, fabric_of
+from ..machine.machine import Machine
 from ..rates.collectives import (
     access_costs,
     bus_bytes,
@@ -42,13 +41,17 @@ Compose = Callable[[Costs], Scalar]
 
 
 def collective_metrics(
-    system: System, w: Collective, layout: Layout, sharpness: Sharpness, explains: bool
+    machine: Machine,
+    w: Collective,
+    layout: Layout,
+    sharpness: Sharpness,
+    explains: bool,
 ) -> CollectiveMetrics:
     """Time and rates of one collective call on the mean rank."""
-    group = group_of(fabric_of(system), splits(layout, "ep"))
+    group = group_of(machine.fabric, splits(layout, "ep"))
     exchange = w.collective in ("dispatch", "combine")
     price = _price_exchange if exchange else _price_collective
-    costs, compose = price(system, w, group, sharpness)
+    costs, compose = price(machine, w, group, sharpness)
     time, shares = compose(costs), None
     if explains:
         time, slopes = jax.value_and_grad(compose)(costs)
@@ -68,13 +71,12 @@ def collective_metrics(
 
 
 def _price_collective(
-    system: System, w: Collective, group: Group, sharpness: Sharpness
+    machine: Machine, w: Collective, group: Group, sharpness: Sharpness
 ) -> tuple[Costs, Compose]:
     """Sending to host memory (p2p on the npu-cpu path) is a remote write."""
-    kind, payload = w.collective, w.payload_bytes
-    library, to_host = system.collectives[w.library], w.path == "npu-cpu"
-    if kind in ("read", "write") or to_host:
-        endpoint = system.endpoints["cpu" if to_host else "npu"]
+    kind, payload, library = w.collective, w.payload_bytes, machine.library
+    endpoint = machine.endpoint
+    if endpoint is not None:
         access = "write" if kind == "p2p" else kind
         if w.driver == "sdma":
             payload = payload * library.sdma_slowdown
@@ -91,13 +93,13 @@ def _copy_bytes(w: Collective) -> Scalar:
 
 
 def _price_exchange(
-    system: System, w: Collective, group: Group, sharpness: Sharpness
+    machine: Machine, w: Collective, group: Group, sharpness: Sharpness
 ) -> tuple[Costs, Compose]:
     """Dispatch or combine as a benchmark runs it: no wait in situ."""
-    skew: Any = system.engines[w.engine].routing_skew if w.skew is None else w.skew
+    skew = machine.runtime.routing_skew if w.skew is None else w.skew
     copies = w.tokens_per_rank * w.topk
     load = busiest_rank_load(w.balance, skew, copies, group.ranks, jnp.zeros(()))
-    chip, mode = system.chip, system.expert_parallel[w.library][w.mode]
+    chip, mode = machine.chip, machine.exchange
     sent = copies_of(group, mode, w.tokens_per_rank, w.topk, load)
     rate = chip.memory_bytes_per_s * chip.memory_efficiency
     args = w.collective, sent, mode, _copy_bytes(w), rate, sharpness

@@ -178,7 +178,7 @@ def _common(
         "memory_communication_bytes": memory.communication,
         "memory_activations_bytes": memory.activations,
         "memory_excess_bytes": excess_bytes(machine, memory),
-        "placement_excess": layouts.excess(layout, machine.sizes),
+        "placement_excess": layouts.excess(layout, machine.tiers.size),
         "power_w": power,
         "energy_per_token_j": power / (device_rate * devices),
         "parameters": total_parameters(a) * jnp.ones(()),

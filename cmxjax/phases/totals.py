@@ -4,12 +4,7 @@ from flax import struct
 
 from .._types import Leaf
 from ..job.workload import SystemQuery
-from ..machine.system import (
-    System,
-    devices_per_package,
-    scale_up_bytes_per_s,
-    scale_up_devices,
-)
+from ..machine.machine import Machine
 
 
 class SystemMetrics(struct.PyTreeNode, kw_only=True, frozen=True):
@@ -34,24 +29,25 @@ class SystemMetrics(struct.PyTreeNode, kw_only=True, frozen=True):
     kind: str = struct.field(pytree_node=False, default="system_metrics")
 
 
-def system_metrics(system: System, query: SystemQuery) -> SystemMetrics:
+def system_metrics(machine: Machine, query: SystemQuery) -> SystemMetrics:
     """Totals: a count of devices times what each has."""
-    chip, count = system.chip, scale_up_devices(system)
+    chip, count = machine.chip, machine.scale_up_devices
+    port = machine.tiers.bytes_per_s[machine.scale_up_tiers - 1]
     peak = count * chip.matrix_flop_per_s[query.dtypes.activation]
     memory, rate = count * chip.memory_bytes, count * chip.memory_bytes_per_s
-    power = system.power.all_in_w
+    power = machine.power.all_in_w
     return SystemMetrics(
         devices=count,
-        packages=count / devices_per_package(system),
+        packages=count / machine.package_devices,
         peak_flop_per_s=peak,
         memory_bytes=memory,
         memory_usable_bytes=count * chip.memory_usable_bytes,
         memory_bandwidth_bytes_per_s=rate,
-        fabric_bandwidth_bytes_per_s=2.0 * count * scale_up_bytes_per_s(system),
+        fabric_bandwidth_bytes_per_s=2.0 * count * port,
         power_w=power,
-        cpus=system.parts.cpus,
-        switches=system.parts.switches,
-        optical_modules=system.parts.optical_modules,
+        cpus=machine.parts.cpus,
+        switches=machine.parts.switches,
+        optical_modules=machine.parts.optical_modules,
         power_per_flop_rate=power / peak,
         power_per_memory=power / memory,
         power_per_memory_bandwidth=power / rate,

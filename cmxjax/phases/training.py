@@ -129,7 +129,7 @@ def train_metrics(
         pipeline_time_s=times.pipeline_s,
         bubble=times.bubble,
         microbatches=times.microbatches,
-        placement_excess=layouts.excess(layout, machine.sizes),
+        placement_excess=layouts.excess(layout, machine.tiers.size),
         breakdown=breakdown,
         memory_of_stages=memory._asdict() if explains else None,
         **_exposed(breakdown),

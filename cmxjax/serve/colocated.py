@@ -36,7 +36,6 @@ def _prompts(inputs: Inputs) -> Prefill:
         prompt_tokens=w.prompt_tokens,
         cached_fraction=w.cached_fraction,
         software=w.software[ROLE],
-        cache_link=w.cache_link,
     )
 
 

@@ -107,7 +107,7 @@ def serve_metrics(
     )
     capacity = _smallest([p.requests_per_s for p in pools.values()], sharpness)
     machine = next(iter(machines.values()))
-    placed = [excess(pool.layout, machine.sizes) for pool in layout.pools.values()]
+    placed = [excess(pool.layout, machine.tiers.size) for pool in layout.pools.values()]
     return ServeMetrics(
         ttft_s=ttft,
         waiting_time_s=parts.get("waiting"),

@@ -75,7 +75,6 @@ def prefill_workload(w: Serve, tokens_per_device: Scalar) -> Prefill:
         prompt_tokens=w.prompt_tokens,
         cached_fraction=w.cached_fraction,
         software=w.software["prefill"],
-        cache_link=w.cache_link,
     )
 
 

@@ -14,10 +14,13 @@ from ..job.workload import (
     Prefill,
     Software,
     SystemQuery,
+    Train,
     Workload,
 )
+from ..machine.resolve import Choices, Meets, machine_of
 from ..machine.system import System
 from ..model.architecture import Architecture
+from ..parameters import apply
 from .calibration_file import (
     UNCALIBRATED,
     Calibration,
@@ -69,23 +72,52 @@ class Problem(NamedTuple):
     """Everything that `metrics` takes, and what the specs say about it."""
 
     system: System
-    architecture: Architecture | None
+    choices: Meets
+    """What the job uses of the system; of phase `serve` by role of the pool."""
+    model: Architecture | None
     workload: Workload
     layout: Any
     """A Layout; of phase `serve` the Pools."""
     theta: dict[str, Any]
+    """Calibrated parameters by leaf path of the system."""
     calibration: str
     fitted: Calibration
     figures: dict[str, Figure]
     scenario: Scenario
 
     @property
-    def inputs(self) -> tuple[System, Architecture | None, Workload, Any]:
-        """What `metrics` takes before theta."""
-        return self.system, self.architecture, self.workload, self.layout
+    def machine(self) -> Any:
+        """The calibrated machine; of phase `serve` by role of the pool."""
+        return machine_of(apply(self.system, self.theta), self.choices)
+
+    @property
+    def architecture(self) -> Architecture | None:
+        """The model, by its former name."""
+        return self.model
+
+    @property
+    def inputs(self) -> tuple[Any, Architecture | None, Workload, Any]:
+        """What `metrics` takes."""
+        return self.machine, self.model, self.workload, self.layout
 
 
-def _software(context: _Context, mode: str) -> Software:
+Job = tuple[Workload, Any, Meets]
+"""A workload, its layout, and what it uses of the system."""
+
+
+def _defaults(system: System, mode: str = "") -> Choices:
+    """What a job uses unless it says otherwise, with a mode of exchange if there is."""
+    expert = _default(system, "expert")
+    modes = system.expert_parallel[expert]
+    return Choices(
+        collective_library=_default(system, "collective"),
+        expert_library=expert,
+        expert_mode=mode if mode in modes else next(iter(modes)),
+        engine=_default(system, "engine"),
+    )
+
+
+def _software(context: _Context, mode: str) -> tuple[Software, Choices]:
     scenario, system, where = context.scenario, context.system, context.where
     dtypes = _dtypes(scenario)
     used = {
@@ -93,21 +125,20 @@ def _software(context: _Context, mode: str) -> Software:
     }
     if context.model is not None and context.model.file.experts is not None:
         used["dtype of the router"] = "bf16"
-    engine = scenario.engine or _default(system, "engine")
-    library = system.expert_parallel[_default(system, "expert")]
+    choices = _defaults(system, mode)._replace(
+        collective_library=_default(system, "serving_collective"),
+        engine=scenario.engine or _default(system, "engine"),
+    )
     all_of(
         lambda: _check_dtypes(used, system, where),
-        lambda: _pick(system.engines, engine, "engine", where),
+        lambda: _pick(system.engines, choices.engine, "engine", where),
     )
     return Software(
         skew=None if scenario.routing.skew is None else _leaf(scenario.routing.skew),
-        runtime=engine,
-        collective_library=_default(system, "serving_collective"),
-        expert_library=_default(system, "expert"),
-        expert_mode=mode if mode in library else next(iter(library)),
+        low_latency=choices.expert_mode == "low_latency",
         balance=scenario.routing.balance or "typical",
         dtypes=dtypes,
-    )
+    ), choices
 
 
 def _attention_split(context: _Context, degrees: Degrees) -> str:
@@ -255,23 +286,24 @@ def _group_layout(factor: np.ndarray) -> Layout:
     )
 
 
-def _decode(context: _Context, scenario: DecodeScenario):
+def _decode(context: _Context, scenario: DecodeScenario) -> Job:
     w = scenario.workload
     acceptance = w.acceptance
     if len(acceptance) == 1:
         acceptance = acceptance * max(1, w.draft_tokens)
-    software, layout, _ = all_of(
+    (software, choices), layout, _ = all_of(
         lambda: _software(context, "low_latency"),
         lambda: _layout(context),
         lambda: _check_drafts(context, w.draft_tokens),
     )
-    return Decode(
+    work = Decode(
         sequences_per_device=_leaf(w.sequences_per_device),
         kv_tokens=_leaf(w.kv_tokens),
         draft_tokens=_leaf(w.draft_tokens),
         acceptance=_leaf(acceptance),
         software=software,
-    ), layout
+    )
+    return work, layout, choices
 
 
 def _check_drafts(context: _Context, drafts: int) -> None:
@@ -313,24 +345,24 @@ def _cache_link(context: _Context, scenario: PrefillScenario) -> str:
     return link
 
 
-def _prefill(context: _Context, scenario: PrefillScenario):
+def _prefill(context: _Context, scenario: PrefillScenario) -> Job:
     w = scenario.workload
-    software, layout, link, _ = all_of(
+    (software, choices), layout, link, _ = all_of(
         lambda: _software(context, "normal"),
         lambda: _layout(context),
         lambda: _cache_link(context, scenario),
         lambda: _check_prompt(context, scenario),
     )
-    return Prefill(
+    work = Prefill(
         tokens_per_device=_leaf(w.tokens_per_device),
         prompt_tokens=_leaf(w.prompt_tokens),
         cached_fraction=_leaf(w.cached_fraction),
         software=software,
-        cache_link=link,
-    ), layout
+    )
+    return work, layout, choices._replace(cache_link=link)
 
 
-def _operator(context: _Context, scenario: OpScenario):
+def _operator(context: _Context, scenario: OpScenario) -> Job:
     op = scenario.op
     if op.kind not in ("vector", "copy"):
         _check_dtypes({"op.dtype": op.dtype}, context.system, context.where)
@@ -364,10 +396,10 @@ def _operator(context: _Context, scenario: OpScenario):
         dtype=op.dtype,
         out_dtype=op.out_dtype or ("bf16" if "gemm" in op.kind else op.dtype),
     )
-    return workload, _single(context.system)
+    return workload, _single(context.system), _defaults(context.system)
 
 
-def _collective(context: _Context, scenario: CollectiveScenario):
+def _collective(context: _Context, scenario: CollectiveScenario) -> Job:
     c, system, where = scenario.collective, context.system, context.where
     exchange = c.kind in ("dispatch", "combine")
     options = system.expert_parallel if exchange else system.collectives
@@ -397,15 +429,21 @@ def _collective(context: _Context, scenario: CollectiveScenario):
         scale_bytes=_leaf(scale),
         skew=None if skew is None else _leaf(skew),
         collective=c.kind,
-        library=library,
-        mode=c.mode,
         driver=c.engine,
         path=c.path,
-        engine=engine,
         balance=scenario.routing.balance or "uniform",
         dtype=c.dtype,
     )
-    return workload, _group_layout(factor)
+    choices = _defaults(system)._replace(engine=engine)
+    if exchange:
+        choices = choices._replace(expert_library=library, expert_mode=c.mode)
+    else:
+        choices = choices._replace(collective_library=library)
+    if c.path == "npu-cpu":
+        choices = choices._replace(endpoint="cpu")
+    elif c.kind in ("read", "write"):
+        choices = choices._replace(endpoint="npu")
+    return workload, _group_layout(factor), choices
 
 
 def _group_factor(context: _Context, scenario: CollectiveScenario) -> np.ndarray:
@@ -446,15 +484,16 @@ def _group_factor(context: _Context, scenario: CollectiveScenario) -> np.ndarray
     return factor
 
 
-def _query(context: _Context, scenario: SystemScenario):
+def _query(context: _Context, scenario: SystemScenario) -> Job:
     dtypes = _dtypes(scenario)
     used = {"dtypes.activation": dtypes.activation}
     _check_dtypes(used, context.system, context.where)
-    return SystemQuery(dtypes=dtypes), _single(context.system)
+    system = context.system
+    return SystemQuery(dtypes=dtypes), _single(system), _defaults(system)
 
 
-def _train(context: _Context, scenario: TrainScenario):
-    def workload():
+def _train(context: _Context, scenario: TrainScenario) -> Job:
+    def workload() -> tuple[Train, Choices]:
         degrees = derive(
             scenario.layout,
             context.model is not None and context.model.file.experts is not None,
@@ -462,14 +501,15 @@ def _train(context: _Context, scenario: TrainScenario):
         )
         return all_of(
             lambda: check_stages(context, scenario, degrees),
-            lambda: train_workload(context, scenario, degrees),
+            lambda: train_workload(context, scenario, degrees, _defaults(system)),
         )[1]
 
-    layout, made = all_of(lambda: _layout(context), workload)
-    return made, layout
+    system = context.system
+    layout, (made, choices) = all_of(lambda: _layout(context), workload)
+    return made, layout, choices
 
 
-def _serve(context: _Context, scenario: ServeScenario):
+def _serve(context: _Context, scenario: ServeScenario) -> Job:
     _software(context, "low_latency")
     return serve_job(context, scenario, {"prefill": _prefill, "decode": _decode})
 
@@ -523,11 +563,12 @@ def build(
         lambda: None if reference is None else load_model(reference, where),
     )
     context = _Context(scenario, loaded.system, model, where)
-    workload, layout = _BUILDERS[scenario.phase](context, scenario)
+    workload, layout, choices = _BUILDERS[scenario.phase](context, scenario)
     chosen = _calibration(loaded, calibration, scenario.phase)
     return Problem(
         system=loaded.system,
-        architecture=None if model is None else model.architecture,
+        choices=choices,
+        model=None if model is None else model.architecture,
         workload=workload,
         layout=layout,
         theta={path: _leaf(value) for path, value in chosen.theta.items()},

@@ -122,7 +122,6 @@ def load_model(reference: Reference, where: str = "scenario") -> LoadedModel:
         draft_layers=leaf(file.draft_layers),
         attention=attention,
         experts=experts,
-        name=file.name,
         gated=file.gated,
         tied=file.tied,
         biased=file.biased,

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..job.layout import Pool, Pools, degree
 from ..job.workload import Serve
+from ..machine.resolve import Choices
 from .context import Context, leaf
 from .errors import SpecError, all_of
 from .scenario_file import (
@@ -38,13 +39,13 @@ ACCEPTANCE = 0.7
 
 SPLITS = ("devices", "tp", "cp", "dp", "pp", "ep", "etp", "edp")
 
-Builder = Callable[[Context, Any], tuple[Any, Any]]
+Builder = Callable[[Context, Any], tuple[Any, Any, Any]]
 
 
 def serve_job(
     context: Context, scenario: ServeScenario, builders: Mapping[str, Builder]
-) -> tuple[Serve, Pools]:
-    """The workload and pools of a serving scenario.
+) -> tuple[Serve, Pools, dict[str, Choices]]:
+    """The workload and pools of a serving scenario, and what each uses of the system.
 
     Args:
         builders: of the phases prefill and decode.
@@ -60,15 +61,16 @@ def serve_job(
         lambda: check_devices(context, scenario),
     )
     w, decode = scenario.workload, None
-    pools, software = {}, {}
+    pools, software, choices = {}, {}, {}
     tokens = CHUNK_TOKENS
     for spec, made in zip(scenario.pools, built):
         if made is None:
             pools[spec.role] = Pool(devices=leaf(spec.devices), layout=_single(built))
             continue
-        workload, layout = made
+        workload, layout, own = made
         pools[spec.role] = Pool(devices=leaf(spec.devices), layout=layout)
         software[spec.role] = workload.software
+        choices[spec.role] = own._replace(cache_link=links)
         if spec.role == "prefill":
             tokens = float(workload.tokens_per_device)
         elif spec.role != "expert":
@@ -76,7 +78,7 @@ def serve_job(
             if "prefill" not in roles:
                 tokens = CHUNK_TOKENS / float(degree(layout, "tp") * degree(layout, "cp"))
     assert decode is not None  # every accepted set of roles generates
-    return Serve(
+    work = Serve(
         requests_per_s=leaf(w.request_rate),
         prompt_tokens=leaf(w.prompt_tokens),
         output_tokens=leaf(w.output_tokens),
@@ -87,8 +89,8 @@ def serve_job(
         draft_tokens=decode.draft_tokens,
         acceptance=decode.acceptance,
         software=software,
-        cache_link=links,
-    ), Pools(pools=pools)
+    )
+    return work, Pools(pools=pools), choices
 
 
 def _single(built: list) -> Any:
@@ -107,8 +109,8 @@ def instance_spec(pool: PoolSpec) -> LayoutSpec:
 
 def _pool(
     context: Context, scenario: ServeScenario, i: int, builders: Mapping[str, Builder]
-) -> tuple[Any, Any] | None:
-    """Workload and layout of one pool, built as a job of its phase."""
+) -> tuple[Any, Any, Any] | None:
+    """Workload, layout and choices of one pool, built as a job of its phase."""
     pool = scenario.pools[i]
     if pool.role == "cache":
         return None

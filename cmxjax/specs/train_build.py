@@ -3,6 +3,7 @@
 from typing import Any
 
 from ..job.workload import Software, Train
+from ..machine.resolve import Choices
 from ..model.flops import convention_named
 from .context import Context, check_dtypes, default, dtypes_of, leaf, pick
 from .degrees import Degrees
@@ -13,10 +14,19 @@ from .schedules import chunks_filled, schedule_mistakes, schedule_of
 OFFLOAD_LINK = "cpu-pool"
 
 
-def train_workload(context: Context, scenario: TrainScenario, degrees: Degrees) -> Train:
-    """The workload of a training scenario. Raises `SpecError` with every mistake."""
+def train_workload(
+    context: Context, scenario: TrainScenario, degrees: Degrees, choices: Choices
+) -> tuple[Train, Choices]:
+    """The workload of a training scenario, and what it uses of the system.
+
+    Args:
+        choices: what a job uses unless it says otherwise.
+
+    Raises:
+        SpecError: with every mistake.
+    """
     w, spec = scenario.workload, scenario.layout
-    (software, context_exchange), link, fabric, convention, _ = all_of(
+    (software, trainer, context_exchange), link, fabric, convention, _ = all_of(
         lambda: _software(context, scenario, degrees),
         lambda: _offload_link(context, scenario),
         lambda: _fabric(context, scenario),
@@ -26,7 +36,8 @@ def train_workload(context: Context, scenario: TrainScenario, degrees: Degrees) 
     chunks = float(spec.vpp or 1)
     full = {"none": 0.0, "selective": 0.0, "full": 1.0}
     share = full[w.recompute] if isinstance(w.recompute, str) else w.recompute
-    return Train(
+    modes = context.system.expert_parallel[choices.expert_library]
+    work = Train(
         global_batch=leaf(w.global_batch),
         micro_batch=leaf(w.micro_batch),
         sequence_tokens=leaf(w.sequence_tokens),
@@ -44,15 +55,20 @@ def train_workload(context: Context, scenario: TrainScenario, degrees: Degrees) 
         fused_attention=w.fused_attention,
         context=context_exchange,
         flop_convention=convention,
+        offloads=bool(link),
+    )
+    return work, choices._replace(
+        trainer=trainer,
+        expert_mode="normal" if "normal" in modes else choices.expert_mode,
         offload_link=link,
-        fabric=fabric,
+        cluster=fabric,
     )
 
 
 def _software(
     context: Context, scenario: TrainScenario, degrees: Degrees
-) -> tuple[Software, str]:
-    """Framework, libraries and formats, and the exchange of context parallelism.
+) -> tuple[Software, str, str]:
+    """Formats and balance, the framework, and the exchange of context parallelism.
 
     Tokens are exchanged in bf16 unless said.
     """
@@ -68,7 +84,6 @@ def _software(
     used = {"workload.precision": dtypes.activation}
     used |= {f"dtypes.{k}": getattr(dtypes, k) for k in ("attention", "head")}
     engine = scenario.engine or default(system, "trainer")
-    library = system.expert_parallel[default(system, "expert")]
     all_of(
         lambda: check_dtypes(used, system, where),
         lambda: pick(system.trainers, engine, "engine", where),
@@ -78,14 +93,10 @@ def _software(
     skew = scenario.routing.skew
     software = Software(
         skew=None if skew is None else leaf(skew),
-        runtime=engine,
-        collective_library=default(system, "collective"),
-        expert_library=default(system, "expert"),
-        expert_mode="normal" if "normal" in library else next(iter(library)),
         balance=scenario.routing.balance or "typical",
         dtypes=dtypes,
     )
-    return software, exchange
+    return software, engine, exchange
 
 
 def _check_heads(context: Context, degrees: Degrees, exchange: str) -> None:

@@ -25,7 +25,7 @@ def expert_group(machine: Machine, layout: Layout, elsewhere: bool) -> Group:
     """
     if not elsewhere:
         return group_of(machine.fabric, splits(layout, "ep"))
-    alone, outer = jnp.ones(len(machine.sizes)), machine.scale_up_tiers - 1
+    alone, outer = jnp.ones(len(machine.tiers.planes)), machine.scale_up_tiers - 1
     return group_of(machine.fabric, alone.at[outer].set(degree(layout, "ep")))
 
 

@@ -195,7 +195,7 @@ def price(job: Job, streams: Streams, sharpness: Sharpness) -> Priced:
         "per_etp": 1.0 / degree(experts, "etp"),
     }
     table = tabulate([op for _, op in job.ops], rows)
-    used = resources_s(machine.kernels, table, sharpness)
+    used = resources_s(machine.chip, table, sharpness)
     if job.chunked:
         there = launched(job.ops, rows)
         used = {name: seconds * there for name, seconds in used.items()}
@@ -218,7 +218,7 @@ def price(job: Job, streams: Streams, sharpness: Sharpness) -> Priced:
         sent, occupied = _exchanges(job, load, tokens, sharpness)
         times |= sent
         loads |= occupied if job.streams != "links" else {}
-    return Priced(Costs(times, loads), filled_s(machine.kernels, table))
+    return Priced(Costs(times, loads), filled_s(machine.chip, table))
 
 
 def _loads(job: Job, asked: Asked, cp: Group, memory_s: Array) -> dict[str, Any]:

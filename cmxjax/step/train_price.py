@@ -9,6 +9,7 @@ from .. import smooth
 from .._types import Scalar, Sharpness
 from ..job.layout import Layout, degree, devices, splits
 from ..job.workload import BYTES, Train
+from ..machine.chip import Chip
 from ..machine.machine import Machine
 from ..machine.runtimes import Trainer
 from ..model.architecture import Architecture, Latent, spread_kv_heads
@@ -59,13 +60,13 @@ def nodes_of(machine: Machine, layout: Layout) -> Scalar:
 def on_cluster(machine: Machine, layout: Layout) -> Machine:
     """The machine with the tiers beyond the scale-up system at the rate of a published
     cluster, which falls with the nodes of a job."""
-    cluster, fabric = machine.cluster, machine.fabric
+    cluster, tiers = machine.cluster, machine.tiers
     if cluster is None:
         return machine
     factor = cluster.rate_factor * nodes_of(machine, layout) ** -cluster.node_exponent
-    outside = np.arange(len(machine.sizes)) >= machine.scale_up_tiers
-    rate = fabric.rate * jnp.where(outside, factor, 1.0)
-    return machine.replace(fabric=fabric.replace(rate=rate))
+    outside = np.arange(len(tiers.planes)) >= machine.scale_up_tiers
+    efficiency = tiers.efficiency * jnp.where(outside, factor, 1.0)
+    return machine.replace(tiers=tiers.replace(efficiency=efficiency))
 
 
 def train_job(
@@ -101,6 +102,22 @@ def price(job: Job, sharpness: Sharpness) -> Costs:
     return Costs({"step": times}, {})
 
 
+def _driven(chip: Chip, trainer: Trainer) -> Chip:
+    """The device as a training framework drives it: its kernels and eager launches."""
+    peaks = {
+        dtype: peak * (trainer.narrow_efficiency if BYTES[dtype] == 1.0 else 1.0)
+        for dtype, peak in chip.matrix_flop_per_s.items()
+    }
+    return chip.replace(
+        matrix_flop_per_s=peaks,
+        gemm_efficiency=chip.gemm_efficiency * trainer.matrix_rate_factor,
+        attention_efficiency=chip.attention_efficiency * trainer.attention_rate_factor,
+        memory_efficiency=chip.memory_efficiency * trainer.vector_rate_factor,
+        matrix_launch_s=trainer.launch_s,
+        vector_launch_s=trainer.launch_s,
+    )
+
+
 def _operators(job: Job, sharpness: Sharpness) -> dict[str, Any]:
     """Operators of the forward pass and of the gradients of inputs, (2, op), and of the
     gradients of weights; eager launches, at the rates of the framework's kernels."""
@@ -112,7 +129,7 @@ def _operators(job: Job, sharpness: Sharpness) -> dict[str, Any]:
     }
     gradient = BYTES[w.software.dtypes.gradient]
     passes = tabulate_passes([op for _, op in job.ops], rows, gradient)
-    chip = job.machine.kernels
+    chip = _driven(job.machine.chip, trainer_of(job.machine))
     backward = trainer_of(job.machine).backward_attention_efficiency
     share = jnp.stack([1.0, backward])[:, None]
     both = chip.replace(attention_efficiency=chip.attention_efficiency * share)

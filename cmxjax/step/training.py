@@ -64,7 +64,7 @@ def sharing_of(job: Job, sharpness: Sharpness) -> Sharing:
     machine, trainer = job.machine, trainer_of(job.machine)
     group = expert_group(machine, job.layout, elsewhere=False)
     return Sharing(
-        roofline=machine.kernels.roofline_exposed_fraction,
+        roofline=machine.chip.roofline_exposed_fraction,
         protocol=machine.library.protocol_exposed_fraction,
         tensor_forward=trainer.tensor_forward_exposed_fraction,
         tensor_backward=trainer.tensor_backward_exposed_fraction,

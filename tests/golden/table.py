@@ -6,6 +6,7 @@ moves; it says nothing of whether they are right. `python -m golden.table` (in `
 writes it anew, which is only due when the physics or the data changed on purpose.
 """
 
+import functools
 import gzip
 import json
 import sys
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import cmxjax as cmx
+from cmxjax.machine.resolve import Meets, machine_of
 from cmxjax.parameters import is_fraction, path_of
 from cmxjax.specs.scenario import validate_scenario
 
@@ -59,14 +61,15 @@ def _shaken(key_path: tuple, leaf: Any) -> Any:
     return np.where(leaf == 0.0, absent, leaf) * np.exp(0.05 * draw)
 
 
-def _inputs(scenario: Scenario, row: int) -> tuple:
-    """Arguments of `metrics` but theta; every second row is on a shaken machine."""
+def _inputs(scenario: Scenario, row: int) -> tuple[tuple, Meets]:
+    """System, model, workload and layout, and what is used of the system; every second
+    row is on a shaken system."""
     p = cmx.build(validate_scenario(scenario, "golden"), "none")
     system = p.system
     if row % 2:
         system = jax.tree_util.tree_map_with_path(_shaken, system)
-    inputs = (system, *p.inputs[1:])
-    return jax.tree.map(lambda x: jnp.asarray(x, float), inputs)
+    inputs = (system, p.model, p.workload, p.layout)
+    return jax.tree.map(lambda x: jnp.asarray(x, float), inputs), p.choices
 
 
 def _tangents(inputs: tuple) -> tuple:
@@ -94,12 +97,19 @@ def _flat(metrics: Any) -> Numbers:
     return found
 
 
-def predicted(inputs: tuple, tangents: tuple, sharpness: float | None) -> Numbers:
+def predicted(
+    choices: Meets, inputs: tuple, tangents: tuple, sharpness: float | None
+) -> Numbers:
     """Metrics, breakdown and derivatives along the tangents."""
-    explained = cmx.explain(*inputs, {}, sharpness)
+
+    def met(inputs: tuple) -> tuple:
+        system, *job = inputs
+        return machine_of(system, choices), *job, sharpness
+
+    explained = cmx.explain(*met(inputs))
 
     def values(moved: tuple) -> Numbers:
-        return _flat(cmx.metrics(*moved, {}, sharpness))
+        return _flat(cmx.metrics(*met(moved)))
 
     def derivative(tangents: tuple) -> Numbers:
         return jax.jvp(values, (inputs,), (tangents,))[1]
@@ -115,18 +125,16 @@ def predicted(inputs: tuple, tangents: tuple, sharpness: float | None) -> Number
     }
 
 
-_compiled = jax.jit(predicted)
-
-
-def _evaluated(inputs: tuple, sharpness: float | None) -> Numbers:
+def _evaluated(inputs: tuple, choices: Meets, sharpness: float | None) -> Numbers:
     """Without compiling, which takes longer than a single evaluation; but the solve of
     phase serve has too many of them."""
     tangents = _tangents(inputs)
     if inputs[2].kind == "serve":
         s = None if sharpness is None else jnp.asarray(sharpness)
-        return jax.device_get(_compiled(inputs, tangents, s))
+        compiled = jax.jit(functools.partial(predicted, choices))
+        return jax.device_get(compiled(inputs, tangents, s))
     with jax.disable_jit():
-        return jax.device_get(predicted(inputs, tangents, sharpness))
+        return jax.device_get(predicted(choices, inputs, tangents, sharpness))
 
 
 def _digits(value: Any, count: int) -> Any:
@@ -136,10 +144,10 @@ def _digits(value: Any, count: int) -> Any:
 
 def row_of(scenario: Scenario, row: int) -> Numbers:
     """A row of the table: exact and relaxed numbers of one scenario."""
-    inputs = _inputs(scenario, row)
+    inputs, choices = _inputs(scenario, row)
     found: Numbers = {}
     for name, sharpness in SHARPNESSES.items():
-        numbers = _evaluated(inputs, sharpness)
+        numbers = _evaluated(inputs, choices, sharpness)
         found[name] = {
             part: {k: _digits(v, 9 if part == "slopes" else 12) for k, v in of.items()}
             for part, of in numbers.items()

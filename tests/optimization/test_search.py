@@ -56,7 +56,7 @@ def test_the_sweep_is_what_predictions_of_single_layouts_say(question, swept):
     p = question.problem
     frame, rules = question.space.frames[0], question.space.rules
     family = question.families[swept.best.family]
-    assert not family.dispatches_shared or float(p.architecture.experts.shared) == 1.0
+    assert not family.dispatches_shared or float(p.model.experts.shared) == 1.0
     rows = [
         (factor, batch)
         for factor in placements(frame, rules)
@@ -64,7 +64,7 @@ def test_the_sweep_is_what_predictions_of_single_layouts_say(question, swept):
     ]
     factors = np.array([factor for factor, _ in rows], float)
     batches = np.array([batch for _, batch in rows])
-    routed, ep = float(p.architecture.experts.routed), factors[:, 5].prod(axis=1)
+    routed, ep = float(p.model.experts.routed), factors[:, 5].prod(axis=1)
     redundant = np.ceil(routed / ep) * ep - routed
 
     def one(row):
@@ -76,8 +76,7 @@ def test_the_sweep_is_what_predictions_of_single_layouts_say(question, swept):
             routing=p.layout.routing.replace(redundant_experts=spare),
         )
         workload = p.workload.replace(sequences_per_device=batch)
-        args = (p.system, p.architecture, workload, layout, p.theta)
-        return metrics(*args)
+        return metrics(p.machine, p.model, workload, layout)
 
     m = jax.jit(lambda x: jax.lax.map(one, x))((factors, batches, redundant))
     good = (np.asarray(m.tpot_s) <= 0.05 * (1 + TOLERANCE)) & (

@@ -225,7 +225,7 @@ def _run(setup: Setup, found: Rows, z: np.ndarray, k: int) -> Run:
     used = np.exp(found.constraints[k][0])
     batch = None
     if form.batch:
-        own = float(getattr(setup.data.inputs[k]["workload"], form.batch))
+        own = float(getattr(job.problem.workload, form.batch))
         batch = own * float(found.batches[0, k])
     whole = whole_batch(setup.mix, setup.data, z, k)
     if whole is not None:

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from .mix import Data, Form, Mix, Moves, outcome
+from .mix import Data, Form, Mix, Moved, outcome
 
 LEVELS, POINTS = 5, 24
 SPAN = 6.0
@@ -40,12 +40,12 @@ class Rows(NamedTuple):
         return np.where(worst > MET, worst, 0.0)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _points(form: Form, moves: Moves, inputs: Any, bounds: Any, z: Any, b: Any) -> Any:
+@partial(jax.jit, static_argnums=0)
+def _points(form: Form, moved: Moved, bounds: Any, z: Any, b: Any) -> Any:
     """Outcomes of pairs of a machine and a log batch; all calls have one size."""
 
     def at(z: Any, batch: Any) -> tuple:
-        found = outcome(form, moves, inputs, bounds, z, batch, None)
+        found = outcome(form, moved, bounds, z, batch, None)
         return found.objective, found.constraints
 
     return jax.vmap(at)(z, b)
@@ -56,7 +56,7 @@ def _outcomes(mix: Mix, data: Data, job: int, z: np.ndarray, b: np.ndarray) -> t
     found = []
     for first in range(0, len(b), SIZE):
         rows = np.minimum(np.arange(first, first + SIZE), len(b) - 1)
-        args = mix.forms[job], mix.moves, data.inputs[job], data.bounds[job]
+        args = mix.forms[job], data.jobs[job], data.bounds[job]
         found.append(jax.device_get(_points(*args, z[rows], b[rows])))
     values, used = (np.concatenate(part)[: len(b)] for part in zip(*found))
     return values, used
@@ -107,10 +107,10 @@ def whole_batch(
 ) -> tuple[float, float] | None:
     """Best objective and batch of a job over all whole batches; None where none fits or
     the batch is not free."""
-    form, inputs = mix.forms[job], data.inputs[job]
+    form, (_, _, workload, _) = mix.forms[job], data.jobs[job].inputs
     if not form.batch:
         return None
-    own = float(getattr(inputs["workload"], form.batch))
+    own = float(getattr(workload, form.batch))
     sizes = np.arange(1.0, LARGEST_BATCH + 1.0)
     if form.batch == "tokens_per_device":
         sizes = sizes * 16.0

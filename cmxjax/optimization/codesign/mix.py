@@ -4,12 +4,12 @@ import math
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 
 from ..._types import Scalar, Sharpness
 from ...answers.limits import parse_limit
-from ...answers.sensitivity import inputs_of, leaves_of, scaled
+from ...answers.numbers import paths_of, row_of, scaled, values_of
 from ...job.workload import Decode, Prefill
-from ...machine.system import scale_up_devices
 from ...phases.metrics import metrics
 from ...quantities import field_of
 from ...specs.build import Problem, build
@@ -171,20 +171,39 @@ def _predicts(scenario: Scenario, quantity: str) -> bool:
 
 def machine_leaves(jobs: list[Job]) -> dict[str, float]:
     """Leaves of the machine that can be multiplied, from `system.` on, with values."""
-    known = leaves_of(inputs_of(jobs[0].problem))
+    known = values_of(jobs[0].problem)
     return {path: v for path, v in known.items() if path.startswith("system.")}
 
 
-class Moves(NamedTuple):
-    """Leaves that follow the resources: (path, resource, power). Static."""
+Moves = tuple[tuple[str, int, float], ...]
+"""Leaves that follow the resources: (path, resource, power)."""
 
-    leaves: tuple[tuple[str, int, float], ...]
+
+class Moved(NamedTuple):
+    """A job and how its numbers follow the variables; leaves are arrays."""
+
+    inputs: tuple
+    """What `metrics` takes."""
+    powers: Any
+    """Of each number in each resource's multiplier, (number, resource)."""
+    batch: Any
+    """1 for the number that is the batch, (number,)."""
+
+
+def moved_by(job: Job, moves: Moves, resources: int) -> Moved:
+    """A job whose machine follows the resources."""
+    paths = paths_of(job.problem)
+    powers = [
+        row_of(paths, {path: power for path, own, power in moves if own == k})
+        for k in range(resources)
+    ]
+    batch = row_of(paths, {f"workload.{job.form.batch}": 1.0})
+    return Moved(job.problem.inputs, np.array(powers).T, batch)
 
 
 def outcome(
     form: Form,
-    moves: Moves,
-    inputs: dict[str, Any],
+    moved: Moved,
     bounds: Any,
     z: Any,
     batch: Any,
@@ -193,26 +212,23 @@ def outcome(
     """What a workload makes of a machine.
 
     Args:
-        inputs: from `inputs_of`.
+        moved: from `moved_by`.
         bounds: logs of the limits.
         z: logs of the resources' multipliers.
         batch: log of the multiplier of the batch; unused where the batch is fixed.
     """
-    logs = {path: power * z[k] for path, k, power in moves.leaves}
-    if form.batch:
-        logs[f"workload.{form.batch}"] = batch
-    moved = scaled(inputs, logs)
-    system, workload, layout = moved["system"], moved["workload"], moved["layout"]
-    found = metrics(system, moved["model"], workload, layout, {}, sharpness)
+    inputs = scaled(moved.inputs, moved.powers @ z + moved.batch * batch)
+    machine, _, workload, layout = inputs
+    found = metrics(*inputs, sharpness)
     value = form.sign * jnp.log(getattr(found, form.field))
     if form.whole_system:
-        value = value + jnp.log(scale_up_devices(system))
+        value = value + jnp.log(machine.scale_up_devices)
     used = [
         sign * (jnp.log(getattr(found, field)) - bounds[i])
         for i, (field, sign) in enumerate(form.limits)
     ]
     if hasattr(found, "memory_bytes"):
-        used.append(jnp.log(found.memory_bytes / system.chip.memory_usable_bytes))
+        used.append(jnp.log(found.memory_bytes / machine.chip.memory_usable_bytes))
         used.append(jnp.log1p(found.placement_excess))
     if form.batch:
         # a group of devices holds at least one whole request
@@ -223,7 +239,7 @@ def outcome(
 class Data(NamedTuple):
     """What the terms of a mix take beside the variables."""
 
-    inputs: tuple[dict[str, Any], ...]
+    jobs: tuple[Moved, ...]
     bounds: tuple[Any, ...]
     weights: Any
     prices: Prices
@@ -237,7 +253,6 @@ class Mix(NamedTuple):
     """
 
     forms: tuple[Form, ...]
-    moves: Moves
     resources: int
     aim: str = "gain"
     """`gain`: most of the mix within a budget. `change`: least change that brings the
@@ -245,12 +260,12 @@ class Mix(NamedTuple):
 
     def __call__(self, data: Data, own: Any, x: Any, sharpness: Sharpness) -> tuple:
         z, at, value, used = x[: self.resources], self.resources, 0.0, []
-        for form, inputs, bounds, weight in zip(
-            self.forms, data.inputs, data.bounds, data.weights
+        for form, moved, bounds, weight in zip(
+            self.forms, data.jobs, data.bounds, data.weights
         ):
             batch = x[at] if form.batch else jnp.zeros(())
             at += bool(form.batch)
-            found = outcome(form, self.moves, inputs, bounds, z, batch, sharpness)
+            found = outcome(form, moved, bounds, z, batch, sharpness)
             value = value + weight * found.objective
             used.append(found.constraints)
         cost = log_cost(data.prices, z)
@@ -259,10 +274,10 @@ class Mix(NamedTuple):
         return value, jnp.concatenate([(cost - own)[None], *used])
 
 
-def data_of(jobs: list[Job], prices: Prices) -> Data:
+def data_of(jobs: list[Job], moves: Moves, resources: int, prices: Prices) -> Data:
     """The arrays of a mix."""
     return Data(
-        tuple(inputs_of(job.problem) for job in jobs),
+        tuple(moved_by(job, moves, resources) for job in jobs),
         tuple(jnp.asarray(job.bounds, float) for job in jobs),
         jnp.asarray([job.weight for job in jobs]),
         Prices(*(jnp.asarray(field, float) for field in prices)),

@@ -8,7 +8,7 @@ from ...specs.budget_file import BudgetSpec, leaves_named, load_budget, unpriced
 from ...specs.errors import SpecError
 from .cost import Prices, prices_of
 from .exact import SPAN
-from .mix import Data, Job, Mix, Moves, Share, data_of, jobs_of, machine_leaves
+from .mix import Data, Job, Mix, Share, data_of, jobs_of, machine_leaves
 
 
 class Setup(NamedTuple):
@@ -60,8 +60,8 @@ def setup_of(
     fixed = [k for k, name in enumerate(spec.resources) if only and name not in only]
     low[fixed] = high[fixed] = 0.0
     prices = prices_of(spec)
-    mix = Mix(tuple(job.form for job in jobs), Moves(moves), len(low), aim)
-    data = data_of(jobs, prices)
+    mix = Mix(tuple(job.form for job in jobs), len(low), aim)
+    data = data_of(jobs, moves, len(low), prices)
     return Setup(spec, jobs, leaves, known, mix, data, prices, (low, high))
 
 

@@ -1,0 +1,56 @@
+"""The numbers of a job in one row, each with its path, to be scaled at will."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from ..machine.resolve import origins
+from ..parameters import apply, leaf_paths
+from ..phases.metrics import metrics
+from ..specs.build import Problem
+
+
+def paths_of(problem: Problem) -> list[str]:
+    """Path of each number of machine, model and workload, in the order of their leaves:
+    those of the machine as in the system's file. Empty for entries of a list."""
+    found = origins(problem.system, problem.choices)
+    paths = [path and f"system.{path}" for path in found]
+    for group, tree in (("model", problem.model), ("workload", problem.workload)):
+        for path, leaf in leaf_paths(tree).items():
+            paths += ["" if np.ndim(leaf) else f"{group}.{path}"] * np.size(leaf)
+    return paths
+
+
+def values_of(problem: Problem) -> dict[str, float]:
+    """Every scalar of system, model and workload that can be scaled, used or not."""
+    groups = {
+        "system": apply(problem.system, problem.theta),
+        "model": problem.model,
+        "workload": problem.workload,
+    }
+    return {
+        f"{group}.{path}": float(leaf)
+        for group, tree in groups.items()
+        for path, leaf in leaf_paths(tree).items()
+        if np.ndim(leaf) == 0 and float(leaf) != 0.0
+    }
+
+
+def row_of(paths: list[str], logs: Mapping[str, float]) -> np.ndarray:
+    """A log for each number, (number,), from those that a mapping names; others stay."""
+    return np.array([logs.get(path, 0.0) for path in paths])
+
+
+def scaled(inputs: tuple, logs: Any) -> tuple:
+    """The job with each number multiplied by the exponential of its log."""
+    *numbers, layout = inputs
+    row, restored = ravel_pytree(tuple(numbers))
+    return (*restored(row * jnp.exp(logs)), layout)
+
+
+def log_metric(field: str, inputs: tuple, logs: Any) -> Any:
+    """ln of a metric of the job with its numbers scaled."""
+    return jnp.log(getattr(metrics(*scaled(inputs, logs)), field))
