@@ -2,15 +2,16 @@
 
     import cmxjax as cmx
 
-    scenario = cmx.load_scenario("deepseek-r1-decode-cloudmatrix384")
-    p = cmx.build(scenario)
+    p = cmx.build(cmx.load_scenario("deepseek-r1-decode-cloudmatrix384"))
     m = cmx.metrics(p.machine, p.model, p.workload, p.layout)
     m.tpot_s  # cmx.explain(...) adds m.breakdown and m.busy
 
-Names are loaded when first used, so the command line starts without JAX.
+Names are loaded when first used, so the command line starts without JAX. What computes
+calls `setup` first, unless that was done: float64, and compiled programs kept on disk.
 """
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from .settings import setup as setup
     from .specs.build import build as build
     from .specs.errors import SpecError as SpecError
+    from .specs.layout_make import layout as layout
     from .specs.scenario import load_scenario as load_scenario
 
 _HOMES = {
@@ -44,6 +46,7 @@ _HOMES = {
     "explain": "phases.metrics",
     "fit": "calibrate.run",
     "largest": "answers.limits",
+    "layout": "specs.layout_make",
     "load_scenario": "specs.scenario",
     "match": "optimization.codesign.match",
     "metrics": "phases.metrics",
@@ -57,12 +60,24 @@ _HOMES = {
     "validate": "answers.validate",
     "versus": "answers.versus",
 }
-__all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
+_PLAIN = {"SpecError", "load_scenario", "setup"}
+"""Names that compute nothing."""
+
+__all__ = sorted([*_HOMES, "__version__"])  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return version("cmxjax")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    settings = import_module(".settings", __name__)  # before anything imports JAX
+    if name not in _PLAIN:
+        settings.setup_once()
     value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
     globals()[name] = value  # also where a submodule has the same name
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

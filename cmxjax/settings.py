@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from pathlib import Path
 
 # The loader of cached programs reports two tuning hints of the compiler's own as
@@ -39,19 +40,38 @@ def flags_for(release: tuple[int, ...]) -> list[str]:
 def setup(*, cache: bool = True) -> None:
     """Compute in float64, compile fast and keep compiled programs between runs.
 
-    Call it before the first computation: the compiler reads its flags only once. The
-    programs lie under `$CMXJAX_CACHE`, else in the user's cache folder; deleting them
-    only costs a compilation.
+    Public names that compute call it unless it was called; call it yourself, before the
+    first computation, to choose: the compiler reads its flags only once. The programs
+    lie under `$CMXJAX_CACHE`, else in the user's cache folder; deleting them only costs
+    a compilation.
 
     Args:
-        cache: keep compiled programs on disk. Left out where JAX was imported before
-            this module, as loading them would then flood the error stream.
+        cache: keep compiled programs on disk. Where JAX was imported before this package
+            they are not kept, as loading them would flood the error stream; a warning
+            says so.
     """
+    global _called
+    _called = True
     jax.config.update("jax_enable_x64", True)
     flags = [os.environ.get("XLA_FLAGS", ""), *flags_for(JAXLIB)]
     os.environ["XLA_FLAGS"] = " ".join(flags).strip()
     if cache and QUIET:
         _keep_programs()
+    elif cache and not getattr(jax.config, "jax_compilation_cache_dir", None):
+        warnings.warn(
+            "JAX was imported before cmxjax, so compiled programs are not kept between"
+            " runs; import cmxjax first",
+            stacklevel=2,
+        )
+
+
+_called = False
+
+
+def setup_once() -> None:
+    """`setup` with its defaults, unless it was called."""
+    if not _called:
+        setup()
 
 
 def _keep_programs() -> None:

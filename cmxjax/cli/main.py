@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from importlib.metadata import version
 
 import tyro
 from rich.console import Console
@@ -30,6 +31,9 @@ Commands = (
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; the exit status is 0, or 2 for bad input."""
     given = gathered(list(sys.argv[1:] if arguments is None else arguments))
+    if given == ["--version"]:
+        print(f"cmxjax {version('cmxjax')}")
+        return 0
     command = tyro.cli(
         tyro.conf.OmitArgPrefixes[Commands],  # pyright: ignore
         prog="cmxjax",

@@ -1,6 +1,7 @@
 """Scenarios: read, override by dotted keys, validate."""
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -88,15 +89,21 @@ def validate_scenario(raw: dict[str, Any], where: str) -> Scenario:
         raise SpecError(explain(error, where)) from None
 
 
-def load_scenario(name: str, changes: dict[str, Any] | None = None) -> Scenario:
-    """A shipped scenario by name or a user's TOML file, with dotted keys overridden.
+def load_scenario(
+    name: str | Mapping[str, Any], changes: dict[str, Any] | None = None
+) -> Scenario:
+    """A scenario by its shipped name, from a TOML file or from a dict, with dotted keys
+    overridden.
 
     Args:
-        name: a shipped name or a path that ends in `.toml`.
+        name: a shipped name, a path that ends in `.toml`, or the keys of such a file.
         changes: dotted keys to set, e.g. `{"workload.kv_tokens": 8192}`.
 
     Raises:
         SpecError: (a `ValueError`) with every mistake found.
     """
-    raw, where = load("scenarios", name)
+    if isinstance(name, Mapping):
+        raw, where = dict(name), "scenario"
+    else:
+        raw, where = load("scenarios", name)
     return validate_scenario(with_overrides(raw, changes or {}, where), where)

@@ -1,0 +1,66 @@
+"""Layouts made in Python, from degrees and a machine."""
+
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from ..job.layout import Layout, Routing
+from ..machine.machine import Machine
+from .context import leaf
+from .degrees import derive, given_placement, parse_order, place
+from .errors import SpecError, explain
+from .scenario_file import LayoutSpec, RoutingSpec
+
+
+def layout(
+    machine: Machine,
+    *,
+    redundant_experts: float = 0.0,
+    shared_replicas: float = 0.0,
+    **keys: Any,
+) -> Layout:
+    """Parallel degrees placed on a machine's tiers, as a scenario's `layout` would be.
+
+    Args:
+        machine: whose tiers hold the ranks, such as `build(scenario).machine`.
+        redundant_experts: slots that hold further copies of experts.
+        shared_replicas: ranks that hold the shared expert and are sent tokens.
+        keys: those of a scenario's `layout`: `tp`, `cp`, `dp`, `pp`, `etp`, `ep`, `edp`,
+            `devices`, `order`, `placement`, `attention`, `sequence_parallel`,
+            `overlapped_microbatches`. Degrees left out follow from the others; without
+            `ep` experts are not spread.
+
+    Returns:
+        A pytree that `metrics` takes; layouts of one machine can be stacked for `vmap`.
+
+    Raises:
+        SpecError: (a `ValueError`) an unknown key, or degrees that don't multiply to the
+            devices or don't fit into the tiers. What only a model decides, such as
+            whether heads divide, is not checked.
+    """
+    experts = {"redundant_experts": redundant_experts, "shared_replicas": shared_replicas}
+    try:
+        spec = LayoutSpec.model_validate(keys)
+        routing = RoutingSpec.model_validate(experts)
+    except ValidationError as error:
+        raise SpecError(explain(error, "layout")) from None
+    degrees, sizes = (
+        derive(spec, False, "layout"),
+        np.asarray(machine.tiers.size).tolist(),
+    )
+    if spec.placement is None:
+        factor = place(degrees, sizes, parse_order(spec.order, "layout"), "layout")
+    else:
+        factor = given_placement(spec.placement, degrees, sizes, "layout")
+    return Layout(
+        factor=leaf(factor),
+        routing=Routing(
+            redundant_experts=leaf(routing.redundant_experts),
+            shared_replicas=leaf(routing.shared_replicas),
+            dispatches_shared=routing.shared_replicas > 0,
+        ),
+        attention=spec.attention or ("tp" if degrees.tp > 1 else "dp"),
+        sequence_parallel=spec.sequence_parallel,
+        microbatches=str(spec.overlapped_microbatches),
+    )
