@@ -1,5 +1,8 @@
 """Every test runs in float64, without programs left over from earlier runs."""
 
+from pathlib import Path
+
+import jax
 import pytest
 
 from cmxjax.settings import setup
@@ -19,3 +22,14 @@ def problem():
         return builder.build(load_scenario(name, dotted), "none")
 
     return make
+
+
+MAPS = Path("/proc/self/maps")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _room_for_programs():
+    """Forget compiled programs before their memory maps reach the system's limit."""
+    yield
+    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > 30_000:
+        jax.clear_caches()
