@@ -14,6 +14,7 @@ import pytest
 
 import cmxjax as cmx
 from cmxjax.cli.main import main
+from cmxjax.report.pictures import subplots
 from cmxjax.specs.files import load
 
 ROOT = Path(__file__).parent.parent
@@ -129,3 +130,9 @@ def test_a_wrong_layout_is_refused_by_name(keys, said):
     p = cmx.build(cmx.load_scenario(DECODE), "none")
     with pytest.raises(ValueError, match=re.escape(said)):
         cmx.layout(p.machine, **keys)
+
+
+def test_pictures_need_matplotlib_and_say_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ValueError, match=r"pip install 'cmxjax\[plots\]'"):
+        subplots(1)

@@ -12,9 +12,15 @@ def subplots(*shape: int, **settings: Any) -> tuple[Any, Any]:
     """A figure and its axes, as `pyplot.subplots` makes them, on no screen.
 
     Matplotlib takes half a second to import, which only what draws should pay.
-    """
-    import matplotlib
 
+    Raises:
+        SpecError: it is not installed.
+    """
+    try:
+        import matplotlib
+    except ImportError:
+        said = "pictures need matplotlib: pip install 'cmxjax[plots]'"
+        raise SpecError([said]) from None
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
