@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-import jax
 import pytest
 
 from cmxjax.settings import setup
 
 setup(cache=False)
+
+import jax  # noqa: E402
 
 import cmxjax.specs.build as builder  # noqa: E402
 from cmxjax.specs.scenario import load_scenario  # noqa: E402

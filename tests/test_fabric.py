@@ -39,7 +39,7 @@ def test_rates_of_a_machine_are_bandwidth_times_efficiency():
     node, supernode = fabric.rate[1], fabric.rate[2]
     assert float(node) == pytest.approx(196e9)
     assert float(supernode) == pytest.approx(196e9 * 0.98)
-    assert fabric.planes == ("die", "ub", "ub", "rdma")
+    assert fabric.planes == ("0", "1", "1", "2")
 
 
 def test_an_oversubscribed_tier_is_slower_by_that_factor():

@@ -41,10 +41,10 @@ def main(arguments: list[str] | None = None) -> int:
         " Start with `cmxjax list scenarios` and `cmxjax predict NAME`.",
         args=given,
     )
-    from ..settings import setup
+    from ..settings import setup_once
     from ..specs.errors import SpecError
 
-    setup()
+    setup_once()
     width = None if sys.stdout.isatty() else 160
     console = Console(width=width, quiet=command.json, highlight=False)
     try:

@@ -9,6 +9,10 @@ from flax import struct
 from .._types import Leaf
 
 
+FORMATS = ("fp32", "tf32", "bf16", "fp16", "fp8", "mxfp8", "int8", "fp4", "int4")
+"""Number formats that matrix units may have."""
+
+
 class Chip(struct.PyTreeNode, kw_only=True, frozen=True):
     """One device: peaks, memory, and how much of them kernels reach."""
 

@@ -13,6 +13,7 @@ from jax.core import Tracer
 
 from .._types import Leaf
 from ..parameters import leaf_paths, path_of
+from .chip import FORMATS
 from .machine import Machine, Tiers
 from .system import System, ordered_tiers
 from .tiers import SideLink
@@ -43,9 +44,10 @@ def resolve(system: System, choices: Choices) -> Machine:
     Raises:
         KeyError: the system has nothing of a name.
     """
-    packages, links = system.package_tier, system.links
+    packages, links, planes = system.package_tier, system.links, _numbers(system)
+    exchange = system.expert_parallel[choices.expert_library][choices.expert_mode]
     return Machine(
-        chip=system.chip,
+        chip=system.chip.replace(matrix_flop_per_s=_peaks(system)),
         tiers=tiers_of(system),
         runtime=(
             system.trainers[choices.trainer]
@@ -53,7 +55,7 @@ def resolve(system: System, choices: Choices) -> Machine:
             else system.engines[choices.engine]
         ),
         library=system.collectives[choices.collective_library],
-        exchange=system.expert_parallel[choices.expert_library][choices.expert_mode],
+        exchange=exchange.replace(plane=planes.get(exchange.plane, "")),
         cluster=system.fabrics[choices.cluster] if choices.cluster else None,
         cache=links[choices.cache_link] if choices.cache_link else None,
         offload=links[choices.offload_link] if choices.offload_link else None,
@@ -78,8 +80,23 @@ def tiers_of(system: System) -> Tiers:
         return found if found.dtype == object else jnp.asarray(found)
 
     names = ("size", "bytes_per_s", "latency_s", "efficiency", "oversubscription")
-    planes = tuple(tier.plane for tier in ordered_tiers(system))
-    return Tiers(planes=planes, **{name: stacked(name) for name in names})
+    planes = _numbers(system)
+    numbers = tuple(planes[tier.plane] for tier in ordered_tiers(system))
+    return Tiers(planes=numbers, **{name: stacked(name) for name in names})
+
+
+def _peaks(system: System) -> dict[str, Leaf]:
+    """Peaks of all formats. One that the device doesn't have stands there as 1 FLOP/s:
+    jobs that ask for it are refused before."""
+    peaks = system.chip.matrix_flop_per_s
+    return {name: peaks.get(name, jnp.ones(())) for name in FORMATS}
+
+
+def _numbers(system: System) -> dict[str, str]:
+    """A number for each plane, from the innermost tier on: what it is called in the
+    system's file is nothing to a program."""
+    planes = dict.fromkeys(tier.plane for tier in ordered_tiers(system))
+    return {plane: str(i) for i, plane in enumerate(planes)}
 
 
 def _storage(system: System) -> SideLink:
