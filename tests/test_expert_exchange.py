@@ -256,7 +256,7 @@ NODE_SIZES = (8.0, 8192.0)
 
 
 def on_h800(ranks, node_gain=1.0, rdma_gain=1.0):
-    fabric = tiers_of(H800).fabric
+    fabric = tiers_of(H800).fabric.replace(planes=("nvlink", "rdma"))
     rate = fabric.rate * jnp.array([node_gain, rdma_gain])
     latency = fabric.latency_s / jnp.array([node_gain, rdma_gain])
     return placed(ranks, fabric.replace(rate=rate, latency_s=latency), NODE_SIZES)

@@ -85,7 +85,6 @@ class Collective(struct.PyTreeNode, kw_only=True, frozen=True):
     collective: str = struct.field(pytree_node=False)
     driver: str = struct.field(pytree_node=False, default="vector_cores")
     """What moves the data: `vector_cores` or `sdma`."""
-    path: str = struct.field(pytree_node=False, default="npu-npu")
     balance: str = struct.field(pytree_node=False, default="uniform")
     dtype: str = struct.field(pytree_node=False, default="bf16")
     kind: str = struct.field(pytree_node=False, default="collective")
@@ -144,8 +143,8 @@ class Train(struct.PyTreeNode, kw_only=True, frozen=True):
     offload_activations: Leaf
     offload_weights: Leaf
     offload_optimizer: Leaf
-    peak_flop_per_s: Leaf | None
-    """What a utilization divides by; None takes the chip's peak for the precision."""
+    peak_flop_per_s: Leaf
+    """What a utilization divides by; 0 takes the chip's peak for the precision."""
     software: Software
     schedule: str = struct.field(pytree_node=False, default="1f1b")
     selective: bool = struct.field(pytree_node=False, default=False)

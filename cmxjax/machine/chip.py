@@ -8,7 +8,6 @@ from flax import struct
 
 from .._types import Leaf
 
-
 FORMATS = ("fp32", "tf32", "bf16", "fp16", "fp8", "mxfp8", "int8", "fp4", "int4")
 """Number formats that matrix units may have."""
 

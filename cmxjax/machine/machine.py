@@ -38,8 +38,8 @@ class Machine(struct.PyTreeNode, kw_only=True, frozen=True):
     library: CollectiveLibrary
     exchange: ExpertMode
     """The kernels of MoE dispatch and combine."""
-    cluster: FabricRate | None
-    """The published cluster whose network it is; None for the system's own."""
+    cluster: FabricRate
+    """The published cluster whose network it is; at full rate for the system's own."""
     cache: SideLink | None
     """The link that cached prefixes come over, if any do."""
     offload: SideLink | None

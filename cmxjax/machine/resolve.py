@@ -16,7 +16,7 @@ from ..parameters import leaf_paths, path_of
 from .chip import FORMATS
 from .machine import Machine, Tiers
 from .system import System, ordered_tiers
-from .tiers import SideLink
+from .tiers import FabricRate, SideLink
 
 STORAGE = "vpc"
 """The link that checkpoints are written over; without one, the outermost tier."""
@@ -56,7 +56,7 @@ def resolve(system: System, choices: Choices) -> Machine:
         ),
         library=system.collectives[choices.collective_library],
         exchange=exchange.replace(plane=planes.get(exchange.plane, "")),
-        cluster=system.fabrics[choices.cluster] if choices.cluster else None,
+        cluster=_cluster(system, choices.cluster),
         cache=links[choices.cache_link] if choices.cache_link else None,
         offload=links[choices.offload_link] if choices.offload_link else None,
         storage=_storage(system),
@@ -97,6 +97,12 @@ def _numbers(system: System) -> dict[str, str]:
     system's file is nothing to a program."""
     planes = dict.fromkeys(tier.plane for tier in ordered_tiers(system))
     return {plane: str(i) for i, plane in enumerate(planes)}
+
+
+def _cluster(system: System, name: str) -> FabricRate:
+    """The published cluster, or the system's own network."""
+    own = FabricRate(rate_factor=jnp.ones(()), node_exponent=jnp.zeros(()))
+    return system.fabrics[name] if name else own
 
 
 def _storage(system: System) -> SideLink:

@@ -151,9 +151,8 @@ def _exposed(shares: Breakdown | None) -> dict[str, Any]:
 
 def peak_flop_per_s(machine: Machine, w: Train) -> Scalar:
     """What a utilization divides by: given, or the chip's for the GEMMs' format."""
-    if w.peak_flop_per_s is not None:
-        return w.peak_flop_per_s
-    return machine.chip.matrix_flop_per_s[w.software.dtypes.activation]
+    peak = machine.chip.matrix_flop_per_s[w.software.dtypes.activation]
+    return jnp.where(w.peak_flop_per_s > 0.0, w.peak_flop_per_s, peak)
 
 
 def _recompute_factor(a: Architecture, w: Train, per_token: Scalar) -> Scalar:

@@ -430,7 +430,6 @@ def _collective(context: _Context, scenario: CollectiveScenario) -> Job:
         skew=None if skew is None else _leaf(skew),
         collective=c.kind,
         driver=c.engine,
-        path=c.path,
         balance=scenario.routing.balance or "uniform",
         dtype=c.dtype,
     )

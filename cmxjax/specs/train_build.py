@@ -47,7 +47,7 @@ def train_workload(
         offload_activations=leaf(w.offload.activations),
         offload_weights=leaf(w.offload.weights),
         offload_optimizer=leaf(w.offload.optimizer),
-        peak_flop_per_s=None if w.peak is None else leaf(w.peak),
+        peak_flop_per_s=leaf(w.peak or 0.0),
         software=software,
         schedule=schedule_of(w.schedule, chunks),
         selective=w.recompute == "selective",

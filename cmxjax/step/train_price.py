@@ -61,8 +61,6 @@ def on_cluster(machine: Machine, layout: Layout) -> Machine:
     """The machine with the tiers beyond the scale-up system at the rate of a published
     cluster, which falls with the nodes of a job."""
     cluster, tiers = machine.cluster, machine.tiers
-    if cluster is None:
-        return machine
     factor = cluster.rate_factor * nodes_of(machine, layout) ** -cluster.node_exponent
     outside = np.arange(len(tiers.planes)) >= machine.scale_up_tiers
     efficiency = tiers.efficiency * jnp.where(outside, factor, 1.0)
