@@ -365,4 +365,5 @@ def test_numbers_of_a_machine_know_where_they_came_from():
         numbers = np.concatenate([np.ravel(x) for x in jax.tree.leaves(problem.machine)])
         assert len(set(paths)) < len(whole) / 2
         for origin, number in zip(paths, numbers, strict=True):
-            assert float(whole[origin]) == number
+            # what is in no file stands for nothing: a factor of 1, a power of 0
+            assert float(whole[origin]) == number if origin else number in (0.0, 1.0)
