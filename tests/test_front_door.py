@@ -136,3 +136,25 @@ def test_pictures_need_matplotlib_and_say_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ValueError, match=r"pip install 'cmxjax\[plots\]'"):
         subplots(1)
+
+
+def test_a_prediction_reads_as_numbers_text_dict_and_frame():
+    answer = cmx.predict(cmx.load_scenario("llama-3.1-70b-decode-gb200-nvl72"))
+    assert answer.tpot_s == answer.values["tpot_s"] == answer.to_dict()["tpot_s"]
+    assert "  tpot_s  " in str(answer)
+    assert str(answer).endswith("\nfeasible")
+    frame = answer.to_frame()
+    assert frame.loc[0, "system"] == "gb200-nvl72"
+    assert frame.loc[0, "memory_bytes"] == answer.memory_bytes
+    with pytest.raises(AttributeError, match="no metric 'tpot'; did you mean tpot_s"):
+        _ = answer.tpot
+
+
+def test_comparisons_and_validations_are_frames():
+    totals = cmx.compare(["cloudmatrix384", "gb200-nvl72"]).to_frame()
+    assert totals.loc["cloudmatrix384", "packages"] == 384
+    assert totals.loc["gb200-nvl72", "packages"] == 72
+    found = cmx.validate("xdeepserve")
+    rows = found.to_frame()
+    assert len(rows) == len(found.rows)
+    assert rows["relative_error"].abs().median() == pytest.approx(found.median)

@@ -1,11 +1,14 @@
 """Two or more systems side by side."""
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..specs.files import is_path, load, shipped
 from ..specs.scenario import load_scenario, validate_scenario
 from ..specs.scenario_file import Scenario
 from .predict import Prediction, predict
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Comparison(NamedTuple):
@@ -19,6 +22,17 @@ class Comparison(NamedTuple):
             name: prediction.as_json()
             for name, prediction in zip(self.names, self.predictions, strict=True)
         }
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `compare --json` prints."""
+        return self.as_json()
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Every metric in SI, a row for each name."""
+        import pandas as pd  # half a second that only tables should pay
+
+        rows = [prediction.to_frame() for prediction in self.predictions]
+        return pd.concat(rows).set_index(pd.Index(self.names, name="name"))
 
 
 def scenario_named(name: str) -> Scenario:

@@ -1,7 +1,8 @@
 """Predict one scenario, as numbers in SI."""
 
 import math
-from typing import Any, NamedTuple
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -10,7 +11,10 @@ from ..job.layout import degree
 from ..phases.metrics import explain
 from ..specs.build import Problem, build
 from ..specs.scenario_file import Scenario
-from ..units import format_si
+from ..units import dimension_of, format_si
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Prediction(NamedTuple):
@@ -26,6 +30,40 @@ class Prediction(NamedTuple):
     stages: dict[str, dict[str, float]] = {}
     """Of phase `train`: bytes on a device by class, of each stage. A range of stages with
     as many layers, such as `1-6`, has those of its first stage, which holds most."""
+
+    def __getattr__(self, name: str) -> float:
+        """A metric by its name, such as `tpot_s`, in SI."""
+        try:
+            return self.values[name]
+        except KeyError:
+            known = get_close_matches(name, self.values)
+            hint = f"; did you mean {' or '.join(known)}" if known else ""
+            raise AttributeError(f"no metric {name!r}{hint}") from None
+
+    def __str__(self) -> str:
+        p = self.problem
+        width = max(map(len, self.values))
+        rows = (
+            f"  {name:<{width}}  {format_si(value, dimension_of(name))}"
+            for name, value in self.values.items()
+        )
+        verdict = (
+            "; ".join(["not feasible", *self.reasons]) if self.reasons else "feasible"
+        )
+        title = f"{p.scenario.phase} on {p.system.name} (calibration: {p.calibration})"
+        return "\n".join([title, *rows, verdict])
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `predict --json` prints."""
+        return self.as_json()
+
+    def to_frame(self) -> "pd.DataFrame":
+        """One row with every metric in SI, to be put together with others."""
+        import pandas as pd  # half a second that only tables should pay
+
+        p = self.problem
+        names = {"phase": p.scenario.phase, "system": p.system.name}
+        return pd.DataFrame([names | self.values])
 
     @property
     def reasons(self) -> list[str]:

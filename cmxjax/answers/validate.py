@@ -1,7 +1,7 @@
 """Compare predictions with a measurement file."""
 
 import math
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from ..specs.measurement_file import Measurement, load_measurements
 from ..units import from_si, to_si
 from .batch import Outcome, evaluate
 from .uncertainty import ratio_sigma, relative_sigma
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Row(NamedTuple):
@@ -61,6 +64,16 @@ class Validation(NamedTuple):
             "median_abs_relative_error": self.median,
             "max_abs_relative_error": self.worst,
         }
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `validate --json` prints."""
+        return self.as_json()
+
+    def to_frame(self) -> "pd.DataFrame":
+        """A row for each measurement."""
+        import pandas as pd  # half a second that only tables should pay
+
+        return pd.DataFrame(self.as_json()["rows"]).set_index("id")
 
 
 class _Sided(NamedTuple):
