@@ -61,7 +61,7 @@ def _fitting(node: ast.expr, computes: bool) -> Iterator[tuple[str, str]]:
             many = args[0].elts if isinstance(args[0], ast.List) else args[:2]
             if name != "maximum_of" or isinstance(args[0], ast.List):
                 yield from (("one argument", ast.unparse(each)) for each in many)
-        if name == "Work" and len(args) == 3:
+        if name == "Work" and len({*map(ast.unparse, args[:2])}) == 2:
             a, b, c = map(ast.unparse, args)
             yield "swapped passes", f"Work({b}, {a}, {c})"
     elif isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -86,7 +86,7 @@ def faults_of(root: Path) -> Iterator[Fault]:
         for parent in ast.walk(ast.parse(source if name.split("/")[1] in ROOMS else "")):
             computes = isinstance(parent, ast.BinOp | ast.Call | ast.Return)
             for node in ast.iter_child_nodes(parent):
-                if isinstance(node, ast.expr):
+                if isinstance(node, ast.expr) and node is not getattr(parent, "func", 0):
                     start = starts[node.lineno - 1] + node.col_offset
                     end = starts[(node.end_lineno or 0) - 1] + (node.end_col_offset or 0)
                     place = name, node.lineno, source[start:end]
