@@ -14,7 +14,6 @@ from cmxjax.machine.resolve import tiers_of
 from cmxjax.machine.tiers import Endpoint, Fabric
 from cmxjax.rates.algorithms import chain_costs
 from cmxjax.rates.collectives import (
-    KINDS,
     access_costs,
     bus_bytes,
     collective_costs,
@@ -26,6 +25,7 @@ from cmxjax.rates.fabric import group_of
 from cmxjax.specs.system_load import Reference, load_system
 
 CLOUDMATRIX = load_system(Reference("cloudmatrix384")).system
+KINDS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "p2p")
 ALGORITHMS = ("direct", "ring", "striped_ring", "staged", "tree")
 
 M = 64e6  # bytes

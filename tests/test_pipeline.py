@@ -146,6 +146,15 @@ def test_uneven_stages_of_dualpipe_take_what_a_simulation_takes_within_one_perce
     assert dualpipe_errors(1.0 / 3.0).max() < 0.01
 
 
+@pytest.mark.parametrize("seed", [89, 131, 225, 256])
+def test_dualpipe_fills_as_long_as_its_outer_devices_or_its_trips_take(seed):
+    """Pipelines in which the device that fills longest decides, not the longest trip:
+    without it these were 0.35 to 0.8 % too short."""
+    uneven = 1.0 + 0.6 * np.random.default_rng(seed).random((3, 8))
+    passes = list(np.array([1.0, 0.5, 1.0])[:, None] * uneven)
+    assert dualpipe_error(passes, 44) == pytest.approx(0.0, abs=1e-3)
+
+
 def test_very_uneven_stages_of_dualpipe_agree_on_average():
     assert dualpipe_errors(1.0).mean() < 0.005
     assert dualpipe_errors(1.0).max() < 0.05

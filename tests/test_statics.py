@@ -6,10 +6,10 @@ from typing import Any
 
 import jax
 import pytest
+from test_collectives import KINDS
 
 from cmxjax.job.workload import BYTES, Dtypes
 from cmxjax.machine.chip import FORMATS
-from cmxjax.rates.collectives import KINDS
 from cmxjax.specs.build import build
 from cmxjax.specs.files import shipped
 from cmxjax.specs.measurement_file import load_measurements

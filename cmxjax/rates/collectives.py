@@ -11,15 +11,6 @@ from ..machine.tiers import Endpoint
 from .algorithms import Cost, cheaper, direct, in_switch, ring, staged, tree, whole_s
 from .fabric import Group, peers, plane_s, port_s, reach_s
 
-KINDS = (
-    "all_reduce",
-    "all_gather",
-    "reduce_scatter",
-    "all_to_all",
-    "broadcast",
-    "p2p",
-)
-
 
 def _gathering(group, library, shard_bytes, rate, sharpness) -> dict[str, Cost]:
     """All-gather of shards, or a reduce-scatter run backwards, by algorithm."""
