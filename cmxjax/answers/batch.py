@@ -11,6 +11,7 @@ from ..machine.resolve import origins
 from ..parameters import is_fraction, shift_all
 from ..phases.metrics import metrics
 from ..specs.build import Problem
+from .numbers import row_of
 
 
 class Outcome(NamedTuple):
@@ -104,11 +105,11 @@ def _run(inputs: tuple, shifts: Any) -> Any:
 
 def moved_up_and_down(problem: Problem, paths: list[str], cases: int) -> np.ndarray:
     """Shifts of a machine as it is, then with each path up and down, (case, number)."""
-    names = np.array(origins(problem.system, problem.choices))
+    names = origins(problem.system, problem.choices)
     found = np.zeros((cases, len(names)))
     for k, path in enumerate(paths):
-        found[1 + 2 * k, names == path] = STEP
-        found[2 + 2 * k, names == path] = -STEP
+        up = row_of(names, {path: STEP})
+        found[1 + 2 * k], found[2 + 2 * k] = up, -up
     return found
 
 

@@ -40,8 +40,9 @@ def values_of(problem: Problem) -> dict[str, float]:
 
 
 def row_of(paths: list[str], logs: Mapping[str, float]) -> np.ndarray:
-    """A log for each number, (number,), from those that a mapping names; others stay."""
-    return np.array([logs.get(path, 0.0) for path in paths])
+    """A log, or another shift, for each number, (number,), from those that a mapping
+    names; others stay."""
+    return np.array([float(logs.get(path, 0.0)) for path in paths])
 
 
 def scaled(inputs: tuple, logs: Any) -> tuple:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..answers.batch import alike
+from ..answers.numbers import row_of
 from ..machine.resolve import origins
 from ..parameters import shift_all
 from ..phases.metrics import metrics
@@ -104,7 +105,9 @@ class Predictor:
             [[float(term.wanted == f) for f in fields] for term, _ in members]
         )
         paths = [origins(t.problem.system, t.problem.choices) for t, _ in members]
-        base = np.array([_base(t.problem, own) for (t, _), own in zip(members, paths)])
+        base = np.array(
+            [row_of(own, t.problem.theta) for (t, _), own in zip(members, paths)]
+        )
         inputs = jax.tree.map(lambda *x: jnp.stack(x), *(job for _, job in members))
         inputs = (*inputs, jnp.asarray(pick))
         shifts = jax.ShapeDtypeStruct((len(members), CAPACITY, base.shape[1]), float)
@@ -176,11 +179,6 @@ def _design(paths: list[str], parameters: list[Parameter]) -> np.ndarray:
 def _as_printed(problem: Problem) -> tuple:
     """What `metrics` takes, but the machine as its specification prints it."""
     return problem._replace(theta={}).inputs
-
-
-def _base(problem: Problem, paths: list[str]) -> np.ndarray:
-    """Shifts that a problem's own calibration gives its machine's numbers."""
-    return np.array([float(problem.theta.get(path, 0.0)) for path in paths])
 
 
 def _program(fields: list[Wanted]) -> Callable[..., Any]:

@@ -41,8 +41,3 @@ class System(struct.PyTreeNode, kw_only=True, frozen=True):
 def ordered_tiers(system: System) -> list[Tier]:
     """The tiers, innermost first."""
     return [system.tiers[name] for name in system.tier_order]
-
-
-def default_of(system: System, what: str) -> str:
-    """Name of the default `collective` or `expert` library or `engine`."""
-    return dict(system.defaults)[what]

@@ -58,6 +58,7 @@ def ask(
         target=target,
         objective=objective or DEFAULT_OBJECTIVE,
         limits=bounds,
+        inputs=problem.inputs,
     )
 
 

@@ -76,11 +76,8 @@ class Question(NamedTuple):
     target: Target
     objective: str
     limits: tuple[Limit, ...]
-
-    @property
-    def inputs(self) -> tuple:
-        """What `metrics` takes."""
-        return self.problem.inputs
+    inputs: tuple
+    """What `metrics` takes, made once: every batch of points asks for it."""
 
     @property
     def points(self) -> int:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 from flax import struct
 
@@ -19,11 +18,11 @@ from ..rates.collectives import (
 )
 from ..rates.exchange import copies_of, exchange_costs, exchange_s, ranks_of
 from ..rates.fabric import Group, group_of
-from ..step.costs import Breakdown, breakdown_of
+from ..step.costs import Breakdown, Explained, composed
 from ..work.routing import busiest_rank_load
 
 
-class CollectiveMetrics(struct.PyTreeNode, kw_only=True, frozen=True):
+class CollectiveMetrics(Explained, struct.PyTreeNode, kw_only=True, frozen=True):
     """Metrics of one collective."""
 
     time_s: Leaf
@@ -52,11 +51,7 @@ def collective_metrics(
     exchange = w.collective in ("dispatch", "combine")
     price = _price_exchange if exchange else _price_collective
     costs, compose = price(machine, w, group, sharpness)
-    time, shares = compose(costs), None
-    if explains:
-        time, slopes = jax.value_and_grad(compose)(costs)
-        found = jax.tree.map(jnp.multiply, costs, slopes)
-        shares = breakdown_of(found, costs)
+    time, shares = composed(costs, compose, explains)
     if exchange:
         sent = moved = w.tokens_per_rank * w.topk * _copy_bytes(w)
     else:

@@ -1,9 +1,7 @@
 """Phase `op`: one operator on one device."""
 
 from collections.abc import Mapping
-from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import struct
 
@@ -11,12 +9,12 @@ from .._types import Leaf, Scalar, Sharpness
 from ..job.workload import BYTES, Operator
 from ..machine.chip import Chip
 from ..rates.roofline import resources_s, roofline_s
-from ..step.costs import Breakdown, breakdown_of
+from ..step.costs import Breakdown, Explained, composed
 from ..work.attention import SOFTMAX_FLOP
 from ..work.table import Op, matrix_flop, tabulate
 
 
-class OperatorMetrics(struct.PyTreeNode, kw_only=True, frozen=True):
+class OperatorMetrics(Explained, struct.PyTreeNode, kw_only=True, frozen=True):
     """Metrics of one operator on one device."""
 
     time_s: Leaf
@@ -28,11 +26,6 @@ class OperatorMetrics(struct.PyTreeNode, kw_only=True, frozen=True):
     breakdown: Breakdown | None
     """Seconds by resource, by Euler's theorem; they sum to the time."""
     kind: str = struct.field(pytree_node=False, default="operator_metrics")
-
-    @property
-    def busy(self) -> dict[str, Any] | None:
-        """Seconds on each resource, hidden or not."""
-        return None if self.breakdown is None else self.breakdown.busy
 
 
 def declare(w: Operator) -> Op:
@@ -124,11 +117,7 @@ def operator_metrics(
     def compose(costs: Mapping[str, Scalar]) -> Scalar:
         return roofline_s(costs, chip.roofline_exposed_fraction, 1.0, sharpness)
 
-    time, shares = compose(costs), None
-    if explains:
-        time, slopes = jax.value_and_grad(compose)(costs)
-        found = jax.tree.map(jnp.multiply, costs, slopes)
-        shares = breakdown_of(found, costs)
+    time, shares = composed(costs, compose, explains)
     flop = matrix_flop(table)[0]
     peak = chip.matrix_flop_per_s.get(table.dtypes[0], 1.0)
     return OperatorMetrics(

@@ -14,12 +14,12 @@ from ..machine.machine import Machine
 from ..memory.serving import Memory, decode_memory, excess_bytes, prefill_memory
 from ..model.architecture import Architecture, total_parameters
 from ..step.busy import Filled
-from ..step.costs import Breakdown, explained
+from ..step.costs import Breakdown, Explained, found_in
 from ..step.price import decode_job, prefill_job
-from ..step.serving import Served, ServingTimes, served
+from ..step.serving import served
 
 
-class DecodeMetrics(struct.PyTreeNode, kw_only=True, frozen=True):
+class DecodeMetrics(Explained, struct.PyTreeNode, kw_only=True, frozen=True):
     """Metrics of a decode step; suffixes are units, SI throughout."""
 
     tpot_s: Leaf
@@ -50,13 +50,8 @@ class DecodeMetrics(struct.PyTreeNode, kw_only=True, frozen=True):
     unless asked for, as is `busy`."""
     kind: str = struct.field(pytree_node=False, default="decode_metrics")
 
-    @property
-    def busy(self) -> dict[str, Any] | None:
-        """Seconds that each component is busy, hidden or not."""
-        return None if self.breakdown is None else self.breakdown.busy
 
-
-class PrefillMetrics(struct.PyTreeNode, kw_only=True, frozen=True):
+class PrefillMetrics(Explained, struct.PyTreeNode, kw_only=True, frozen=True):
     """Metrics of a prefill batch; suffixes are units, SI throughout."""
 
     ttft_s: Leaf
@@ -81,11 +76,6 @@ class PrefillMetrics(struct.PyTreeNode, kw_only=True, frozen=True):
     breakdown: Breakdown | None
     kind: str = struct.field(pytree_node=False, default="prefill_metrics")
 
-    @property
-    def busy(self) -> dict[str, Any] | None:
-        """Seconds that each component is busy, hidden or not."""
-        return None if self.breakdown is None else self.breakdown.busy
-
 
 def decode_metrics(
     machine: Machine,
@@ -98,7 +88,7 @@ def decode_metrics(
     """Predict one decode step."""
     job = decode_job(machine, a, w, layout, sharpness)
     step = served(job, sharpness)
-    times, breakdown = _found(step, explains)
+    times, breakdown = found_in(step.step, explains)
     per_step = tokens_per_step(w)
     rate = w.sequences_per_device * per_step / times.step_s
     memory = decode_memory(a, w, layout, sharpness)
@@ -129,7 +119,7 @@ def prefill_metrics(
     """Predict one prefill batch, without queueing."""
     job = prefill_job(machine, a, w, layout, sharpness)
     step = served(job, sharpness)
-    times, breakdown = _found(step, explains)
+    times, breakdown = found_in(step.step, explains)
     layer, steady = times.layer, times.steady_s
     mixed = a.layers - a.dense_layers > 0
     memory = prefill_memory(a, w, layout, sharpness)
@@ -144,13 +134,6 @@ def prefill_metrics(
         breakdown=breakdown,
         **_common(machine, a, layout, rate, memory, step.filled(times)[0], steady),
     )
-
-
-def _found(step: Served, explains: bool) -> tuple[ServingTimes, Breakdown | None]:
-    """Times of a step, and its breakdown where asked for."""
-    if explains:
-        return explained(step.step)
-    return step.step.compose(step.step.costs)[1], None
 
 
 def _common(

@@ -23,7 +23,7 @@ from ..model.flops import (
     flop_per_weight,
     outside_flop_per_token,
 )
-from ..step.costs import HIGHEST, Breakdown, explained
+from ..step.costs import HIGHEST, Breakdown, Explained, found_in
 from ..step.train_price import train_job, trainer_of
 from ..step.training import TrainTimes, trained
 from ..work.held import plan_of
@@ -40,7 +40,7 @@ EXPOSED = {
 """Communication that a step waits for, by axis: components of the breakdown."""
 
 
-class TrainMetrics(struct.PyTreeNode, kw_only=True, frozen=True):
+class TrainMetrics(Explained, struct.PyTreeNode, kw_only=True, frozen=True):
     """Metrics of a training step; suffixes are units, SI throughout."""
 
     step_time_s: Leaf
@@ -98,11 +98,6 @@ class TrainMetrics(struct.PyTreeNode, kw_only=True, frozen=True):
     """Seconds of the step by component, by Euler's theorem; they sum to the step."""
     kind: str = struct.field(pytree_node=False, default="train_metrics")
 
-    @property
-    def busy(self) -> dict[str, Any] | None:
-        """Seconds of the step that each component takes of the critical stage's work."""
-        return None if self.breakdown is None else self.breakdown.busy
-
 
 def train_metrics(
     machine: Machine,
@@ -116,10 +111,7 @@ def train_metrics(
     trainer = trainer_of(machine)
     plan = plan_of(a, w, layout, trainer.routing_skew, trainer.stages, sharpness)
     step = trained(train_job(machine, a, w, layout, plan), sharpness)
-    if explains:
-        times, breakdown = explained(step)
-    else:
-        times, breakdown = step.compose(step.costs)[1], None
+    times, breakdown = found_in(step, explains)
     memory = train_memory(trainer, a, w, layout, plan)
     return TrainMetrics(
         step_time_s=times.step_s,

@@ -1,7 +1,5 @@
 """Metrics of phase `serve`: latency, goodput and what bounds each pool."""
 
-from typing import Any
-
 import jax.numpy as jnp
 from flax import struct
 
@@ -11,7 +9,7 @@ from ..job.layout import Pools, excess
 from ..job.workload import Serve, tokens_per_step
 from ..machine.machine import Machine
 from ..model.architecture import Architecture, total_parameters
-from ..step.costs import Breakdown, breakdown_of
+from ..step.costs import Breakdown, Explained, breakdown_of
 from .generation import Inputs
 from .pools import (
     PoolMetrics,
@@ -23,7 +21,7 @@ from .pools import (
 )
 
 
-class ServeMetrics(struct.PyTreeNode, kw_only=True, frozen=True):
+class ServeMetrics(Explained, struct.PyTreeNode, kw_only=True, frozen=True):
     """Metrics of serving; suffixes are units, SI throughout."""
 
     ttft_s: Leaf | None
@@ -74,11 +72,6 @@ class ServeMetrics(struct.PyTreeNode, kw_only=True, frozen=True):
     breakdown: Breakdown | None
     """Seconds of a request by what it waits for; they sum to `request_time_s`."""
     kind: str = struct.field(pytree_node=False, default="serve_metrics")
-
-    @property
-    def busy(self) -> dict[str, Any] | None:
-        """The same seconds: the parts of a request follow each other."""
-        return None if self.breakdown is None else self.breakdown.busy
 
 
 def serve_metrics(

@@ -40,12 +40,11 @@ from .degrees import (
     check_division,
     check_experts,
     derive,
-    given_placement,
     parse_order,
-    place,
 )
 from .errors import SpecError, all_of, shown
 from .figures import Figure
+from .layout_make import assembled, attention_split, placed
 from .model_load import load_model
 from .relatives import relatives
 from .scenario_file import (
@@ -143,7 +142,7 @@ def _software(context: _Context, mode: str) -> tuple[Software, Choices]:
 
 def _attention_split(context: _Context, degrees: Degrees) -> str:
     scenario, where = context.scenario, context.where
-    attention = scenario.layout.attention or ("tp" if degrees.tp > 1 else "dp")
+    attention = attention_split(scenario.layout, degrees)
     if attention == "dp" and degrees.tp > 1:
         raise SpecError(
             [
@@ -231,17 +230,6 @@ def _check_shapes(context: _Context, degrees: Degrees) -> None:
         )
 
 
-def _placed(context: _Context, degrees: Degrees, order: tuple[str, ...]) -> np.ndarray:
-    """The placement matrix, spelled out or from the rank order."""
-    sizes, spec = _sizes(context.system), context.scenario.layout
-    if spec.placement is None:
-        return place(degrees, sizes, order, context.where)
-    if spec.order is not None:
-        problem = "layout.order: says nothing beside layout.placement; leave one out"
-        raise SpecError([f"{context.where}: {problem}"])
-    return given_placement(spec.placement, degrees, sizes, context.where)
-
-
 def _layout(context: _Context) -> Layout:
     scenario, where = context.scenario, context.where
     spec, routing = scenario.layout, scenario.routing
@@ -257,19 +245,9 @@ def _layout(context: _Context) -> Layout:
         lambda: _check_shapes(context, degrees),
         lambda: routed and check_experts(routed, routing, degrees, where),
         lambda: _attention_split(context, degrees),
-        lambda: _placed(context, degrees, order),
+        lambda: placed(spec, degrees, order, _sizes(context.system), where),
     )
-    return Layout(
-        factor=_leaf(factor),
-        routing=Routing(
-            redundant_experts=_leaf(routing.redundant_experts),
-            shared_replicas=_leaf(routing.shared_replicas),
-            dispatches_shared=routing.shared_replicas > 0,
-        ),
-        attention=attention,
-        sequence_parallel=spec.sequence_parallel,
-        microbatches=str(spec.overlapped_microbatches),
-    )
+    return assembled(spec, routing, factor, attention)
 
 
 def _single(system: System) -> Layout:

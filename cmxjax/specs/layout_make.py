@@ -8,9 +8,47 @@ from pydantic import ValidationError
 from ..job.layout import Layout, Routing
 from ..machine.machine import Machine
 from .context import leaf
-from .degrees import derive, given_placement, parse_order, place
+from .degrees import Degrees, derive, given_placement, parse_order, place
 from .errors import SpecError, explain
 from .scenario_file import LayoutSpec, RoutingSpec
+
+
+def placed(
+    spec: LayoutSpec,
+    degrees: Degrees,
+    order: tuple[str, ...],
+    sizes: list[float],
+    where: str,
+) -> np.ndarray:
+    """The placement matrix, spelled out or from the rank order. Raises `SpecError`."""
+    if spec.placement is None:
+        return place(degrees, sizes, order, where)
+    if spec.order is not None:
+        problem = "layout.order: says nothing beside layout.placement; leave one out"
+        raise SpecError([f"{where}: {problem}"])
+    return given_placement(spec.placement, degrees, sizes, where)
+
+
+def assembled(
+    spec: LayoutSpec, routing: RoutingSpec, factor: np.ndarray, attention: str
+) -> Layout:
+    """The pytree of a checked and placed layout."""
+    return Layout(
+        factor=leaf(factor),
+        routing=Routing(
+            redundant_experts=leaf(routing.redundant_experts),
+            shared_replicas=leaf(routing.shared_replicas),
+            dispatches_shared=routing.shared_replicas > 0,
+        ),
+        attention=attention,
+        sequence_parallel=spec.sequence_parallel,
+        microbatches=str(spec.overlapped_microbatches),
+    )
+
+
+def attention_split(spec: LayoutSpec, degrees: Degrees) -> str:
+    """How attention is split: as said, or over the ranks of tp where there are such."""
+    return spec.attention or ("tp" if degrees.tp > 1 else "dp")
 
 
 def layout(
@@ -45,22 +83,7 @@ def layout(
         routing = RoutingSpec.model_validate(experts)
     except ValidationError as error:
         raise SpecError(explain(error, "layout")) from None
-    degrees, sizes = (
-        derive(spec, False, "layout"),
-        np.asarray(machine.tiers.size).tolist(),
-    )
-    if spec.placement is None:
-        factor = place(degrees, sizes, parse_order(spec.order, "layout"), "layout")
-    else:
-        factor = given_placement(spec.placement, degrees, sizes, "layout")
-    return Layout(
-        factor=leaf(factor),
-        routing=Routing(
-            redundant_experts=leaf(routing.redundant_experts),
-            shared_replicas=leaf(routing.shared_replicas),
-            dispatches_shared=routing.shared_replicas > 0,
-        ),
-        attention=spec.attention or ("tp" if degrees.tp > 1 else "dp"),
-        sequence_parallel=spec.sequence_parallel,
-        microbatches=str(spec.overlapped_microbatches),
-    )
+    degrees, order = derive(spec, False, "layout"), parse_order(spec.order, "layout")
+    sizes = np.asarray(machine.tiers.size).tolist()
+    factor = placed(spec, degrees, order, sizes, "layout")
+    return assembled(spec, routing, factor, attention_split(spec, degrees))

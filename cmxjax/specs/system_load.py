@@ -15,7 +15,7 @@ from ..machine.tiers import Endpoint, FabricRate, SideLink, Tier
 from ..units import dimension_of
 from .errors import SpecError, explain, shown
 from .figures import Figure, check_figure, listing, number, parse_quantity
-from .files import DATA, load, parse_toml, shipped, version
+from .files import DATA, load, parse_toml, version
 from .system_file import SystemFile, figures_of, names_in
 
 _NAMED = {
@@ -270,8 +270,3 @@ def _load_system(reference: Reference, where: str) -> LoadedSystem:
         ),
     )
     return LoadedSystem(system, figures, file.title, file)
-
-
-def system_names() -> list[str]:
-    """Names of the shipped systems."""
-    return shipped("systems")

@@ -102,6 +102,17 @@ class Breakdown(struct.PyTreeNode, Mapping[str, Any], kw_only=True, frozen=True)
         return {name: self.seconds[..., i, 1] for i, name in enumerate(self.names)}
 
 
+class Explained:
+    """What metrics with a breakdown have in common."""
+
+    breakdown: Breakdown | None
+
+    @property
+    def busy(self) -> dict[str, Any] | None:
+        """Seconds that each component is busy, hidden or not."""
+        return None if self.breakdown is None else self.breakdown.busy
+
+
 def breakdown_of(shares: Mapping[str, Any], busy: Mapping[str, Any]) -> Breakdown:
     """A breakdown of few components, given one by one under the same names."""
     table = [[shares[name], busy[name]] for name in shares]
@@ -152,6 +163,21 @@ def named(
         names += [f"{name}.{part}" for part in parts for name in components]
         found.append(sums.ravel())
     return tuple(names), jnp.concatenate(found)
+
+
+def composed(
+    costs: Mapping[str, Scalar], compose: Callable[[Any], Scalar], explains: bool
+) -> tuple[Scalar, Breakdown | None]:
+    """Time of few components that each run once, and its breakdown where asked for."""
+    if not explains:
+        return compose(costs), None
+    time, slopes = jax.value_and_grad(compose)(costs)
+    return time, breakdown_of(jax.tree.map(jnp.multiply, costs, slopes), costs)
+
+
+def found_in(step: Composition, explains: bool) -> tuple[Any, Breakdown | None]:
+    """What a step's composition finds, and its breakdown where asked for."""
+    return explained(step) if explains else (step.compose(step.costs)[1], None)
 
 
 def explained(step: Composition) -> tuple[Any, Breakdown]:
