@@ -122,6 +122,12 @@ def test_stacked_layouts_are_predicted_as_one_by_one():
         ({"tq": 3}, "layout: tq = 3: unknown key"),
         ({"tp": 3, "devices": 16}, "layout.devices = 16: not divisible by tp = 3"),
         ({"tp": 0}, "layout: tp = 0"),
+        ({"pp": 4, "vpp": 2}, "layout: vpp = 2: belongs to the workload"),
+        ({"pp": 2, "stages": [30, 31]}, "layout: stages = [30, 31]: belongs"),
+        (
+            {"order": "tp-cp-dp-pp", "placement": {"tp": [2, 1, 1, 1]}},
+            "layout.order: says nothing beside layout.placement",
+        ),
         ({"devices": 10**7}, "layout"),
         ({"redundant_experts": -1.0}, "layout: redundant_experts = -1"),
     ],
