@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .answers.validate import validate as validate
     from .answers.versus import versus as versus
     from .calibrate.run import fit as fit
+    from .job.stack import stack as stack
     from .optimization.answer import optimize as optimize
     from .optimization.codesign.design import codesign as codesign
     from .optimization.codesign.match import match as match
@@ -57,6 +58,7 @@ _HOMES = {
     "predict": "answers.predict",
     "setup": "settings",
     "split_pools": "optimization.pools",
+    "stack": "job.stack",
     "validate": "answers.validate",
     "versus": "answers.versus",
 }

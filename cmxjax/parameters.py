@@ -21,8 +21,18 @@ def path_of(key_path: tuple) -> str:
     return jax.tree_util.keystr(key_path, simple=True, separator=".")
 
 
+def is_switch(path: str) -> bool:
+    """Whether the leaf at `path` says that something is there; see `Switch`."""
+    return path == "on" or path.endswith(".on")
+
+
 def leaf_paths(tree: Any) -> dict[str, Any]:
-    """All leaves of a tree by dotted path, in tree order."""
+    """All numbers of a tree by dotted path, in tree order; switches are none."""
+    return {path: x for path, x in every_leaf(tree).items() if not is_switch(path)}
+
+
+def every_leaf(tree: Any) -> dict[str, Any]:
+    """All leaves of a tree by dotted path, in tree order, switches too."""
     return {
         path_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }
@@ -71,7 +81,7 @@ def shift_all(tree: T, shifts: Any) -> T:
     """
     row, restored = ravel_pytree(tree)
     inside = np.concatenate(
-        [np.full(np.size(x), is_fraction(path)) for path, x in leaf_paths(tree).items()]
+        [np.full(np.size(x), is_fraction(path)) for path, x in every_leaf(tree).items()]
     )
     scaled, bounded = row * jnp.exp(shifts), row * inside
     return restored(scaled / (1.0 - bounded + scaled * inside))

@@ -23,6 +23,7 @@ from cmxjax.rates.collectives import (
 )
 from cmxjax.rates.fabric import group_of
 from cmxjax.specs.system_load import Reference, load_system
+from cmxjax.switch import switch
 
 CLOUDMATRIX = load_system(Reference("cloudmatrix384")).system
 KINDS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "p2p")
@@ -48,11 +49,17 @@ def library(*algorithms, **costs):
         "sdma_slowdown": 1.0,
     }
     leaves = {k: jnp.asarray(v, float) for k, v in {**free, **costs}.items()}
-    return CollectiveLibrary(algorithms=algorithms, **leaves)
+    return CollectiveLibrary(
+        algorithms={name: switch(True) for name in algorithms},
+        pipelined=switch(False),
+        **leaves,
+    )
 
 
 def linked(rate, latency_s, planes):
-    return Fabric(rate=rate, latency_s=latency_s, planes=planes)
+    """A fabric whose tiers are on planes of these names."""
+    masks = [[float(own == name) for own in planes] for name in dict.fromkeys(planes)]
+    return Fabric(rate=rate, latency_s=latency_s, planes=tuple(jnp.array(masks)))
 
 
 def flat(ranks):
@@ -142,7 +149,7 @@ def test_switches_reduce_inside_a_node_before_they_send_between_nodes():
 
 def test_a_message_in_chunks_takes_the_best_number_of_them():
     chunk = 2e-6
-    lib = library("direct", chunk_s=chunk).replace(pipelined=True)
+    lib = library("direct", chunk_s=chunk).replace(pipelined=switch(True))
     counts = np.arange(1, 1000)
     wire = 7 * M * BETA
     best = (wire + wire / counts + counts * chunk).min()
@@ -228,6 +235,51 @@ def test_a_striped_ring_crosses_each_tier_as_often_as_the_closed_chain():
     expected = wire + 23 * 4e-6
     took = seconds("all_gather", group, library("striped_ring"))
     assert took == pytest.approx(expected)
+
+
+EVERY = (*ALGORITHMS, "in_switch")
+PAYLOADS = jnp.array([1e2, 1e4, 1e6, 1e8, 1e10])
+
+
+def without(*names, **costs):
+    """A library of all algorithms, of which some are switched off."""
+    lib = library(*EVERY, **costs)
+    return lib.replace(algorithms=lib.algorithms | {k: switch(False) for k in names})
+
+
+@pytest.mark.parametrize("off", [*((name,) for name in EVERY[1:]), EVERY[1:]])
+@pytest.mark.parametrize("sharpness", [None, 8.0])
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_algorithm_that_is_switched_off_is_as_if_it_were_not_there(
+    kind, sharpness, off
+):
+    others = [name for name in EVERY if name not in off]
+    group = tiered(2.0, 4.0, 3.0)
+
+    def times(lib):
+        def time(payload):
+            return timed(kind, group, lib, payload, sharpness)
+
+        return jax.vmap(time)(PAYLOADS)
+
+    switched, lacking = (
+        times(lib) for lib in (without(*off, **COSTLY), library(*others, **COSTLY))
+    )
+    np.testing.assert_array_equal(switched, lacking)
+
+
+@pytest.mark.parametrize("splits", [(1.0, 1.0, 1.0), (2.0, 4.0, 3.0)])
+@pytest.mark.parametrize("sharpness", [None, 8.0])
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_are_finite_where_algorithms_are_switched_off(kind, sharpness, splits):
+    def time(fabric, splits, lib, payload):
+        return timed(kind, group_of(fabric, splits), lib, payload, sharpness)
+
+    fabric = linked(RATES, LATENCIES, ("die", "ub", "ub"))
+    slope = jax.jit(jax.grad(time, range(4)))
+    for off in [*((name,) for name in EVERY[1:]), EVERY[1:]]:
+        job = (fabric, jnp.array(splits), without(*off, **COSTLY), jnp.asarray(M))
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slope(*job)))
 
 
 HUGE = 1e12  # bytes, beside which no latency counts

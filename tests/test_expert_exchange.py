@@ -1,5 +1,6 @@
 """MoE dispatch and combine, and the load of the busiest rank."""
 
+from functools import partial
 from itertools import combinations
 
 import jax
@@ -10,14 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cmxjax.job.layout import place
+from cmxjax.job.workload import balance_of
 from cmxjax.machine.libraries import ExpertMode
-from cmxjax.machine.resolve import tiers_of
+from cmxjax.machine.resolve import Choices, resolve, tiers_of
 from cmxjax.machine.tiers import Fabric
 from cmxjax.model.architecture import ANY_GROUP, GroupLimit
 from cmxjax.rates.exchange import copies_of, exchange_costs, exchange_s, ranks_of
 from cmxjax.rates.fabric import group_of
 from cmxjax.specs.system_load import Reference, load_system
 from cmxjax.step.exchanges import copy_bytes
+from cmxjax.switch import switch
 from cmxjax.work.routing import busiest_rank_load, open_places
 
 CLOUDMATRIX = load_system(Reference("cloudmatrix384")).system
@@ -27,13 +30,18 @@ H800 = load_system(Reference("hgx-h800")).system
 FABRIC = Fabric(
     rate=jnp.array([270e9, 196e9, 25e9]),
     latency_s=jnp.array([0.2e-6, 0.9e-6, 5e-6]),
-    planes=("die", "ub", "rdma"),
+    planes=tuple(jnp.eye(3)),
 )
 HBM = 1.4e12
+TYPICAL = balance_of("typical")
 
 
-def mode(plane="", deduplicates=False, **costs):
-    """A mode that costs nothing beyond what `costs` says."""
+def mode(far=False, deduplicates=False, tiers=3, **costs):
+    """A mode that costs nothing beyond what `costs` says.
+
+    Args:
+        far: all traffic takes the outermost tier.
+    """
     free = {
         "dispatch_start_s": 0.0,
         "combine_start_s": 0.0,
@@ -49,7 +57,19 @@ def mode(plane="", deduplicates=False, **costs):
         "scale_slot_bytes": 224.0,
     }
     leaves = {k: jnp.asarray(v, float) for k, v in {**free, **costs}.items()}
-    return ExpertMode(plane=plane, deduplicates=deduplicates, **leaves)
+    outermost = jnp.zeros(tiers).at[-1].set(1.0)
+    return ExpertMode(
+        deduplicates=switch(deduplicates),
+        only=outermost * far,
+        across=outermost,
+        **leaves,
+    )
+
+
+def mode_of(system, library, name):
+    """A mode of a system as its machine has it."""
+    collectives, engine = next(iter(system.collectives)), next(iter(system.engines))
+    return resolve(system, Choices(collectives, library, name, engine)).exchange
 
 
 def placed(ranks, fabric=FABRIC, sizes=(2.0, 8.0, 1000.0)):
@@ -151,12 +171,12 @@ def test_copy_engines_slow_the_transfer_and_not_the_start():
 
 
 @pytest.mark.parametrize("sharpness", [None, 1.0, 50.0])
-@pytest.mark.parametrize("how", [{}, {"plane": "rdma"}, {"deduplicates": True}])
+@pytest.mark.parametrize("how", [{}, {"far": True}, {"deduplicates": True}])
 def test_one_rank_takes_no_time_and_has_finite_gradients(how, sharpness):
     def time(splits, rates, tokens, size):
         group = group_of(FABRIC.replace(rate=rates), splits)
         costs = mode(**how, dispatch_start_s=2e-5, jitter_s=4e-6, dispatch_copy_s=1e-7)
-        load = busiest_rank_load("typical", 0.2, 8.0 * tokens, group.ranks, 0.0)
+        load = busiest_rank_load(TYPICAL, 0.2, 8.0 * tokens, group.ranks, 0.0)
         copies = copies_of(group, costs, tokens, 8.0, load)
         return timed("dispatch", copies, costs, size, sharpness)
 
@@ -170,7 +190,7 @@ def test_one_rank_takes_no_time_and_has_finite_gradients(how, sharpness):
 @pytest.mark.parametrize("library_mode", ["low_latency", "normal"])
 def test_time_grows_with_the_ranks(kind, library_mode):
     fabric = tiers_of(CLOUDMATRIX).fabric
-    costs = CLOUDMATRIX.expert_parallel["cann-ep"][library_mode]
+    costs = mode_of(CLOUDMATRIX, "cann-ep", library_mode)
     ranks = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 320.0, 768.0, 1536.0]
     sizes = (2.0, 8.0, 48.0, 429.0)
     times = [seconds(kind, placed(n, fabric, sizes), costs) for n in ranks]
@@ -213,7 +233,7 @@ def test_time_is_homogeneous_of_degree_one_in_its_parts(kind, sharpness):
 
 
 gains = st.lists(st.floats(1.0, 100.0), min_size=3, max_size=3).map(jnp.array)
-ways = st.sampled_from([{}, {"plane": "rdma"}, {"deduplicates": True}])
+ways = st.sampled_from([{}, {"far": True}, {"deduplicates": True}])
 
 
 @settings(deadline=None, max_examples=60)
@@ -253,10 +273,11 @@ def test_relaxed_time_converges_to_the_exact_one(how, ranks, tokens):
 
 # A node of 8 on NVLink, nodes on RDMA: DeepEP's machine.
 NODE_SIZES = (8.0, 8192.0)
+node_mode = partial(mode, tiers=2)
 
 
 def on_h800(ranks, node_gain=1.0, rdma_gain=1.0):
-    fabric = tiers_of(H800).fabric.replace(planes=("nvlink", "rdma"))
+    fabric = tiers_of(H800).fabric
     rate = fabric.rate * jnp.array([node_gain, rdma_gain])
     latency = fabric.latency_s / jnp.array([node_gain, rdma_gain])
     return placed(ranks, fabric.replace(rate=rate, latency_s=latency), NODE_SIZES)
@@ -264,7 +285,7 @@ def on_h800(ranks, node_gain=1.0, rdma_gain=1.0):
 
 @pytest.mark.parametrize("ranks", [8.0, 16.0, 144.0])
 def test_a_mode_on_rdma_ignores_nvlink(ranks):
-    low_latency = H800.expert_parallel["deepep"]["low_latency"]
+    low_latency = mode_of(H800, "deepep", "low_latency")
     times = [
         seconds("dispatch", on_h800(ranks, node_gain=g), low_latency)
         for g in (0.1, 1, 10)
@@ -277,11 +298,11 @@ def test_a_mode_on_rdma_sends_all_but_its_own_part_over_rdma(ranks):
     group = on_h800(ranks)
     rate, latency = float(group.fabric.rate[1]), float(group.fabric.latency_s[1])
     expected = latency + 128 * 8 * 7680 * (ranks - 1) / ranks / rate
-    assert seconds("dispatch", group, mode(plane="rdma")) == pytest.approx(expected)
+    assert seconds("dispatch", group, node_mode(far=True)) == pytest.approx(expected)
 
 
 def test_a_mode_over_both_planes_responds_to_nvlink():
-    normal = H800.expert_parallel["deepep"]["normal"]
+    normal = mode_of(H800, "deepep", "normal")
     times = [
         seconds("dispatch", on_h800(16.0, node_gain=g), normal, tokens=4096.0)
         for g in (0.5, 1.0)
@@ -295,7 +316,7 @@ def test_a_deduplicated_token_crosses_to_a_node_once():
     group = on_h800(16.0, node_gain=1e6)
     rate, latency = float(group.fabric.rate[1]), float(group.fabric.latency_s[1])
     crossings = 128 * (1 - 0.5**8)
-    took = seconds("dispatch", group, mode(deduplicates=True))
+    took = seconds("dispatch", group, node_mode(deduplicates=True))
     assert took == pytest.approx(latency + crossings * 7680 / rate)
 
 
@@ -305,7 +326,7 @@ def test_a_deduplicated_token_spreads_over_nvlink():
     group = on_h800(16.0, rdma_gain=1e6)
     rate, latency = float(group.fabric.rate[0]), float(group.fabric.latency_s[0])
     visits = 16 * (1 - (15 / 16) ** 8)
-    took = seconds("dispatch", group, mode(deduplicates=True))
+    took = seconds("dispatch", group, node_mode(deduplicates=True))
     assert took == pytest.approx(latency + 128 * visits * 7 / 8 * 7680 / rate)
 
 
@@ -318,15 +339,15 @@ def test_a_deduplicated_token_spreads_over_nvlink():
 def test_deduplication_never_sends_more_between_nodes(copies, ranks, tokens):
     # NVLink so fast that only what crosses between nodes counts
     group = on_h800(ranks, node_gain=1e9)
-    plain = seconds("dispatch", group, mode(), tokens, copies)
-    saved = seconds("dispatch", group, mode(deduplicates=True), tokens, copies)
+    plain = seconds("dispatch", group, node_mode(), tokens, copies)
+    saved = seconds("dispatch", group, node_mode(deduplicates=True), tokens, copies)
     assert saved <= plain * (1 + 1e-12)
 
 
 def test_a_single_copy_has_nothing_to_deduplicate():
     group = on_h800(32.0, node_gain=1e9)
-    plain = seconds("dispatch", group, mode(), copies=1.0)
-    saved = seconds("dispatch", group, mode(deduplicates=True), copies=1.0)
+    plain = seconds("dispatch", group, node_mode(), copies=1.0)
+    saved = seconds("dispatch", group, node_mode(deduplicates=True), copies=1.0)
     assert saved == pytest.approx(plain)
 
 
@@ -348,18 +369,19 @@ def test_a_token_of_deepseek_crosses_to_few_nodes():
     group = on_h800(64.0, node_gain=1e6)
     rate, latency = float(group.fabric.rate[1]), float(group.fabric.latency_s[1])
     crossings = 128 * 4 * (1 - 0.75**8) * 7 / 8
-    took = seconds("dispatch", group, mode(deduplicates=True), limit=GroupLimit(8, 4))
+    costs, limit = node_mode(deduplicates=True), GroupLimit(8, 4)
+    took = seconds("dispatch", group, costs, limit=limit)
     assert took == pytest.approx(latency + crossings * 7680 / rate)
 
 
 def test_limiting_nodes_only_matters_where_copies_travel_once():
     group = on_h800(64.0)
-    free = seconds("dispatch", group, mode())
-    assert seconds("dispatch", group, mode(), limit=GroupLimit(8, 4)) == free
+    free = seconds("dispatch", group, node_mode())
+    assert seconds("dispatch", group, node_mode(), limit=GroupLimit(8, 4)) == free
 
 
 def load(balance, copies, ranks=64.0, skew=0.3, spare=0.0):
-    return float(busiest_rank_load(balance, skew, copies, ranks, spare))
+    return float(busiest_rank_load(balance_of(balance), skew, copies, ranks, spare))
 
 
 def test_a_uniform_load_is_the_mean():
@@ -425,7 +447,7 @@ def test_dispatch_sends_eight_bit_tokens_and_their_scales(
     software = p.workload.software
     mode = p.machine.exchange
     sizes = [
-        float(copy_bytes(p.model, software, kind, mode.scale_slot_bytes))
+        float(copy_bytes(p.model, software, mode.scale_slot_bytes)[kind])
         for kind in ("dispatch", "combine")
     ]
     assert sizes == [dispatched, combined]

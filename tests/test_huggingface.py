@@ -126,9 +126,7 @@ def test_gpt2_has_its_published_124439808_parameters(read):
 
 def test_gpt2_is_tied_biased_and_ungated(read):
     a = read(GPT2)
-    assert a.tied
-    assert a.biased
-    assert not a.gated
+    assert [float(x.on) for x in (a.tied, a.biased, a.gated)] == [1.0, 1.0, 0.0]
 
 
 def test_the_inner_width_of_gpt2_defaults_to_four_times_the_hidden_size(read):

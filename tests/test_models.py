@@ -6,7 +6,15 @@ import jax.numpy as jnp
 import pytest
 
 from cmxjax.job.layout import AXES, Layout, Routing
-from cmxjax.job.workload import BYTES, Decode, Prefill, Software
+from cmxjax.job.workload import (
+    BYTES,
+    Decode,
+    Dtypes,
+    Prefill,
+    Software,
+    balance_of,
+    sizes_of,
+)
 from cmxjax.model.architecture import (
     Latent,
     active_parameters,
@@ -18,9 +26,10 @@ from cmxjax.model.architecture import (
 from cmxjax.specs.files import shipped
 from cmxjax.specs.model_load import load_model, model_leaves, read_model_file
 from cmxjax.specs.system_load import Reference
+from cmxjax.switch import switch
 from cmxjax.work.routing import expert_load
 from cmxjax.work.serving import declared, decode_rows, prefill_rows
-from cmxjax.work.table import matrix_flop, tabulate
+from cmxjax.work.table import matrix_flop, sizes_by_name, tabulate
 
 MODELS = shipped("models")
 PUBLISHED = {name: read_model_file(name).published for name in MODELS}
@@ -45,8 +54,9 @@ ONE_DEVICE = Layout(
     routing=Routing(redundant_experts=jnp.zeros(()), shared_replicas=jnp.zeros(())),
 )
 SOFTWARE = Software(
-    skew=jnp.zeros(()),
-    balance="uniform",
+    sizes=sizes_of(Dtypes()),
+    balance=balance_of("uniform"),
+    low_latency=switch(True),
 )
 
 
@@ -72,8 +82,9 @@ def flop_per_token(name: str, phase: str, context: float) -> float:
         features = prefill_rows(a, w, ONE_DEVICE, jnp.ones(()))
     load = expert_load(a, ONE_DEVICE, SOFTWARE.balance, jnp.zeros(()), tokens)
     features |= {"expert_rows": load.rows, "experts": load.active, "logit_rows": tokens}
-    rows = declared(a, ONE_DEVICE, SOFTWARE.dtypes, decodes=phase == "decode")
-    flop = matrix_flop(tabulate([op for _, op in rows], features))
+    rows = declared(a, ONE_DEVICE, SOFTWARE.sizes, decodes=phase == "decode")
+    named = sizes_by_name(a, SOFTWARE.sizes)
+    flop = matrix_flop(tabulate([op for _, op in rows], features, named))
     times = {
         "attention": a.layers,
         "dense": a.dense_layers,
@@ -188,7 +199,7 @@ def test_a_token_costs_two_flop_a_weight_besides_attention(name, phase):
         attention = float(2.0 * a.layers * at.heads * keys * width)
     else:
         attention = attention_flop_per_token(name, keys)
-    tables = (0.0 if a.tied else 1.0) * a.vocabulary * a.hidden
+    tables = (1.0 - a.tied.on) * a.vocabulary * a.hidden
     weights = float(active_parameters(a) - tables - a.positions * a.hidden)
     # norms, biases and the router's bias are weights that no matrix product uses
     assert got - attention == pytest.approx(2.0 * weights, rel=1e-3)

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cmxjax.job.workload import Dtypes
+from cmxjax.job.workload import Dtypes, sizes_of
 from cmxjax.model.architecture import total_parameters
 from cmxjax.specs.model_load import load_model
 from cmxjax.specs.system_load import Reference
@@ -12,11 +12,14 @@ from cmxjax.work.attention import attention_ops
 from cmxjax.work.feed_forward import dense_ops, draft_ops, expert_ops, tail_ops
 from cmxjax.work.routing import expert_load
 from cmxjax.work.serving import declared, decode_rows, prefill_rows
-from cmxjax.work.table import Op, matrix_flop, tabulate
+from cmxjax.work.table import Op, matrix_flop, sizes_by_name, tabulate
 
-BF16 = Dtypes()
+BF16 = sizes_of(Dtypes())
 DEEPSEEK = load_model(Reference("deepseek-r1")).architecture
 LLAMA = load_model(Reference("llama-3.1-70b")).architecture
+
+# both models are gated and have no biases
+NAMED = sizes_by_name(DEEPSEEK, BF16)
 
 # DeepSeek-R1: hidden 7168, 128 heads, ranks 1536 and 512 + 64, head dims 128 + 64, 128.
 MLA_DOWN = 7168 * (1536 + 512 + 64)
@@ -74,19 +77,19 @@ ROWS = (
 )
 
 
-def table(ops, tokens=0.0, **features):
+def table(ops, tokens=0.0, sizes=NAMED, **features):
     """A table on one device, where every projection sees the same tokens."""
-    sizes = {**FEATURES, **dict.fromkeys(ROWS, tokens), **features}
-    return tabulate(ops, {k: jnp.asarray(v, float) for k, v in sizes.items()})
+    values = {**FEATURES, **dict.fromkeys(ROWS, tokens), **features}
+    return tabulate(ops, {k: jnp.asarray(v, float) for k, v in values.items()}, sizes)
 
 
 def flop(ops, tokens, **features):
     return float(matrix_flop(table(ops, tokens, **features)).sum())
 
 
-def weight_bytes(ops, **features):
+def weight_bytes(ops, sizes=NAMED, **features):
     """What is read even with no token at all: the weights."""
-    return float(table(ops, 0.0, **features).memory_bytes.sum())
+    return float(table(ops, 0.0, sizes, **features).memory_bytes.sum())
 
 
 def column(tab, name, values):
@@ -100,7 +103,7 @@ def test_flop_of_a_deepseek_decode_layer_by_hand():
     # absorbed: query and value pass through the latents, scores and values are 576 and
     # 512 wide; 8 experts and the shared one
     ops = attention_ops(DEEPSEEK, BF16, absorbed=True)
-    ops += expert_ops(DEEPSEEK, BF16, shared_here=True)
+    ops += expert_ops(DEEPSEEK, shared_here=True)
     counted = flop(
         ops,
         TOKENS,
@@ -123,7 +126,7 @@ def test_flop_of_a_deepseek_prefill_layer_by_hand():
 
 
 def test_flop_of_a_llama_layer_by_hand():
-    ops = attention_ops(LLAMA, BF16, absorbed=True) + dense_ops(LLAMA, BF16)
+    ops = attention_ops(LLAMA, BF16, absorbed=True) + dense_ops(LLAMA)
     counted = flop(ops, TOKENS, pairs=TOKENS * CONTEXT)
     scores = 64 * CONTEXT * (128 + 128)
     by_hand = 2 * TOKENS * (GQA + scores + LLAMA_FFN)
@@ -134,19 +137,19 @@ def test_a_group_of_devices_shares_the_flop_of_a_layer(problem):
     # 8 GPUs, 16 requests each: every GPU does an eighth of the work of all 128
     p = problem("llama-3.1-70b-decode-gb200-nvl72")
     features = decode_rows(p.model, p.workload, p.layout, 1.0)
-    ops = attention_ops(LLAMA, BF16, absorbed=True) + dense_ops(LLAMA, BF16)
-    counted = float(matrix_flop(tabulate(ops, features)).sum())
+    ops = attention_ops(LLAMA, BF16, absorbed=True) + dense_ops(LLAMA)
+    counted = float(matrix_flop(tabulate(ops, features, NAMED)).sum())
     scores = 64 * 4096 * (128 + 128)
     assert counted == pytest.approx(2 * 16 * (GQA + scores + LLAMA_FFN), rel=1e-12)
 
 
 def test_flop_of_the_output_head_by_hand():
-    assert flop(tail_ops(LLAMA, BF16), TOKENS) == pytest.approx(2 * TOKENS * LLAMA_HEAD)
+    assert flop(tail_ops(LLAMA), TOKENS) == pytest.approx(2 * TOKENS * LLAMA_HEAD)
 
 
 def test_flop_of_the_draft_projection_by_hand():
     # hidden state and embedding of the next token side by side
-    counted = flop(draft_ops(DEEPSEEK, BF16), TOKENS)
+    counted = flop(draft_ops(DEEPSEEK), TOKENS)
     assert counted == pytest.approx(2 * TOKENS * 2 * 7168 * 7168)
 
 
@@ -188,8 +191,8 @@ def test_weights_of_a_gqa_block_are_its_parameters():
 
 
 def test_weights_of_all_llama_operators_are_the_published_parameters():
-    layer = attention_ops(LLAMA, BF16, absorbed=True) + dense_ops(LLAMA, BF16)
-    total = 80 * weight_bytes(layer) + weight_bytes(tail_ops(LLAMA, BF16))
+    layer = attention_ops(LLAMA, BF16, absorbed=True) + dense_ops(LLAMA)
+    total = 80 * weight_bytes(layer) + weight_bytes(tail_ops(LLAMA))
     assert total == 2 * (80 * (GQA + LLAMA_FFN) + LLAMA_HEAD)
     # with the embedding table, which is looked up and not multiplied, 70.6 billion;
     # what is missing are norms
@@ -203,9 +206,9 @@ def test_weights_of_all_deepseek_operators_are_the_published_parameters():
     attention = weight_bytes(
         attention_ops(DEEPSEEK, BF16, absorbed=True), local_heads=128.0
     )
-    dense = weight_bytes(dense_ops(DEEPSEEK, BF16))
-    mixture = weight_bytes(expert_ops(DEEPSEEK, BF16, True), experts=256.0)
-    head = weight_bytes(tail_ops(DEEPSEEK, BF16))
+    dense = weight_bytes(dense_ops(DEEPSEEK))
+    mixture = weight_bytes(expert_ops(DEEPSEEK, True), experts=256.0)
+    head = weight_bytes(tail_ops(DEEPSEEK))
     total = 61 * attention + 3 * dense + 58 * mixture + head
     by_hand = 61 * MLA + 3 * DEEPSEEK_DENSE + 58 * (257 * EXPERT + ROUTER) + DEEPSEEK_HEAD
     assert total == 2 * by_hand
@@ -216,30 +219,33 @@ def test_weights_of_all_deepseek_operators_are_the_published_parameters():
 
 
 def test_eight_bit_weights_halve_all_but_the_absorbed_projections_and_the_router():
-    int8 = Dtypes(weight="int8", activation="int8")
+    int8 = sizes_of(Dtypes(weight="int8", activation="int8"))
+    named = sizes_by_name(DEEPSEEK, int8)
     attention = attention_ops(DEEPSEEK, int8, absorbed=True)
     # keys and values are expanded in the format of attention, here bf16
-    assert weight_bytes(attention, local_heads=128.0) == MLA + MLA_EXPAND
-    experts = expert_ops(DEEPSEEK, int8, shared_here=False)
-    assert weight_bytes(experts, experts=2.0) == 2 * EXPERT + 2 * ROUTER
+    assert weight_bytes(attention, named, local_heads=128.0) == MLA + MLA_EXPAND
+    experts = expert_ops(DEEPSEEK, shared_here=False)
+    assert weight_bytes(experts, named, experts=2.0) == 2 * EXPERT + 2 * ROUTER
 
 
 @pytest.mark.parametrize("shared_here", [True, False])
 def test_the_shared_expert_is_computed_here_or_sent_away(shared_here):
-    ops = expert_ops(DEEPSEEK, BF16, shared_here)
+    ops = expert_ops(DEEPSEEK, shared_here)
     expected = 2 * TOKENS * (ROUTER + (EXPERT if shared_here else 0))
     assert flop(ops, TOKENS) == pytest.approx(expected)
 
 
 def test_a_dense_model_has_no_expert_operators():
-    assert expert_ops(LLAMA, BF16, shared_here=True) == []
+    assert expert_ops(LLAMA, shared_here=True) == []
 
 
 def cache_bytes(p, **changes):
     """Bytes that attention reads from the cache in a decode step of one layer."""
     w = p.workload.replace(**{k: jnp.asarray(v, float) for k, v in changes.items()})
     features = decode_rows(p.model, w, p.layout, 1.0)
-    tab = tabulate(attention_ops(p.model, w.software.dtypes, True), features)
+    sizes = w.software.sizes
+    ops = attention_ops(p.model, sizes, absorbed=True)
+    tab = tabulate(ops, features, sizes_by_name(p.model, sizes))
     latent = "latent attention" in tab.names
     name = "latent attention" if latent else "attention"
     return column(tab, name, tab.memory_bytes)
@@ -314,7 +320,8 @@ def test_microbatches_split_the_work_and_read_the_weights_again(problem):
     p = problem("deepseek-r1-decode-cloudmatrix384")
     ops = attention_ops(p.model, BF16, absorbed=True)
     whole, half = (
-        tabulate(ops, decode_rows(p.model, p.workload, p.layout, n)) for n in (1.0, 2.0)
+        tabulate(ops, decode_rows(p.model, p.workload, p.layout, n), NAMED)
+        for n in (1.0, 2.0)
     )
     np.testing.assert_allclose(2 * matrix_flop(half), matrix_flop(whole))
     again = float((2 * half.memory_bytes - whole.memory_bytes).sum())
@@ -373,7 +380,7 @@ def test_copies_to_replicas_of_the_shared_expert_are_counted(problem):
 
 def test_only_active_experts_read_their_weights(problem):
     load = one_rank(problem, 4.0)
-    ops = expert_ops(DEEPSEEK, BF16, shared_here=False)
+    ops = expert_ops(DEEPSEEK, shared_here=False)
     read = weight_bytes(ops, experts=load.active) - 2 * ROUTER
     assert read == pytest.approx(2 * EXPERT * 256 * (1 - np.exp(-4 / 32)))
 
@@ -415,7 +422,7 @@ def test_splits_divide_the_columns_or_the_depth():
 
 def test_vector_work_of_experts_counts_all_of_them():
     # 32 rows in all, on one expert or on four
-    ops = expert_ops(DEEPSEEK, BF16, shared_here=False)
+    ops = expert_ops(DEEPSEEK, shared_here=False)
     one, four = (
         table(ops, expert_rows=32.0 / n, experts=n).vector_flop.sum() for n in (1.0, 4.0)
     )
@@ -424,7 +431,7 @@ def test_vector_work_of_experts_counts_all_of_them():
 
 def test_a_step_declares_every_block_of_the_model(problem):
     p = problem("deepseek-r1-decode-gb200-nvl72")
-    ops = declared(p.model, p.layout, p.workload.software.dtypes, decodes=True)
+    ops = declared(p.model, p.layout, p.workload.software.sizes, decodes=True)
     assert {op.block for _, op in ops} == {
         "attention",
         "norms",

@@ -186,11 +186,11 @@ def test_nothing_that_takes_no_time_has_an_effect_on_time(name):
 
 @over_jobs
 def test_peaks_of_unused_dtypes_have_no_effect(name):
-    dtypes = job(name)[2].software.dtypes
-    used = {dtypes.activation, dtypes.attention, dtypes.head, "bf16"}
+    activation, *others = job(name)[4].choices.dtypes
+    used = {activation, *others, "bf16"}
     peaks = {p for p in touched(name) if p.startswith("chip.matrix_flop_per_s")}
     assert peaks <= {f"chip.matrix_flop_per_s.{dtype}" for dtype in used}
-    assert f"chip.matrix_flop_per_s.{dtypes.activation}" in peaks
+    assert f"chip.matrix_flop_per_s.{activation}" in peaks
 
 
 @over_jobs
@@ -200,7 +200,7 @@ def test_the_main_rates_all_matter(name, sharpness):
     tier = "supernode" if name.startswith("mla") or name == "gqa-decode" else "node"
     rates = ("chip.memory_bytes_per_s", "chip.vector_flop_per_s")
     rates += (f"tiers.{tier}.bytes_per_s",)
-    dtype = inputs[2].software.dtypes.activation
+    dtype, *_ = inputs[4].choices.dtypes
     rates += (f"chip.matrix_flop_per_s.{dtype}",)
     before = time_s(inputs, sharpness)
     for path in rates:

@@ -3,12 +3,14 @@
 import os
 from pathlib import Path
 
+import jax.numpy as jnp
 import pytest
 
 from cmxjax.job.layout import AXES, degree, devices
-from cmxjax.job.workload import tokens_per_step
+from cmxjax.job.workload import BYTES, balance_of, tokens_per_step
 from cmxjax.phases.metrics import metrics
 from cmxjax.specs.build import ASYMPTOTE_BYTES, build
+from cmxjax.specs.context import dtypes_of
 from cmxjax.specs.files import shipped
 from cmxjax.specs.measurement_file import load_measurements
 from cmxjax.specs.scenario import load_scenario, validate_scenario, with_overrides
@@ -553,8 +555,8 @@ def test_a_remote_read_is_between_two_devices_of_the_supernode():
 
 def test_a_gemm_writes_bf16_unless_told_otherwise():
     shape = {"kind": "gemm", "m": 8, "n": 8, "k": 8, "dtype": "int8"}
-    assert operator(**shape).workload.out_dtype == "bf16"
-    assert operator(**shape, out_dtype="int8").workload.out_dtype == "int8"
+    assert operator(**shape).workload.out_bytes == 2.0
+    assert operator(**shape, out_dtype="int8").workload.out_bytes == 1.0
 
 
 def test_prefill_attention_asks_as_many_queries_as_it_has_keys():
@@ -674,21 +676,27 @@ def test_weights_and_dispatch_take_the_activation_format():
         "workload": {"sequences_per_device": 1, "kv_tokens": 1},
         "dtypes": {"activation": "int8"},
     }
-    d = build(validate_scenario(raw, "test"), "none").workload.software.dtypes
+    p = build(validate_scenario(raw, "test"), "none")
+    d = dtypes_of(p.scenario)
     assert (d.weight, d.dispatch) == ("int8", "int8")
     assert (d.attention, d.kv, d.combine, d.head) == ("bf16",) * 4
     assert (d.master, d.gradient) == ("fp32", "fp32")
+    assert [float(x) for x in p.workload.software.sizes] == [BYTES[name] for name in d]
+    assert p.choices.dtypes == ("int8", "bf16", "bf16")
 
 
 def test_serving_routes_typically_and_benchmarks_uniformly():
-    assert made().workload.software.balance == "typical"
+    typical, uniform = (balance_of(name) for name in ("typical", "uniform"))
+    assert made().workload.software.balance == typical
     shape = {"ranks": 8, "tokens_per_rank": 1, "hidden": 8, "topk": 1}
-    assert collective(kind="dispatch", **shape).workload.balance == "uniform"
+    assert collective(kind="dispatch", **shape).workload.balance == uniform
 
 
 def test_skew_left_out_is_the_engines_and_a_number_replaces_it():
-    assert made().workload.software.skew is None
-    assert float(made(routing__skew=0).workload.software.skew) == 0.0
+    engines = jnp.asarray(0.3)
+    assert float(made().workload.software.balance.skew_of(engines)) == 0.3
+    even = made(routing__skew=0).workload.software.balance
+    assert float(even.skew_of(engines)) == 0.0
 
 
 def test_the_default_engine_is_the_systems():

@@ -11,9 +11,11 @@ from jobs import Theta, off_lattice
 
 from cmxjax.answers.predict import predict
 from cmxjax.answers.sensitivity import sensitivity
-from cmxjax.job.layout import Pools
+from cmxjax.job.layout import Pools, degree
+from cmxjax.memory.serving import decode_memory
 from cmxjax.parameters import leaf_paths
 from cmxjax.phases.metrics import explain, metrics
+from cmxjax.serve.generation import decode_workload
 from cmxjax.serve.queue import highest_utilization, waiting_s
 from cmxjax.specs.build import build
 from cmxjax.specs.scenario import load_scenario
@@ -167,6 +169,17 @@ def test_memory_bounds_the_batch_where_nothing_else_does():
     assert m.memory_excess_bytes == 0.0
 
 
+def test_a_pool_lacks_what_one_sequence_needs_beyond_its_memory():
+    p = problem(system__chip__memory_usable_bytes="8 GB")
+    layout = p.layout.pools["decode"].layout
+    one = 1.0 / (degree(layout, "tp") * degree(layout, "cp"))
+    held = decode_memory(p.model, decode_workload(p.workload, "decode", one), layout)
+    short = run(p).pools["decode"].memory_excess_bytes
+    assert short == pytest.approx(float(held.total) - 8e9, rel=1e-9)
+    assert short > 1e9
+    assert run().pools["decode"].memory_excess_bytes == 0.0
+
+
 def test_a_model_that_does_not_fit_is_said_to_be_too_large():
     changes = {"system.chip.memory_usable_bytes": "8 GB"}
     found = predict(load_scenario(SERVE, changes), "none")
@@ -240,6 +253,8 @@ def test_cached_prefixes_save_time_and_a_cache_pool_is_faster_than_the_vpc():
     )
     assert ub.prefill_time_s < vpc.prefill_time_s < cold.prefill_time_s
     assert ub.pools["cache"].requests_per_s > ub.pools["prefill"].requests_per_s
+    # no more than arrive, however much the cache could send
+    assert ub.served_requests_per_s == float(problem().workload.requests_per_s)
 
 
 def test_times_double_where_seconds_do():

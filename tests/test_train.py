@@ -22,7 +22,7 @@ from cmxjax.specs.scenario import validate_scenario, with_overrides
 from cmxjax.step.train_price import trainer_of
 from cmxjax.work.held import plan_of
 from cmxjax.work.stages import end_spans
-from cmxjax.work.table import matrix_flop
+from cmxjax.work.table import matrix_flop, sizes_by_name
 from cmxjax.work.training import declared, tabulate_passes, train_rows
 
 WAITS = {part for parts in EXPOSED.values() for part in parts}
@@ -151,8 +151,10 @@ def tables(name: str):
     rows = train_rows(a, w, layout)
     one = jnp.ones(())
     rows |= {"expert_rows": 64.0 * one, "experts": 4.0 * one, "copies": one}
-    found = declared(a, w.software.dtypes, w.sequence_tokens, w.fused_attention)
-    return found, tabulate_passes([op for _, op in found], rows, 4.0)
+    sizes, how = w.software.sizes, (w.fused_attention, w.quantized)
+    found = declared(a, sizes, w.sequence_tokens, *how)
+    named = sizes_by_name(a, sizes)
+    return found, tabulate_passes([op for _, op in found], rows, named)
 
 
 def work_of(passes):
@@ -633,12 +635,12 @@ def test_a_schedule_that_can_run_is_taken(changes):
 @pytest.mark.parametrize(
     ("schedule", "chunks", "found"),
     [
-        ("1f1b", 1, "1f1b"),
-        ("1f1b", 2, "interleaved"),
-        ("interleaved", 1, "1f1b"),
-        ("interleaved", 2, "interleaved"),
+        ("1f1b", 1, 1.0),
+        ("1f1b", 2, 2.0),
+        ("interleaved", 1, 1.0),
+        ("interleaved", 2, 2.0),
     ],
 )
 def test_interleaving_is_a_matter_of_chunks(schedule, chunks, found):
     p = made(DENSE, workload__schedule=schedule, layout__vpp=chunks)
-    assert p.workload.schedule == found
+    assert (p.workload.schedule, float(p.workload.chunks)) == ("1f1b", found)

@@ -99,7 +99,9 @@ def test_problems_that_differ_in_numbers_share_a_structure(problem):
     assert jax.tree.structure(trees(one)) == jax.tree.structure(trees(other))
 
 
-def test_problems_that_differ_in_a_format_do_not(problem):
+def test_problems_that_differ_in_a_format_or_a_setting_do_too(problem):
     name = "deepseek-r1-decode-cloudmatrix384"
-    one, other = problem(name), problem(name, dtypes__kv="int8")
-    assert jax.tree.structure(trees(one)) != jax.tree.structure(trees(other))
+    one = problem(name)
+    for change in ({"dtypes__kv": "int8"}, {"routing__balance": "uniform"}):
+        other = problem(name, **change)
+        assert jax.tree.structure(trees(one)) == jax.tree.structure(trees(other))

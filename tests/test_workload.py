@@ -7,10 +7,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cmxjax.job.workload import BYTES, Decode, Dtypes, Software, tokens_per_step
+from cmxjax.job.workload import (
+    BYTES,
+    Decode,
+    Dtypes,
+    Software,
+    balance_of,
+    sizes_of,
+    tokens_per_step,
+)
+from cmxjax.switch import switch
 
 SOFTWARE = Software(
-    skew=None,
+    sizes=sizes_of(Dtypes()),
+    balance=balance_of("typical"),
+    low_latency=switch(True),
 )
 
 
@@ -99,16 +110,24 @@ def test_every_default_format_has_a_size():
     assert set(Dtypes()) <= set(BYTES)
 
 
-def test_sizes_are_leaves_and_formats_are_not():
+def test_sizes_and_formats_are_leaves():
     one = decode(1, [0.7])
     longer = one.replace(kv_tokens=jnp.asarray(1e5))
-    smaller = SOFTWARE.replace(dtypes=Dtypes(kv="int8"))
+    smaller = SOFTWARE.replace(sizes=sizes_of(Dtypes(kv="int8")))
     quantized = one.replace(software=smaller)
     assert jax.tree.structure(longer) == jax.tree.structure(one)
-    assert jax.tree.structure(quantized) != jax.tree.structure(one)
+    assert jax.tree.structure(quantized) == jax.tree.structure(one)
+    assert float(quantized.software.sizes.kv) == 1.0
 
 
-def test_a_calibrated_skew_and_a_given_one_differ_in_structure():
-    # None takes the engine's; a number is a leaf
-    given_skew = SOFTWARE.replace(skew=jnp.asarray(0.2))
-    assert len(jax.tree.leaves(given_skew)) == len(jax.tree.leaves(SOFTWARE)) + 1
+def test_a_given_skew_replaces_the_calibrated_one():
+    assert float(balance_of("typical").skew_of(jnp.asarray(0.2))) == 0.2
+    assert float(balance_of("typical", 0.7).skew_of(jnp.asarray(0.2))) == 0.7
+    assert float(balance_of("typical", 0.0).skew_of(jnp.asarray(0.2))) == 0.0
+
+
+def test_a_switch_is_no_condition_of_python():
+    with pytest.raises(TypeError, match="a switch is a number"):
+        bool(switch(True))
+    assert float(switch(True).pick(2.0, 3.0)) == 2.0
+    assert float(switch(False).pick(2.0, 3.0)) == 3.0

@@ -8,19 +8,21 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from ..machine.resolve import origins
-from ..parameters import apply, leaf_paths
+from ..parameters import apply, every_leaf, is_switch, leaf_paths
 from ..phases.metrics import metrics
 from ..specs.build import Problem
 
 
 def paths_of(problem: Problem) -> list[str]:
     """Path of each number of machine, model and workload, in the order of their leaves:
-    those of the machine as in the system's file. Empty for entries of a list."""
+    those of the machine as in the system's file. Empty for entries of a list and
+    switches."""
     found = origins(problem.system, problem.choices)
     paths = [path and f"system.{path}" for path in found]
     for group, tree in (("model", problem.model), ("workload", problem.workload)):
-        for path, leaf in leaf_paths(tree).items():
-            paths += ["" if np.ndim(leaf) else f"{group}.{path}"] * np.size(leaf)
+        for path, leaf in every_leaf(tree).items():
+            own = np.ndim(leaf) == 0 and not is_switch(path)
+            paths += [f"{group}.{path}" if own else ""] * np.size(leaf)
     return paths
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from ..job.workload import Train
 from ..specs.build import Problem
 from ..specs.errors import SpecError
+from ..specs.schedules import schedule_of
 from ..step.line import Work
 from ..step.train_price import train_job, trainer_of
 from ..step.training import TrainTimes, trained
@@ -139,7 +140,8 @@ def trace_of(problem: Problem) -> dict[str, Any]:
     step = _step(problem)
     m = max(1, round(float(step.times.microbatches)))
     stages, chunks = len(step.stages), max(1, round(float(w.chunks)))
-    parts = chunks if w.schedule == "interleaved" else 1
+    schedule = schedule_of(w.schedule, chunks)
+    parts = chunks if schedule == "interleaved" else 1
     if stages * m * parts * 3 > LARGEST:
         count = stages * m * parts * 3
         raise SpecError([f"--trace: {count} passes; use a smaller global_batch"])
@@ -147,7 +149,7 @@ def trace_of(problem: Problem) -> dict[str, Any]:
     def seconds(task: Task) -> float:
         return step.stages[task.stage][task.sort] / parts
 
-    runs = timeline(w.schedule, seconds, stages, m, chunks)
+    runs = timeline(schedule, seconds, stages, m, chunks)
     ends = float(step.times.pipeline_s)
     scale = ends / max(run.end_s for run in runs)
     events: list[dict[str, Any]] = [
@@ -160,7 +162,7 @@ def trace_of(problem: Problem) -> dict[str, Any]:
     events += _bubbles(runs, scale, ends) + _tail(step.times, ends, stages)
     other = {
         "system": problem.system.name,
-        "schedule": w.schedule,
+        "schedule": schedule,
         "step_time_s": float(step.times.step_s),
         "stretched_by": scale,
     }

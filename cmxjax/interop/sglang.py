@@ -1,6 +1,7 @@
 """Arguments of SGLang for a serving layout."""
 
 from ..specs.build import Problem
+from ..specs.context import dtypes_of
 from .launch import Launch, Options
 from .serving import Instance, instance_of, not_set
 from .tools import SGLANG
@@ -73,7 +74,7 @@ def _exchange(options: Options, instance: Instance, phase: str, notes: list[str]
 
 
 def _formats(options: Options, problem: Problem, notes: list[str]) -> None:
-    dtypes = problem.workload.software.dtypes  # pyright: ignore
+    dtypes = dtypes_of(problem.scenario)
     ascend = "fp8" not in problem.system.chip.matrix_flop_per_s
     known = ASCEND_QUANTIZED if ascend else QUANTIZED
     if dtypes.weight in known:

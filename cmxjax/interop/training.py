@@ -188,7 +188,7 @@ def _recompute(
     options: Options, problem: Problem, w: Train, chunks: list[int]
 ) -> list[str]:
     """Recompute options; notes where whole layers miss the wanted share."""
-    if w.selective:
+    if bool(w.selective.on):
         options.add("--recompute-granularity", "selective")
         return []
     share = float(w.recompute_fraction)

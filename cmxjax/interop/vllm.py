@@ -1,6 +1,7 @@
 """Arguments of vLLM and vLLM-Ascend for a serving layout."""
 
 from ..specs.build import Problem
+from ..specs.context import dtypes_of
 from ..specs.errors import SpecError
 from .launch import Launch, Options, Tool
 from .serving import Instance, instance_of, not_set
@@ -12,7 +13,7 @@ ALL_TO_ALL = {"decode": "deepep_low_latency", "prefill": "deepep_high_throughput
 def vllm(problem: Problem, microbatches: int) -> Launch:
     """Arguments of vLLM. Raises `SpecError` for what it can't run."""
     options, instance, notes = _shared(problem, VLLM, microbatches)
-    phase, dtypes = problem.scenario.phase, problem.workload.software.dtypes  # pyright: ignore
+    phase, dtypes = problem.scenario.phase, dtypes_of(problem.scenario)
     spread = instance.experts and instance.degrees["ep"] > 1
     if spread:
         options.add("--all2all-backend", ALL_TO_ALL[phase])
@@ -34,7 +35,7 @@ def vllm(problem: Problem, microbatches: int) -> Launch:
 def vllm_ascend(problem: Problem, microbatches: int) -> Launch:
     """Arguments of vLLM-Ascend. Raises `SpecError` for what it can't run."""
     options, instance, notes = _shared(problem, VLLM_ASCEND, microbatches)
-    dtypes = problem.workload.software.dtypes  # pyright: ignore
+    dtypes = dtypes_of(problem.scenario)
     if instance.degrees["cp"] > 1:
         options.add("--prefill-context-parallel-size", instance.degrees["cp"])
     if microbatches == 2:

@@ -1,11 +1,13 @@
-"""What runs: one class per phase. Sizes are traced; kinds and dtypes are static."""
+"""What runs: one class per phase. Sizes are traced; kinds are static."""
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
 from flax import struct
 
 from .. import smooth
 from .._types import Leaf
+from ..switch import Switch, switch
 
 BYTES = {
     "fp32": 4.0,
@@ -39,10 +41,56 @@ class Dtypes(NamedTuple):
     gradient: str = "fp32"
 
 
+class Sizes(NamedTuple):
+    """Bytes of one element by tensor class, see `Dtypes`."""
+
+    weight: Leaf
+    activation: Leaf
+    attention: Leaf
+    kv: Leaf
+    dispatch: Leaf
+    combine: Leaf
+    head: Leaf
+    master: Leaf
+    gradient: Leaf
+
+
+def sizes_of(dtypes: Dtypes) -> Sizes:
+    return Sizes(*(jnp.asarray(BYTES[name], float) for name in dtypes))
+
+
+class Balance(struct.PyTreeNode, kw_only=True, frozen=True):
+    """How evenly routed tokens fall on the ranks that hold experts."""
+
+    sampled: Switch
+    """Counts differ as of balls thrown into bins."""
+    skewed: Switch
+    """Some experts are more popular than others."""
+    given: Switch
+    """The job says how much; otherwise the runtime's calibrated skew counts."""
+    skew: Leaf
+    """Excess load of the busiest rank; without meaning unless given."""
+    kind: str = struct.field(pytree_node=False, default="balance")
+
+    def skew_of(self, calibrated: Leaf) -> Leaf:
+        """The given skew or else the runtime's."""
+        return self.given.pick(self.skew, calibrated)
+
+
+def balance_of(name: str, skew: float | None = None) -> Balance:
+    """The balance of a name: `uniform` (none differs), `random` (sampling only) or
+    `typical` (both)."""
+    return Balance(
+        sampled=switch(name != "uniform"),
+        skewed=switch(name == "typical"),
+        given=switch(skew is not None),
+        skew=jnp.asarray(skew or 0.0, float),
+    )
+
+
 class SystemQuery(struct.PyTreeNode, kw_only=True, frozen=True):
     """Totals of the scale-up system."""
 
-    dtypes: Dtypes = struct.field(pytree_node=False, default=Dtypes())
     kind: str = struct.field(pytree_node=False, default="system_query")
 
 
@@ -65,11 +113,12 @@ class Operator(struct.PyTreeNode, kw_only=True, frozen=True):
     tokens: Leaf
     hidden: Leaf
     payload_bytes: Leaf
+    element_bytes: Leaf
+    out_bytes: Leaf
+    """Of an element that it writes."""
     operator: str = struct.field(pytree_node=False)
     latent: bool = struct.field(pytree_node=False, default=False)
     causal: bool = struct.field(pytree_node=False, default=True)
-    dtype: str = struct.field(pytree_node=False, default="bf16")
-    out_dtype: str = struct.field(pytree_node=False, default="bf16")
     kind: str = struct.field(pytree_node=False, default="operator")
 
 
@@ -81,24 +130,21 @@ class Collective(struct.PyTreeNode, kw_only=True, frozen=True):
     hidden: Leaf
     topk: Leaf
     scale_bytes: Leaf
-    skew: Leaf | None
+    element_bytes: Leaf
+    balance: Balance
     collective: str = struct.field(pytree_node=False)
     driver: str = struct.field(pytree_node=False, default="vector_cores")
     """What moves the data: `vector_cores` or `sdma`."""
-    balance: str = struct.field(pytree_node=False, default="uniform")
-    dtype: str = struct.field(pytree_node=False, default="bf16")
     kind: str = struct.field(pytree_node=False, default="collective")
 
 
 class Software(struct.PyTreeNode, kw_only=True, frozen=True):
     """In which formats a job runs, and how its tokens are balanced."""
 
-    skew: Leaf | None
-    """Excess load of the busiest rank; None takes the runtime's calibrated skew."""
-    low_latency: bool = struct.field(pytree_node=False, default=True)
+    sizes: Sizes
+    balance: Balance
+    low_latency: Switch
     """Tokens are exchanged through buffers with a slot for each token of every rank."""
-    balance: str = struct.field(pytree_node=False, default="typical")
-    dtypes: Dtypes = struct.field(pytree_node=False, default=Dtypes())
     kind: str = struct.field(pytree_node=False, default="software")
 
 
@@ -145,10 +191,10 @@ class Train(struct.PyTreeNode, kw_only=True, frozen=True):
     offload_optimizer: Leaf
     peak_flop_per_s: Leaf
     """What a utilization divides by; 0 takes the chip's peak for the precision."""
+    selective: Switch
+    """The core of attention (scores to context) runs again in the backward pass."""
     software: Software
     schedule: str = struct.field(pytree_node=False, default="1f1b")
-    selective: bool = struct.field(pytree_node=False, default=False)
-    """The core of attention (scores to context) runs again in the backward pass."""
     zero: int = struct.field(pytree_node=False, default=1)
     fused_attention: bool = struct.field(pytree_node=False, default=True)
     context: str = struct.field(pytree_node=False, default="ring")
@@ -156,6 +202,8 @@ class Train(struct.PyTreeNode, kw_only=True, frozen=True):
     flop_convention: str = struct.field(pytree_node=False, default="megatron")
     offloads: bool = struct.field(pytree_node=False, default=False)
     """Some of the state is kept on the host."""
+    quantized: bool = struct.field(pytree_node=False, default=False)
+    """GEMMs read 8 bits or fewer, which an operator for each of them makes."""
     kind: str = struct.field(pytree_node=False, default="train")
 
 

@@ -8,15 +8,12 @@ from flax import struct
 
 from .._types import Leaf
 
-FORMATS = ("fp32", "tf32", "bf16", "fp16", "fp8", "mxfp8", "int8", "fp4", "int4")
-"""Number formats that matrix units may have."""
-
 
 class Chip(struct.PyTreeNode, kw_only=True, frozen=True):
     """One device: peaks, memory, and how much of them kernels reach."""
 
     matrix_flop_per_s: dict[str, Leaf]
-    """Dense peak by dtype."""
+    """Dense peak by dtype; of a machine by tensor class, in the format of the job."""
     vector_flop_per_s: Leaf
     memory_bytes: Leaf
     memory_usable_bytes: Leaf

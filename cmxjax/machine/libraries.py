@@ -3,6 +3,7 @@
 from flax import struct
 
 from .._types import Leaf
+from ..switch import Switch
 
 
 class CollectiveLibrary(struct.PyTreeNode, kw_only=True, frozen=True):
@@ -25,10 +26,10 @@ class CollectiveLibrary(struct.PyTreeNode, kw_only=True, frozen=True):
     protocol_bytes: Leaf
     protocol_exposed_fraction: Leaf
     sdma_slowdown: Leaf
-    algorithms: tuple[str, ...] = struct.field(pytree_node=False)
+    algorithms: dict[str, Switch]
     """Those it chooses from: `direct`, `ring`, `striped_ring`, `staged`, `tree`,
-    `in_switch`."""
-    pipelined: bool = struct.field(pytree_node=False, default=False)
+    `in_switch`. One that is switched off has a time, which nothing takes."""
+    pipelined: Switch
     """It cuts messages into chunks that follow each other through stages."""
     kind: str = struct.field(pytree_node=False, default="collective_library")
 
@@ -55,8 +56,13 @@ class ExpertMode(struct.PyTreeNode, kw_only=True, frozen=True):
     """Scales sent beside each 8-bit token."""
     core_share: Leaf
     """Share of the cores that drive the copies while compute runs beside them."""
+    deduplicates: Switch
+    """A token crosses to each unit of the outer plane once and is spread there."""
+    only: Leaf = None
+    """Mask of the tier that all traffic takes, (tier,); zeros where it takes whichever
+    joins two ranks. A machine has it, in place of the system's `plane`."""
+    across: Leaf = None
+    """Likewise of the outermost tier, which tokens cross once."""
     plane: str = struct.field(pytree_node=False, default="")
     """Where not empty, all traffic between ranks takes this plane (DeepEP over RDMA)."""
-    deduplicates: bool = struct.field(pytree_node=False, default=False)
-    """A token crosses to each unit of the outer plane once and is spread there."""
     kind: str = struct.field(pytree_node=False, default="expert_mode")

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from .._types import Leaf
+from ..switch import either
 from .chip import Chip
 from .libraries import CollectiveLibrary, ExpertMode
 from .power import Operations, Parts, Power
@@ -19,8 +20,16 @@ class Tiers(struct.PyTreeNode, kw_only=True, frozen=True):
     latency_s: Leaf
     efficiency: Leaf
     oversubscription: Leaf
-    planes: tuple[str, ...] = struct.field(pytree_node=False)
+    planes: tuple[Leaf, ...]
+    """For each plane 1 where it has a tier, (tier,)."""
+    scale_up: Leaf
+    """1 for a tier of the scale-up system; those beyond are the network between such."""
     kind: str = struct.field(pytree_node=False, default="tiers")
+
+    @property
+    def edge(self) -> Leaf:
+        """Mask of the outermost tier of the scale-up system, (tier,)."""
+        return self.scale_up - jnp.append(self.scale_up[1:], 0.0)
 
     @property
     def fabric(self) -> Fabric:
@@ -53,16 +62,22 @@ class Machine(struct.PyTreeNode, kw_only=True, frozen=True):
     operations: Operations
     package_devices: Leaf
     """Devices in what is sold and quoted as one NPU or GPU."""
-    scale_up_tiers: int = struct.field(pytree_node=False)
-    """Tiers of the scale-up system; those beyond are the network between systems."""
+    joined: Fabric | None = None
+    """What `ready` fills in; it stays when tiers are replaced, so make it ready last."""
     kind: str = struct.field(pytree_node=False, default="machine")
 
     @property
     def fabric(self) -> Fabric:
         """Rates and latencies of the tiers."""
-        return self.tiers.fabric
+        return self.tiers.fabric if self.joined is None else self.joined
+
+    @property
+    def ready(self) -> "Machine":
+        """The machine with its fabric worked out once for all who ask."""
+        return self.replace(joined=self.tiers.fabric)
 
     @property
     def scale_up_devices(self) -> Leaf:
         """Devices of the scale-up system: the product of its tiers' sizes."""
-        return jnp.prod(self.tiers.size[: self.scale_up_tiers])
+        tiers = self.tiers
+        return jnp.prod(either(tiers.scale_up > 0.5, tiers.size, 1.0))

@@ -12,11 +12,18 @@ import numpy as np
 from jax.core import Tracer
 
 from .._types import Leaf
-from ..parameters import leaf_paths, path_of
-from .chip import FORMATS
+from ..parameters import every_leaf, is_switch, path_of
 from .machine import Machine, Tiers
+from .pad import alike
+from .runtimes import Engine, Trainer
 from .system import System, ordered_tiers
 from .tiers import FabricRate, SideLink
+
+MULTIPLIED = ("activation", "attention", "head")
+"""Tensor classes that matrix units multiply in a format of their own."""
+
+PLAIN = "bf16"
+"""What routers, and scores that no kernel fuses, are computed in."""
 
 STORAGE = "vpc"
 """The link that checkpoints are written over; without one, the outermost tier."""
@@ -36,6 +43,10 @@ class Choices(NamedTuple):
     cluster: str = ""
     """The published cluster whose network it is."""
     endpoint: str = ""
+    dtypes: tuple[str, ...] = (PLAIN,) * len(MULTIPLIED)
+    """Formats of what matrix units multiply, by tensor class, see `MULTIPLIED`."""
+    alike: bool = False
+    """In the shape that all machines share, see `pad`."""
 
 
 def resolve(system: System, choices: Choices) -> Machine:
@@ -44,18 +55,16 @@ def resolve(system: System, choices: Choices) -> Machine:
     Raises:
         KeyError: the system has nothing of a name.
     """
-    packages, links, planes = system.package_tier, system.links, _numbers(system)
+    packages, links = system.package_tier, system.links
     exchange = system.expert_parallel[choices.expert_library][choices.expert_mode]
-    return Machine(
-        chip=system.chip.replace(matrix_flop_per_s=_peaks(system)),
+    machine = Machine(
+        chip=system.chip.replace(matrix_flop_per_s=_peaks(system, choices)),
         tiers=tiers_of(system),
-        runtime=(
-            system.trainers[choices.trainer]
-            if choices.trainer
-            else system.engines[choices.engine]
-        ),
+        runtime=_runtime(system, choices),
         library=system.collectives[choices.collective_library],
-        exchange=exchange.replace(plane=planes.get(exchange.plane, "")),
+        exchange=exchange.replace(
+            only=_only(system, exchange.plane), across=_outermost(system), plane=""
+        ),
         cluster=_cluster(system, choices.cluster),
         cache=links[choices.cache_link] if choices.cache_link else None,
         offload=links[choices.offload_link] if choices.offload_link else None,
@@ -65,8 +74,8 @@ def resolve(system: System, choices: Choices) -> Machine:
         parts=system.parts,
         operations=system.operations,
         package_devices=system.tiers[packages].size if packages else jnp.ones(()),
-        scale_up_tiers=system.tier_order.index(system.scale_up_tier) + 1,
     )
+    return alike(machine) if choices.alike else machine
 
 
 def tiers_of(system: System) -> Tiers:
@@ -80,23 +89,43 @@ def tiers_of(system: System) -> Tiers:
         return found if found.dtype == object else jnp.asarray(found)
 
     names = ("size", "bytes_per_s", "latency_s", "efficiency", "oversubscription")
-    planes = _numbers(system)
-    numbers = tuple(planes[tier.plane] for tier in ordered_tiers(system))
-    return Tiers(planes=numbers, **{name: stacked(name) for name in names})
+    tiers, edge = ordered_tiers(system), system.tier_order.index(system.scale_up_tier)
+    planes = dict.fromkeys(tier.plane for tier in tiers)
+    return Tiers(
+        planes=tuple(_mask([tier.plane == plane for tier in tiers]) for plane in planes),
+        scale_up=_mask([i <= edge for i in range(len(tiers))]),
+        **{name: stacked(name) for name in names},
+    )
 
 
-def _peaks(system: System) -> dict[str, Leaf]:
-    """Peaks of all formats. One that the device doesn't have stands there as 1 FLOP/s:
+def _mask(rows: Any) -> Leaf:
+    return jnp.asarray(np.array(rows, float))
+
+
+def _only(system: System, plane: str) -> Leaf:
+    """Mask of the outermost tier on a plane; zeros for no plane."""
+    on = [i for i, tier in enumerate(ordered_tiers(system)) if tier.plane == plane]
+    return _mask([on[-1:] == [i] for i in range(len(system.tier_order))])
+
+
+def _outermost(system: System) -> Leaf:
+    """Mask of the outermost tier."""
+    return _mask([name == system.tier_order[-1] for name in system.tier_order])
+
+
+def _runtime(system: System, choices: Choices) -> Engine | Trainer:
+    """What serves or trains. How contexts are exchanged is the job's to say by now."""
+    if choices.trainer:
+        return system.trainers[choices.trainer].replace(context="")
+    return system.engines[choices.engine]
+
+
+def _peaks(system: System, choices: Choices) -> dict[str, Leaf]:
+    """Peaks by tensor class. One that the device doesn't have stands there as 1 FLOP/s:
     jobs that ask for it are refused before."""
     peaks = system.chip.matrix_flop_per_s
-    return {name: peaks.get(name, jnp.ones(())) for name in FORMATS}
-
-
-def _numbers(system: System) -> dict[str, str]:
-    """A number for each plane, from the innermost tier on: what it is called in the
-    system's file is nothing to a program."""
-    planes = dict.fromkeys(tier.plane for tier in ordered_tiers(system))
-    return {plane: str(i) for i, plane in enumerate(planes)}
+    named = {**dict(zip(MULTIPLIED, choices.dtypes, strict=True)), "bf16": PLAIN}
+    return {name: peaks.get(of, jnp.ones(())) for name, of in named.items()}
 
 
 def _cluster(system: System, name: str) -> FabricRate:
@@ -133,7 +162,8 @@ def origins(system: System, choices: Meets) -> list[str]:
     )
     entries = (
         entry
-        for leaf in leaf_paths(machine_of(named, choices)).values()
+        for leaf in every_leaf(machine_of(named, choices)).values()
         for entry in np.ravel(leaf)
     )
-    return [entry if isinstance(entry, str) else "" for entry in entries]
+    known = (entry if isinstance(entry, str) else "" for entry in entries)
+    return ["" if is_switch(entry) else entry for entry in known]

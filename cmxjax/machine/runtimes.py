@@ -3,6 +3,7 @@
 from flax import struct
 
 from .._types import Leaf
+from ..switch import Switch
 
 
 class Engine(struct.PyTreeNode, kw_only=True, frozen=True):
@@ -22,6 +23,16 @@ class Engine(struct.PyTreeNode, kw_only=True, frozen=True):
     partitions_cores: bool = struct.field(pytree_node=False, default=False)
     """Decode splits the cores between attention and experts, as suits the batch."""
     kind: str = struct.field(pytree_node=False, default="engine")
+
+
+class Spread(struct.PyTreeNode, kw_only=True, frozen=True):
+    """How a framework spreads layers over a pipeline: evenly where both are off."""
+
+    ends: Switch
+    """Embedding and head count as a layer each."""
+    head: Switch
+    """The head counts as the layers that it costs as much as."""
+    kind: str = struct.field(pytree_node=False, default="spread")
 
 
 class Trainer(struct.PyTreeNode, kw_only=True, frozen=True):
@@ -69,13 +80,11 @@ class Trainer(struct.PyTreeNode, kw_only=True, frozen=True):
     """Context, kernels and communicators of a process."""
     activation_slack: Leaf
     """Memory lost to fragments and temporaries, over that of the activations."""
+    stages: Spread
+    keeps_working_gradients: Switch
+    """Gradients of a micro-batch stay, as wide as the weights, beside those that add up
+    in a wider format; otherwise a kernel adds them there as they come."""
     context: str = struct.field(pytree_node=False, default="ring")
     """How context parallelism exchanges keys and values, unless a job says it: `ring`
     or `all_to_all`."""
-    stages: str = struct.field(pytree_node=False, default="even")
-    """How layers are spread over a pipeline: `even`; `by_cost`, the head's included; or
-    `with_ends`, where embedding and head count as a layer each."""
-    keeps_working_gradients: bool = struct.field(pytree_node=False, default=False)
-    """Gradients of a micro-batch stay, as wide as the weights, beside those that add up
-    in a wider format; otherwise a kernel adds them there as they come."""
     kind: str = struct.field(pytree_node=False, default="trainer")

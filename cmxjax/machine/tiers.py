@@ -3,7 +3,6 @@
 Bandwidths are one direction per device.
 """
 
-import numpy as np
 from flax import struct
 
 from .._types import Leaf
@@ -28,12 +27,9 @@ class Fabric(struct.PyTreeNode, kw_only=True, frozen=True):
     rate: Leaf
     """One-way bytes per second of a device through a tier, library efficiency apart."""
     latency_s: Leaf
-    planes: tuple[str, ...] = struct.field(pytree_node=False)
+    planes: tuple[Leaf, ...]
+    """Which tiers share a port: for each plane 1 where it has a tier, (tier,)."""
     kind: str = struct.field(pytree_node=False, default="fabric")
-
-    def on(self, plane: str) -> np.ndarray:
-        """Mask of the tiers on a plane."""
-        return np.array([float(other == plane) for other in self.planes])
 
 
 class Endpoint(struct.PyTreeNode, kw_only=True, frozen=True):

@@ -18,6 +18,7 @@ from ..model.architecture import (
     kv_share,
     kv_width,
 )
+from ..switch import either
 
 WORKSPACE_ROWS = 4.0
 """Copies of the batch's hidden states that are alive at once (assumed): residual, normed
@@ -69,7 +70,7 @@ def weight_bytes(
         draft_layers: multi-token-prediction modules that are loaded.
         routed: the device holds experts that tokens are sent to.
     """
-    size = BYTES[software.dtypes.weight]
+    size = software.sizes.weight
     tp, pp, etp = (degree(layout, axis) for axis in ("tp", "pp", "etp"))
     whole = layout.attention == "tp"
     attention = attention_parameters(a)
@@ -81,7 +82,7 @@ def weight_bytes(
         attention = kept + (attention - kept) / tp
         if absorbed:
             expansion = at.latent_dim * at.heads * (at.nope_dim + at.value_dim) / tp
-            wider = BYTES[software.dtypes.attention] / size - 1.0
+            wider = software.sizes.attention / size - 1.0
             attention = attention + expansion * wider
     else:
         attention = attention / tp
@@ -96,10 +97,10 @@ def weight_bytes(
         expert_layers = layers - a.dense_layers
         router = a.hidden * a.experts.routed * 2.0
         total = total + expert_layers * mixed + expert_layers * router / size
-    tables = (1.0 if a.tied else 2.0) * a.vocabulary * a.hidden
-    head = BYTES[software.dtypes.head] / (tp if whole else 1.0)
+    tables = (2.0 - a.tied.on) * a.vocabulary * a.hidden
+    head = software.sizes.head / (tp if whole else 1.0)
     stage = smooth.ceil(a.layers / pp, sharpness)
-    fullest = jnp.where(pp > 1.0, stage / a.layers, 1.0)
+    fullest = either(pp > 1.0, stage / a.layers, 1.0)
     drafts = draft_layers * 2.0 * a.hidden**2
     return (total * fullest + drafts) * size + tables * head
 
@@ -123,7 +124,7 @@ def decode_memory(
         per_token = at.heads * (2.0 * at.latent_dim + at.rope_dim)
     else:
         per_token = _queries_and_outputs(at) + tp * kv_share(at, tp) * kv_width(a)
-    attention = tokens * per_token * BYTES[w.software.dtypes.attention]
+    attention = tokens * per_token * w.software.sizes.attention
     return Memory(
         weights=weight_bytes(a, layout, w.software, True, drafting, sharpness),
         kv_cache=_cache_bytes(a, layout, w.software, held, a.layers + drafting),
@@ -156,7 +157,7 @@ def prefill_memory(
         elements = tokens * _queries_and_outputs(at) + gathered * tp * kv_share(
             at, tp
         ) * kv_width(a)
-    attention = elements * BYTES[w.software.dtypes.attention]
+    attention = elements * w.software.sizes.attention
     return Memory(
         weights=weight_bytes(a, layout, w.software, sharpness=sharpness),
         kv_cache=_cache_bytes(a, layout, w.software, held, a.layers),
@@ -207,10 +208,10 @@ def expert_memory(
     layers = (
         a.layers - a.dense_layers + a.draft_layers * smooth.smaller(w.draft_tokens, 1.0)
     )
-    weights = layers * expert_slots(a, expert) * each * BYTES[w.software.dtypes.weight]
+    weights = layers * expert_slots(a, expert) * each * w.software.sizes.weight
     arrived = tokens * senders * _copies(a, expert) / degree(expert, "ep")
-    up = (2.0 if a.gated else 1.0) * COMPUTED_BYTES
-    up = up + BYTES[w.software.dtypes.activation]
+    up = (1.0 + a.gated.on) * COMPUTED_BYTES
+    up = up + w.software.sizes.activation
     return Memory(
         weights=weights,
         kv_cache=zero,
@@ -229,7 +230,7 @@ def _cache_bytes(
 ) -> Scalar:
     """Keys and values of the tokens held, in the heads that a device holds."""
     share = kv_share(a.attention, degree(layout, "tp"))
-    return held * share * kv_width(a) * BYTES[software.dtypes.kv] * layers
+    return held * share * kv_width(a) * software.sizes.kv * layers
 
 
 def _activations(
@@ -253,8 +254,8 @@ def _activations(
     rows = tokens * degree(layout, "tp") if replicated else tokens
     hidden = WORKSPACE_ROWS * rows * a.hidden * COMPUTED_BYTES
     # up and gate projections, and their product as the next projection reads it
-    up = (2.0 if a.gated else 1.0) * COMPUTED_BYTES + BYTES[software.dtypes.activation]
-    feed_forward = tokens * jnp.where(a.dense_layers > 0.0, a.intermediate, 0.0) * up
+    up = (1.0 + a.gated.on) * COMPUTED_BYTES + software.sizes.activation
+    feed_forward = tokens * either(a.dense_layers > 0.0, a.intermediate, 0.0) * up
     if a.experts is not None:
         # a dispatched shared expert is one more copy, a local one runs on every token
         copies = a.experts.topk + (
@@ -282,8 +283,8 @@ def _buffer_bytes(
     if a.experts is None:
         return jnp.zeros(())
     ep = degree(layout, "ep")
-    several = jnp.where(ep > 1.0, 1.0, 0.0)
-    slots = ep if software.low_latency else _copies(a, layout)
+    several = either(ep > 1.0, 1.0, 0.0)
+    slots = software.low_latency.pick(ep, _copies(a, layout))
     return several * slots * tokens * _copy_bytes(a, software)
 
 
@@ -295,10 +296,9 @@ def _copies(a: Architecture, layout: Layout) -> Scalar | float:
 
 def _copy_bytes(a: Architecture, software: Software) -> Scalar:
     """Bytes of a token's copy in the dispatch and in the combine buffer."""
-    both = a.hidden * (BYTES[software.dtypes.dispatch] + BYTES[software.dtypes.combine])
-    if BYTES[software.dtypes.dispatch] <= 1.0:
-        both = both + SCALE_SLOT_BYTES
-    return both
+    sizes = software.sizes
+    slot = either(sizes.dispatch <= 1.0, SCALE_SLOT_BYTES, 0.0)
+    return a.hidden * (sizes.dispatch + sizes.combine) + slot
 
 
 def excess_bytes(machine: Machine, memory: Memory) -> Scalar:

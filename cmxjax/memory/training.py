@@ -14,6 +14,7 @@ from ..job.layout import Layout, degree
 from ..job.workload import BYTES, Train
 from ..machine.runtimes import Trainer
 from ..model.architecture import Architecture
+from ..switch import either
 from ..work.held import Plan, data_ranks, kept_of_layer, microbatches_of
 from ..work.stages import PerStage
 from ..work.training import ELEMENT
@@ -59,9 +60,10 @@ def in_flight(
         several = smooth.within(stages - 1.0, 0.0, 1.0)
         return smooth.smaller(stages + several, microbatches)
     held = stages - position
-    if schedule == "interleaved":
+    if schedule in ("1f1b", "interleaved"):
         behind = stages - 1.0 - position
-        held = (2.0 * behind + (chunks - 1.0) * stages + 1.0) / chunks
+        several = (2.0 * behind + (chunks - 1.0) * stages + 1.0) / chunks
+        held = either(chunks > 1.0, several, held)
     return smooth.smaller(held, microbatches)
 
 
@@ -70,23 +72,22 @@ def train_memory(
 ) -> TrainMemory:
     """Memory of a device of each stage, offloaded parts left out."""
     weights = plan.weights
-    dtypes = w.software.dtypes
+    sizes = w.software.sizes
     ranks, expert_ranks = data_ranks(layout)
     whole = weights.shared + weights.expert
     split = weights.shared / ranks + weights.expert / expert_ranks
-    size = BYTES["bf16"]
-    if BYTES[dtypes.activation] < size:
-        size = size + QUANTIZED_COPIES * BYTES[dtypes.activation]
+    size, narrow = BYTES["bf16"], sizes.activation < BYTES["bf16"]
+    size = size + either(narrow, QUANTIZED_COPIES * sizes.activation, 0.0)
     held = split if w.zero >= 3 else whole
     dense, expert = plan.layer_weights
     gathered = smooth.larger(sum(dense), sum(expert)) * PRESENT_LAYERS * size
     state = split if w.zero >= 1 else whole
-    kept = (split if w.zero >= 2 else whole) * BYTES[dtypes.gradient]
-    if trainer.keeps_working_gradients and BYTES[dtypes.gradient] > BYTES["bf16"]:
-        kept = kept + whole * BYTES["bf16"]
+    kept = (split if w.zero >= 2 else whole) * sizes.gradient
+    beside = either(sizes.gradient > BYTES["bf16"], BYTES["bf16"], 0.0)
+    kept = kept + trainer.keeps_working_gradients.on * whole * beside
     alive = _activations(a, w, layout, plan)
     overhead = trainer.memory_overhead_bytes + alive * trainer.activation_slack
-    here, optimizer = held * size, 3.0 * state * BYTES[dtypes.master]
+    here, optimizer = held * size, 3.0 * state * sizes.master
     if w.zero >= 3:
         overhead = overhead + gathered
     if w.offloads:

@@ -7,6 +7,7 @@ from flax import struct
 
 from .. import smooth
 from .._types import Leaf
+from ..switch import Switch
 
 
 class GroupedQuery(struct.PyTreeNode, kw_only=True, frozen=True):
@@ -74,6 +75,17 @@ class Experts(struct.PyTreeNode, kw_only=True, frozen=True):
         return GroupLimit(self.groups, self.topk_groups)
 
 
+class Weights(NamedTuple):
+    """How many weights layers have."""
+
+    attention: Leaf
+    """Of an attention block."""
+    per_width: Leaf
+    """Of a feed-forward network or expert, for each element of its width."""
+    per_network: Leaf
+    """And whatever its width."""
+
+
 class Architecture(struct.PyTreeNode, kw_only=True, frozen=True):
     """A decoder-only transformer."""
 
@@ -91,17 +103,37 @@ class Architecture(struct.PyTreeNode, kw_only=True, frozen=True):
     """Multi-token-prediction modules that the checkpoint holds."""
     attention: GroupedQuery | Latent
     experts: Experts | None
-    gated: bool = struct.field(pytree_node=False, default=True)
+    gated: Switch
     """Gate, up and down projections (SwiGLU) instead of up and down."""
-    tied: bool = struct.field(pytree_node=False, default=False)
+    tied: Switch
     """The output head shares the embedding's weights."""
-    biased: bool = struct.field(pytree_node=False, default=False)
+    biased: Switch
     """Linear layers and norms carry biases."""
+    weights: Weights | None = None
+    """What `weighed` fills in; it stays when sizes are replaced, so weigh last."""
     kind: str = struct.field(pytree_node=False, default="architecture")
+
+
+def weighed(a: Architecture) -> Architecture:
+    """The model with the weights of its layers worked out once for all who ask."""
+    return a.replace(weights=_weights(a))
+
+
+def _weights(a: Architecture) -> Weights:
+    matrices = 2.0 + a.gated.on
+    return Weights(
+        attention=_attention(a),
+        per_width=matrices * a.hidden + a.biased.on * (matrices - 1.0),
+        per_network=a.biased.on * a.hidden,
+    )
 
 
 def attention_parameters(a: Architecture):
     """Weights of one attention block, norms of the block included."""
+    return _attention(a) if a.weights is None else a.weights.attention
+
+
+def _attention(a: Architecture):
     h, at = a.hidden, a.attention
     if isinstance(at, Latent):
         query_dim = at.nope_dim + at.rope_dim
@@ -115,20 +147,19 @@ def attention_parameters(a: Architecture):
             + at.heads * at.value_dim * h
         )
     query, pair = at.heads * at.head_dim, 2.0 * at.kv_heads * at.head_dim
-    biases = (query + pair + h) if a.biased else 0.0
-    return h * (query + pair) + query * h + biases
+    joined = query + pair
+    return h * (joined + query) + a.biased.on * (joined + h)
 
 
 def feed_forward_parameters(a: Architecture, intermediate):
     """Weights of one feed-forward network or expert of the given width."""
-    matrices = 3.0 if a.gated else 2.0
-    biases = ((matrices - 1.0) * intermediate + a.hidden) if a.biased else 0.0
-    return matrices * a.hidden * intermediate + biases
+    own = _weights(a) if a.weights is None else a.weights
+    return own.per_width * intermediate + own.per_network
 
 
 def norm_parameters(a: Architecture):
     """Weights of the two norms of a layer."""
-    return (4.0 if a.biased else 2.0) * a.hidden
+    return (2.0 + 2.0 * a.biased.on) * a.hidden
 
 
 def expert_layer_parameters(a: Architecture, routed):
@@ -150,8 +181,8 @@ def layer_parameters(a: Architecture, routed):
 
 def embedding_parameters(a: Architecture):
     """Token and position embeddings, output head and final norm."""
-    tables = (1.0 if a.tied else 2.0) * a.vocabulary * a.hidden
-    return tables + a.positions * a.hidden + (2.0 if a.biased else 1.0) * a.hidden
+    tables = (2.0 - a.tied.on) * a.vocabulary * a.hidden
+    return tables + a.positions * a.hidden + (1.0 + a.biased.on) * a.hidden
 
 
 def total_parameters(a: Architecture):

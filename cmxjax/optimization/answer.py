@@ -5,6 +5,7 @@ import time
 from typing import Any, NamedTuple
 
 from ..job.layout import AXES
+from ..job.workload import Train
 from ..specs.errors import SpecError
 from ..specs.scenario_file import Scenario
 from . import ways
@@ -151,7 +152,7 @@ def changes_of(question: Question, point: Point) -> dict[str, Any]:
     if attention == "tp" and degrees["tp"] == 1:
         attention = "dp"
     split = {axis: row.tolist() for axis, row in zip(AXES, factor) if max(row) > 1}
-    trains = question.problem.scenario.phase == "train"
+    work = question.problem.workload
     layout = {
         "devices": space.frames[point.frame].devices,
         **degrees,
@@ -160,9 +161,9 @@ def changes_of(question: Question, point: Point) -> dict[str, Any]:
         # those of the scenario belong to its own degrees
         "stages": None,
     }
-    if trains:
+    if isinstance(work, Train):
         again = values.pop("recompute_fraction")
-        if not getattr(question.problem.workload, "selective", False):
+        if not bool(work.selective.on):
             values["recompute"] = again
     else:
         layout |= {
@@ -173,7 +174,7 @@ def changes_of(question: Question, point: Point) -> dict[str, Any]:
     changes |= {f"layout.{key}": value for key, value in layout.items()}
     changes |= ways.changes_of(family, degrees["pp"])
     experts = model_of(question.problem).experts
-    if experts is not None and not trains:
+    if experts is not None and not isinstance(work, Train):
         redundant, shared = float(slots.redundant), float(slots.shared)
         held = float(experts.routed) + redundant + shared
         changes |= {

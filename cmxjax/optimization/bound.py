@@ -45,12 +45,9 @@ def ideal_network(machine: Machine) -> Machine:
     """
     tiers, library = machine.tiers, machine.library
     fabric = machine.fabric
-    rate = sum(
-        (fabric.rate * fabric.on(plane)).max() for plane in dict.fromkeys(tiers.planes)
-    )
-    if machine.exchange.deduplicates:
-        rate = rate / FREE
-    every = jnp.ones(len(tiers.planes))
+    rate = sum((fabric.rate * mask).max() for mask in fabric.planes)
+    rate = rate / machine.exchange.deduplicates.pick(FREE, 1.0)
+    every = jnp.ones_like(fabric.rate)
     return machine.replace(
         tiers=tiers.replace(
             bytes_per_s=rate * every,

@@ -78,7 +78,7 @@ def families(problem: Problem) -> tuple[Family, ...]:
 def settings(problem: Problem) -> tuple[Setting, ...]:
     """The batch, and spare expert slots of a mixture or what is recomputed."""
     if isinstance(problem.workload, Train):
-        again = (0.0,) if problem.workload.selective else RECOMPUTED
+        again = (0.0,) if bool(problem.workload.selective.on) else RECOMPUTED
         return (
             Setting("micro_batch", MICRO_BATCHES),
             Setting("recompute_fraction", again),

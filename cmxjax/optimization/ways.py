@@ -17,7 +17,13 @@ from .._types import Scalar, Sharpness
 from ..job.layout import Layout, degree
 from ..job.workload import Decode, Prefill, Train
 from ..model.architecture import Architecture
-from ..specs.schedules import DUALPIPE_EACH, MOST_CHUNKS, chunks_filled, schedule_of
+from ..specs.schedules import (
+    DUALPIPE_EACH,
+    MOST_CHUNKS,
+    chunks_filled,
+    program_of,
+    schedule_of,
+)
 from ..step.pipeline import SCHEDULES
 from ..work.held import microbatches_of
 from .serving import Family
@@ -86,7 +92,7 @@ def on_way(w: Decode | Prefill | Train, family: Family) -> Decode | Prefill | Tr
     if not isinstance(w, Train) or family.schedule is None:
         return w
     chunks = jnp.full_like(w.chunks, family.chunks)
-    return w.replace(schedule=family.schedule, chunks=chunks)
+    return w.replace(schedule=program_of(family.schedule), chunks=chunks)
 
 
 NEEDS = (

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from flax import struct
 
 from .._types import Leaf, Scalar, Sharpness
-from ..job.layout import Layout, splits
-from ..job.workload import BYTES, Collective
+from ..job.layout import Layout
+from ..job.workload import Collective
 from ..machine.machine import Machine
 from ..rates.collectives import (
     access_costs,
@@ -17,7 +17,7 @@ from ..rates.collectives import (
     several_of,
 )
 from ..rates.exchange import copies_of, exchange_costs, exchange_s, ranks_of
-from ..rates.fabric import Group, group_of
+from ..rates.fabric import Group, group_along
 from ..step.costs import Breakdown, Explained, composed
 from ..work.routing import busiest_rank_load
 
@@ -47,7 +47,7 @@ def collective_metrics(
     explains: bool,
 ) -> CollectiveMetrics:
     """Time and rates of one collective call on the mean rank."""
-    group = group_of(machine.fabric, splits(layout, "ep"))
+    group = group_along(machine.fabric, layout, "ep")
     exchange = w.collective in ("dispatch", "combine")
     price = _price_exchange if exchange else _price_collective
     costs, compose = price(machine, w, group, sharpness)
@@ -84,15 +84,14 @@ def _price_collective(
 
 
 def _copy_bytes(w: Collective) -> Scalar:
-    return w.hidden * BYTES[w.dtype] + w.scale_bytes
+    return w.hidden * w.element_bytes + w.scale_bytes
 
 
 def _price_exchange(
     machine: Machine, w: Collective, group: Group, sharpness: Sharpness
 ) -> tuple[Costs, Compose]:
     """Dispatch or combine as a benchmark runs it: no wait in situ."""
-    skew = machine.runtime.routing_skew if w.skew is None else w.skew
-    copies = w.tokens_per_rank * w.topk
+    skew, copies = machine.runtime.routing_skew, w.tokens_per_rank * w.topk
     load = busiest_rank_load(w.balance, skew, copies, group.ranks, jnp.zeros(()))
     chip, mode = machine.chip, machine.exchange
     sent = copies_of(group, mode, w.tokens_per_rank, w.topk, load)

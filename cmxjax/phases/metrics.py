@@ -17,7 +17,7 @@ from ..job.workload import (
     Workload,
 )
 from ..machine.machine import Machine
-from ..model.architecture import Architecture
+from ..model.architecture import Architecture, weighed
 from ..serve.metrics import ServeMetrics, serve_metrics
 from .collective import CollectiveMetrics, collective_metrics
 from .operator import OperatorMetrics, operator_metrics
@@ -86,17 +86,19 @@ def _predicted(
     sharpness: Sharpness,
     explains: bool,
 ) -> Metrics:
+    a = a if a is None else weighed(a)
     if isinstance(w, Serve):
         if a is None or not isinstance(layout, Pools) or not isinstance(machine, dict):
             raise TypeError("phase serve needs a model, and machines and pools by role")
+        machine = {role: own.ready for role, own in machine.items()}
         return serve_metrics(machine, a, w, layout, sharpness, explains)
     if isinstance(layout, Pools) or not isinstance(machine, Machine):
         raise TypeError(f"only phase serve has pools, not {w.kind}")
     if isinstance(w, SystemQuery):
-        return system_metrics(machine, w)
+        return system_metrics(machine)
     if isinstance(w, Operator):
         return operator_metrics(machine.chip, w, sharpness, explains)
-    layout = counted(layout)
+    machine, layout = machine.ready, counted(layout)
     if isinstance(w, Collective):
         return collective_metrics(machine, w, layout, sharpness, explains)
     if a is None:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from .._types import Leaf, Scalar, Sharpness
-from ..job.workload import BYTES, Operator
+from ..job.workload import Operator
 from ..machine.chip import Chip
 from ..rates.roofline import resources_s, roofline_s
 from ..step.costs import Breakdown, Explained, composed
@@ -30,7 +30,7 @@ class OperatorMetrics(Explained, struct.PyTreeNode, kw_only=True, frozen=True):
 
 def declare(w: Operator) -> Op:
     """The operator as one row of an operator table."""
-    size, out = BYTES[w.dtype], BYTES[w.out_dtype]
+    size, out = {"activation": 1.0}, {"out": 1.0}
     if w.operator in ("gemm", "grouped_gemm"):
         return Op(
             w.operator,
@@ -40,13 +40,13 @@ def declare(w: Operator) -> Op:
             w.n,
             w.k,
             "groups",
-            dtype=w.dtype,
+            dtype="activation",
             weight_bytes=size,
             in_bytes=size,
             out_bytes=out,
         )
     if w.operator.startswith("attention"):
-        return _attention(w, size, out)
+        return _attention(w)
     if w.operator == "copy":
         return Op(w.operator, "operator", "vector", "bytes", 1.0, out_bytes=2.0)
     return Op(
@@ -55,17 +55,18 @@ def declare(w: Operator) -> Op:
         "vector",
         "elements",
         1.0,
-        out_bytes=size + out,
+        out_bytes=size | out,
         vector_flop=1.0,
     )
 
 
-def _attention(w: Operator, size: float, out: float) -> Op:
+def _attention(w: Operator) -> Op:
     """Attention of `sequences`, each with `query_tokens` against `kv_tokens`.
 
     Latent (MLA) decode reads the shared latent once for all heads; the key is latent
     and rotary part, the value the latent itself.
     """
+    size, out = w.element_bytes, w.out_bytes
     if w.latent:
         key, value = w.latent_dim + w.rope_dim, w.latent_dim
         cache = key * size
@@ -78,7 +79,7 @@ def _attention(w: Operator, size: float, out: float) -> Op:
         "attention",
         "pairs",
         w.heads * (key + value),
-        dtype=w.dtype,
+        dtype="activation",
         extra=(
             "rows_and_cache",
             _traffic(w, cache, w.heads * (key * size + value * out)),
@@ -111,7 +112,8 @@ def operator_metrics(
         "elements": w.tokens * w.hidden,
         "rows_and_cache": jnp.ones(()),
     }
-    table = tabulate([declare(w)], features)
+    sizes = {"bf16": 2.0, "activation": w.element_bytes, "out": w.out_bytes}
+    table = tabulate([declare(w)], features, sizes)
     costs = {name: used[0] for name, used in resources_s(chip, table, sharpness).items()}
 
     def compose(costs: Mapping[str, Scalar]) -> Scalar:
@@ -119,7 +121,7 @@ def operator_metrics(
 
     time, shares = composed(costs, compose, explains)
     flop = matrix_flop(table)[0]
-    peak = chip.matrix_flop_per_s.get(table.dtypes[0], 1.0)
+    peak = chip.matrix_flop_per_s["activation"]
     return OperatorMetrics(
         time_s=time,
         flop_per_s=flop / time,

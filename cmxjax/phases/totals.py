@@ -3,7 +3,6 @@
 from flax import struct
 
 from .._types import Leaf
-from ..job.workload import SystemQuery
 from ..machine.machine import Machine
 
 
@@ -29,11 +28,11 @@ class SystemMetrics(struct.PyTreeNode, kw_only=True, frozen=True):
     kind: str = struct.field(pytree_node=False, default="system_metrics")
 
 
-def system_metrics(machine: Machine, query: SystemQuery) -> SystemMetrics:
+def system_metrics(machine: Machine) -> SystemMetrics:
     """Totals: a count of devices times what each has."""
     chip, count = machine.chip, machine.scale_up_devices
-    port = machine.tiers.bytes_per_s[machine.scale_up_tiers - 1]
-    peak = count * chip.matrix_flop_per_s[query.dtypes.activation]
+    port = (machine.tiers.bytes_per_s * machine.tiers.edge).sum()
+    peak = count * chip.matrix_flop_per_s["activation"]
     memory, rate = count * chip.memory_bytes, count * chip.memory_bytes_per_s
     power = machine.power.all_in_w
     return SystemMetrics(

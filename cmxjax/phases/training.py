@@ -26,6 +26,7 @@ from ..model.flops import (
 from ..step.costs import HIGHEST, Breakdown, Explained, found_in
 from ..step.train_price import train_job, trainer_of
 from ..step.training import TrainTimes, trained
+from ..switch import either
 from ..work.held import plan_of
 
 TRILLION = 1e12
@@ -143,8 +144,8 @@ def _exposed(shares: Breakdown | None) -> dict[str, Any]:
 
 def peak_flop_per_s(machine: Machine, w: Train) -> Scalar:
     """What a utilization divides by: given, or the chip's for the GEMMs' format."""
-    peak = machine.chip.matrix_flop_per_s[w.software.dtypes.activation]
-    return jnp.where(w.peak_flop_per_s > 0.0, w.peak_flop_per_s, peak)
+    peak = machine.chip.matrix_flop_per_s["activation"]
+    return either(w.peak_flop_per_s > 0.0, w.peak_flop_per_s, peak)
 
 
 def _recompute_factor(a: Architecture, w: Train, per_token: Scalar) -> Scalar:
@@ -159,9 +160,8 @@ def _recompute_factor(a: Architecture, w: Train, per_token: Scalar) -> Scalar:
     convention = w.flop_convention
     outside = outside_flop_per_token(a, convention) / per_token
     again = w.recompute_fraction * (1.0 - outside) / 3.0
-    if w.selective:
-        attention = attention_flop_per_token(a, w.sequence_tokens, convention)
-        again = again + attention / per_token / 3.0
+    attention = attention_flop_per_token(a, w.sequence_tokens, convention)
+    again = again + w.selective.on * attention / per_token / 3.0
     return (1.0 + again) * FLOP_PER_WEIGHT / flop_per_weight(convention)
 
 

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 from .. import smooth
 from .._types import Scalar, Sharpness
 from ..machine.libraries import CollectiveLibrary
+from ..switch import Switch
 from .fabric import Group, peers, port_s, reach_s
 
 _TINY = 1e-30  # keeps sqrt differentiable where nothing is sent
@@ -157,16 +158,23 @@ def whole_s(cost: Cost, library: CollectiveLibrary) -> Scalar:
     Reference: Johnsson & Ho, IEEE Transactions on Computers 38(9), 1989.
     """
     whole = cost.latency_s + cost.wire_s
-    if not library.pipelined:
-        return whole
-    return whole + 2.0 * jnp.sqrt(library.chunk_s * cost.wire_s + _TINY)
+    cut = 2.0 * jnp.sqrt(library.chunk_s * cost.wire_s + _TINY)
+    return whole + library.pipelined.on * cut
+
+
+class Offer(NamedTuple):
+    """An algorithm that a library may have."""
+
+    there: Switch
+    cost: Cost
 
 
 def cheaper(
-    costs: list[Cost], library: CollectiveLibrary, sharpness: Sharpness
+    offers: list[Offer], library: CollectiveLibrary, sharpness: Sharpness
 ) -> Scalar:
-    """Time of the cheapest algorithm."""
-    best = whole_s(costs[0], library)
-    for cost in costs[1:]:
-        best = smooth.minimum(best, whole_s(cost, library), sharpness)
+    """Time of the cheapest algorithm of those that are there; the first one is."""
+    best = whole_s(offers[0].cost, library)
+    for there, cost in offers[1:]:
+        least = smooth.minimum(best, whole_s(cost, library), sharpness)
+        best = there.pick(least, best)
     return best

@@ -8,11 +8,24 @@ from .. import smooth
 from .._types import Real, Scalar, Sharpness
 from ..machine.libraries import CollectiveLibrary
 from ..machine.tiers import Endpoint
-from .algorithms import Cost, cheaper, direct, in_switch, ring, staged, tree, whole_s
+from ..switch import Switch
+from .algorithms import (
+    Cost,
+    Offer,
+    cheaper,
+    direct,
+    in_switch,
+    ring,
+    staged,
+    tree,
+    whole_s,
+)
 from .fabric import Group, peers, plane_s, port_s, reach_s
 
+ALWAYS = Switch(1.0)
 
-def _gathering(group, library, shard_bytes, rate, sharpness) -> dict[str, Cost]:
+
+def _gathering(group, library, shard_bytes, rate, sharpness) -> list[Offer]:
     """All-gather of shards, or a reduce-scatter run backwards, by algorithm."""
     args = (group, library)
     # outer tiers go first, so an inner stage moves what they have gathered
@@ -24,8 +37,9 @@ def _gathering(group, library, shard_bytes, rate, sharpness) -> dict[str, Cost]:
         "striped_ring": lambda: ring(*args, shard_bytes, rate, sharpness, striped=True),
         "staged": lambda: staged(*args, stages, rate, sharpness),
     }
-    offered = {k: make() for k, make in choices.items() if k in library.algorithms}
-    return offered or {"direct": choices["direct"]()}
+    has = library.algorithms
+    offers = [Offer(has[k], make()) for k, make in choices.items() if k in has]
+    return offers or [Offer(ALWAYS, choices["direct"]())]
 
 
 def _after(first: Cost, second: Cost, library: CollectiveLibrary) -> Cost:
@@ -50,30 +64,34 @@ def algorithm_s(
     if kind in ("p2p", "all_to_all"):
         # all-to-all: a rank keeps one part of its payload and sends the others
         part = payload_bytes / (1.0 if kind == "p2p" else group.ranks)
-        return cheaper([direct(*args, part, 1.0, sharpness)], library, sharpness)
+        cost = direct(*args, part, 1.0, sharpness)
+        return cheaper([Offer(ALWAYS, cost)], library, sharpness)
     if kind in ("all_gather", "reduce_scatter"):
         rate = reduced if kind == "reduce_scatter" else 1.0
-        costs = _gathering(*args, payload_bytes, rate, sharpness)
-        return cheaper(list(costs.values()), library, sharpness)
-    shard = payload_bytes / group.ranks
-    trees = "tree" in library.algorithms
+        offers = _gathering(*args, payload_bytes, rate, sharpness)
+        return cheaper(offers, library, sharpness)
+    shard, has = payload_bytes / group.ranks, library.algorithms
     up = _gathering(*args, shard, 1.0, sharpness)
     if kind == "all_reduce":
         down = _gathering(*args, shard, reduced, sharpness)
-        costs = [_after(down[name], up[name], library) for name in up]
-        if trees:
+        offers = [
+            Offer(there, _after(scattered, gathered, library))
+            for (there, scattered), (_, gathered) in zip(down, up, strict=True)
+        ]
+        if "tree" in has:
             leaf = tree(*args, payload_bytes, reduced, sharpness)
-            costs.append(
-                _after(leaf, tree(*args, payload_bytes, 1.0, sharpness), library)
-            )
-        if "in_switch" in library.algorithms:
-            costs.append(in_switch(*args, payload_bytes, sharpness))
-        return cheaper(costs, library, sharpness)
+            root = tree(*args, payload_bytes, 1.0, sharpness)
+            offers.append(Offer(has["tree"], _after(leaf, root, library)))
+        if "in_switch" in has:
+            cost = in_switch(*args, payload_bytes, sharpness)
+            offers.append(Offer(has["in_switch"], cost))
+        return cheaper(offers, library, sharpness)
     scatter = direct(*args, shard, 1.0, sharpness)
-    costs = [_after(scatter, cost, library) for cost in up.values()]
-    if trees:
-        costs.append(tree(*args, payload_bytes, 1.0, sharpness))
-    return cheaper(costs, library, sharpness)
+    offers = [Offer(there, _after(scatter, cost, library)) for there, cost in up]
+    if "tree" in has:
+        cost = tree(*args, payload_bytes, 1.0, sharpness)
+        offers.append(Offer(has["tree"], cost))
+    return cheaper(offers, library, sharpness)
 
 
 def collective_costs(

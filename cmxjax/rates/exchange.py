@@ -16,13 +16,13 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from .. import smooth
-from .._types import Scalar, Sharpness
+from .._types import Leaf, Scalar, Sharpness
 from ..machine.libraries import ExpertMode
 from ..model.architecture import ANY_GROUP, GroupLimit
+from ..switch import either
 from ..work.routing import open_places, visited
 from .collectives import several_of
 from .fabric import Group, peers, port_s, reach_s
@@ -59,25 +59,26 @@ def copies_of(
         load: what the busiest rank handles over the mean.
     """
     most = tokens * load
-    if mode.deduplicates:
-        per_token, tiers = _deduplicated(group, most, per_token, limit)
-    elif mode.plane:
-        away = jnp.asarray(_outermost(group, mode.plane))
-        tiers = most * per_token / group.ranks * (group.ranks - 1.0) * away
-    else:
-        tiers = most * per_token / group.ranks * peers(group)
+    others = _one_way(mode, (group.ranks - 1.0) * mode.only, peers(group))
+    tiers = most * per_token / group.ranks * others
+    if len(tiers) > 1:
+        once = _deduplicated(group, mode, most, per_token, limit)
+        per_token = mode.deduplicates.pick(once[0], per_token)
+        tiers = mode.deduplicates.pick(once[1], tiers)
     return Copies(group, tokens, per_token, load, tiers)
 
 
-def _outermost(group: Group, plane: str) -> np.ndarray:
-    """Mask of the outermost tier on a plane."""
-    mask = group.fabric.on(plane)
-    mask[: int(np.flatnonzero(mask)[-1])] = 0.0
-    return mask
+def _one_way(mode: ExpertMode, only: Leaf, any_way: Leaf) -> Leaf:
+    """What holds where all traffic takes one tier, or else where it takes any."""
+    return either(mode.only.sum() > 0.5, only, any_way)
 
 
 def _deduplicated(
-    group: Group, tokens: Scalar, copies_per_token: Scalar, limit: GroupLimit
+    group: Group,
+    mode: ExpertMode,
+    tokens: Scalar,
+    copies_per_token: Scalar,
+    limit: GroupLimit,
 ) -> tuple[Scalar, Float[Array, " tier"]]:
     r"""Ranks that a token reaches, and copies through each tier.
 
@@ -86,14 +87,15 @@ def _deduplicated(
     many of its experts are there. What would have crossed beyond that travels on the
     inner plane instead. Source: DeepEP's forwarding from RDMA to NVLink.
     """
-    units, inside = group.splits[-1], group.units[-1]
-    places = (open_places(n, limit) for n in (group.ranks, units))
-    held, reached = (visited(n, copies_per_token) for n in places)
+    across, below = mode.across, jnp.append(mode.across[1:], 0.0)
+    units, inside = ((x * across).sum() for x in (group.splits, group.units))
+    places = open_places(jnp.stack([group.ranks, units]), limit)
+    held, reached = jnp.unstack(visited(places, copies_per_token))
     sent = tokens * held / group.ranks * peers(group)
-    *inner, last, across = jnp.unstack(sent)
-    crossing = smooth.smaller(tokens * reached * (units - 1.0) / units, across)
-    forwarded = last + across * (inside - 1.0) / inside
-    return held, jnp.stack([*inner, forwarded, crossing])
+    far = (sent * across).sum()
+    crossing = smooth.smaller(tokens * reached * (units - 1.0) / units, far)
+    forwarded = far * (inside - 1.0) / inside
+    return held, sent * (1.0 - across) + crossing * across + forwarded * below
 
 
 def exchange_costs(
@@ -139,10 +141,8 @@ def _start_s(
     """The library's start, the latency to the farthest rank, and what each peer costs."""
     start_s = mode.dispatch_start_s if dispatches else mode.combine_start_s
     peer_s = mode.dispatch_peer_s if dispatches else mode.combine_peer_s
-    if mode.plane:
-        reach = (group.fabric.latency_s * _outermost(group, mode.plane)).sum()
-    else:
-        reach = reach_s(group, sharpness)
+    only = (group.fabric.latency_s * mode.only).sum()
+    reach = _one_way(mode, only, reach_s(group, sharpness))
     return start_s + reach + (group.ranks - 1.0) * peer_s
 
 

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from .. import smooth
 from .._types import Scalar, Sharpness
+from ..job.layout import Layout, splits
 from ..machine.tiers import Fabric
 
 
@@ -27,6 +28,13 @@ def group_of(fabric: Fabric, splits: Float[Array, " tier"]) -> Group:
     for split in jnp.unstack(splits):
         units.append(units[-1] * split)
     return Group(fabric, splits, jnp.stack(units[:-1]), units[-1])
+
+
+def group_along(fabric: Fabric, layout: Layout, axis: str) -> Group:
+    """The group of an axis of a layout."""
+    if layout.ways is None:
+        return group_of(fabric, splits(layout, axis))
+    return Group(fabric, *layout.ways[axis])
 
 
 def peers(group: Group) -> Float[Array, " tier"]:
@@ -52,7 +60,7 @@ def plane_s(
 ) -> list[Scalar]:
     """Time that each plane's port is busy; tiers of one plane share it, so they add."""
     spent = tier_bytes / (fabric.rate * efficiency)
-    return [(spent * fabric.on(plane)).sum() for plane in dict.fromkeys(fabric.planes)]
+    return [(spent * mask).sum() for mask in fabric.planes]
 
 
 def contended_s(

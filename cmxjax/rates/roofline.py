@@ -10,14 +10,13 @@ shorter than their launches (small batches).
 from collections.abc import Mapping
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from .. import smooth
 from .._types import Real, Sharpness
-from ..job.workload import BYTES
 from ..machine.chip import Chip
+from ..switch import either
 from ..work.table import OpTable, matrix_flop, select
 
 GRANULE = 16.0
@@ -55,35 +54,29 @@ def matrix_s(
     gemm = np.array([float(kind == "gemm") for kind in table.kinds])
     attention = np.array([float(kind == "attention") for kind in table.kinds])
     ramped = 2.0 * table.groups * (table.depth + chip.half_depth) * area
-    multiplied = gemm * ramped / _gemm_rate(chip, table)
-    rate = _peaks(chip, table) * chip.attention_efficiency
+    peaks = _peaks(chip, table)
+    multiplied = gemm * ramped / _gemm_rate(chip, table, peaks)
+    rate = peaks * chip.attention_efficiency
     attended = matrix_flop(table) / rate + table.launches * chip.attention_fill_s
     return multiplied + attention * attended
 
 
-def _gemm_rate(chip: Chip, table: OpTable) -> Real:
+def _gemm_rate(chip: Chip, table: OpTable, peaks: Real) -> Real:
     """Rate of an unlimited GEMM of each operator's dtype."""
-    eight_bit = np.array([float(BYTES[dtype] == 1.0) for dtype in table.dtypes])
-    kept = 1.0 - eight_bit * (1.0 - chip.eight_bit_efficiency)
-    return _peaks(chip, table) * chip.gemm_efficiency * kept
+    kept = either(table.element_bytes == 1.0, chip.eight_bit_efficiency, 1.0)
+    return peaks * chip.gemm_efficiency * kept
 
 
 def _peaks(chip: Chip, table: OpTable) -> Real:
     """Matrix peak of each operator's dtype."""
-    peaks = chip.matrix_flop_per_s
-    some = next(iter(peaks))  # what has no matrix work needs no peak for its dtype
-    named = [
-        dtype if kind != "vector" or dtype in peaks else some
-        for dtype, kind in zip(table.dtypes, table.kinds, strict=True)
-    ]
-    return select(peaks, named)
+    return select(chip.matrix_flop_per_s, table.dtypes)
 
 
 def _whole(size: Real, tile: Real, sharpness: Sharpness) -> tuple[Real, Real]:
     """A size in whole tiles (below one tile: granules), and the number of tiles."""
     tiles = smooth.ceil(size / tile, sharpness)
     small = smooth.smaller(GRANULE * smooth.ceil(size / GRANULE, sharpness), tile)
-    return jnp.where(size > tile, tiles * tile, small), tiles
+    return either(size > tile, tiles * tile, small), tiles
 
 
 def resources_s(
@@ -128,4 +121,4 @@ def roofline_s(
 
 def filled_s(chip: Chip, table: OpTable) -> Float[Array, "*pass op"]:
     """Matrix work at the rate of an unlimited GEMM, which fills the matrix units."""
-    return matrix_flop(table) / _gemm_rate(chip, table)
+    return matrix_flop(table) / _gemm_rate(chip, table, _peaks(chip, table))

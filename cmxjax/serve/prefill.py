@@ -9,7 +9,7 @@ from .. import smooth
 from .._types import Scalar, Sharpness
 from ..energy import job_power_w
 from ..job.layout import Layout, Pool, degree, devices, instances
-from ..job.workload import BYTES, Prefill, Serve
+from ..job.workload import Prefill, Serve
 from ..machine.machine import Machine
 from ..memory.serving import Memory, prefill_memory
 from ..model.architecture import Architecture, kv_width
@@ -52,7 +52,7 @@ class PrefillPool(NamedTuple):
 
 def cache_bytes(a: Architecture, w: Serve, role: str, tokens: Scalar) -> Scalar:
     """Keys and values of some tokens, all layers."""
-    return tokens * a.layers * kv_width(a) * BYTES[w.software[role].dtypes.kv]
+    return tokens * a.layers * kv_width(a) * w.software[role].sizes.kv
 
 
 def transfer(machine: Machine, a: Architecture, w: Serve, layout: Layout) -> Transfer:
@@ -62,7 +62,8 @@ def transfer(machine: Machine, a: Architecture, w: Serve, layout: Layout) -> Tra
     own fabric (CloudMatrix-Infer, arXiv 2506.12708, section 3.2). A tp x cp group that
     holds a prompt sends it together.
     """
-    rate, latency_s = machine.fabric.rate[-1], machine.fabric.latency_s[-1]
+    fabric, across = machine.fabric, machine.exchange.across
+    rate, latency_s = ((x * across).sum() for x in (fabric.rate, fabric.latency_s))
     group = degree(layout, "tp") * degree(layout, "cp")
     size = cache_bytes(a, w, "prefill", w.prompt_tokens)
     return Transfer(latency_s + size / (rate * group), rate / size)

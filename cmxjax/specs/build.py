@@ -10,17 +10,22 @@ from ..job.workload import (
     BYTES,
     Collective,
     Decode,
+    Dtypes,
     Operator,
     Prefill,
     Software,
     SystemQuery,
     Train,
     Workload,
+    balance_of,
+    sizes_of,
 )
+from ..machine.pad import MOST_TIERS, padded
 from ..machine.resolve import Choices, Meets, machine_of
 from ..machine.system import System
 from ..model.architecture import Architecture
 from ..parameters import apply
+from ..switch import switch
 from .calibration_file import (
     UNCALIBRATED,
     Calibration,
@@ -33,6 +38,7 @@ from .context import check_dtypes as _check_dtypes
 from .context import default as _default
 from .context import dtypes_of as _dtypes
 from .context import leaf as _leaf
+from .context import multiplied
 from .context import pick as _pick
 from .context import sizes as _sizes
 from .degrees import (
@@ -125,6 +131,7 @@ def _software(context: _Context, mode: str) -> tuple[Software, Choices]:
     if context.model is not None and context.model.file.experts is not None:
         used["dtype of the router"] = "bf16"
     choices = _defaults(system, mode)._replace(
+        dtypes=multiplied(dtypes),
         collective_library=_default(system, "serving_collective"),
         engine=scenario.engine or _default(system, "engine"),
     )
@@ -133,10 +140,9 @@ def _software(context: _Context, mode: str) -> tuple[Software, Choices]:
         lambda: _pick(system.engines, choices.engine, "engine", where),
     )
     return Software(
-        skew=None if scenario.routing.skew is None else _leaf(scenario.routing.skew),
-        low_latency=choices.expert_mode == "low_latency",
-        balance=scenario.routing.balance or "typical",
-        dtypes=dtypes,
+        sizes=sizes_of(dtypes),
+        balance=balance_of(scenario.routing.balance or "typical", scenario.routing.skew),
+        low_latency=switch(choices.expert_mode == "low_latency"),
     ), choices
 
 
@@ -259,7 +265,7 @@ def _single(system: System) -> Layout:
 def _group_layout(factor: np.ndarray) -> Layout:
     zero = _leaf(0.0)
     return Layout(
-        factor=_leaf(factor),
+        factor=padded(_leaf(factor), MOST_TIERS, 1.0),
         routing=Routing(redundant_experts=zero, shared_replicas=zero),
     )
 
@@ -371,10 +377,14 @@ def _operator(context: _Context, scenario: OpScenario) -> Job:
         operator=op.kind,
         latent=op.latent_dim is not None and not (prefill and op.head_dim),
         causal=op.causal,
-        dtype=op.dtype,
-        out_dtype=op.out_dtype or ("bf16" if "gemm" in op.kind else op.dtype),
+        element_bytes=_leaf(BYTES[op.dtype]),
+        out_bytes=_leaf(
+            BYTES[op.out_dtype or ("bf16" if "gemm" in op.kind else op.dtype)]
+        ),
     )
-    return workload, _single(context.system), _defaults(context.system)
+    choices = _defaults(context.system)
+    formats = multiplied(Dtypes(activation=op.dtype))
+    return workload, _single(context.system), choices._replace(dtypes=formats, alike=True)
 
 
 def _collective(context: _Context, scenario: CollectiveScenario) -> Job:
@@ -398,20 +408,19 @@ def _collective(context: _Context, scenario: CollectiveScenario) -> Job:
         copies = (c.topk or 1.0) if c.kind == "all_to_all" else 1.0
         token = (c.hidden or 1.0) * BYTES[c.dtype] + scale
         payload = c.tokens_per_rank * copies * token
-    skew = scenario.routing.skew
+    routing = scenario.routing
     workload = Collective(
         payload_bytes=_leaf(payload),
         tokens_per_rank=_leaf(c.tokens_per_rank or 1.0),
         hidden=_leaf(c.hidden or 1.0),
         topk=_leaf(c.topk or 1.0),
         scale_bytes=_leaf(scale),
-        skew=None if skew is None else _leaf(skew),
+        element_bytes=_leaf(BYTES[c.dtype]),
+        balance=balance_of(routing.balance or "uniform", routing.skew),
         collective=c.kind,
         driver=c.engine,
-        balance=scenario.routing.balance or "uniform",
-        dtype=c.dtype,
     )
-    choices = _defaults(system)._replace(engine=engine)
+    choices = _defaults(system)._replace(engine=engine, alike=True)
     if exchange:
         choices = choices._replace(expert_library=library, expert_mode=c.mode)
     else:
@@ -466,7 +475,8 @@ def _query(context: _Context, scenario: SystemScenario) -> Job:
     used = {"dtypes.activation": dtypes.activation}
     _check_dtypes(used, context.system, context.where)
     system = context.system
-    return SystemQuery(dtypes=dtypes), _single(system), _defaults(system)
+    choices = _defaults(system)._replace(dtypes=multiplied(dtypes), alike=True)
+    return SystemQuery(), _single(system), choices
 
 
 def _train(context: _Context, scenario: TrainScenario) -> Job:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from ..job.workload import Dtypes
+from ..machine.resolve import MULTIPLIED
 from ..machine.system import System, ordered_tiers
 from .errors import SpecError
 from .model_load import LoadedModel
@@ -40,6 +41,11 @@ def dtypes_of(scenario: Common, activation: str = "bf16") -> Dtypes:
     activation = given.get("activation", activation)
     defaults = {"weight": activation, "dispatch": activation, "activation": activation}
     return Dtypes(**{**defaults, **given})
+
+
+def multiplied(dtypes: Dtypes) -> tuple[str, ...]:
+    """Formats of what matrix units multiply, as a machine is resolved for them."""
+    return tuple(getattr(dtypes, name) for name in MULTIPLIED)
 
 
 def check_dtypes(names: dict[str, str], system: System, where: str) -> None:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from pydantic import ValidationError
 
 from ..model.architecture import Architecture, Experts, GroupedQuery, Latent
+from ..switch import switch
 from .errors import SpecError, explain, shown
 from .figures import listing, number
 from .files import load, version
@@ -122,8 +123,8 @@ def load_model(reference: Reference, where: str = "scenario") -> LoadedModel:
         draft_layers=leaf(file.draft_layers),
         attention=attention,
         experts=experts,
-        gated=file.gated,
-        tied=file.tied,
-        biased=file.biased,
+        gated=switch(file.gated),
+        tied=switch(file.tied),
+        biased=switch(file.biased),
     )
     return LoadedModel(architecture, file)

@@ -25,6 +25,11 @@ def schedule_of(schedule: str, chunks: int | float) -> str:
     return schedule
 
 
+def program_of(schedule: str) -> str:
+    """What programs are keyed on: 1F1B of one chunk and of several are one."""
+    return "1f1b" if schedule == "interleaved" else schedule
+
+
 def chunks_filled(layers: Any) -> Any:
     """Chunks of all stages that layers fill: the embedding and the head may stand for a
     layer each."""

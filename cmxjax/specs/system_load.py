@@ -9,14 +9,15 @@ from pydantic import ValidationError
 from ..machine.chip import Chip
 from ..machine.libraries import CollectiveLibrary, ExpertMode
 from ..machine.power import Operations, Parts, Power
-from ..machine.runtimes import Engine, Trainer
+from ..machine.runtimes import Engine, Spread, Trainer
 from ..machine.system import System
 from ..machine.tiers import Endpoint, FabricRate, SideLink, Tier
+from ..switch import switch
 from ..units import dimension_of
 from .errors import SpecError, explain, shown
 from .figures import Figure, check_figure, listing, number, parse_quantity
 from .files import DATA, load, parse_toml, version
-from .system_file import SystemFile, figures_of, names_in
+from .system_file import SystemFile, TrainerSpec, figures_of, names_in
 
 _NAMED = {
     "endpoints": "endpoint",
@@ -26,9 +27,6 @@ _NAMED = {
     "trainers": "trainer",
     "fabrics": "fabric",
 }
-_HOW = ("context", "stages", "keeps_working_gradients")
-"""What a training framework does, beside its numbers."""
-
 _FALLBACKS = {
     "collectives": ("default_collective", {"default": {}}),
     "expert_parallel": (
@@ -194,6 +192,18 @@ def _nest(figures: dict[str, Figure]) -> dict[str, Any]:
     return tree
 
 
+def _habits(spec: TrainerSpec) -> dict[str, Any]:
+    """What a training framework does, beside its numbers."""
+    return {
+        "context": spec.context,
+        "stages": Spread(
+            ends=switch(spec.stages == "with_ends"),
+            head=switch(spec.stages == "by_cost"),
+        ),
+        "keeps_working_gradients": switch(spec.keeps_working_gradients),
+    }
+
+
 def load_system(reference: Reference, where: str = "scenario") -> LoadedSystem:
     """Build the System that a reference names.
 
@@ -228,8 +238,10 @@ def _load_system(reference: Reference, where: str) -> LoadedSystem:
         links={k: SideLink(**v) for k, v in tree.get("links", {}).items()},
         collectives={
             k: CollectiveLibrary(
-                algorithms=tuple(file.collectives[k].algorithms),
-                pipelined=file.collectives[k].pipelined,
+                algorithms={
+                    name: switch(True) for name in file.collectives[k].algorithms
+                },
+                pipelined=switch(file.collectives[k].pipelined),
                 **v,
             )
             for k, v in tree["collectives"].items()
@@ -238,7 +250,7 @@ def _load_system(reference: Reference, where: str) -> LoadedSystem:
             library: {
                 mode: ExpertMode(
                     plane=modes[library][mode].plane,
-                    deduplicates=modes[library][mode].deduplicates,
+                    deduplicates=switch(modes[library][mode].deduplicates),
                     **leaves,
                 )
                 for mode, leaves in by_mode.items()
@@ -250,7 +262,7 @@ def _load_system(reference: Reference, where: str) -> LoadedSystem:
             for k, v in tree["engines"].items()
         },
         trainers={
-            k: Trainer(**{name: getattr(file.trainers[k], name) for name in _HOW}, **v)
+            k: Trainer(**_habits(file.trainers[k]), **v)
             for k, v in tree["trainers"].items()
         },
         fabrics={k: FabricRate(**v) for k, v in tree.get("fabrics", {}).items()},

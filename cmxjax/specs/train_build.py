@@ -2,14 +2,15 @@
 
 from typing import Any
 
-from ..job.workload import Software, Train
+from ..job.workload import BYTES, Dtypes, Software, Train, balance_of, sizes_of
 from ..machine.resolve import Choices
 from ..model.flops import convention_named
-from .context import Context, check_dtypes, default, dtypes_of, leaf, pick
+from ..switch import switch
+from .context import Context, check_dtypes, default, dtypes_of, leaf, multiplied, pick
 from .degrees import Degrees
 from .errors import SpecError, all_of
 from .scenario_file import TrainScenario
-from .schedules import chunks_filled, schedule_mistakes, schedule_of
+from .schedules import chunks_filled, program_of, schedule_mistakes
 
 OFFLOAD_LINK = "cpu-pool"
 
@@ -26,7 +27,7 @@ def train_workload(
         SpecError: with every mistake.
     """
     w, spec = scenario.workload, scenario.layout
-    (software, trainer, context_exchange), link, fabric, convention, _ = all_of(
+    (software, trainer, context_exchange, dtypes), link, fabric, convention, _ = all_of(
         lambda: _software(context, scenario, degrees),
         lambda: _offload_link(context, scenario),
         lambda: _fabric(context, scenario),
@@ -49,15 +50,17 @@ def train_workload(
         offload_optimizer=leaf(w.offload.optimizer),
         peak_flop_per_s=leaf(w.peak or 0.0),
         software=software,
-        schedule=schedule_of(w.schedule, chunks),
-        selective=w.recompute == "selective",
+        selective=switch(w.recompute == "selective"),
+        schedule=program_of(w.schedule),
         zero=w.zero,
         fused_attention=w.fused_attention,
         context=context_exchange,
         flop_convention=convention,
         offloads=bool(link),
+        quantized=BYTES[dtypes.activation] < BYTES["bf16"],
     )
     return work, choices._replace(
+        dtypes=multiplied(dtypes),
         trainer=trainer,
         expert_mode="normal" if "normal" in modes else choices.expert_mode,
         offload_link=link,
@@ -67,8 +70,8 @@ def train_workload(
 
 def _software(
     context: Context, scenario: TrainScenario, degrees: Degrees
-) -> tuple[Software, str, str]:
-    """Formats and balance, the framework, and the exchange of context parallelism.
+) -> tuple[Software, str, str, Dtypes]:
+    """Balance, the framework, the exchange of context parallelism, and formats.
 
     Tokens are exchanged in bf16 unless said.
     """
@@ -90,13 +93,12 @@ def _software(
     )
     exchange = scenario.workload.context_parallel or system.trainers[engine].context
     _check_heads(context, degrees, exchange)
-    skew = scenario.routing.skew
     software = Software(
-        skew=None if skew is None else leaf(skew),
-        balance=scenario.routing.balance or "typical",
-        dtypes=dtypes,
+        sizes=sizes_of(dtypes),
+        balance=balance_of(scenario.routing.balance or "typical", scenario.routing.skew),
+        low_latency=switch(False),
     )
-    return software, engine, exchange
+    return software, engine, exchange, dtypes
 
 
 def _check_heads(context: Context, degrees: Degrees, exchange: str) -> None:

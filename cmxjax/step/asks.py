@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from .._types import Scalar, Sharpness
 from ..job.layout import Layout, degree, splits
-from ..job.workload import BYTES, Decode, Prefill, Software
+from ..job.workload import Decode, Prefill, Software
 from ..model.architecture import Architecture, Latent, kv_share, kv_width
 from ..work.chunk import joined_rows
 from ..work.serving import decode_rows, prefill_rows
@@ -71,10 +71,10 @@ def prefill_asks(
     `sp_tp_sp` gathers the small latents before the heads are split and returns the
     heads' outputs by all-to-all (CloudMatrix-Infer, arXiv 2506.12708, section 4.3).
     """
-    rows, dtypes = prefill_rows(a, w, layout, microbatches), software.dtypes
+    rows, sizes = prefill_rows(a, w, layout, microbatches), software.sizes
     tokens, tp, at = rows["tokens"], degree(layout, "tp"), a.attention
     held = w.tokens_per_device / microbatches * rows["tp"] * kv_share(at, tp)
-    context = [held * kv_width(a) * BYTES[dtypes.kv]]
+    context = [held * kv_width(a) * sizes.kv]
     if layout.attention == "dp":
         return Asked(rows, [], context)
     if layout.attention == "tp":
@@ -84,6 +84,6 @@ def prefill_asks(
         width, value_dim = at.query_rank + at.latent_dim + at.rope_dim, at.value_dim
     else:
         width, value_dim = a.hidden, at.head_dim
-    outputs = tokens * at.heads * value_dim * BYTES[dtypes.attention]
+    outputs = tokens * at.heads * value_dim * sizes.attention
     gathered = _over_tp(layout, "all_gather", tokens * width * ACTIVATION_BYTES)
     return Asked(rows, [gathered, _over_tp(layout, "all_to_all", outputs)], context)

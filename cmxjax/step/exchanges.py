@@ -5,13 +5,14 @@ from typing import Any
 import jax.numpy as jnp
 
 from .._types import Scalar, Sharpness
-from ..job.layout import Layout, degree, splits
-from ..job.workload import BYTES, Software
+from ..job.layout import Layout, degree
+from ..job.workload import Software
 from ..machine.machine import Machine
 from ..model.architecture import ANY_GROUP, Architecture
 from ..rates.collectives import mesh_costs
 from ..rates.exchange import copies_of, exchange_costs
-from ..rates.fabric import Group, group_of, plane_s
+from ..rates.fabric import Group, group_along, group_of, plane_s
+from ..switch import either
 from ..work.routing import ExpertLoad
 
 EXCHANGES = ("dispatch", "combine")
@@ -24,22 +25,16 @@ def expert_group(machine: Machine, layout: Layout, elsewhere: bool) -> Group:
         elsewhere: on nodes of their own, behind the scale-up system's outermost tier.
     """
     if not elsewhere:
-        return group_of(machine.fabric, splits(layout, "ep"))
-    alone, outer = jnp.ones(len(machine.tiers.planes)), machine.scale_up_tiers - 1
-    return group_of(machine.fabric, alone.at[outer].set(degree(layout, "ep")))
+        return group_along(machine.fabric, layout, "ep")
+    there = machine.tiers.edge > 0.5
+    return group_of(machine.fabric, either(there, degree(layout, "ep"), 1.0))
 
 
-def copy_bytes(a: Architecture, software: Software, kind: str, slot: Scalar) -> Scalar:
-    """Bytes of one token copy in dispatch or combine, scales of 8-bit tokens included."""
-    size = BYTES[getattr(software.dtypes, kind)]
-    return a.hidden * size + (slot if size <= 1.0 else 0.0)
-
-
-def _copy_sizes(
-    machine: Machine, a: Architecture, software: Software
-) -> dict[str, Scalar]:
-    slot = machine.exchange.scale_slot_bytes
-    return {kind: copy_bytes(a, software, kind, slot) for kind in EXCHANGES}
+def copy_bytes(a: Architecture, software: Software, slot: Scalar) -> dict[str, Scalar]:
+    """Bytes of a token copy in dispatch and combine, scales of 8-bit tokens included."""
+    sizes = jnp.stack([getattr(software.sizes, kind) for kind in EXCHANGES])
+    copies = a.hidden * sizes + slot * (sizes <= 1.0)
+    return dict(zip(EXCHANGES, jnp.unstack(copies), strict=True))
 
 
 def price_exchanges(
@@ -64,7 +59,7 @@ def price_exchanges(
     rate = chip.memory_bytes_per_s * chip.memory_efficiency
     planes = plane_s(machine.fabric, copies.tiers * arriving, mode.efficiency)
     times, loads = {}, {}
-    for kind, size in _copy_sizes(machine, a, software).items():
+    for kind, size in copy_bytes(a, software, machine.exchange.scale_slot_bytes).items():
         times[kind] = exchange_costs(kind, copies, mode, size, rate, sharpness)
         loads[kind] = {"transfer": [size * seconds for seconds in planes]}
     return times, loads
@@ -81,9 +76,10 @@ def price_split_experts(
 ) -> dict[str, Any]:
     """Ranks that split an expert between them also share the tokens that each got, and
     add up their parts of the results."""
-    group = group_of(machine.fabric, splits(layout, "etp"))
+    group = group_along(machine.fabric, layout, "etp")
+    sizes = copy_bytes(a, software, machine.exchange.scale_slot_bytes)
     held = tokens * load.copies_per_token * load.busiest
     return {
         kind: mesh_costs(group, machine.library, held * size, sharpness)
-        for kind, size in _copy_sizes(machine, a, software).items()
+        for kind, size in sizes.items()
     }

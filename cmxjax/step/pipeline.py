@@ -20,6 +20,7 @@ Reference: Huang et al., arXiv 1811.06965 (GPipe); Narayanan et al., arXiv 2104.
 
 from .. import smooth
 from .._types import Scalar, Sharpness
+from ..switch import either
 from .dualpipe import dualpipe_s
 from .line import Line, Work
 
@@ -61,6 +62,12 @@ def _gpipe(line: Line, m: Scalar, chunks: Scalar, sharpness: Sharpness) -> Scala
 
 
 def _1f1b(line: Line, m: Scalar, chunks: Scalar, sharpness: Sharpness) -> Scalar:
+    """With one chunk on a device; with several it is the interleaved schedule."""
+    args = line, m, chunks, sharpness
+    return either(chunks > 1.0, _interleaved(*args), _plain_1f1b(*args))
+
+
+def _plain_1f1b(line: Line, m: Scalar, chunks: Scalar, sharpness: Sharpness) -> Scalar:
     after = line.after.total
     waits = _positive(after - line.behind * line.own.forward)
     waits = waits + _positive(after - line.behind * _both(line.own))

@@ -9,20 +9,20 @@ from jaxtyping import Array, Float
 
 from .. import smooth
 from .._types import Scalar, Sharpness
-from ..job.layout import Layout, degree, devices, splits
-from ..job.workload import BYTES, Decode, Prefill, Software
+from ..job.layout import Layout, degree, devices
+from ..job.workload import Decode, Prefill, Software
 from ..machine.machine import Machine
 from ..machine.runtimes import Engine
 from ..model.architecture import Architecture, kv_width
 from ..rates.algorithms import chain_costs
-from ..rates.collectives import mesh_costs, plane_loads_s, several_of
+from ..rates.collectives import mesh_costs, plane_loads_s
 from ..rates.exchange import ranks_of
-from ..rates.fabric import Group, group_of
+from ..rates.fabric import Group, group_along, group_of
 from ..rates.roofline import filled_s, resources_s
 from ..work.chunk import joined_ops, launched
 from ..work.routing import ExpertLoad, expert_load
 from ..work.serving import Declarations, declared
-from ..work.table import tabulate
+from ..work.table import sizes_by_name, tabulate
 from .asks import ACTIVATION_BYTES, Asked, decode_asks, prefill_asks
 from .costs import Costs
 from .exchanges import expert_group, price_exchanges, price_split_experts
@@ -51,6 +51,7 @@ class Job(NamedTuple):
     asks: Callable[[Scalar], Asked]
     """Of a micro-batch, from how many there are."""
     skew: Scalar
+    """Of the experts' load, as the engine has it."""
     host_s: Scalar
     drafts: Scalar
     batch_tokens: Scalar
@@ -88,19 +89,18 @@ def decode_job(
         chunk: prompt tokens that ride along, if any.
         pools: experts on devices of their own, if so.
     """
-    engine, drafts, dtypes = engine_of(machine), w.draft_tokens, w.software.dtypes
-    ops = declared(a, pools.layout if pools else layout, dtypes, decodes=True)
+    engine, drafts, sizes = engine_of(machine), w.draft_tokens, w.software.sizes
+    ops = declared(a, pools.layout if pools else layout, sizes, decodes=True)
     together = "cores" if engine.partitions_cores else "links"
-    skew = w.software.skew
     return Job(
         machine=machine,
         a=a,
         software=w.software,
         layout=layout,
         pools=pools,
-        ops=ops if chunk is None else joined_ops(a, dtypes, ops),
+        ops=ops if chunk is None else joined_ops(a, sizes, ops),
         asks=lambda count: decode_asks(a, w, layout, count, chunk, sharpness),
-        skew=engine.routing_skew if skew is None else skew,
+        skew=engine.routing_skew,
         host_s=engine.decode_step_s + drafts * engine.draft_step_s,
         drafts=drafts,
         batch_tokens=w.sequences_per_device * (1.0 + drafts),
@@ -114,16 +114,16 @@ def prefill_job(
     machine: Machine, a: Architecture, w: Prefill, layout: Layout, sharpness: Sharpness
 ) -> Job:
     """A prefill batch, without queueing."""
-    engine, skew = engine_of(machine), w.software.skew
+    engine = engine_of(machine)
     return Job(
         machine=machine,
         a=a,
         software=w.software,
         layout=layout,
         pools=None,
-        ops=declared(a, layout, w.software.dtypes, decodes=False),
+        ops=declared(a, layout, w.software.sizes, decodes=False),
         asks=lambda count: prefill_asks(a, w, layout, count, w.software),
-        skew=engine.prefill_routing_skew if skew is None else skew,
+        skew=engine.prefill_routing_skew,
         host_s=engine.prefill_batch_s * jnp.ones(()),
         drafts=jnp.zeros(()),
         batch_tokens=w.tokens_per_device * (1.0 - w.cached_fraction),
@@ -141,7 +141,7 @@ def cache_load_s(
     if link is None:
         return jnp.zeros(())
     cached = w.tokens_per_device * w.cached_fraction
-    size = cached * a.layers * kv_width(a) * BYTES[w.software.dtypes.kv]
+    size = cached * a.layers * kv_width(a) * w.software.sizes.kv
     there = smooth.positive(w.cached_fraction, sharpness)
     return link.latency_s * there + size / (link.bytes_per_s * link.efficiency)
 
@@ -159,7 +159,7 @@ def shape_of(job: Job) -> Shape:
 def sharing_of(job: Job, sharpness: Sharpness) -> Sharing:
     """How the machine and its engine overlap and wait."""
     chip, engine, mode = job.machine.chip, engine_of(job.machine), job.machine.exchange
-    tensor = group_of(job.machine.fabric, splits(job.layout, "tp"))
+    tensor = degree(job.layout, "tp")
     return Sharing(
         roofline=chip.roofline_exposed_fraction,
         streams=engine.stream_exposed_fraction,
@@ -167,7 +167,7 @@ def sharing_of(job: Job, sharpness: Sharpness) -> Sharing:
         core_exponent=chip.core_exponent,
         beside=(1.0 - mode.core_share) ** -chip.core_exponent,
         wait=engine.wait_excess,
-        tensor=several_of(tensor, sharpness),
+        tensor=smooth.positive(tensor - 1.0, sharpness),
         ranks=ranks_of(_experts_group(job), mode, sharpness),
     )
 
@@ -194,12 +194,13 @@ def price(job: Job, streams: Streams, sharpness: Sharpness) -> Priced:
         "experts": load.active,
         "per_etp": 1.0 / degree(experts, "etp"),
     }
-    table = tabulate([op for _, op in job.ops], rows)
+    sizes = sizes_by_name(a, job.software.sizes)
+    table = tabulate([op for _, op in job.ops], rows, sizes)
     used = resources_s(machine.chip, table, sharpness)
     if job.chunked:
         there = launched(job.ops, rows)
         used = {name: seconds * there for name, seconds in used.items()}
-    cp = group_of(machine.fabric, splits(job.layout, "cp"))
+    cp = group_along(machine.fabric, job.layout, "cp")
     mesh = partial(mesh_costs, library=machine.library, sharpness=sharpness)
     tensor = price_collectives(machine, asked.tensor, sharpness)
     times: dict[str, Any] = {
@@ -264,7 +265,7 @@ def _experts_group(job: Job) -> Group:
 def price_once(job: Job) -> dict[str, Any]:
     """What a step does once: the host, hand-over between stages, cached prefixes."""
     machine = job.machine
-    stages = group_of(machine.fabric, splits(job.layout, "pp"))
+    stages = group_along(machine.fabric, job.layout, "pp")
     payload = job.batch_tokens * job.a.hidden * ACTIVATION_BYTES
     once: dict[str, Any] = {"host": {"step": job.host_s}}
     if job.pools is None:

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from .. import smooth
 from .._types import Scalar, Sharpness
 from ..machine.machine import Machine
-from ..rates.collectives import collective_costs, several_of
+from ..rates.collectives import collective_costs
 from ..rates.fabric import group_of
 
 
@@ -35,12 +36,12 @@ def by_form(requests: Iterable[Request]) -> dict[str, list[Request]]:
 
 
 def several_ranks(
-    machine: Machine, requests: Iterable[Request], sharpness: Sharpness
+    requests: Iterable[Request], sharpness: Sharpness
 ) -> dict[str, list[Scalar]]:
     """Whether the group of each request has several ranks, by form."""
 
     def several(request: Request) -> Scalar:
-        return several_of(group_of(machine.fabric, request.splits), sharpness)
+        return smooth.positive(jnp.prod(request.splits) - 1.0, sharpness)
 
     return {form: [*map(several, of)] for form, of in by_form(requests).items()}
 

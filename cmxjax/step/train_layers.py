@@ -215,7 +215,7 @@ def model_of(
     core = smooth.overlap_s(c.forward["core"], x.context_forward, ring, s)
     back = c.backward["core"] + c.weight["core"]
     back = smooth.overlap_s(back, x.context_backward, ring, s)
-    again = core if w.selective else 0.0
+    again = w.selective.on * core
     attention = added(block("attention"), Work(core, back + again, 0.0 * core))
     dense = _recomputed(w, added(attention, block("dense")))
     expert = scaled(dense, 0.0)

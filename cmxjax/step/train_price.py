@@ -1,9 +1,9 @@
 """Price of a training step: seconds of each component alone, on one machine."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 
 from .. import smooth
 from .._types import Scalar, Sharpness
@@ -14,10 +14,11 @@ from ..machine.machine import Machine
 from ..machine.runtimes import Trainer
 from ..model.architecture import Architecture, Latent, spread_kv_heads
 from ..rates.algorithms import chain_costs
-from ..rates.fabric import group_of
+from ..rates.fabric import group_along
 from ..rates.roofline import resources_s
+from ..switch import either
 from ..work.held import Held, Plan, data_ranks, kept_of_layer
-from ..work.table import Op
+from ..work.table import Op, sizes_by_name
 from ..work.training import ELEMENT, declared, tabulate_passes, train_rows
 from .costs import Costs
 from .exchanges import expert_group, price_exchanges, price_split_experts
@@ -62,16 +63,16 @@ def on_cluster(machine: Machine, layout: Layout) -> Machine:
     cluster, which falls with the nodes of a job."""
     cluster, tiers = machine.cluster, machine.tiers
     factor = cluster.rate_factor * nodes_of(machine, layout) ** -cluster.node_exponent
-    outside = np.arange(len(tiers.planes)) >= machine.scale_up_tiers
-    efficiency = tiers.efficiency * jnp.where(outside, factor, 1.0)
-    return machine.replace(tiers=tiers.replace(efficiency=efficiency))
+    efficiency = tiers.efficiency * either(tiers.scale_up > 0.5, 1.0, factor)
+    return machine.replace(tiers=tiers.replace(efficiency=efficiency)).ready
 
 
 def train_job(
     machine: Machine, a: Architecture, w: Train, layout: Layout, plan: Plan
 ) -> Job:
     """A training step on its machine."""
-    ops = declared(a, w.software.dtypes, w.sequence_tokens, w.fused_attention)
+    sizes, how = w.software.sizes, (w.fused_attention, w.quantized)
+    ops = declared(a, sizes, w.sequence_tokens, *how)
     requests = [*_layer_requests(a, w, layout, plan), *_data_requests(a, w, layout, plan)]
     return Job(on_cluster(machine, layout), a, w, layout, plan, ops, requests)
 
@@ -81,7 +82,7 @@ def price(job: Job, sharpness: Sharpness) -> Costs:
     machine, a, w, layout, plan = job[:5]
     software, trainer = w.software, trainer_of(machine)
     own = plan.tokens * a.hidden * ELEMENT
-    stages = group_of(machine.fabric, splits(layout, "pp"))
+    stages = group_along(machine.fabric, layout, "pp")
     times: dict[str, Any] = {
         "operators": _operators(job, sharpness),
         "collectives": price_collectives(machine, job.requests, sharpness),
@@ -100,11 +101,11 @@ def price(job: Job, sharpness: Sharpness) -> Costs:
     return Costs({"step": times}, {})
 
 
-def _driven(chip: Chip, trainer: Trainer) -> Chip:
+def _driven(chip: Chip, trainer: Trainer, sizes: Mapping[str, Scalar]) -> Chip:
     """The device as a training framework drives it: its kernels and eager launches."""
     peaks = {
-        dtype: peak * (trainer.narrow_efficiency if BYTES[dtype] == 1.0 else 1.0)
-        for dtype, peak in chip.matrix_flop_per_s.items()
+        of: peak * either(sizes[of] == 1.0, trainer.narrow_efficiency, 1.0)
+        for of, peak in chip.matrix_flop_per_s.items()
     }
     return chip.replace(
         matrix_flop_per_s=peaks,
@@ -125,9 +126,9 @@ def _operators(job: Job, sharpness: Sharpness) -> dict[str, Any]:
         "experts": plan.load.active,
         "copies": plan.load.rows * plan.load.active,
     }
-    gradient = BYTES[w.software.dtypes.gradient]
-    passes = tabulate_passes([op for _, op in job.ops], rows, gradient)
-    chip = _driven(job.machine.chip, trainer_of(job.machine))
+    sizes = sizes_by_name(a, w.software.sizes)
+    passes = tabulate_passes([op for _, op in job.ops], rows, sizes)
+    chip = _driven(job.machine.chip, trainer_of(job.machine), sizes)
     backward = trainer_of(job.machine).backward_attention_efficiency
     share = jnp.stack([1.0, backward])[:, None]
     both = chip.replace(attention_efficiency=chip.attention_efficiency * share)
@@ -163,7 +164,7 @@ def _layer_requests(
     """
     tokens, found = plan.tokens, []
     own, tp = tokens * a.hidden * ELEMENT, degree(layout, "tp")
-    quantized = tokens * a.hidden * BYTES[w.software.dtypes.activation]
+    quantized = tokens * a.hidden * w.software.sizes.activation
 
     def ask(kind: str, axis: str, component: str, payload: Scalar) -> None:
         found.append(Request(axis, component, kind, splits(layout, axis), payload))
@@ -222,10 +223,10 @@ def _data_requests(
 
     Reference: Rajbhandari et al., arXiv 1910.02054, section 7.
     """
-    gradient, weight = BYTES[w.software.dtypes.gradient], BYTES["bf16"]
+    gradient, weight = w.software.sizes.gradient, BYTES["bf16"]
     axes = _data_axes(a, layout)
 
-    def ask(kind: str, name: str, held: Held, size: float) -> list[Request]:
+    def ask(kind: str, name: str, held: Held, size: Scalar) -> list[Request]:
         shards = [1.0 if kind == "all_reduce" else ranks for _, ranks in axes.values()]
         return [
             Request(name, component, kind, split, weights * size / shard)

@@ -74,7 +74,7 @@ def sharing_of(job: Job, sharpness: Sharpness) -> Sharing:
         data=trainer.data_exposed_fraction,
         offload=trainer.offload_exposed_fraction,
         wait=trainer.wait_excess,
-        several=several_ranks(machine, job.requests, sharpness),
+        several=several_ranks(job.requests, sharpness),
         ranks=ranks_of(group, machine.exchange, sharpness),
         stages=smooth.positive(degree(job.layout, "pp") - 1.0, sharpness),
         stretch=stretch_of(trainer, job.layout),

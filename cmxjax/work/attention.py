@@ -12,7 +12,7 @@ Features used (all per device and micro-batch):
     per_out: 1 / ways that the depth of the output projection is split
 """
 
-from ..job.workload import BYTES, Dtypes
+from ..job.workload import Sizes
 from ..model.architecture import Architecture, GroupedQuery, Latent
 from .table import Op
 
@@ -25,7 +25,7 @@ NORM_FLOP = 8.0
 round and convert of the quantization)."""
 
 
-def attention_ops(a: Architecture, dtypes: Dtypes, absorbed: bool) -> list[Op]:
+def attention_ops(a: Architecture, sizes: Sizes, absorbed: bool) -> list[Op]:
     """Operators of one attention block, norm and cache write included.
 
     Args:
@@ -36,7 +36,6 @@ def attention_ops(a: Architecture, dtypes: Dtypes, absorbed: bool) -> list[Op]:
     Reference: DeepSeek-V2, arXiv 2405.04434, section 2.1 and appendix C (MLA);
     Ainslie et al., arXiv 2305.13245 (GQA).
     """
-    activation = BYTES[dtypes.activation]
     norm = Op(
         "attention norm",
         "norms",
@@ -44,40 +43,39 @@ def attention_ops(a: Architecture, dtypes: Dtypes, absorbed: bool) -> list[Op]:
         "norm_rows",
         a.hidden,
         in_bytes=0.0,
-        out_bytes=2.0 * 2.0 + activation,
+        out_bytes={"one": 2.0 * 2.0, "activation": 1.0},
         vector_flop=NORM_FLOP,
     )
     if isinstance(a.attention, Latent):
         core = _absorbed if absorbed else _expanded
-        return [norm, *_latent_projections(a, dtypes), *core(a.attention, dtypes)]
-    return [norm, *_grouped_query(a, a.attention, dtypes)]
+        return [norm, *_latent_projections(a), *core(a.attention, sizes)]
+    return [norm, *_grouped_query(a, a.attention, sizes)]
 
 
-def _gemm(name: str, rows: str, columns, depth, dtypes: Dtypes, **more) -> Op:
+def _gemm(name: str, rows: str, columns, depth, **more) -> Op:
     """A weight GEMM of the attention block."""
     settings = {
-        "dtype": dtypes.activation,
-        "weight_bytes": BYTES[dtypes.weight],
-        "in_bytes": BYTES[dtypes.activation],
+        "dtype": "activation",
+        "weight_bytes": {"weight": 1.0},
+        "in_bytes": {"activation": 1.0},
         "out_bytes": 2.0,
     }
     settings.update(more)
     return Op(name, "attention", "gemm", rows, columns, depth, **settings)
 
 
-def _latent_projections(a: Architecture, dtypes: Dtypes) -> list[Op]:
+def _latent_projections(a: Architecture) -> list[Op]:
     at = a.attention
     assert isinstance(at, Latent)
     down = at.query_rank + at.latent_dim + at.rope_dim
     query = at.heads * (at.nope_dim + at.rope_dim)
     return [
-        _gemm("query and latent down", "down_rows", down, a.hidden, dtypes),
+        _gemm("query and latent down", "down_rows", down, a.hidden),
         _gemm(
             "query up",
             "head_rows",
             query,
             at.query_rank,
-            dtypes,
             split_columns="per_heads",
         ),
         _gemm(
@@ -85,20 +83,18 @@ def _latent_projections(a: Architecture, dtypes: Dtypes) -> list[Op]:
             "out_rows",
             a.hidden,
             at.heads * at.value_dim,
-            dtypes,
             split_depth="per_out",
         ),
     ]
 
 
-def _absorbed(at: Latent, dtypes: Dtypes) -> list[Op]:
-    kv, wide = BYTES[dtypes.kv], BYTES[dtypes.attention]
+def _absorbed(at: Latent, sizes: Sizes) -> list[Op]:
     width = at.latent_dim + at.rope_dim
     per_head = {
         "groups": "local_heads",
-        "dtype": dtypes.attention,
-        "weight_bytes": wide,
-        "in_bytes": wide,
+        "dtype": "attention",
+        "weight_bytes": {"attention": 1.0},
+        "in_bytes": {"attention": 1.0},
     }
     return [
         _gemm(
@@ -106,7 +102,6 @@ def _absorbed(at: Latent, dtypes: Dtypes) -> list[Op]:
             "head_rows",
             at.latent_dim,
             at.nope_dim,
-            dtypes,
             **per_head,
         ),
         Op(
@@ -116,25 +111,23 @@ def _absorbed(at: Latent, dtypes: Dtypes) -> list[Op]:
             "pairs",
             at.heads * (width + at.latent_dim),
             split_columns="per_heads",
-            dtype=dtypes.attention,
-            extra=("kv_read", width * kv),
+            dtype="attention",
+            extra=("kv_read", width * sizes.kv),
             vector_flop=SOFTMAX_FLOP / (width + at.latent_dim),
         ),
-        _query_and_output(at.heads * (width + at.latent_dim), wide),
+        _query_and_output(at.heads * (width + at.latent_dim)),
         _gemm(
             "latent into value",
             "head_rows",
             at.value_dim,
             at.latent_dim,
-            dtypes,
             **per_head,
         ),
-        _cache_write(width * kv),
+        _cache_write(width * sizes.kv),
     ]
 
 
-def _expanded(at: Latent, dtypes: Dtypes) -> list[Op]:
-    kv, wide = BYTES[dtypes.kv], BYTES[dtypes.attention]
+def _expanded(at: Latent, sizes: Sizes) -> list[Op]:
     key, both = at.nope_dim + at.rope_dim, at.nope_dim + at.value_dim
     return [
         _gemm(
@@ -142,7 +135,6 @@ def _expanded(at: Latent, dtypes: Dtypes) -> list[Op]:
             "up_rows",
             at.heads * both,
             at.latent_dim,
-            dtypes,
             split_columns="per_heads",
         ),
         Op(
@@ -152,17 +144,16 @@ def _expanded(at: Latent, dtypes: Dtypes) -> list[Op]:
             "pairs",
             at.heads * (key + at.value_dim),
             split_columns="per_heads",
-            dtype=dtypes.attention,
-            extra=("kv_expanded", at.heads * (key + at.value_dim) * wide),
+            dtype="attention",
+            extra=("kv_expanded", at.heads * (key + at.value_dim) * sizes.attention),
             vector_flop=SOFTMAX_FLOP / (key + at.value_dim),
         ),
-        _query_and_output(at.heads * (key + at.value_dim), wide),
-        _cache_write((at.latent_dim + at.rope_dim) * kv),
+        _query_and_output(at.heads * (key + at.value_dim)),
+        _cache_write((at.latent_dim + at.rope_dim) * sizes.kv),
     ]
 
 
-def _grouped_query(a: Architecture, at: GroupedQuery, dtypes: Dtypes) -> list[Op]:
-    kv, wide = BYTES[dtypes.kv], BYTES[dtypes.attention]
+def _grouped_query(a: Architecture, at: GroupedQuery, sizes: Sizes) -> list[Op]:
     query, pair = at.heads * at.head_dim, 2.0 * at.kv_heads * at.head_dim
     return [
         _gemm(
@@ -170,7 +161,6 @@ def _grouped_query(a: Architecture, at: GroupedQuery, dtypes: Dtypes) -> list[Op
             "head_rows",
             query,
             a.hidden,
-            dtypes,
             split_columns="per_heads",
         ),
         _gemm(
@@ -178,7 +168,6 @@ def _grouped_query(a: Architecture, at: GroupedQuery, dtypes: Dtypes) -> list[Op
             "head_rows",
             pair,
             a.hidden,
-            dtypes,
             split_columns="per_kv",
         ),
         Op(
@@ -188,24 +177,23 @@ def _grouped_query(a: Architecture, at: GroupedQuery, dtypes: Dtypes) -> list[Op
             "pairs",
             2.0 * query,
             split_columns="per_heads",
-            dtype=dtypes.attention,
-            extra=("kv_read", pair * kv),
+            dtype="attention",
+            extra=("kv_read", pair * sizes.kv),
             vector_flop=SOFTMAX_FLOP / (2.0 * at.head_dim),
         ),
-        _query_and_output(2.0 * query, wide),
-        _cache_write(pair * kv),
+        _query_and_output(2.0 * query),
+        _cache_write(pair * sizes.kv),
         _gemm(
             "output projection",
             "out_rows",
             a.hidden,
             query,
-            dtypes,
             split_depth="per_out",
         ),
     ]
 
 
-def _query_and_output(width, element_bytes: float) -> Op:
+def _query_and_output(width) -> Op:
     """Queries read and outputs written by the attention kernel, rotary included."""
     return Op(
         "query and output",
@@ -214,7 +202,7 @@ def _query_and_output(width, element_bytes: float) -> Op:
         "head_rows",
         width,
         split_columns="per_heads",
-        out_bytes=element_bytes,
+        out_bytes={"attention": 1.0},
         vector_flop=2.0,
         launches=0.0,
     )

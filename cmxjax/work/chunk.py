@@ -16,7 +16,7 @@ import numpy as np
 from .. import smooth
 from .._types import Scalar, Sharpness
 from ..job.layout import Layout, degree
-from ..job.workload import Dtypes, Prefill
+from ..job.workload import Prefill, Sizes
 from ..model.architecture import Architecture
 from .attention import attention_ops
 from .serving import Declarations, prefill_rows
@@ -70,7 +70,7 @@ def _apart(op: Op) -> bool:
     return op.rows in APART or own
 
 
-def joined_ops(a: Architecture, dtypes: Dtypes, ops: Declarations) -> Declarations:
+def joined_ops(a: Architecture, sizes: Sizes, ops: Declarations) -> Declarations:
     """Operators of a decode step, and the core of a chunk's attention.
 
     The step's own core doesn't see the chunk's tokens, which it finds under other names.
@@ -80,7 +80,7 @@ def joined_ops(a: Architecture, dtypes: Dtypes, ops: Declarations) -> Declaratio
         narrow = part == "attention" and op.rows == "head_rows" and _apart(op)
         return op._replace(rows="own_head_rows") if narrow else op
 
-    core = [op for op in attention_ops(a, dtypes, absorbed=False) if _apart(op)]
+    core = [op for op in attention_ops(a, sizes, absorbed=False) if _apart(op)]
     return [
         *((part, own(part, op)) for part, op in ops),
         *(("attention", _renamed(op)) for op in core),

@@ -10,7 +10,6 @@ Features used (all per device and micro-batch):
     draft_logit_rows: tokens of each draft step's head
 """
 
-from ..job.workload import BYTES, Dtypes
 from ..model.architecture import Architecture
 from .attention import NORM_FLOP
 from .table import Op
@@ -22,7 +21,6 @@ exponential about six, divide, product, scale and round)."""
 
 def _projections(
     a: Architecture,
-    dtypes: Dtypes,
     block: str,
     rows: str,
     width,
@@ -30,8 +28,8 @@ def _projections(
     groups: str = "one",
 ) -> list[Op]:
     """Up (and gate), activation, down."""
-    weight, activation = BYTES[dtypes.weight], BYTES[dtypes.activation]
-    fused = 2.0 if a.gated else 1.0
+    weight, activation = {"weight": 1.0}, {"activation": 1.0}
+    fused = 1.0 + a.gated.on
     return [
         Op(
             f"{block} up",
@@ -42,7 +40,7 @@ def _projections(
             a.hidden,
             groups,
             split_columns=split,
-            dtype=dtypes.activation,
+            dtype="activation",
             weight_bytes=weight,
             in_bytes=activation,
             out_bytes=2.0,
@@ -56,7 +54,7 @@ def _projections(
             1.0,
             groups,
             split_columns=split,
-            out_bytes=fused * 2.0 + activation,
+            out_bytes={"one": 2.0, "gated": 2.0, "activation": 1.0},
             vector_flop=ACTIVATION_FLOP,
         ),
         Op(
@@ -68,7 +66,7 @@ def _projections(
             width,
             groups,
             split_depth=split,
-            dtype=dtypes.activation,
+            dtype="activation",
             weight_bytes=weight,
             in_bytes=activation,
             out_bytes=2.0,
@@ -76,7 +74,7 @@ def _projections(
     ]
 
 
-def norm_op(a: Architecture, dtypes: Dtypes, rows: str) -> Op:
+def norm_op(a: Architecture, rows: str) -> Op:
     """Norm in front of a feed-forward network, residual and quantization included."""
     return Op(
         "feed-forward norm",
@@ -84,20 +82,20 @@ def norm_op(a: Architecture, dtypes: Dtypes, rows: str) -> Op:
         "vector",
         rows,
         a.hidden,
-        out_bytes=2.0 * 2.0 + BYTES[dtypes.activation],
+        out_bytes={"one": 2.0 * 2.0, "activation": 1.0},
         vector_flop=NORM_FLOP,
     )
 
 
-def dense_ops(a: Architecture, dtypes: Dtypes) -> list[Op]:
+def dense_ops(a: Architecture) -> list[Op]:
     """Operators of one dense feed-forward network and its norm."""
     return [
-        norm_op(a, dtypes, "norm_rows"),
-        *_projections(a, dtypes, "dense", "ffn_rows", a.intermediate, "per_ffn"),
+        norm_op(a, "norm_rows"),
+        *_projections(a, "dense", "ffn_rows", a.intermediate, "per_ffn"),
     ]
 
 
-def expert_ops(a: Architecture, dtypes: Dtypes, shared_here: bool) -> list[Op]:
+def expert_ops(a: Architecture, shared_here: bool) -> list[Op]:
     """Operators of one mixture-of-experts layer and its norm.
 
     Args:
@@ -108,7 +106,7 @@ def expert_ops(a: Architecture, dtypes: Dtypes, shared_here: bool) -> list[Op]:
     if e is None:
         return []
     ops = [
-        norm_op(a, dtypes, "tokens"),
+        norm_op(a, "tokens"),
         Op(
             "router",
             "router",
@@ -123,13 +121,11 @@ def expert_ops(a: Architecture, dtypes: Dtypes, shared_here: bool) -> list[Op]:
             vector_flop=SELECT_FLOP,
             launches=2.0,
         ),
-        *_projections(
-            a, dtypes, "experts", "expert_rows", e.intermediate, "per_etp", "experts"
-        ),
+        *_projections(a, "experts", "expert_rows", e.intermediate, "per_etp", "experts"),
     ]
     if shared_here and e.has_shared:
         width = e.shared * e.intermediate
-        ops += _projections(a, dtypes, "shared", "tokens", width, "one")
+        ops += _projections(a, "shared", "tokens", width, "one")
     return ops
 
 
@@ -138,7 +134,7 @@ SELECT_FLOP = 20.0
 (assumed)."""
 
 
-def tail_ops(a: Architecture, dtypes: Dtypes) -> list[Op]:
+def tail_ops(a: Architecture) -> list[Op]:
     """Embedding and output head."""
     embedding = Op(
         "embedding",
@@ -149,11 +145,10 @@ def tail_ops(a: Architecture, dtypes: Dtypes) -> list[Op]:
         out_bytes=4.0,
         vector_flop=1.0,
     )
-    return [embedding, _head(a, dtypes, "output head", "logit_rows")]
+    return [embedding, _head(a, "output head", "logit_rows")]
 
 
-def _head(a: Architecture, dtypes: Dtypes, name: str, rows: str) -> Op:
-    head = BYTES[dtypes.head]
+def _head(a: Architecture, name: str, rows: str) -> Op:
     return Op(
         name,
         "head",
@@ -162,9 +157,9 @@ def _head(a: Architecture, dtypes: Dtypes, name: str, rows: str) -> Op:
         a.vocabulary,
         a.hidden,
         split_columns="per_head",
-        dtype=dtypes.head,
-        weight_bytes=head,
-        in_bytes=head,
+        dtype="head",
+        weight_bytes={"head": 1.0},
+        in_bytes={"head": 1.0},
         out_bytes=4.0,
         vector_flop=SOFTMAX_LOGIT_FLOP,
         launches=2.0,
@@ -176,7 +171,7 @@ SOFTMAX_LOGIT_FLOP = 12.0
 scores of attention)."""
 
 
-def draft_ops(a: Architecture, dtypes: Dtypes) -> list[Op]:
+def draft_ops(a: Architecture) -> list[Op]:
     """What a draft step adds to its layer: projection of hidden state and next
     embedding, and the head on one token of each sequence.
 
@@ -189,9 +184,9 @@ def draft_ops(a: Architecture, dtypes: Dtypes) -> list[Op]:
         "batch_tokens",
         a.hidden,
         2.0 * a.hidden,
-        dtype=dtypes.activation,
-        weight_bytes=BYTES[dtypes.weight],
-        in_bytes=BYTES[dtypes.activation],
+        dtype="activation",
+        weight_bytes={"weight": 1.0},
+        in_bytes={"activation": 1.0},
         out_bytes=2.0,
     )
-    return [projection, _head(a, dtypes, "draft head", "draft_logit_rows")]
+    return [projection, _head(a, "draft head", "draft_logit_rows")]

@@ -20,7 +20,8 @@ import jax.numpy as jnp
 from .. import smooth
 from .._types import Scalar, Sharpness
 from ..job.layout import Layout, degree
-from ..job.workload import BYTES, Train
+from ..job.workload import Train
+from ..machine.runtimes import Spread
 from ..model.architecture import (
     Architecture,
     Latent,
@@ -76,7 +77,7 @@ def stage_weights(
     tp = degree(layout, "tp")
     dense, expert = layers
     table = a.vocabulary * a.hidden / tp
-    both = span.embedding * span.head if a.tied else 0.0
+    both = a.tied.on * span.embedding * span.head
     tables = table * (span.embedding + span.head - both)
     tables = tables + span.embedding * a.positions * a.hidden
     per_draft = expert if a.experts is not None else dense
@@ -109,15 +110,15 @@ def layer_activations(
     group = w.micro_batch * w.sequence_tokens / cp
     tokens = group / tp
     stream = tokens if layout.sequence_parallel else group
-    linear = BYTES[w.software.dtypes.activation]
-    mask = 1.0 if a.biased else 0.0
+    linear = w.software.sizes.activation
+    mask = a.biased.on
     # norm inputs, linear inputs, dropout masks: split only along the sequence
     block = stream * a.hidden * (ELEMENT + linear + mask)
     attention = block + group / tp * attention_width(a, tp) * ELEMENT
-    if not w.fused_attention and not w.selective:
-        at, score = a.attention, 2.0 * ELEMENT + mask
+    if not w.fused_attention:
+        at, score = a.attention, (1.0 - w.selective.on) * (2.0 * ELEMENT + mask)
         attention = attention + group * at.heads / tp * w.sequence_tokens * score
-    wide = (2.0 if a.gated else 1.0) * ELEMENT + linear
+    wide = (1.0 + a.gated.on) * ELEMENT + linear
     dense = attention + block + group * a.intermediate / tp * wide
     entry = stream * a.hidden * ELEMENT
     if a.experts is None:
@@ -166,19 +167,17 @@ def plan_of(
     w: Train,
     layout: Layout,
     skew: Scalar,
-    stages: str,
+    stages: Spread,
     sharpness: Sharpness,
 ) -> Plan:
     """The state of a job on its devices.
 
     Args:
-        skew: of the experts' load, as the runtime has it unless the job says.
+        skew: of the experts' load, as the runtime has it.
         stages: how the runtime spreads layers.
     """
     split = degree(layout, "cp") * degree(layout, "tp")
     tokens = w.micro_batch * w.sequence_tokens / split
-    given = w.software.skew
-    skew = skew if given is None else given
     load = expert_load(a, layout, w.software.balance, skew, tokens)
     span = spans_of(stages, a, w, layout, sharpness)
     layers = layer_weights(a, layout)

@@ -8,13 +8,18 @@ import jax.numpy as jnp
 from .. import smooth
 from .._types import Leaf, Scalar
 from ..job.layout import Layout, degree
+from ..job.workload import Balance
 from ..model.architecture import Architecture, GroupLimit
 
 SAMPLING_FLOOR = 1e-2  # keeps the square root smooth where there is one rank
 
 
 def busiest_rank_load(
-    balance: str, skew: Scalar, mean_copies: Scalar, ranks: Scalar, slots_per_rank: Scalar
+    balance: Balance,
+    skew: Scalar,
+    mean_copies: Scalar,
+    ranks: Scalar,
+    slots_per_rank: Scalar,
 ) -> Scalar:
     r"""Load of the busiest rank over the mean.
 
@@ -26,15 +31,13 @@ def busiest_rank_load(
     its r spare slots on the most loaded experts.
 
     Args:
-        balance: `uniform` (1), `random` (sampling only) or `typical` (both).
+        balance: which of the two factors there are.
+        skew: the runtime's, unless the balance has its own.
     """
-    if balance == "uniform":
-        return jnp.ones(())
     spread = 2.0 * jnp.log(ranks) / mean_copies
-    sampling = 1.0 + spread / jnp.sqrt(spread + SAMPLING_FLOOR**2)
-    if balance == "random":
-        return sampling
-    return sampling * (1.0 + skew / (1.0 + slots_per_rank))
+    sampling = spread / jnp.sqrt(spread + SAMPLING_FLOOR**2)
+    popularity = balance.skewed.on * balance.skew_of(skew) / (1.0 + slots_per_rank)
+    return (1.0 + balance.sampled.on * sampling) * (1.0 + popularity)
 
 
 class ExpertLoad(NamedTuple):
@@ -48,7 +51,7 @@ class ExpertLoad(NamedTuple):
 
 
 def expert_load(
-    a: Architecture, layout: Layout, balance: str, skew: Scalar, tokens: Scalar
+    a: Architecture, layout: Layout, balance: Balance, skew: Scalar, tokens: Scalar
 ) -> ExpertLoad:
     """How routed tokens fall on a device's experts.
 
@@ -76,7 +79,7 @@ def visited(places: Leaf, copies_per_token: Scalar) -> Leaf:
     return places * (1.0 - jnp.exp(copies_per_token * jnp.log(missed)))
 
 
-def open_places(places: Scalar, limit: GroupLimit) -> Scalar:
+def open_places(places: Leaf, limit: GroupLimit) -> Leaf:
     r"""Ranks or nodes that hold experts of the groups that a token may use.
 
     $$ n \Bigl(1 - \prod_{i<t} \bigl(1 - \frac{h}{g - i}\bigr)\Bigr), \quad

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from .._types import Scalar
 from ..job.layout import Layout, degree
-from ..job.workload import Decode, Dtypes, Prefill
+from ..job.workload import Decode, Prefill, Sizes
 from ..model.architecture import Architecture, kv_share
 from .attention import attention_ops
 from .feed_forward import dense_ops, draft_ops, expert_ops, tail_ops
@@ -31,21 +31,21 @@ Declarations = list[tuple[str, Op]]
 
 
 def declared(
-    a: Architecture, layout: Layout, dtypes: Dtypes, decodes: bool
+    a: Architecture, layout: Layout, sizes: Sizes, decodes: bool
 ) -> Declarations:
     """The operators of a serving step, each with the part that it belongs to.
 
     Decode attends to latents (MLA) as they are and has draft steps; prefill expands
     them.
     """
-    mixture = expert_ops(a, dtypes, not layout.routing.dispatches_shared)
+    mixture = expert_ops(a, not layout.routing.dispatches_shared)
     lists = {
-        "attention": attention_ops(a, dtypes, absorbed=decodes),
-        "dense": dense_ops(a, dtypes),
+        "attention": attention_ops(a, sizes, absorbed=decodes),
+        "dense": dense_ops(a),
         "routing": [op for op in mixture if op.block != "experts"],
         "experts": [op for op in mixture if op.block == "experts"],
-        "tail": tail_ops(a, dtypes),
-        "draft": draft_ops(a, dtypes) if decodes else [],
+        "tail": tail_ops(a),
+        "draft": draft_ops(a) if decodes else [],
     }
     return [(part, op) for part, ops in lists.items() for op in ops]
 

@@ -9,6 +9,7 @@ from .. import smooth
 from .._types import Scalar, Sharpness
 from ..job.layout import Layout, degree
 from ..job.workload import Train
+from ..machine.runtimes import Spread
 from ..model.architecture import (
     Architecture,
     attention_parameters,
@@ -95,19 +96,14 @@ def listed_spans(a: Architecture, stage_layers: Any) -> Span:
 
 
 def spans_of(
-    rule: str, a: Architecture, w: Train, layout: Layout, sharpness: Sharpness
+    rule: Spread, a: Architecture, w: Train, layout: Layout, sharpness: Sharpness
 ) -> Span:
     """Stages to look at: those listed, or the two ends and one between.
 
     Args:
-        rule: how the runtime spreads layers, see `Trainer.stages`.
+        rule: how the runtime spreads layers.
     """
     if w.stage_layers is not None:
         return listed_spans(a, w.stage_layers)
-    zero, one = jnp.zeros(()), jnp.ones(())
-    ends = (zero, zero)
-    if rule == "by_cost":
-        ends = (zero, head_layers(a))
-    elif rule == "with_ends":
-        ends = (one, one)
+    ends = (rule.ends.on, rule.ends.on + rule.head.on * head_layers(a))
     return end_spans(a, layout, ends, sharpness)

@@ -6,14 +6,21 @@ axis, by sums of (feature x constant mask). No array is gathered or concatenated
 batch of scenarios, so a vmapped table compiles fast and vectorizes well.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from .._types import Leaf, Scalar
+from .._types import Leaf, Real, Scalar
+from ..job.workload import BYTES, Sizes
+from ..model.architecture import Architecture
+from ..switch import either
+
+Form = float | Mapping[str, float]
+"""A number, or a sum of named sizes, each times a number; `one` is 1."""
 
 
 class Op(NamedTuple):
@@ -36,14 +43,35 @@ class Op(NamedTuple):
     split_columns: str = "one"
     split_depth: str = "one"
     dtype: str = "bf16"
-    weight_bytes: float = 0.0
-    in_bytes: float = 0.0
-    out_bytes: float = 0.0
+    """Tensor class of its format; `bf16` for what is always computed so."""
+    weight_bytes: Form = 0.0
+    """Bytes of an element, likewise the next two."""
+    in_bytes: Form = 0.0
+    out_bytes: Form = 0.0
     extra: tuple[str, Scalar] = ("one", 0.0)
     """Feature and bytes for each unit of it, such as key-value cache read."""
     vector_flop: Scalar = 0.0
     """Vector FLOP for each row and column."""
-    launches: float = 1.0
+    launches: Form = 1.0
+
+
+def sizes_by_name(a: Architecture, sizes: Sizes) -> dict[str, Scalar]:
+    """What forms are made of: bytes of an element by tensor class, and flags."""
+    flags = {"gated": a.gated.on, "biased": a.biased.on}
+    flags["narrow_head"] = either(sizes.head < BYTES["bf16"], 1.0, 0.0)
+    return {"bf16": BYTES["bf16"]} | sizes._asdict() | flags
+
+
+def evaluated(forms: Sequence[Form], sizes: Mapping[str, Scalar]) -> Real:
+    """The number of each form, (form,)."""
+    maps = [form if isinstance(form, Mapping) else {"one": form} for form in forms]
+    names = [*dict.fromkeys(name for form in maps for name in form if name != "one")]
+    known = np.array([form.get("one", 0.0) for form in maps])
+    if not names:
+        return known
+    times = np.array([[form.get(name, 0.0) for name in names] for form in maps])
+    values = jnp.stack([jnp.asarray(sizes[name], float) for name in names])
+    return known + jnp.dot(times, values, precision=jax.lax.Precision.HIGHEST)
 
 
 class OpTable(struct.PyTreeNode, kw_only=True, frozen=True):
@@ -56,6 +84,8 @@ class OpTable(struct.PyTreeNode, kw_only=True, frozen=True):
     memory_bytes: Leaf
     vector_flop: Leaf
     launches: Leaf
+    element_bytes: Leaf
+    """Of what matrix units multiply."""
     names: tuple[str, ...] = struct.field(pytree_node=False)
     blocks: tuple[str, ...] = struct.field(pytree_node=False)
     kinds: tuple[str, ...] = struct.field(pytree_node=False)
@@ -63,7 +93,7 @@ class OpTable(struct.PyTreeNode, kw_only=True, frozen=True):
     kind: str = struct.field(pytree_node=False, default="op_table")
 
 
-def select(values: Mapping[str, Any], names: list[str]):
+def select(values: Mapping[str, Any], names: Sequence[str]):
     """`values[names[i]]` for each operator i, as a sum over constant masks."""
     total = 0.0
     for name in dict.fromkeys(names):
@@ -72,10 +102,15 @@ def select(values: Mapping[str, Any], names: list[str]):
     return total
 
 
-def tabulate(ops: list[Op], features: Mapping[str, Scalar]) -> OpTable:
+def tabulate(
+    ops: list[Op], features: Mapping[str, Scalar], sizes: Mapping[str, Scalar]
+) -> OpTable:
     """Evaluate declarations with a scenario's features (scalars, traced).
 
     `features["one"]` is 1. Splits multiply: a feature such as `per_tp` is 1 / tp.
+
+    Args:
+        sizes: what forms are made of.
     """
 
     def column(values):
@@ -87,9 +122,14 @@ def tabulate(ops: list[Op], features: Mapping[str, Scalar]) -> OpTable:
     columns = columns * select(features, [op.split_columns for op in ops])
     depth = column([op.depth for op in ops])
     depth = depth * select(features, [op.split_depth for op in ops])
-    weight = np.array([op.weight_bytes for op in ops])
-    read = np.array([op.in_bytes for op in ops])
-    written = np.array([op.out_bytes for op in ops])
+    forms = [
+        form
+        for op in ops
+        for form in (op.weight_bytes, op.in_bytes, op.out_bytes, {op.dtype: 1.0})
+    ]
+    numbers: Any = evaluated(forms, sizes)
+    numbers = numbers.reshape(-1, 4)
+    weight, read, written, element = (numbers[:, i] for i in range(4))
     extra = column([op.extra[1] for op in ops])
     extra = extra * select(features, [op.extra[0] for op in ops])
     once = columns * depth * weight + rows * (depth * read + columns * written)
@@ -100,7 +140,8 @@ def tabulate(ops: list[Op], features: Mapping[str, Scalar]) -> OpTable:
         groups=groups,
         memory_bytes=groups * once + extra,
         vector_flop=groups * rows * columns * column([op.vector_flop for op in ops]),
-        launches=np.array([op.launches for op in ops]),
+        launches=evaluated([op.launches for op in ops], sizes),
+        element_bytes=element,
         names=tuple(op.name for op in ops),
         blocks=tuple(op.block for op in ops),
         kinds=tuple(op.kind for op in ops),

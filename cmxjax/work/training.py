@@ -10,6 +10,7 @@ Features used beside those of `attention` and `feed_forward`:
     copies: token copies that a device's experts get
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -17,12 +18,13 @@ import numpy as np
 
 from .._types import Scalar
 from ..job.layout import Layout, degree
-from ..job.workload import BYTES, Dtypes, Train
+from ..job.workload import Sizes, Train
 from ..model.architecture import Architecture, Latent, kv_share
+from ..switch import either
 from .attention import NORM_FLOP, SOFTMAX_FLOP, attention_ops
 from .feed_forward import dense_ops, expert_ops
 from .serving import split_rows
-from .table import Op, OpTable, tabulate
+from .table import Op, OpTable, evaluated, tabulate
 
 ELEMENT = 2.0
 """Bytes of an activation between kernels (bf16 or fp16)."""
@@ -47,21 +49,25 @@ and a write."""
 CAST_MOVES = 4.0
 """Bytes per element that is quantized: read, written, and written transposed."""
 
+QUANTIZED = {"activation": "one", "head": "narrow_head"}
+"""Tensor classes whose GEMMs may read 8 bits, and where they do."""
+
 REPLACED = ("cache write", "attention norm", "feed-forward norm")
 
 
 def declared(
     a: Architecture,
-    dtypes: Dtypes,
+    sizes: Sizes,
     sequence_tokens: Scalar,
     fused: bool,
+    quantized: bool,
 ) -> list[tuple[str, Op]]:
     """Forward operators of a training step, each with its part; GEMMs come first.
 
     Parts: `attention` (projections, norm, residual), `core` (scores to context),
     `dense`, `experts`, `embedding`, `head` (with the loss) and `draft`.
     """
-    attention = attention_ops(a, dtypes, absorbed=False)
+    attention = attention_ops(a, sizes, absorbed=False)
     core = [op for op in attention if _is_core(op)]
     attention = [op for op in attention if not _is_core(op)]
     if not fused:
@@ -70,15 +76,15 @@ def declared(
     lists = {
         "attention": [*attention, *wrap],
         "core": core,
-        "dense": [*dense_ops(a, dtypes), *wrap],
+        "dense": [*dense_ops(a), *wrap],
         "experts": [
-            *expert_ops(a, dtypes, shared_here=True),
+            *expert_ops(a, shared_here=True),
             *_stream_ops(a, "tokens"),
             *_permutation(a),
         ],
         "embedding": [_embedding(a)],
-        "head": _head(a, dtypes),
-        "draft": _draft(a, dtypes),
+        "head": _head(a),
+        "draft": _draft(a),
     }
     found = [
         (part, op)
@@ -86,8 +92,8 @@ def declared(
         for op in ops
         if op.name not in REPLACED and (part != "experts" or a.experts is not None)
     ]
-    if BYTES[dtypes.activation] < ELEMENT:
-        found += [(part, _cast(op)) for part, op in found if _is_quantized(op, dtypes)]
+    if quantized:
+        found += [(part, _cast(op, sizes)) for part, op in found if op.dtype in QUANTIZED]
     return sorted(found, key=lambda row: row[1].kind != "gemm")
 
 
@@ -95,12 +101,9 @@ def _is_core(op: Op) -> bool:
     return op.kind == "attention" or op.name == "query and output"
 
 
-def _is_quantized(op: Op, dtypes: Dtypes) -> bool:
-    return op.kind == "gemm" and op.dtype == dtypes.activation
-
-
-def _cast(op: Op) -> Op:
-    """Quantization of a GEMM's input."""
+def _cast(op: Op, sizes: Sizes) -> Op:
+    """Quantization of a GEMM's input; of the head's, where that reads 8 bits too."""
+    there = QUANTIZED[op.dtype]
     return Op(
         f"{op.name} cast",
         op.block,
@@ -110,8 +113,9 @@ def _cast(op: Op) -> Op:
         1.0,
         op.groups,
         split_columns=op.split_depth,
-        out_bytes=CAST_MOVES,
-        vector_flop=2.0,
+        out_bytes={there: CAST_MOVES},
+        vector_flop=2.0 if there == "one" else 2.0 * (sizes.head < ELEMENT),
+        launches={there: 1.0},
     )
 
 
@@ -120,7 +124,6 @@ def _stream_ops(a: Architecture, rows: str) -> list[Op]:
 
     Assumes that models with biases are trained with dropout.
     """
-    mask = 1.0 if a.biased else 0.0
     return [
         Op(
             "norm",
@@ -137,7 +140,7 @@ def _stream_ops(a: Architecture, rows: str) -> list[Op]:
             "vector",
             rows,
             a.hidden,
-            out_bytes=3.0 * ELEMENT + mask,
+            out_bytes={"one": 3.0 * ELEMENT, "biased": 1.0},
             vector_flop=3.0,
         ),
     ]
@@ -174,7 +177,7 @@ def _unfused(a: Architecture, sequence_tokens: Scalar) -> list[Op]:
         "in_bytes": ELEMENT,
         "out_bytes": ELEMENT,
     }
-    rows, mask = "query_rows", 1.0 if a.biased else 0.0
+    rows = "query_rows"
     dropout = Op(
         "attention dropout",
         "attention",
@@ -182,8 +185,9 @@ def _unfused(a: Architecture, sequence_tokens: Scalar) -> list[Op]:
         rows,
         sequence_tokens,
         groups="batch_heads",
-        out_bytes=2.0 * ELEMENT + mask,
-        vector_flop=2.0,
+        out_bytes={"biased": 2.0 * ELEMENT + 1.0},
+        vector_flop=2.0 * a.biased.on,
+        launches={"biased": 1.0},
     )
     return [
         Op("scores", "attention", "gemm", rows, sequence_tokens, key, **batched),
@@ -197,26 +201,24 @@ def _unfused(a: Architecture, sequence_tokens: Scalar) -> list[Op]:
             out_bytes=2.0 * ELEMENT,
             vector_flop=SOFTMAX_FLOP,
         ),
-        *([dropout] if a.biased else []),
+        dropout,
         Op("context", "attention", "gemm", rows, value, sequence_tokens, **batched),
     ]
 
 
 def _embedding(a: Architecture) -> Op:
-    mask = 2.0 * ELEMENT + 1.0 if a.biased else 0.0
     return Op(
         "embedding",
         "embedding",
         "vector",
         "batch_tokens",
         a.hidden,
-        out_bytes=2.0 * ELEMENT + mask,
+        out_bytes={"one": 2.0 * ELEMENT, "biased": 2.0 * ELEMENT + 1.0},
         vector_flop=1.0,
     )
 
 
-def _head(a: Architecture, dtypes: Dtypes) -> list[Op]:
-    size = BYTES[dtypes.head]
+def _head(a: Architecture) -> list[Op]:
     return [
         Op(
             "output head",
@@ -226,9 +228,9 @@ def _head(a: Architecture, dtypes: Dtypes) -> list[Op]:
             a.vocabulary,
             a.hidden,
             split_columns="per_head",
-            dtype=dtypes.head,
-            weight_bytes=size,
-            in_bytes=size,
+            dtype="head",
+            weight_bytes={"head": 1.0},
+            in_bytes={"head": 1.0},
             out_bytes=ELEMENT,
         ),
         Op(
@@ -245,10 +247,9 @@ def _head(a: Architecture, dtypes: Dtypes) -> list[Op]:
     ]
 
 
-def _draft(a: Architecture, dtypes: Dtypes) -> list[Op]:
+def _draft(a: Architecture) -> list[Op]:
     """Projection in front of a multi-token-prediction layer (DeepSeek-V3, arXiv
     2412.19437, section 2.2)."""
-    size = BYTES[dtypes.activation]
     return [
         Op(
             "draft projection",
@@ -257,9 +258,9 @@ def _draft(a: Architecture, dtypes: Dtypes) -> list[Op]:
             "batch_tokens",
             a.hidden,
             2.0 * a.hidden,
-            dtype=dtypes.activation,
-            weight_bytes=BYTES[dtypes.weight],
-            in_bytes=size,
+            dtype="activation",
+            weight_bytes={"weight": 1.0},
+            in_bytes={"activation": 1.0},
             out_bytes=ELEMENT,
         )
     ]
@@ -274,15 +275,12 @@ class Passes(NamedTuple):
     """Gradients of weights. Its operators are the GEMMs, which come first in `inputs`."""
 
 
-def tabulate_passes(ops: list[Op], features, gradient_bytes: float) -> Passes:
+def tabulate_passes(ops: list[Op], features, sizes: Mapping[str, Scalar]) -> Passes:
     """Tables of all passes from forward declarations, GEMMs first.
 
     The gradient of a GEMM's inputs has its columns and depth exchanged.
-
-    Args:
-        gradient_bytes: of one element of the gradients that weights accumulate.
     """
-    forward = tabulate(ops, features)
+    forward = tabulate(ops, features, sizes)
     gemm = np.array([float(op.kind == "gemm") for op in ops])
     attention = np.array([float(op.kind == "attention") for op in ops])
     vector = 1.0 - gemm - attention
@@ -302,10 +300,10 @@ def tabulate_passes(ops: list[Op], features, gradient_bytes: float) -> Passes:
         for name, value in vars(forward).items()
         if name not in ("names", "blocks", "kinds", "dtypes", "kind")
     }
-    read = np.array([op.weight_bytes for op in ops[:count]])
+    read = evaluated([op.weight_bytes for op in ops[:count]], sizes)
     # scores and context multiply activations: their second gradient is written once
     stored = np.array([op.name in ("scores", "context") for op in ops[:count]])
-    written = np.where(stored, read, 2.0 * gradient_bytes)
+    written = either(stored, read, 2.0 * sizes["gradient"])
     weights = cut["groups"] * cut["columns"] * cut["depth"]
     gradients = OpTable(
         **cut

@@ -9,6 +9,7 @@ writes it anew, which is only due when the physics or the data changed on purpos
 import functools
 import gzip
 import json
+import re
 import sys
 import zlib
 from pathlib import Path
@@ -19,8 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import cmxjax as cmx
+from cmxjax.machine.pad import padded
 from cmxjax.machine.resolve import Meets, machine_of
-from cmxjax.parameters import is_fraction, path_of
+from cmxjax.parameters import is_fraction, is_switch, path_of
 from cmxjax.specs.scenario import validate_scenario
 
 from .draw import COUNTS, Scenario, drawn
@@ -39,8 +41,12 @@ DIRECTIONS = ("machine", "job", "model")
 Numbers = dict[str, Any]
 
 
-RENAMED = {"software.": "serving."}
+RENAMED = {"software.": "serving.", "balance.skew": "skew"}
 """Parts of paths that have changed since the table was made, and what they were then."""
+
+
+STILL = re.compile(r"\.on$|\.sizes\.|element_bytes$|out_bytes$")
+"""Numbers that were none when the table was made."""
 
 
 def _draws(path: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -53,6 +59,8 @@ def _draws(path: str, shape: tuple[int, ...]) -> np.ndarray:
 def _shaken(key_path: tuple, leaf: Any) -> Any:
     """A leaf off its printed value, so that every term is there and nothing is equal."""
     path = path_of(key_path)
+    if is_switch(path):
+        return leaf
     leaf, draw = np.asarray(leaf, float), _draws(path, np.shape(leaf))
     if is_fraction(path):
         odds = (0.02 + 0.96 * leaf) / (0.98 - 0.96 * leaf) * np.exp(0.1 * draw)
@@ -74,10 +82,18 @@ def _inputs(scenario: Scenario, row: int) -> tuple[tuple, Meets]:
 
 def _tangents(inputs: tuple) -> tuple:
     """The three directions as a leading axis: each moves its inputs by their size."""
+    own_tiers = len(inputs[0].tier_order)
 
     def along(key_path: tuple, leaf: Any) -> Any:
         place = {0: 0, 1: 2}.get(key_path[0].idx, 1)
-        move = np.asarray(leaf, float) * _draws(path_of(key_path), np.shape(leaf))
+        if STILL.search(path_of(key_path)):
+            place = None
+        path, shape = path_of(key_path), np.shape(leaf)
+        if path.endswith(".factor"):  # tiers of one unit may follow
+            draws = padded(_draws(path, (shape[0], own_tiers)), shape[1], 0.0)
+        else:
+            draws = _draws(path, shape)
+        move = np.asarray(leaf, float) * np.asarray(draws)
         return np.stack([move if k == place else 0.0 * move for k in range(3)])
 
     return jax.tree_util.tree_map_with_path(along, inputs)

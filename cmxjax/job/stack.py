@@ -1,0 +1,105 @@
+"""Jobs side by side: pytrees of one kind along a leading axis, for `vmap`."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from ..machine.machine import Machine
+from ..machine.pad import padded, with_algorithms, with_tiers
+from .layout import Layout
+from .workload import Decode, Serve
+
+T = TypeVar("T")
+_SHAPED = (Machine, Layout, Decode, Serve)
+
+
+def stack(trees: Sequence[T], tiers: int = 0) -> T:
+    """Machines, models, workloads or layouts as one, along a new leading axis.
+
+    Machines get as many tiers as the one with most of them and a switch for each
+    algorithm that any library has; layouts as many tiers as the longest; lists of
+    acceptances as many entries as the longest. None of it changes a number.
+
+    Args:
+        trees: of one class, at least one. Dicts of them, as phase `serve` has, too.
+        tiers: of machines and layouts, if those stacked elsewhere have more.
+
+    Returns:
+        One of the class, each leaf with a leading axis as long as `trees`.
+
+    Raises:
+        ValueError: there is none, or two differ in what programs are keyed on, such as
+            an engine that splits the cores and one that does not; the message names it.
+    """
+    if not trees:
+        raise ValueError("nothing to stack; give one at least")
+    nodes = [node for tree in trees for node in _nodes(tree)]
+    count = max([tiers, *map(_tiers, nodes)])
+    drafts = max([0, *(x.acceptance.shape[-1] for x in nodes if _drafts(x))])
+    names = tuple(
+        dict.fromkeys(
+            name
+            for node in nodes
+            if isinstance(node, Machine)
+            for name in node.library.algorithms
+        )
+    )
+
+    def shaped(node: Any) -> Any:
+        if isinstance(node, Machine):
+            return with_algorithms(with_tiers(node, count), names)
+        if isinstance(node, Layout):
+            return node.replace(factor=padded(node.factor, count, 1.0))
+        if _drafts(node):
+            return node.replace(acceptance=padded(node.acceptance, drafts, 0.0))
+        return node
+
+    alike = [jax.tree.map(shaped, tree, is_leaf=_is_shaped) for tree in trees]
+    for i, other in enumerate(alike[1:], 1):
+        if jax.tree.structure(other) != jax.tree.structure(alike[0]):
+            where = next(_differences(alike[0], other), "their classes")
+            raise ValueError(
+                f"entries 0 and {i} can't be stacked: they differ in {where}"
+            )
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *alike)
+
+
+def _is_shaped(node: Any) -> bool:
+    return isinstance(node, _SHAPED)
+
+
+def _nodes(tree: Any) -> list[Any]:
+    return [x for x in jax.tree.leaves(tree, is_leaf=_is_shaped) if _is_shaped(x)]
+
+
+def _drafts(node: Any) -> bool:
+    return isinstance(node, Decode | Serve)
+
+
+def _tiers(node: Any) -> int:
+    if isinstance(node, Machine):
+        return node.tiers.size.shape[-1]
+    return node.factor.shape[-1] if isinstance(node, Layout) else 0
+
+
+def _differences(one: Any, other: Any, path: str = "") -> Iterator[str]:
+    """Where two trees differ in structure, with both values."""
+    if type(one) is not type(other):
+        yield f"{path or 'class'} ({type(one).__name__}, {type(other).__name__})"
+    elif isinstance(one, dict):
+        for key in one.keys() | other.keys():
+            where = f"{path}.{key}".lstrip(".")
+            if (key in one) != (key in other):
+                yield f"{where} (only one has it)"
+            else:
+                yield from _differences(one[key], other[key], where)
+    elif hasattr(one, "__dataclass_fields__"):
+        for name, field in one.__dataclass_fields__.items():
+            where = f"{path}.{name}".lstrip(".")
+            mine, theirs = getattr(one, name), getattr(other, name)
+            if field.metadata.get("pytree_node", True):
+                yield from _differences(mine, theirs, where)
+            elif mine != theirs:
+                yield f"{where} ({mine!r}, {theirs!r})"

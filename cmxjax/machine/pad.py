@@ -1,0 +1,73 @@
+"""Machines brought to one shape, with parts that are switched off or hold nothing.
+
+A tier of one unit carries nothing and an algorithm that is switched off is never taken,
+so a padded machine gives the same numbers; it takes longer to evaluate (a decode step of
+a dense model on two tiers twice as long on four), so single jobs are not padded.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from .._types import Leaf
+from ..switch import switch
+from .machine import Machine
+from .runtimes import Engine
+
+ALGORITHMS = ("direct", "ring", "striped_ring", "staged", "tree", "in_switch")
+
+MOST_TIERS = 4
+"""Tiers of the shipped machines with most of them."""
+
+FILLED = {"size": 1.0, "bytes_per_s": 1.0, "efficiency": 1.0, "oversubscription": 1.0}
+FILLED |= {"latency_s": 0.0, "scale_up": 0.0}
+
+
+def padded(values: Any, count: int, fill: float) -> Any:
+    """An array with `count` entries on its last axis, new ones at the end."""
+    missing = count - values.shape[-1]
+    if missing <= 0:
+        return values
+    new = np.full((*values.shape[:-1], missing), fill)
+    if isinstance(values, Tracer):
+        return jnp.concatenate([values, new], axis=-1)
+    joined = np.concatenate([values, new], axis=-1)  # no program to compile
+    return joined if joined.dtype == object else jnp.asarray(joined)
+
+
+def with_tiers(machine: Machine, count: int) -> Machine:
+    """The machine with that many tiers, new ones of one unit outermost, each of which may
+    have a plane of its own."""
+    tiers, exchange = machine.tiers, machine.exchange
+    each: dict[str, Leaf] = {
+        name: padded(getattr(tiers, name), count, fill) for name, fill in FILLED.items()
+    }
+    planes = tuple(padded(mask, count, 0.0) for mask in tiers.planes)
+    planes += (jnp.asarray(np.zeros(count)),) * (count - len(planes))
+    return machine.replace(
+        tiers=tiers.replace(planes=planes, **each),
+        exchange=exchange.replace(
+            only=padded(exchange.only, count, 0.0),
+            across=padded(exchange.across, count, 0.0),
+        ),
+    )
+
+
+def with_algorithms(machine: Machine, names: tuple[str, ...] = ALGORITHMS) -> Machine:
+    """The machine with a switch for each algorithm. A library without the direct one,
+    which others are compared with, stays as it is."""
+    library = machine.library
+    if "direct" not in library.algorithms:
+        return machine
+    every = {name: switch(False) for name in names} | library.algorithms
+    return machine.replace(library=library.replace(algorithms=every))
+
+
+def alike(machine: Machine) -> Machine:
+    """The machine in the shape that all have, for phases without a pipeline or engine."""
+    runtime = machine.runtime
+    if isinstance(runtime, Engine):
+        machine = machine.replace(runtime=runtime.replace(partitions_cores=False))
+    return with_algorithms(with_tiers(machine, MOST_TIERS))

@@ -1,0 +1,36 @@
+"""What is there or not: a number in the program, so that both share one."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from ._types import Leaf
+
+
+class Switch(struct.PyTreeNode, frozen=True):
+    """1 for there and 0 for not; no parameter moves it."""
+
+    on: Leaf
+    kind: str = struct.field(pytree_node=False, default="switch")
+
+    def __bool__(self) -> bool:
+        raise TypeError("a switch is a number of the program: use `pick` or `.on`")
+
+    def pick(self, there: Any, absent: Any) -> Any:
+        """One of two values; both must be finite, or gradients aren't."""
+        return either(self.on > 0.5, there, absent)
+
+
+def either(holds: Any, there: Any, absent: Any) -> Any:
+    """`there` where something holds and `absent` elsewhere: `jnp.where` without an inner
+    program for each."""
+    dtype = jnp.result_type(there, absent, float)
+    values = (jnp.asarray(x, dtype) for x in (absent, there))
+    return jax.lax.select_n(*jnp.broadcast_arrays(holds, *values))
+
+
+def switch(on: bool) -> Switch:
+    """The switch of a setting."""
+    return Switch(jnp.asarray(float(on), float))
