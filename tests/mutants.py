@@ -22,7 +22,7 @@ from typing import NamedTuple
 HERE, COUNT = Path(__file__).parent, 60
 ROOMS = "energy.py goodput.py memory model phases rates serve smooth.py step work".split()
 FIRST = "golden collectives expert_exchange pipeline train_state serve_together".split()
-AXES = "tp cp dp pp ep etp edp".split()
+SERVE, AXES = "tests/test_serve.py", "tp cp dp pp ep etp edp".split()
 COLLECTIVES = "all_reduce all_gather reduce_scatter all_to_all dispatch combine".split()
 EXTREMA = "maximum minimum larger smaller overlap_s maximum_of".split()
 SHARE = re.compile(r"(share|fraction|efficiency|exposed|overlapped|busiest|load)$")
@@ -111,7 +111,7 @@ def caught(copy: Path, fault: Fault | None) -> str:
         start, end = fault.place
         path.write_text(f"{source[:start]}({fault.now}){source[end:]}")
     env = os.environ | {"PYTHONPATH": str(copy)}
-    for tests in ([f"tests/test_{name}.py" for name in FIRST], ["tests"]):
+    for tests in ([f"tests/test_{name}.py" for name in FIRST], [SERVE], ["tests"]):
         command = [sys.executable, "-m", "pytest", "-xq", *tests]
         run = subprocess.run(command, cwd=copy, env=env, capture_output=True, text=True)
         if run.returncode:

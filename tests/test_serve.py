@@ -11,11 +11,12 @@ from jobs import Theta, off_lattice
 
 from cmxjax.answers.predict import predict
 from cmxjax.answers.sensitivity import sensitivity
-from cmxjax.job.layout import Pools, degree
+from cmxjax.job.layout import AXES, Pools, degree
 from cmxjax.memory.serving import decode_memory
 from cmxjax.parameters import leaf_paths
 from cmxjax.phases.metrics import explain, metrics
-from cmxjax.serve.generation import decode_workload
+from cmxjax.serve.generation import Inputs, decode_workload, one_sequence
+from cmxjax.serve.pools import scheme_of
 from cmxjax.serve.queue import highest_utilization, waiting_s
 from cmxjax.specs.build import build
 from cmxjax.specs.scenario import load_scenario
@@ -178,6 +179,18 @@ def test_a_pool_lacks_what_one_sequence_needs_beyond_its_memory():
     assert short == pytest.approx(float(held.total) - 8e9, rel=1e-9)
     assert short > 1e9
     assert run().pools["decode"].memory_excess_bytes == 0.0
+
+
+def test_the_smallest_batch_is_one_sequence_of_a_tp_and_cp_group():
+    p = problem()
+    pools, decode = p.layout.pools, p.layout.pools["decode"]
+    for tp, cp in ((1.0, 4.0), (2.0, 1.0), (2.0, 4.0)):
+        factor = decode.layout.factor.at[AXES.index("tp"), 1].set(tp)
+        factor = factor.at[AXES.index("cp"), 2].set(cp)
+        layout = decode.layout.replace(factor=factor)
+        own = Pools(pools=pools | {"decode": decode.replace(layout=layout)})
+        inputs = Inputs(p.machine, p.model, p.workload, own)
+        assert float(one_sequence(scheme_of(own.pools), inputs)) == 1.0 / (tp * cp)
 
 
 def test_a_model_that_does_not_fit_is_said_to_be_too_large():

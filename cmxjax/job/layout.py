@@ -37,8 +37,6 @@ class Ways(NamedTuple):
     """How an axis splits."""
 
     splits: Float[Array, " tier"]
-    units: Float[Array, " tier"]
-    """Ranks of it within one unit of each tier: 1, f0, f0 f1, ..."""
     degree: Scalar
 
 
@@ -90,11 +88,9 @@ def degree(layout: Layout, axis: str) -> Scalar:
 
 def counted(layout: Layout) -> Layout:
     """The layout with its axes taken apart and multiplied once for all who ask."""
-    units = [jnp.ones(len(AXES))]
-    for column in jnp.unstack(layout.factor, axis=1):
-        units.append(units[-1] * column)
-    each = layout.factor, jnp.stack(units[:-1], axis=1), units[-1]
-    ways = map(Ways, *map(jnp.unstack, each))
+    inner, *outer = jnp.unstack(layout.factor, axis=1)
+    degrees = jnp.unstack(math.prod(outer, start=inner))
+    ways = map(Ways, jnp.unstack(layout.factor), degrees)
     return layout.replace(ways=dict(zip(AXES, ways, strict=True)))
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ..machine.machine import Machine
-from ..machine.pad import padded, with_algorithms, with_tiers
+from ..machine.pad import padded, with_algorithms, with_deduplication, with_tiers
 from .layout import Layout
 from .workload import Decode, Serve
 
@@ -47,9 +47,15 @@ def stack(trees: Sequence[T], tiers: int = 0) -> T:
         )
     )
 
+    once = any(
+        isinstance(node, Machine) and node.exchange.deduplicates is not None
+        for node in nodes
+    )
+
     def shaped(node: Any) -> Any:
         if isinstance(node, Machine):
-            return with_algorithms(with_tiers(node, count), names)
+            machine = with_algorithms(with_tiers(node, count), names)
+            return with_deduplication(machine) if once else machine
         if isinstance(node, Layout):
             return node.replace(factor=padded(node.factor, count, 1.0))
         if _drafts(node):

@@ -56,8 +56,9 @@ class ExpertMode(struct.PyTreeNode, kw_only=True, frozen=True):
     """Scales sent beside each 8-bit token."""
     core_share: Leaf
     """Share of the cores that drive the copies while compute runs beside them."""
-    deduplicates: Switch
-    """A token crosses to each unit of the outer plane once and is spread there."""
+    deduplicates: Switch | None = None
+    """A token crosses to each unit of the outer plane once and is spread there. None
+    where no such way is priced, which takes a quarter of a gradient's time."""
     only: Leaf = None
     """Mask of the tier that all traffic takes, (tier,); zeros where it takes whichever
     joins two ranks. A machine has it, in place of the system's `plane`."""

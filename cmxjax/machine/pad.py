@@ -65,9 +65,17 @@ def with_algorithms(machine: Machine, names: tuple[str, ...] = ALGORITHMS) -> Ma
     return machine.replace(library=library.replace(algorithms=every))
 
 
+def with_deduplication(machine: Machine) -> Machine:
+    """The machine with a switch for exchanges that send a token to a node once."""
+    exchange = machine.exchange
+    if exchange.deduplicates is not None:
+        return machine
+    return machine.replace(exchange=exchange.replace(deduplicates=switch(False)))
+
+
 def alike(machine: Machine) -> Machine:
     """The machine in the shape that all have, for phases without a pipeline or engine."""
     runtime = machine.runtime
     if isinstance(runtime, Engine):
         machine = machine.replace(runtime=runtime.replace(partitions_cores=False))
-    return with_algorithms(with_tiers(machine, MOST_TIERS))
+    return with_deduplication(with_algorithms(with_tiers(machine, MOST_TIERS)))

@@ -45,6 +45,8 @@ class Choices(NamedTuple):
     endpoint: str = ""
     dtypes: tuple[str, ...] = (PLAIN,) * len(MULTIPLIED)
     """Formats of what matrix units multiply, by tensor class, see `MULTIPLIED`."""
+    experts: bool = True
+    """There are some, so that it matters how tokens are exchanged."""
     alike: bool = False
     """In the shape that all machines share, see `pad`."""
 
@@ -57,6 +59,8 @@ def resolve(system: System, choices: Choices) -> Machine:
     """
     packages, links = system.package_tier, system.links
     exchange = system.expert_parallel[choices.expert_library][choices.expert_mode]
+    if not choices.experts:
+        exchange = exchange.replace(deduplicates=None)
     machine = Machine(
         chip=system.chip.replace(matrix_flop_per_s=_peaks(system, choices)),
         tiers=tiers_of(system),

@@ -46,7 +46,9 @@ def ideal_network(machine: Machine) -> Machine:
     tiers, library = machine.tiers, machine.library
     fabric = machine.fabric
     rate = sum((fabric.rate * mask).max() for mask in fabric.planes)
-    rate = rate / machine.exchange.deduplicates.pick(FREE, 1.0)
+    once = machine.exchange.deduplicates
+    if once is not None:
+        rate = rate / once.pick(FREE, 1.0)
     every = jnp.ones_like(fabric.rate)
     return machine.replace(
         tiers=tiers.replace(

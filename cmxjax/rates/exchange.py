@@ -61,7 +61,7 @@ def copies_of(
     most = tokens * load
     others = _one_way(mode, (group.ranks - 1.0) * mode.only, peers(group))
     tiers = most * per_token / group.ranks * others
-    if len(tiers) > 1:
+    if mode.deduplicates is not None and len(tiers) > 1:
         once = _deduplicated(group, mode, most, per_token, limit)
         per_token = mode.deduplicates.pick(once[0], per_token)
         tiers = mode.deduplicates.pick(once[1], tiers)

@@ -32,9 +32,7 @@ def group_of(fabric: Fabric, splits: Float[Array, " tier"]) -> Group:
 
 def group_along(fabric: Fabric, layout: Layout, axis: str) -> Group:
     """The group of an axis of a layout."""
-    if layout.ways is None:
-        return group_of(fabric, splits(layout, axis))
-    return Group(fabric, *layout.ways[axis])
+    return group_of(fabric, splits(layout, axis))
 
 
 def peers(group: Group) -> Float[Array, " tier"]:

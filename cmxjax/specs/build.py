@@ -132,6 +132,7 @@ def _software(context: _Context, mode: str) -> tuple[Software, Choices]:
         used["dtype of the router"] = "bf16"
     choices = _defaults(system, mode)._replace(
         dtypes=multiplied(dtypes),
+        experts=context.model is None or context.model.file.experts is not None,
         collective_library=_default(system, "serving_collective"),
         engine=scenario.engine or _default(system, "engine"),
     )

@@ -250,7 +250,9 @@ def _load_system(reference: Reference, where: str) -> LoadedSystem:
             library: {
                 mode: ExpertMode(
                     plane=modes[library][mode].plane,
-                    deduplicates=switch(modes[library][mode].deduplicates),
+                    deduplicates=(
+                        switch(True) if modes[library][mode].deduplicates else None
+                    ),
                     **leaves,
                 )
                 for mode, leaves in by_mode.items()

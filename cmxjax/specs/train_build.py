@@ -61,6 +61,7 @@ def train_workload(
     )
     return work, choices._replace(
         dtypes=multiplied(dtypes),
+        experts=context.model is None or context.model.file.experts is not None,
         trainer=trainer,
         expert_mode="normal" if "normal" in modes else choices.expert_mode,
         offload_link=link,
