@@ -12,16 +12,23 @@ from ..parameters import apply, every_leaf, is_switch, leaf_paths
 from ..phases.metrics import metrics
 from ..specs.build import Problem
 
+FORMATS = ("element_bytes", "out_bytes")
+
+
+def _moves(path: str) -> bool:
+    """Whether a number can be scaled: a switch can't, nor the bytes of a format."""
+    return not (is_switch(path) or ".sizes." in path or path.endswith(FORMATS))
+
 
 def paths_of(problem: Problem) -> list[str]:
     """Path of each number of machine, model and workload, in the order of their leaves:
-    those of the machine as in the system's file. Empty for entries of a list and
-    switches."""
+    those of the machine as in the system's file. Empty for entries of a list,
+    switches and formats."""
     found = origins(problem.system, problem.choices)
     paths = [path and f"system.{path}" for path in found]
     for group, tree in (("model", problem.model), ("workload", problem.workload)):
         for path, leaf in every_leaf(tree).items():
-            own = np.ndim(leaf) == 0 and not is_switch(path)
+            own = np.ndim(leaf) == 0 and _moves(path)
             paths += [f"{group}.{path}" if own else ""] * np.size(leaf)
     return paths
 
@@ -37,7 +44,7 @@ def values_of(problem: Problem) -> dict[str, float]:
         f"{group}.{path}": float(leaf)
         for group, tree in groups.items()
         for path, leaf in leaf_paths(tree).items()
-        if np.ndim(leaf) == 0 and float(leaf) != 0.0
+        if np.ndim(leaf) == 0 and _moves(path) and float(leaf) != 0.0
     }
 
 
