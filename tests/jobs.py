@@ -10,6 +10,7 @@ import pytest
 from flax import struct
 
 import cmxjax as cmx
+from cmxjax.machine.pad import alike
 from cmxjax.machine.resolve import Meets, machine_of
 from cmxjax.parameters import apply, is_fraction, leaf_paths, path_of
 from cmxjax.specs.build import build
@@ -89,6 +90,14 @@ def inputs_of(p: Any, shifts: dict[str, Any] | None = None) -> Inputs:
 def machine_at(system: Any, theta: Theta) -> Any:
     """The machine that a job meets."""
     return machine_of(apply(system, theta.shifts), theta.choices)
+
+
+def in_common_shape(p: Any) -> tuple[Any, Any, Any, Any]:
+    """What `metrics` takes of a problem, with all switches that a machine may have."""
+    machine = alike(p.machine)
+    layouts = cmx.stack([p.layout], tiers=machine.tiers.size.shape[-1])
+    layout = jax.tree.map(lambda leaf: leaf[0], layouts)
+    return machine, p.model, p.workload, layout
 
 
 def metrics(system, a, w, layout, theta: Theta, sharpness: Any = None):

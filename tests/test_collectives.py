@@ -80,7 +80,7 @@ def timed(kind, group, lib, payload, sharpness, factor=1.0, **more):
     """Time of a collective, with the seconds of its parts times a factor."""
     costs = collective_costs(kind, group, lib, payload, sharpness, **more)
     costs = {part: factor * cost for part, cost in costs.items()}
-    several, exposed = several_of(group, sharpness), lib.protocol_exposed_fraction
+    several, exposed = several_of(group.ranks, sharpness), lib.protocol_exposed_fraction
     return collective_s(costs, several, exposed, sharpness)
 
 

@@ -4,10 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jobs import all_finite
+from jobs import all_finite, in_common_shape
 
 import cmxjax as cmx
-from cmxjax.machine.pad import alike
 from cmxjax.specs.build import build
 from cmxjax.specs.scenario import validate_scenario
 
@@ -106,11 +105,8 @@ def test_gradients_of_a_stack_are_finite(eight):
 )
 def test_the_common_shape_changes_no_number(name):
     problem = build(cmx.load_scenario(name), "none")
-    machine = alike(problem.machine)
-    layout = cmx.stack([problem.layout], tiers=machine.tiers.size.shape[-1])
-    layout = jax.tree.map(lambda x: x[0], layout)
     one = cmx.metrics(*problem.inputs)
-    other = cmx.metrics(machine, problem.model, problem.workload, layout)
+    other = cmx.metrics(*in_common_shape(problem))
     for a, b in zip(*map(jax.tree.leaves, (one, other)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12)
 

@@ -7,11 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jobs import all_finite
+from jobs import all_finite, in_common_shape
 from test_statics import problems
 
 import cmxjax as cmx
-from cmxjax.machine.pad import alike
 from cmxjax.parameters import is_switch, path_of
 from cmxjax.specs.build import build
 from cmxjax.specs.scenario import load_scenario
@@ -46,11 +45,7 @@ def switched(tree, settings):
 def with_every_algorithm(name):
     """Machine, model, workload and layout of a job, the machine with all switches."""
     scenario, field = JOBS[name]
-    p = build(load_scenario(scenario), "none")
-    machine = alike(p.machine)
-    layout = cmx.stack([p.layout], tiers=machine.tiers.size.shape[-1])
-    layout = jax.tree.map(lambda leaf: leaf[0], layout)
-    return (machine, p.model, p.workload, layout), field
+    return in_common_shape(build(load_scenario(scenario), "none")), field
 
 
 @pytest.mark.parametrize("name", JOBS_TO_RUN)

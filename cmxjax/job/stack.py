@@ -38,23 +38,13 @@ def stack(trees: Sequence[T], tiers: int = 0) -> T:
     nodes = [node for tree in trees for node in _nodes(tree)]
     count = max([tiers, *map(_tiers, nodes)])
     drafts = max([0, *(x.acceptance.shape[-1] for x in nodes if _drafts(x))])
-    names = tuple(
-        dict.fromkeys(
-            name
-            for node in nodes
-            if isinstance(node, Machine)
-            for name in node.library.algorithms
-        )
-    )
-
-    once = any(
-        isinstance(node, Machine) and node.exchange.deduplicates is not None
-        for node in nodes
-    )
+    machines = [node for node in nodes if isinstance(node, Machine)]
+    names = dict.fromkeys(name for m in machines for name in m.library.algorithms)
+    once = any(m.exchange.deduplicates is not None for m in machines)
 
     def shaped(node: Any) -> Any:
         if isinstance(node, Machine):
-            machine = with_algorithms(with_tiers(node, count), names)
+            machine = with_algorithms(with_tiers(node, count), tuple(names))
             return with_deduplication(machine) if once else machine
         if isinstance(node, Layout):
             return node.replace(factor=padded(node.factor, count, 1.0))

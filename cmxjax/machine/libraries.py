@@ -5,6 +5,8 @@ from flax import struct
 from .._types import Leaf
 from ..switch import Switch
 
+ALGORITHMS = ("direct", "ring", "striped_ring", "staged", "tree", "in_switch")
+
 
 class CollectiveLibrary(struct.PyTreeNode, kw_only=True, frozen=True):
     """Costs of one collective library, such as HCCL or NCCL."""
@@ -27,8 +29,8 @@ class CollectiveLibrary(struct.PyTreeNode, kw_only=True, frozen=True):
     protocol_exposed_fraction: Leaf
     sdma_slowdown: Leaf
     algorithms: dict[str, Switch]
-    """Those it chooses from: `direct`, `ring`, `striped_ring`, `staged`, `tree`,
-    `in_switch`. One that is switched off has a time, which nothing takes."""
+    """Those of `ALGORITHMS` that it chooses from. One that is switched off has a time,
+    which nothing takes."""
     pipelined: Switch
     """It cuts messages into chunks that follow each other through stages."""
     kind: str = struct.field(pytree_node=False, default="collective_library")

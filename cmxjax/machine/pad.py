@@ -13,10 +13,9 @@ from jax.core import Tracer
 
 from .._types import Leaf
 from ..switch import switch
+from .libraries import ALGORITHMS
 from .machine import Machine
 from .runtimes import Engine
-
-ALGORITHMS = ("direct", "ring", "striped_ring", "staged", "tree", "in_switch")
 
 MOST_TIERS = 4
 """Tiers of the shipped machines with most of them."""

@@ -128,7 +128,7 @@ def _peaks(system: System, choices: Choices) -> dict[str, Leaf]:
     """Peaks by tensor class. One that the device doesn't have stands there as 1 FLOP/s:
     jobs that ask for it are refused before."""
     peaks = system.chip.matrix_flop_per_s
-    named = {**dict(zip(MULTIPLIED, choices.dtypes, strict=True)), "bf16": PLAIN}
+    named = {**dict(zip(MULTIPLIED, choices.dtypes, strict=True)), PLAIN: PLAIN}
     return {name: peaks.get(of, jnp.ones(())) for name, of in named.items()}
 
 

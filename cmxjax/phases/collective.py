@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from .._types import Leaf, Scalar, Sharpness
-from ..job.layout import Layout
+from ..job.layout import Layout, splits
 from ..job.workload import Collective
 from ..machine.machine import Machine
 from ..rates.collectives import (
@@ -17,7 +17,7 @@ from ..rates.collectives import (
     several_of,
 )
 from ..rates.exchange import copies_of, exchange_costs, exchange_s, ranks_of
-from ..rates.fabric import Group, group_along
+from ..rates.fabric import Group, group_of
 from ..step.costs import Breakdown, Explained, composed
 from ..work.routing import busiest_rank_load
 
@@ -47,7 +47,7 @@ def collective_metrics(
     explains: bool,
 ) -> CollectiveMetrics:
     """Time and rates of one collective call on the mean rank."""
-    group = group_along(machine.fabric, layout, "ep")
+    group = group_of(machine.fabric, splits(layout, "ep"))
     exchange = w.collective in ("dispatch", "combine")
     price = _price_exchange if exchange else _price_collective
     costs, compose = price(machine, w, group, sharpness)
@@ -79,7 +79,10 @@ def _price_collective(
         costs["protocol"] = jnp.zeros(())
         return costs, lambda costs: sum(costs.values(), jnp.zeros(()))
     costs = collective_costs(kind, group, library, payload, sharpness, w.driver)
-    several, exposed = several_of(group, sharpness), library.protocol_exposed_fraction
+    several, exposed = (
+        several_of(group.ranks, sharpness),
+        library.protocol_exposed_fraction,
+    )
     return costs, lambda costs: collective_s(costs, several, exposed, sharpness)
 
 

@@ -121,9 +121,9 @@ def collective_costs(
     }
 
 
-def several_of(group: Group, sharpness: Sharpness) -> Scalar:
+def several_of(ranks: Scalar, sharpness: Sharpness) -> Scalar:
     """1 where a group has several ranks, 0 where it has one and needs no collective."""
-    return smooth.positive(group.ranks - 1.0, sharpness)
+    return smooth.positive(ranks - 1.0, sharpness)
 
 
 def collective_s(
@@ -148,7 +148,7 @@ def mesh_costs(
     """Seconds of a gather, scatter or all-to-all in which every rank sends to every
     other; they add up."""
     cost = direct(group, library, bytes_to_each, 1.0, sharpness)
-    several = several_of(group, sharpness)
+    several = several_of(group.ranks, sharpness)
     return {
         "start": several * library.start_s,
         "transfer": several * whole_s(cost, library),

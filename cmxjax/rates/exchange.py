@@ -156,7 +156,7 @@ class Ranks(NamedTuple):
 
 
 def ranks_of(group: Group, mode: ExpertMode, sharpness: Sharpness) -> Ranks:
-    several = several_of(group, sharpness)
+    several = several_of(group.ranks, sharpness)
     return Ranks(several, mode.spread * jnp.log(group.ranks))
 
 

@@ -8,7 +8,6 @@ from jaxtyping import Array, Float
 
 from .. import smooth
 from .._types import Scalar, Sharpness
-from ..job.layout import Layout, splits
 from ..machine.tiers import Fabric
 
 
@@ -28,11 +27,6 @@ def group_of(fabric: Fabric, splits: Float[Array, " tier"]) -> Group:
     for split in jnp.unstack(splits):
         units.append(units[-1] * split)
     return Group(fabric, splits, jnp.stack(units[:-1]), units[-1])
-
-
-def group_along(fabric: Fabric, layout: Layout, axis: str) -> Group:
-    """The group of an axis of a layout."""
-    return group_of(fabric, splits(layout, axis))
 
 
 def peers(group: Group) -> Float[Array, " tier"]:

@@ -128,11 +128,11 @@ def _software(context: _Context, mode: str) -> tuple[Software, Choices]:
     used = {
         f"dtypes.{k}": getattr(dtypes, k) for k in ("activation", "attention", "head")
     }
-    if context.model is not None and context.model.file.experts is not None:
+    if context.mixture:
         used["dtype of the router"] = "bf16"
     choices = _defaults(system, mode)._replace(
         dtypes=multiplied(dtypes),
-        experts=context.model is None or context.model.file.experts is not None,
+        experts=context.mixture,
         collective_library=_default(system, "serving_collective"),
         engine=scenario.engine or _default(system, "engine"),
     )
@@ -484,7 +484,7 @@ def _train(context: _Context, scenario: TrainScenario) -> Job:
     def workload() -> tuple[Train, Choices]:
         degrees = derive(
             scenario.layout,
-            context.model is not None and context.model.file.experts is not None,
+            context.mixture,
             context.where,
         )
         return all_of(

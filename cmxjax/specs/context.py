@@ -20,6 +20,11 @@ class Context(NamedTuple):
     model: LoadedModel | None
     where: str
 
+    @property
+    def mixture(self) -> bool:
+        """Whether the model has experts."""
+        return self.model is not None and self.model.file.experts is not None
+
 
 def leaf(value: Any):
     """A float array: what pytrees hold."""

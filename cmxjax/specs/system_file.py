@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, StringConstraints, field_validator
 
 from ..job.workload import BYTES
+from ..machine.libraries import ALGORITHMS
 from .figures import Figure, Info, Leaves, Source, Strict, Text, mistakes_of
 
 if TYPE_CHECKING:
+    Algorithm = str
     Dtype = Name = str
 else:
+    Algorithm = Literal[ALGORITHMS]
     Dtype = Literal[tuple(BYTES)]
     Name = Annotated[str, StringConstraints(pattern=r"^[\w-]+$")]
     """Part of a leaf's dotted path."""
@@ -63,9 +66,6 @@ class SideLinkSpec(Leaves):
     bytes_per_s: Figure
     latency_s: Figure
     efficiency: Figure
-
-
-Algorithm = Literal["direct", "ring", "striped_ring", "staged", "tree", "in_switch"]
 
 
 class CollectiveLibrarySpec(Leaves):

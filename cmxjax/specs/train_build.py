@@ -61,7 +61,7 @@ def train_workload(
     )
     return work, choices._replace(
         dtypes=multiplied(dtypes),
-        experts=context.model is None or context.model.file.experts is not None,
+        experts=context.mixture,
         trainer=trainer,
         expert_mode="normal" if "normal" in modes else choices.expert_mode,
         offload_link=link,

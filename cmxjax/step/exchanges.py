@@ -5,13 +5,13 @@ from typing import Any
 import jax.numpy as jnp
 
 from .._types import Scalar, Sharpness
-from ..job.layout import Layout, degree
+from ..job.layout import Layout, degree, splits
 from ..job.workload import Software
 from ..machine.machine import Machine
 from ..model.architecture import ANY_GROUP, Architecture
 from ..rates.collectives import mesh_costs
 from ..rates.exchange import copies_of, exchange_costs
-from ..rates.fabric import Group, group_along, group_of, plane_s
+from ..rates.fabric import Group, group_of, plane_s
 from ..switch import either
 from ..work.routing import ExpertLoad
 
@@ -25,7 +25,7 @@ def expert_group(machine: Machine, layout: Layout, elsewhere: bool) -> Group:
         elsewhere: on nodes of their own, behind the scale-up system's outermost tier.
     """
     if not elsewhere:
-        return group_along(machine.fabric, layout, "ep")
+        return group_of(machine.fabric, splits(layout, "ep"))
     there = machine.tiers.edge > 0.5
     return group_of(machine.fabric, either(there, degree(layout, "ep"), 1.0))
 
@@ -76,7 +76,7 @@ def price_split_experts(
 ) -> dict[str, Any]:
     """Ranks that split an expert between them also share the tokens that each got, and
     add up their parts of the results."""
-    group = group_along(machine.fabric, layout, "etp")
+    group = group_of(machine.fabric, splits(layout, "etp"))
     sizes = copy_bytes(a, software, machine.exchange.scale_slot_bytes)
     held = tokens * load.copies_per_token * load.busiest
     return {

@@ -9,15 +9,15 @@ from jaxtyping import Array, Float
 
 from .. import smooth
 from .._types import Scalar, Sharpness
-from ..job.layout import Layout, degree, devices
+from ..job.layout import Layout, degree, devices, splits
 from ..job.workload import Decode, Prefill, Software
 from ..machine.machine import Machine
 from ..machine.runtimes import Engine
 from ..model.architecture import Architecture, kv_width
 from ..rates.algorithms import chain_costs
-from ..rates.collectives import mesh_costs, plane_loads_s
+from ..rates.collectives import mesh_costs, plane_loads_s, several_of
 from ..rates.exchange import ranks_of
-from ..rates.fabric import Group, group_along, group_of
+from ..rates.fabric import Group, group_of
 from ..rates.roofline import filled_s, resources_s
 from ..work.chunk import joined_ops, launched
 from ..work.routing import ExpertLoad, expert_load
@@ -159,7 +159,6 @@ def shape_of(job: Job) -> Shape:
 def sharing_of(job: Job, sharpness: Sharpness) -> Sharing:
     """How the machine and its engine overlap and wait."""
     chip, engine, mode = job.machine.chip, engine_of(job.machine), job.machine.exchange
-    tensor = degree(job.layout, "tp")
     return Sharing(
         roofline=chip.roofline_exposed_fraction,
         streams=engine.stream_exposed_fraction,
@@ -167,7 +166,7 @@ def sharing_of(job: Job, sharpness: Sharpness) -> Sharing:
         core_exponent=chip.core_exponent,
         beside=(1.0 - mode.core_share) ** -chip.core_exponent,
         wait=engine.wait_excess,
-        tensor=smooth.positive(tensor - 1.0, sharpness),
+        tensor=several_of(degree(job.layout, "tp"), sharpness),
         ranks=ranks_of(_experts_group(job), mode, sharpness),
     )
 
@@ -200,7 +199,7 @@ def price(job: Job, streams: Streams, sharpness: Sharpness) -> Priced:
     if job.chunked:
         there = launched(job.ops, rows)
         used = {name: seconds * there for name, seconds in used.items()}
-    cp = group_along(machine.fabric, job.layout, "cp")
+    cp = group_of(machine.fabric, splits(job.layout, "cp"))
     mesh = partial(mesh_costs, library=machine.library, sharpness=sharpness)
     tensor = price_collectives(machine, asked.tensor, sharpness)
     times: dict[str, Any] = {
@@ -265,7 +264,7 @@ def _experts_group(job: Job) -> Group:
 def price_once(job: Job) -> dict[str, Any]:
     """What a step does once: the host, hand-over between stages, cached prefixes."""
     machine = job.machine
-    stages = group_along(machine.fabric, job.layout, "pp")
+    stages = group_of(machine.fabric, splits(job.layout, "pp"))
     payload = job.batch_tokens * job.a.hidden * ACTIVATION_BYTES
     once: dict[str, Any] = {"host": {"step": job.host_s}}
     if job.pools is None:

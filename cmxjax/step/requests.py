@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .. import smooth
 from .._types import Scalar, Sharpness
 from ..machine.machine import Machine
-from ..rates.collectives import collective_costs
+from ..rates.collectives import collective_costs, several_of
 from ..rates.fabric import group_of
 
 
@@ -41,7 +40,7 @@ def several_ranks(
     """Whether the group of each request has several ranks, by form."""
 
     def several(request: Request) -> Scalar:
-        return smooth.positive(jnp.prod(request.splits) - 1.0, sharpness)
+        return several_of(jnp.prod(request.splits), sharpness)
 
     return {form: [*map(several, of)] for form, of in by_form(requests).items()}
 

@@ -14,7 +14,7 @@ from ..machine.machine import Machine
 from ..machine.runtimes import Trainer
 from ..model.architecture import Architecture, Latent, spread_kv_heads
 from ..rates.algorithms import chain_costs
-from ..rates.fabric import group_along
+from ..rates.fabric import group_of
 from ..rates.roofline import resources_s
 from ..switch import either
 from ..work.held import Held, Plan, data_ranks, kept_of_layer
@@ -82,7 +82,7 @@ def price(job: Job, sharpness: Sharpness) -> Costs:
     machine, a, w, layout, plan = job[:5]
     software, trainer = w.software, trainer_of(machine)
     own = plan.tokens * a.hidden * ELEMENT
-    stages = group_along(machine.fabric, layout, "pp")
+    stages = group_of(machine.fabric, splits(layout, "pp"))
     times: dict[str, Any] = {
         "operators": _operators(job, sharpness),
         "collectives": price_collectives(machine, job.requests, sharpness),

@@ -86,9 +86,9 @@ def _tangents(inputs: tuple) -> tuple:
 
     def along(key_path: tuple, leaf: Any) -> Any:
         place = {0: 0, 1: 2}.get(key_path[0].idx, 1)
-        if STILL.search(path_of(key_path)):
-            place = None
         path, shape = path_of(key_path), np.shape(leaf)
+        if STILL.search(path):
+            place = None
         if path.endswith(".factor"):  # tiers of one unit may follow
             draws = padded(_draws(path, (shape[0], own_tiers)), shape[1], 0.0)
         else:
