@@ -77,6 +77,19 @@ class Theta(struct.PyTreeNode):
     choices: Meets = struct.field(pytree_node=False)
 
 
+def deeper(a: Any, more: float) -> Any:
+    """A model with so many more layers of its last kind behind the others."""
+    steps = np.arange(a.order.shape[-1])
+    added = np.clip(steps - float(a.layers), 0.0, more)
+    return a.replace(order=a.order.at[-1].add(added))
+
+
+def with_experts(a: Any, **changes: Any) -> Any:
+    """A mixture with other experts."""
+    halves = (f.replace(**changes) if f is a.experts else f for f in a.feed_forwards)
+    return a.replace(feed_forwards=tuple(halves))
+
+
 Inputs = tuple[Any, Any, Any, Any, Theta]
 """System, model, workload, layout and theta, from which tests move leaves by path."""
 

@@ -15,7 +15,7 @@ from cmxjax.job.workload import balance_of
 from cmxjax.machine.libraries import ExpertMode
 from cmxjax.machine.resolve import Choices, resolve, tiers_of
 from cmxjax.machine.tiers import Fabric
-from cmxjax.model.architecture import ANY_GROUP, GroupLimit
+from cmxjax.model.feed_forwards import ANY_GROUP, GroupLimit
 from cmxjax.rates.exchange import copies_of, exchange_costs, exchange_s, ranks_of
 from cmxjax.rates.fabric import group_of
 from cmxjax.specs.system_load import Reference, load_system

@@ -3,6 +3,7 @@
 import json
 
 import jax
+import numpy as np
 import pytest
 
 from cmxjax.model.architecture import total_parameters
@@ -107,9 +108,11 @@ def mistakes_of(read, config) -> list[str]:
 def test_a_config_gives_the_same_leaves_as_the_shipped_file(read, name):
     ours = leaf_paths(load_model(Reference(name)).architecture)
     theirs = leaf_paths(read(SHIPPED[name]))
-    assert {path: float(leaf) for path, leaf in theirs.items()} == {
-        path: float(leaf) for path, leaf in ours.items()
-    }
+    assert theirs.keys() == ours.keys()
+    small = ("vectors", "extra")  # norms within heads are left out of the shipped file
+    for path, leaf in theirs.items():
+        if not path.endswith(small):
+            np.testing.assert_array_equal(leaf, ours[path], err_msg=path)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -126,12 +129,13 @@ def test_gpt2_has_its_published_124439808_parameters(read):
 
 def test_gpt2_is_tied_biased_and_ungated(read):
     a = read(GPT2)
-    assert [float(x.on) for x in (a.tied, a.biased, a.gated)] == [1.0, 1.0, 0.0]
+    half = a.feed_forwards[0]
+    assert [float(x.on) for x in (a.tied, half.biased, half.gated)] == [1.0, 1.0, 0.0]
 
 
 def test_the_inner_width_of_gpt2_defaults_to_four_times_the_hidden_size(read):
-    assert float(read(GPT2).intermediate) == 4 * 768
-    assert float(read(GPT2 | {"n_inner": 1000}).intermediate) == 1000
+    assert float(read(GPT2).feed_forwards[0].intermediate) == 4 * 768
+    assert float(read(GPT2 | {"n_inner": 1000}).feed_forwards[0].intermediate) == 1000
 
 
 def test_a_head_is_as_wide_as_its_share_of_the_model_unless_stated(read):
@@ -223,8 +227,15 @@ def test_nan_text_and_wrong_counts_are_reported_at_once(read):
         ("[" * 100_000, ["JSON"]),
         ('{"a": ' * 40 + "1" + "}" * 40, ["nested too deeply"]),
         (QWEN | {"num_experts_per_tok": 200}, ["topk = 200", "128"]),
-        (QWEN | {"decoder_sparse_step": 2}, ["decoder_sparse_step = 2", "TOML"]),
+        (QWEN | {"expert_layers": [3, 5]}, ["expert_layers", "TOML"]),
+        (LLAMA | {"model_type": "llamma"}, ["model_type = 'llamma'", "llama"]),
         (LLAMA | {"num_key_value_heads": 128}, ["kv_heads = 128", "64 heads"]),
+        (LLAMA | {"num_hidden_layers": 80.5}, ["num_hidden_layers = 80.5", "whole"]),
+        (LLAMA | {"num_attention_heads": 60}, ["hidden_size = 8192", "60 heads"]),
+        (LLAMA | {"num_key_value_heads": 12}, ["num_key_value_heads = 12", "64 heads"]),
+        (LLAMA | {"window_layers": [1]}, ["window_layers", "not understood"]),
+        (LLAMA | {"layer_types": ["odd"] * 80}, ["layer_types", "'odd'"]),
+        (LLAMA | {"layer_types": ["full_attention"]}, ["layer_types", "80 layers"]),
         (LLAMA | {"tie_word_embeddings": "no"}, ["tie_word_embeddings = 'no'"]),
         (LLAMA | {"hidden_size": 10**400}, ["hidden_size", "at most"]),
     ],

@@ -7,7 +7,17 @@ import jax.numpy as jnp
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jobs import DECODE, OVER, is_latency, is_rate, job, off_lattice, on_machine, time_s
+from jobs import (
+    DECODE,
+    OVER,
+    deeper,
+    is_latency,
+    is_rate,
+    job,
+    off_lattice,
+    on_machine,
+    time_s,
+)
 
 from cmxjax.parameters import leaf_paths
 
@@ -97,11 +107,17 @@ def test_a_machine_that_is_faster_in_all_is_faster(name, seed, factor, sharpness
     assert faster == pytest.approx(time_s(inputs, sharpness) / factor, rel=1e-9)
 
 
+MIXED = 0.02
+"""Relaxed, the cores' split is the mean of two where they tie, which is faster than
+either: there a step with more work may be as much shorter."""
+
+
 def check_more_work(inputs, field, load, factor, sharpness):
     small = with_work(inputs, {field: load})
     large = with_work(inputs, {field: load * factor})
     before, after = time_s(small, sharpness), time_s(large, sharpness)
-    assert after >= before * (1.0 - ROUNDING)
+    mixed = sharpness is not None and inputs[3].microbatches != "1"
+    assert after >= before * (1.0 - (MIXED if mixed else ROUNDING))
 
 
 @over_jobs
@@ -165,11 +181,9 @@ def test_more_drafts_never_make_the_step_shorter(name, drafts, more, load, sharp
 @given(layers=st.integers(1, 40), load=loads, sharpness=sharpnesses)
 def test_more_layers_never_make_the_step_shorter(name, layers, load, sharpness):
     system, a, *rest = with_work(weighed(name), {batch_of(name): load})
-    deeper = a.replace(layers=a.layers + float(layers))
-    if float(a.layers) == float(a.dense_layers):
-        deeper = deeper.replace(dense_layers=deeper.layers)
+    more = deeper(a, float(layers))
     before = time_s((system, a, *rest), sharpness)
-    assert time_s((system, deeper, *rest), sharpness) > before
+    assert time_s((system, more, *rest), sharpness) > before
 
 
 @over_jobs

@@ -8,11 +8,12 @@ from cmxjax.job.workload import Dtypes, sizes_of
 from cmxjax.model.architecture import total_parameters
 from cmxjax.specs.model_load import load_model
 from cmxjax.specs.system_load import Reference
-from cmxjax.work.attention import attention_ops
-from cmxjax.work.feed_forward import dense_ops, draft_ops, expert_ops, tail_ops
+from cmxjax.work.attention import mixer_ops
+from cmxjax.work.feed_forward import draft_ops, half_ops, tail_ops
 from cmxjax.work.routing import expert_load
 from cmxjax.work.serving import declared, decode_rows, prefill_rows
-from cmxjax.work.table import Op, matrix_flop, sizes_by_name, tabulate
+from cmxjax.work.table import FEATURES as OF_MIXERS
+from cmxjax.work.table import Op, at_place, matrix_flop, sizes_by_name, tabulate
 
 BF16 = sizes_of(Dtypes())
 DEEPSEEK = load_model(Reference("deepseek-r1")).architecture
@@ -36,6 +37,9 @@ DEEPSEEK_HEAD = 129280 * 7168
 GQA = 8192 * (8192 + 2 * 1024) + 8192 * 8192
 LLAMA_FFN = 3 * 8192 * 28672
 LLAMA_HEAD = 128256 * 8192
+
+DENSE, MIXTURE = 0, 1
+"""Places of the feed-forward halves."""
 
 FEATURES = {
     "one": 1.0,
@@ -80,6 +84,7 @@ ROWS = (
 def table(ops, tokens=0.0, sizes=NAMED, **features):
     """A table on one device, where every projection sees the same tokens."""
     values = {**FEATURES, **dict.fromkeys(ROWS, tokens), **features}
+    values |= {at_place(name, 0): values.get(name, 0.0) for name in OF_MIXERS}
     return tabulate(ops, {k: jnp.asarray(v, float) for k, v in values.items()}, sizes)
 
 
@@ -102,8 +107,8 @@ TOKENS, CONTEXT = 96.0, 4224.0
 def test_flop_of_a_deepseek_decode_layer_by_hand():
     # absorbed: query and value pass through the latents, scores and values are 576 and
     # 512 wide; 8 experts and the shared one
-    ops = attention_ops(DEEPSEEK, BF16, absorbed=True)
-    ops += expert_ops(DEEPSEEK, shared_here=True)
+    ops = mixer_ops(DEEPSEEK, BF16, 0, decodes=True)
+    ops += half_ops(DEEPSEEK, MIXTURE, True)
     counted = flop(
         ops,
         TOKENS,
@@ -119,14 +124,14 @@ def test_flop_of_a_deepseek_decode_layer_by_hand():
 
 def test_flop_of_a_deepseek_prefill_layer_by_hand():
     # expanded: scores and values are 192 and 128 wide
-    ops = attention_ops(DEEPSEEK, BF16, absorbed=False)
+    ops = mixer_ops(DEEPSEEK, BF16, 0, decodes=False)
     counted = flop(ops, TOKENS, pairs=TOKENS * CONTEXT)
     scores = 128 * CONTEXT * (192 + 128)
     assert counted == pytest.approx(2 * TOKENS * (MLA + scores), rel=1e-12)
 
 
 def test_flop_of_a_llama_layer_by_hand():
-    ops = attention_ops(LLAMA, BF16, absorbed=True) + dense_ops(LLAMA)
+    ops = mixer_ops(LLAMA, BF16, 0, decodes=True) + half_ops(LLAMA, DENSE, True)
     counted = flop(ops, TOKENS, pairs=TOKENS * CONTEXT)
     scores = 64 * CONTEXT * (128 + 128)
     by_hand = 2 * TOKENS * (GQA + scores + LLAMA_FFN)
@@ -137,7 +142,7 @@ def test_a_group_of_devices_shares_the_flop_of_a_layer(problem):
     # 8 GPUs, 16 requests each: every GPU does an eighth of the work of all 128
     p = problem("llama-3.1-70b-decode-gb200-nvl72")
     features = decode_rows(p.model, p.workload, p.layout, 1.0)
-    ops = attention_ops(LLAMA, BF16, absorbed=True) + dense_ops(LLAMA)
+    ops = mixer_ops(LLAMA, BF16, 0, decodes=True) + half_ops(LLAMA, DENSE, True)
     counted = float(matrix_flop(tabulate(ops, features, NAMED)).sum())
     scores = 64 * 4096 * (128 + 128)
     assert counted == pytest.approx(2 * 16 * (GQA + scores + LLAMA_FFN), rel=1e-12)
@@ -155,7 +160,7 @@ def test_flop_of_the_draft_projection_by_hand():
 
 def test_absorbed_and_expanded_attention_multiply_by_the_same_weights():
     absorbed, expanded = (
-        flop(attention_ops(DEEPSEEK, BF16, absorbed=a), TOKENS, local_heads=128.0)
+        flop(mixer_ops(DEEPSEEK, BF16, 0, decodes=a), TOKENS, local_heads=128.0)
         for a in (True, False)
     )
     assert absorbed == pytest.approx(expanded, rel=1e-12)
@@ -165,7 +170,7 @@ def test_absorbed_scores_cost_more_flop_and_expanded_ones_more_bytes():
     pairs, tokens = 1e6, 1e3
     tables = {
         a: table(
-            attention_ops(DEEPSEEK, BF16, absorbed=a),
+            mixer_ops(DEEPSEEK, BF16, 0, decodes=a),
             pairs=pairs,
             kv_read=tokens,
             kv_expanded=tokens,
@@ -182,16 +187,16 @@ def test_absorbed_scores_cost_more_flop_and_expanded_ones_more_bytes():
 
 def test_weights_of_an_mla_block_are_its_parameters():
     for absorbed in (True, False):
-        ops = attention_ops(DEEPSEEK, BF16, absorbed)
+        ops = mixer_ops(DEEPSEEK, BF16, 0, absorbed)
         assert weight_bytes(ops, local_heads=128.0) == 2 * MLA
 
 
 def test_weights_of_a_gqa_block_are_its_parameters():
-    assert weight_bytes(attention_ops(LLAMA, BF16, absorbed=True)) == 2 * GQA
+    assert weight_bytes(mixer_ops(LLAMA, BF16, 0, decodes=True)) == 2 * GQA
 
 
 def test_weights_of_all_llama_operators_are_the_published_parameters():
-    layer = attention_ops(LLAMA, BF16, absorbed=True) + dense_ops(LLAMA)
+    layer = mixer_ops(LLAMA, BF16, 0, decodes=True) + half_ops(LLAMA, DENSE, True)
     total = 80 * weight_bytes(layer) + weight_bytes(tail_ops(LLAMA))
     assert total == 2 * (80 * (GQA + LLAMA_FFN) + LLAMA_HEAD)
     # with the embedding table, which is looked up and not multiplied, 70.6 billion;
@@ -204,10 +209,10 @@ def test_weights_of_all_llama_operators_are_the_published_parameters():
 
 def test_weights_of_all_deepseek_operators_are_the_published_parameters():
     attention = weight_bytes(
-        attention_ops(DEEPSEEK, BF16, absorbed=True), local_heads=128.0
+        mixer_ops(DEEPSEEK, BF16, 0, decodes=True), local_heads=128.0
     )
-    dense = weight_bytes(dense_ops(DEEPSEEK))
-    mixture = weight_bytes(expert_ops(DEEPSEEK, True), experts=256.0)
+    dense = weight_bytes(half_ops(DEEPSEEK, DENSE, True))
+    mixture = weight_bytes(half_ops(DEEPSEEK, MIXTURE, True), experts=256.0)
     head = weight_bytes(tail_ops(DEEPSEEK))
     total = 61 * attention + 3 * dense + 58 * mixture + head
     by_hand = 61 * MLA + 3 * DEEPSEEK_DENSE + 58 * (257 * EXPERT + ROUTER) + DEEPSEEK_HEAD
@@ -221,22 +226,18 @@ def test_weights_of_all_deepseek_operators_are_the_published_parameters():
 def test_eight_bit_weights_halve_all_but_the_absorbed_projections_and_the_router():
     int8 = sizes_of(Dtypes(weight="int8", activation="int8"))
     named = sizes_by_name(DEEPSEEK, int8)
-    attention = attention_ops(DEEPSEEK, int8, absorbed=True)
+    attention = mixer_ops(DEEPSEEK, int8, 0, decodes=True)
     # keys and values are expanded in the format of attention, here bf16
     assert weight_bytes(attention, named, local_heads=128.0) == MLA + MLA_EXPAND
-    experts = expert_ops(DEEPSEEK, shared_here=False)
+    experts = half_ops(DEEPSEEK, MIXTURE, False)
     assert weight_bytes(experts, named, experts=2.0) == 2 * EXPERT + 2 * ROUTER
 
 
 @pytest.mark.parametrize("shared_here", [True, False])
 def test_the_shared_expert_is_computed_here_or_sent_away(shared_here):
-    ops = expert_ops(DEEPSEEK, shared_here)
+    ops = half_ops(DEEPSEEK, MIXTURE, shared_here)
     expected = 2 * TOKENS * (ROUTER + (EXPERT if shared_here else 0))
     assert flop(ops, TOKENS) == pytest.approx(expected)
-
-
-def test_a_dense_model_has_no_expert_operators():
-    assert expert_ops(LLAMA, shared_here=True) == []
 
 
 def cache_bytes(p, **changes):
@@ -244,7 +245,7 @@ def cache_bytes(p, **changes):
     w = p.workload.replace(**{k: jnp.asarray(v, float) for k, v in changes.items()})
     features = decode_rows(p.model, w, p.layout, 1.0)
     sizes = w.software.sizes
-    ops = attention_ops(p.model, sizes, absorbed=True)
+    ops = mixer_ops(p.model, sizes, 0, decodes=True)
     tab = tabulate(ops, features, sizes_by_name(p.model, sizes))
     latent = "latent attention" in tab.names
     name = "latent attention" if latent else "attention"
@@ -286,7 +287,7 @@ def test_an_eight_bit_cache_is_half_as_large(problem):
 def test_every_draft_token_attends_to_the_whole_context(problem):
     p = problem("deepseek-r1-decode-cloudmatrix384")
     features = decode_rows(p.model, p.workload, p.layout, 1.0)
-    assert float(features["pairs"]) == 48 * 2 * 4224
+    assert float(features["pairs.0"]) == 48 * 2 * 4224
 
 
 def pairs(problem, **workload):
@@ -294,7 +295,7 @@ def pairs(problem, **workload):
         "gpt-3-175b-prefill-cloudmatrix384",
         **{f"workload__{k}": v for k, v in workload.items()},
     )
-    return float(prefill_rows(p.model, p.workload, p.layout, 1.0)["pairs"])
+    return float(prefill_rows(p.model, p.workload, p.layout, 1.0)["pairs.0"])
 
 
 def test_causal_prefill_computes_half_of_the_square(problem):
@@ -318,7 +319,7 @@ def test_cached_and_computed_pairs_add_up_to_the_triangle(problem):
 
 def test_microbatches_split_the_work_and_read_the_weights_again(problem):
     p = problem("deepseek-r1-decode-cloudmatrix384")
-    ops = attention_ops(p.model, BF16, absorbed=True)
+    ops = mixer_ops(p.model, BF16, 0, decodes=True)
     whole, half = (
         tabulate(ops, decode_rows(p.model, p.workload, p.layout, n), NAMED)
         for n in (1.0, 2.0)
@@ -380,7 +381,7 @@ def test_copies_to_replicas_of_the_shared_expert_are_counted(problem):
 
 def test_only_active_experts_read_their_weights(problem):
     load = one_rank(problem, 4.0)
-    ops = expert_ops(DEEPSEEK, shared_here=False)
+    ops = half_ops(DEEPSEEK, MIXTURE, False)
     read = weight_bytes(ops, experts=load.active) - 2 * ROUTER
     assert read == pytest.approx(2 * EXPERT * 256 * (1 - np.exp(-4 / 32)))
 
@@ -422,7 +423,7 @@ def test_splits_divide_the_columns_or_the_depth():
 
 def test_vector_work_of_experts_counts_all_of_them():
     # 32 rows in all, on one expert or on four
-    ops = expert_ops(DEEPSEEK, shared_here=False)
+    ops = half_ops(DEEPSEEK, MIXTURE, False)
     one, four = (
         table(ops, expert_rows=32.0 / n, experts=n).vector_flop.sum() for n in (1.0, 4.0)
     )

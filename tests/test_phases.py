@@ -9,6 +9,7 @@ from jobs import (
     OVER,
     PREFILL,
     SHIPPED,
+    deeper,
     elasticities,
     explain,
     is_rate,
@@ -239,9 +240,7 @@ def test_a_step_is_its_repeated_layers_and_the_rest(name, sharpness):
     """Holds for any split, so it is checked by adding layers, not by the split."""
     system, a, w, layout, theta = job(name)
     dense = "gqa" in name
-    more = a.replace(layers=a.layers + 7.0)
-    if dense:
-        more = more.replace(dense_layers=more.layers)
+    more = deeper(a, 7.0)
     base = predict((system, a, w, layout, theta), sharpness)
     grown = predict((system, more, w, layout, theta), sharpness)
     repeated = base.step_time_s - base.iteration_rest_s

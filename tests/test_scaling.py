@@ -20,6 +20,7 @@ from jobs import (
     predict,
     scaled,
     time_s,
+    with_experts,
     with_stages,
 )
 
@@ -82,8 +83,7 @@ def test_relaxed_elasticities_sum_to_one_too(name, sharpness):
 
 def with_layers(inputs, factor):
     system, a, *rest = inputs
-    layers, dense = factor * a.layers, factor * a.dense_layers
-    return (system, a.replace(layers=layers, dense_layers=dense), *rest)
+    return (system, a.replace(order=factor * a.order), *rest)
 
 
 @pytest.mark.parametrize("name", DECODE)
@@ -157,9 +157,9 @@ def test_twice_the_experts_on_twice_the_ranks_leave_their_weights_a_rank(name):
     routing = jax.tree.map(lambda x: 2.0 * x, layout.routing)
     outer = layout.factor.at[5, 2].multiply(2.0)  # ep on the supernode's tier
     wider = layout.replace(factor=outer, routing=routing)
-    experts = a.experts.replace(routed=2.0 * a.experts.routed)
+    more = with_experts(a, routed=2.0 * a.experts.routed)
     base = predict((system, a, w, layout, theta)).memory_weights_bytes
-    twice = predict((system, a.replace(experts=experts), w, wider, theta))
+    twice = predict((system, more, w, wider, theta))
     drafts = a.draft_layers if w.kind == "decode" else 0.0
     mixed = a.layers + drafts - a.dense_layers
     router = 2.0 * a.hidden * a.experts.routed * mixed  # its bf16 rows are everywhere
@@ -169,7 +169,7 @@ def test_twice_the_experts_on_twice_the_ranks_leave_their_weights_a_rank(name):
 def test_expert_weights_are_slots_times_three_matrices():
     """One int8 expert of 7168 x 2048 a rank, in 58 layers and the draft's."""
     system, a, w, layout, theta = job("mla-decode")
-    more = a.replace(experts=a.experts.replace(intermediate=2.0 * 2048.0))
+    more = with_experts(a, intermediate=2.0 * 2048.0)
     base = predict((system, a, w, layout, theta)).memory_weights_bytes
     grown = predict((system, more, w, layout, theta)).memory_weights_bytes
     np.testing.assert_allclose(grown - base, 59 * 3 * 7168 * 2048, rtol=1e-9)

@@ -8,6 +8,7 @@ import jax
 import pytest
 from test_collectives import KINDS
 
+from cmxjax.model.architecture import Kind
 from cmxjax.specs.build import build
 from cmxjax.specs.files import shipped
 from cmxjax.specs.measurement_file import load_measurements
@@ -18,6 +19,8 @@ STATIC: dict[str, set] = {
     "Engine.partitions_cores": FLAG,
     "Trainer.context": {""},
     "ExpertMode.plane": {""},
+    "Architecture.kinds": {Kind((0,), (0,)), Kind((0,), (1,))},
+    "Architecture.draft": {(0,), (1,), False},
     "Experts.has_shared": FLAG,
     "Experts.groups": {1, 8, 64},
     "Experts.topk_groups": {1, 4, 8},

@@ -12,7 +12,7 @@ from jobs import inputs_of as whole
 from test_budgets import EQUATIONS, equations
 
 from cmxjax.job.layout import AXES, degree
-from cmxjax.model.architecture import total_parameters
+from cmxjax.model.architecture import MOST_LAYERS, total_parameters
 from cmxjax.model.flops import flop_per_token
 from cmxjax.parameters import is_fraction, leaf_paths
 from cmxjax.phases.training import EXPOSED
@@ -198,7 +198,7 @@ def test_a_step_without_recompute_is_three_times_its_forward_work():
         for (part, _), flop in zip(found, flops):
             work[part] += float(flop)
     per_layer = gpt_flop(2.0, 2048.0, 48.0, 6144.0, 0.0) / 48.0 / 4.0
-    layer = work["attention"] + work["core"] + work["dense"]
+    layer = work["mixer.0"] + work["core.0"] + work["half.0"]
     assert layer == pytest.approx(per_layer, rel=1e-9)
     head = 6.0 * 2.0 * 2048.0 * 51200.0 * 6144.0 / 4.0
     assert work["head"] == pytest.approx(head, rel=1e-9)
@@ -220,16 +220,16 @@ def test_activations_of_a_layer_are_those_of_korthikanti(parallel, recompute):
     changes = {"layout.sequence_parallel": parallel, "workload.recompute": recompute}
     expected = korthikanti(2.0, 2048.0, 6144.0, 64.0, 4.0, parallel, recompute != "none")
     plan = plan_at(DENSE, **changes)
-    assert float(plan.activations.dense) == pytest.approx(expected)
+    assert float(plan.activations.whole[0]) == pytest.approx(expected)
 
 
 def test_full_recompute_keeps_the_inputs_of_layers_and_one_layer():
     plain, full = (predict(DENSE, workload__recompute=r) for r in ("none", "full"))
     layer = plan_at(DENSE, workload__recompute="none").activations
     assert float(plain.memory_activations_bytes) == pytest.approx(
-        48.0 * float(layer.dense)
+        48.0 * float(layer.whole[0])
     )
-    kept = 48.0 * 2.0 * 2048.0 * 2.0 * 6144.0 / 4.0 + float(layer.dense)
+    kept = 48.0 * 2.0 * 2048.0 * 2.0 * 6144.0 / 4.0 + float(layer.whole[0])
     assert float(full.memory_activations_bytes) == pytest.approx(kept)
 
 
@@ -298,11 +298,12 @@ def test_listed_stages_that_are_even_are_the_even_ones():
 )
 def test_layers_spread_over_stages_by_rule(ends, pp, held):
     _, a, _, layout, _ = job("dense")
-    a = a.replace(layers=jnp.asarray(70.0), dense_layers=jnp.asarray(70.0))
+    depth = jnp.minimum(jnp.arange(MOST_LAYERS + 1.0), 70.0)
+    a = a.replace(order=depth[None])
     axis = AXES.index("pp")
     factor = layout.factor.at[axis].set(1.0).at[axis, -1].set(pp)
     span = end_spans(a, layout.replace(factor=factor), ends, None)
-    np.testing.assert_allclose(span.dense + span.expert, held, atol=1e-9)
+    np.testing.assert_allclose(sum(span.layers), held, atol=1e-9)
     assert held[0] + (pp - 2) * held[1] + held[2] == pytest.approx(70.0) or pp < 2
 
 

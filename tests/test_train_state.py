@@ -36,7 +36,7 @@ def test_offload_moves_the_activations_that_are_kept(share):
     changes = {**offload, "workload.recompute": share, "workload.fused_attention": True}
     m = predict(DENSE, **changes)
     layer = state_of(DENSE, **changes)[0].activations
-    kept = share * float(layer.entry) + (1.0 - share) * float(layer.dense)
+    kept = share * float(layer.entry) + (1.0 - share) * float(layer.whole[0])
     stretch = float(m.layer_time_s) / (2.0 * kept / 0.7e6)
     assert 1.0 < stretch < 1.05  # the slowest of all ranks
 
@@ -49,7 +49,7 @@ def test_offloaded_layers_come_back_before_they_are_used():
     layer = float(sum(plan.layer_weights[0])) * 2.0
     assert float(away.weights[0]) == 0.0
     assert float(away.activations[0]) == pytest.approx(
-        2.0 * float(plan.activations.dense)
+        2.0 * float(plan.activations.whole[0])
     )
     slack = float(made(DENSE).system.trainers["megatron"].activation_slack)
     saved = slack * float(all_here.activations[0] - away.activations[0])
@@ -75,7 +75,7 @@ def test_expert_tensor_ranks_keep_their_part_of_the_width():
     split, _ = state_of(MIXTURE, **{**base, "layout.ep": 8, "layout.etp": 4})
     copies = 4096.0 * 8.0
     tokens_in_and_out = copies * 7168.0 * (2.0 + 2.0)
-    more = float(split.activations.expert - alone.activations.expert)
+    more = float(split.activations.whole[1] - alone.activations.whole[1])
     assert more == pytest.approx(3.0 * tokens_in_and_out, rel=1e-6)
 
 
@@ -104,7 +104,7 @@ LONG: dict[str, Any] = {
 def context_payload(raw: dict[str, Any], kind: str, **changes: Any) -> float:
     p, plan = made(raw, **changes), plan_at(raw, **changes)
     asked = train_job(p.machine, p.model, p.workload, p.layout, plan).requests
-    over_cp = [x for x in asked if x.name == "cp" and x.kind == kind]
+    over_cp = [x for x in asked if x.name == "cp.0" and x.kind == kind]
     (payload,) = [float(x.payload_bytes) for x in over_cp]
     return payload
 

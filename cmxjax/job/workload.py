@@ -39,6 +39,7 @@ class Dtypes(NamedTuple):
     head: str = "bf16"
     master: str = "fp32"
     gradient: str = "fp32"
+    state: str = "bf16"
 
 
 class Sizes(NamedTuple):
@@ -53,6 +54,7 @@ class Sizes(NamedTuple):
     head: Leaf
     master: Leaf
     gradient: Leaf
+    state: Leaf
 
 
 def sizes_of(dtypes: Dtypes) -> Sizes:

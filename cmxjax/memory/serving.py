@@ -1,5 +1,7 @@
 """Memory of the worst device while serving, by class; excess is a metric, not a clip."""
 
+import functools
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -9,16 +11,10 @@ from .._types import Scalar, Sharpness
 from ..job.layout import Layout, degree
 from ..job.workload import BYTES, SCALE_SLOT_BYTES, Decode, Prefill, Software
 from ..machine.machine import Machine
-from ..model.architecture import (
-    Architecture,
-    GroupedQuery,
-    Latent,
-    attention_parameters,
-    feed_forward_parameters,
-    kv_share,
-    kv_width,
-)
+from ..model.architecture import Architecture, Halves, added, known_of
+from ..model.feed_forwards import Experts
 from ..switch import either
+from ..work.serving import sequence_bytes
 
 WORKSPACE_ROWS = 4.0
 """Copies of the batch's hidden states that are alive at once (assumed): residual, normed
@@ -38,7 +34,7 @@ class Memory(NamedTuple):
 
     @property
     def total(self) -> Scalar:
-        return sum(self, jnp.zeros(()))
+        return added(self)
 
 
 def expert_slots(a: Architecture, layout: Layout) -> Scalar:
@@ -70,39 +66,57 @@ def weight_bytes(
         draft_layers: multi-token-prediction modules that are loaded.
         routed: the device holds experts that tokens are sent to.
     """
-    size = software.sizes.weight
-    tp, pp, etp = (degree(layout, axis) for axis in ("tp", "pp", "etp"))
-    whole = layout.attention == "tp"
-    attention = attention_parameters(a)
-    if isinstance(a.attention, Latent):
-        at = a.attention
-        kept = a.hidden * (at.query_rank + at.latent_dim + at.rope_dim)
-        if not whole:
-            kept = kept + at.heads * at.value_dim * a.hidden
-        attention = kept + (attention - kept) / tp
-        if absorbed:
-            expansion = at.latent_dim * at.heads * (at.nope_dim + at.value_dim) / tp
-            wider = software.sizes.attention / size - 1.0
-            attention = attention + expansion * wider
-    else:
-        attention = attention / tp
-    layers = a.layers + draft_layers
-    dense = feed_forward_parameters(a, a.intermediate) / (tp if whole else 1.0)
-    total = layers * attention + a.dense_layers * dense
-    if a.experts is not None:
-        expert = feed_forward_parameters(a, a.experts.intermediate)
-        mixed = expert_slots(a, layout) * expert / etp if routed else 0.0
-        if not layout.routing.dispatches_shared:
-            mixed = mixed + a.experts.shared * expert
-        expert_layers = layers - a.dense_layers
-        router = a.hidden * a.experts.routed * 2.0
-        total = total + expert_layers * mixed + expert_layers * router / size
+    size, pp = software.sizes.weight, degree(layout, "pp")
+    mixers = [
+        _mixer_elements(a, i, layout, software, absorbed) for i in range(len(a.mixers))
+    ]
+    halves = [
+        _half_elements(a, i, layout, size, routed) for i in range(len(a.feed_forwards))
+    ]
+    elements = Halves(mixers, halves)
+    counts = zip(a.counts, a.kinds, strict=True)
+    total = added(count * a.of_halves(elements, kind) for count, kind in counts)
+    total = total + draft_layers * a.of_halves(elements, a.draft)
     tables = (2.0 - a.tied.on) * a.vocabulary * a.hidden
-    head = software.sizes.head / (tp if whole else 1.0)
+    head = software.sizes.head / _dense_split(layout)
     stage = smooth.ceil(a.layers / pp, sharpness)
     fullest = either(pp > 1.0, stage / a.layers, 1.0)
-    drafts = draft_layers * 2.0 * a.hidden**2
-    return (total * fullest + drafts) * size + tables * head
+    projections = draft_layers * 2.0 * a.hidden**2
+    return (total * fullest + projections) * size + tables * head
+
+
+def _dense_split(layout: Layout) -> Scalar | float:
+    """Ways that dense networks and the head are split."""
+    return degree(layout, "tp") if layout.attention == "tp" else 1.0
+
+
+def _mixer_elements(
+    a: Architecture, place: int, layout: Layout, software: Software, absorbed: bool
+) -> Scalar:
+    """Weights of a mixer on a device, in elements of the weights' format."""
+    mixer, tp = a.mixers[place], degree(layout, "tp")
+    weights, whole = known_of(a).halves.mixers[place], layout.attention != "tp"
+    held = mixer.serving_parameters(weights, a.hidden, tp, whole)
+    if not absorbed:
+        return held
+    wider = software.sizes.attention / software.sizes.weight - 1.0
+    return held + mixer.wide_parameters(tp) * wider
+
+
+def _half_elements(
+    a: Architecture, place: int, layout: Layout, size: Scalar, routed: bool
+) -> Scalar:
+    """Likewise of a feed-forward half; its router is kept in 16 bits."""
+    half, network = a.feed_forwards[place], known_of(a).networks[place]
+    if not isinstance(half, Experts):
+        return network / _dense_split(layout)
+    mixed: Scalar = jnp.zeros(())
+    if routed:
+        mixed = expert_slots(a, layout) * network / degree(layout, "etp")
+    if not layout.routing.dispatches_shared:
+        mixed = mixed + half.shared * network
+    router = a.hidden * (half.routed + half.projected)
+    return mixed + router * BYTES["bf16"] / size
 
 
 def decode_memory(
@@ -114,20 +128,17 @@ def decode_memory(
     fraction of a draft holds that fraction of them.
     """
     tp = degree(layout, "tp")
-    held = (
-        w.sequences_per_device * w.kv_tokens * (1.0 if layout.attention == "dp" else tp)
-    )
+    held = w.sequences_per_device * (1.0 if layout.attention == "dp" else tp)
     tokens = w.sequences_per_device * (1.0 + w.draft_tokens)
     drafting = a.draft_layers * smooth.smaller(w.draft_tokens, 1.0)
-    at = a.attention
-    if isinstance(at, Latent):
-        per_token = at.heads * (2.0 * at.latent_dim + at.rope_dim)
-    else:
-        per_token = _queries_and_outputs(at) + tp * kv_share(at, tp) * kv_width(a)
+    per_token = _most(mixer.decode_width(tp) for mixer in a.mixers)
     attention = tokens * per_token * w.software.sizes.attention
+    cache = _cache_bytes(
+        a, layout, w.software, [held] * len(a.mixers), w.kv_tokens, drafting
+    )
     return Memory(
         weights=weight_bytes(a, layout, w.software, True, drafting, sharpness),
-        kv_cache=_cache_bytes(a, layout, w.software, held, a.layers + drafting),
+        kv_cache=cache,
         communication=_buffer_bytes(a, layout, w.software, tokens),
         activations=_activations(a, layout, w.software, tokens, attention, tokens),
     )
@@ -142,25 +153,20 @@ def prefill_memory(
     group gathers them. No draft module is held, for none runs in this phase.
     """
     tp, cp = degree(layout, "tp"), degree(layout, "cp")
-    # under sp_tp_sp each device keeps its own tokens' latents, but a group's heads
-    kept = layout.attention == "sp_tp_sp" and isinstance(a.attention, Latent)
-    held = w.tokens_per_device * (1.0 if layout.attention == "dp" or kept else tp)
+    held = []
+    for mixer in a.mixers:
+        # under sp_tp_sp each device keeps its own tokens' latents, but a group's heads
+        alone = layout.attention == "sp_tp_sp" and mixer.shares_cache
+        group = 1.0 if layout.attention == "dp" or alone else tp
+        held.append(w.tokens_per_device / w.prompt_tokens * group)
     tokens = w.tokens_per_device * (1.0 - w.cached_fraction)
     logits = w.tokens_per_device / w.prompt_tokens
-    at = a.attention
-    if isinstance(at, Latent):
-        # one head's queries and outputs are as wide as its keys and values
-        pair = at.heads * (at.nope_dim + at.rope_dim + at.value_dim)
-        elements = (tokens + w.tokens_per_device * cp) * pair
-    else:
-        gathered = tokens + w.tokens_per_device * (cp - 1.0)
-        elements = tokens * _queries_and_outputs(at) + gathered * tp * kv_share(
-            at, tp
-        ) * kv_width(a)
+    sizes = tokens, w.tokens_per_device, w.tokens_per_device * cp, tp
+    elements = _most(mixer.prefill_elements(*sizes) for mixer in a.mixers)
     attention = elements * w.software.sizes.attention
     return Memory(
         weights=weight_bytes(a, layout, w.software, sharpness=sharpness),
-        kv_cache=_cache_bytes(a, layout, w.software, held, a.layers),
+        kv_cache=_cache_bytes(a, layout, w.software, held, w.prompt_tokens, 0.0),
         communication=_buffer_bytes(a, layout, w.software, tokens),
         activations=_activations(a, layout, w.software, tokens, attention, logits),
     )
@@ -204,14 +210,12 @@ def expert_memory(
     zero = jnp.zeros(())
     if e is None:
         return Memory(zero, zero, zero, zero)
-    each = feed_forward_parameters(a, e.intermediate) / degree(expert, "etp")
-    layers = (
-        a.layers - a.dense_layers + a.draft_layers * smooth.smaller(w.draft_tokens, 1.0)
-    )
+    each = e.network_parameters(a.hidden) / degree(expert, "etp")
+    drafting = a.draft_layers * smooth.smaller(w.draft_tokens, 1.0)
+    layers = a.expert_layers + (drafting if a.has_experts(a.draft) else 0.0)
     weights = layers * expert_slots(a, expert) * each * w.software.sizes.weight
     arrived = tokens * senders * _copies(a, expert) / degree(expert, "ep")
-    up = (1.0 + a.gated.on) * COMPUTED_BYTES
-    up = up + w.software.sizes.activation
+    up = (1.0 + e.gated.on) * COMPUTED_BYTES + w.software.sizes.activation
     return Memory(
         weights=weights,
         kv_cache=zero,
@@ -220,17 +224,33 @@ def expert_memory(
     )
 
 
-def _queries_and_outputs(at: GroupedQuery) -> Scalar | float:
-    """Elements of a token's queries and attention outputs, all heads."""
-    return 2.0 * at.heads * at.head_dim
+def _most(values: Iterable[Scalar]) -> Scalar:
+    """The largest over mixers or feed-forward halves."""
+    return functools.reduce(smooth.larger, values)
 
 
 def _cache_bytes(
-    a: Architecture, layout: Layout, software: Software, held: Scalar, layers: Scalar
+    a: Architecture,
+    layout: Layout,
+    software: Software,
+    sequences: Sequence[Scalar],
+    tokens: Scalar,
+    drafts: Scalar | float,
 ) -> Scalar:
-    """Keys and values of the tokens held, in the heads that a device holds."""
-    share = kv_share(a.attention, degree(layout, "tp"))
-    return held * share * kv_width(a) * software.sizes.kv * layers
+    """Keys and values, in the heads that a device holds, of its sequences' tokens that
+    each mixer keeps.
+
+    Args:
+        sequences: held on a device, by mixer.
+        tokens: of each of them.
+        drafts: modules that draft tokens.
+    """
+    tp, found = degree(layout, "tp"), []
+    for i, count in enumerate(a.half_counts.mixers):
+        mixer, often = a.mixers[i], count + drafts if i in a.draft.mixers else count
+        kept = sequence_bytes(mixer, software.sizes, tokens) * mixer.kv_share(tp)
+        found.append(sequences[i] * kept * often)
+    return added(found)
 
 
 def _activations(
@@ -253,22 +273,30 @@ def _activations(
     replicated = layout.attention == "tp" and not layout.sequence_parallel
     rows = tokens * degree(layout, "tp") if replicated else tokens
     hidden = WORKSPACE_ROWS * rows * a.hidden * COMPUTED_BYTES
-    # up and gate projections, and their product as the next projection reads it
-    up = (1.0 + a.gated.on) * COMPUTED_BYTES + software.sizes.activation
-    feed_forward = tokens * either(a.dense_layers > 0.0, a.intermediate, 0.0) * up
-    if a.experts is not None:
-        # a dispatched shared expert is one more copy, a local one runs on every token
-        copies = a.experts.topk + (
-            1.0 if layout.routing.dispatches_shared else a.experts.shared
-        )
-        mixed = tokens * copies * a.experts.intermediate * up
-        feed_forward = smooth.larger(feed_forward, mixed)
+    feed_forward = _most(
+        _networks(a, i, layout, software, tokens) for i in range(len(a.feed_forwards))
+    )
     if layout.microbatches == "2":
         buffers = 0.5 * (attention + feed_forward)
     else:
         buffers = smooth.larger(attention, feed_forward)
     logits = logit_tokens * a.vocabulary * BYTES["fp32"]
     return hidden + smooth.larger(buffers, logits)
+
+
+def _networks(
+    a: Architecture, place: int, layout: Layout, software: Software, tokens: Scalar
+) -> Scalar:
+    """Bytes that a feed-forward half works on: up and gate projections, and their product
+    as the next projection reads it."""
+    half = a.feed_forwards[place]
+    up = (1.0 + half.gated.on) * COMPUTED_BYTES + software.sizes.activation
+    if not isinstance(half, Experts):
+        there = a.half_counts.feed_forwards[place] > 0.0
+        return tokens * either(there, half.intermediate, 0.0) * up
+    # a dispatched shared expert is one more copy, a local one runs on every token
+    shared = 1.0 if layout.routing.dispatches_shared else half.shared
+    return tokens * (half.topk + shared) * half.intermediate * up
 
 
 def _buffer_bytes(
@@ -298,7 +326,8 @@ def _copy_bytes(a: Architecture, software: Software) -> Scalar:
     """Bytes of a token's copy in the dispatch and in the combine buffer."""
     sizes = software.sizes
     slot = either(sizes.dispatch <= 1.0, SCALE_SLOT_BYTES, 0.0)
-    return a.hidden * (sizes.dispatch + sizes.combine) + slot
+    width = a.hidden if a.experts is None else a.experts.token_width(a.hidden)
+    return width * (sizes.dispatch + sizes.combine) + slot
 
 
 def excess_bytes(machine: Machine, memory: Memory) -> Scalar:

@@ -4,16 +4,16 @@ Reference: Korthikanti et al., arXiv 2205.05198 (activations); Rajbhandari et al
 1910.02054 (ZeRO).
 """
 
+import functools
+from collections.abc import Iterable
 from typing import NamedTuple
-
-import jax.numpy as jnp
 
 from .. import smooth
 from .._types import Leaf, Scalar
 from ..job.layout import Layout, degree
 from ..job.workload import BYTES, Train
 from ..machine.runtimes import Trainer
-from ..model.architecture import Architecture
+from ..model.architecture import Architecture, added
 from ..switch import either
 from ..work.held import Plan, data_ranks, kept_of_layer, microbatches_of
 from ..work.stages import PerStage
@@ -39,7 +39,7 @@ class TrainMemory(NamedTuple):
 
     @property
     def total(self) -> PerStage:
-        return sum(self, jnp.zeros(()))
+        return added(self)
 
 
 def in_flight(
@@ -67,6 +67,11 @@ def in_flight(
     return smooth.smaller(held, microbatches)
 
 
+def _most(values: Iterable[Scalar]) -> Scalar:
+    """The largest over kinds of layers."""
+    return functools.reduce(smooth.larger, values)
+
+
 def train_memory(
     trainer: Trainer, a: Architecture, w: Train, layout: Layout, plan: Plan
 ) -> TrainMemory:
@@ -79,8 +84,8 @@ def train_memory(
     size, narrow = BYTES["bf16"], sizes.activation < BYTES["bf16"]
     size = size + either(narrow, QUANTIZED_COPIES * sizes.activation, 0.0)
     held = split if w.zero >= 3 else whole
-    dense, expert = plan.layer_weights
-    gathered = smooth.larger(sum(dense), sum(expert)) * PRESENT_LAYERS * size
+    largest = _most(map(added, plan.layer_weights))
+    gathered = largest * PRESENT_LAYERS * size
     state = split if w.zero >= 1 else whole
     kept = (split if w.zero >= 2 else whole) * sizes.gradient
     beside = either(sizes.gradient > BYTES["bf16"], BYTES["bf16"], 0.0)
@@ -109,13 +114,14 @@ def _activations(a: Architecture, w: Train, layout: Layout, plan: Plan) -> PerSt
     microbatches = microbatches_of(w, layout)
     layer, span = plan.activations, plan.span
     flight = in_flight(w.schedule, span.position, pp, microbatches, w.chunks)
-    dense, expert = kept_of_layer(w, layer)
-    kept = flight * (span.dense * dense + span.expert * expert)
-    again = w.recompute_fraction * smooth.larger(layer.dense, layer.expert)
+    layers = kept_of_layer(w, layer)
+    every = zip(span.layers, layers, strict=True)
+    kept = flight * added(count * each for count, each in every)
+    again = w.recompute_fraction * _most(layer.whole)
     group = w.micro_batch * w.sequence_tokens / cp
     logits = span.head * group * a.vocabulary / tp * (ELEMENT + BYTES["fp32"])
     if w.offloads:
         away = kept * w.offload_activations
-        moving = smooth.smaller(PRESENT_LAYERS * smooth.larger(dense, expert), away)
+        moving = smooth.smaller(PRESENT_LAYERS * _most(layers), away)
         kept = kept - away + moving
     return kept + again + logits

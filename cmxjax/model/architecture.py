@@ -1,209 +1,203 @@
-"""Model architectures: shapes as float leaves, kinds as classes."""
+"""A decoder-only model: kinds of layers, how many of each, and in which order."""
 
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from flax import struct
 
-from .. import smooth
-from .._types import Leaf
+from .._types import Leaf, Scalar
 from ..switch import Switch
+from .feed_forwards import Dense, Experts
+from .grouped_query import GroupedQuery
+from .latent import Latent
+from .recurrent import Recurrent
+
+MOST_LAYERS = 256
 
 
-class GroupedQuery(struct.PyTreeNode, kw_only=True, frozen=True):
-    """Multi-head (`kv_heads = heads`), grouped-query or multi-query attention."""
+class Kind(NamedTuple):
+    """A kind of layer: mixers and feed-forward halves by their places, mostly one of
+    each; none where a layer has one half only."""
 
-    heads: Leaf
-    kv_heads: Leaf
-    head_dim: Leaf
-    kind: str = struct.field(pytree_node=False, default="grouped_query")
-
-
-class Latent(struct.PyTreeNode, kw_only=True, frozen=True):
-    """Multi-head latent attention (MLA): keys and values share a compressed latent."""
-
-    heads: Leaf
-    query_rank: Leaf
-    latent_dim: Leaf
-    rope_dim: Leaf
-    nope_dim: Leaf
-    value_dim: Leaf
-    kind: str = struct.field(pytree_node=False, default="latent")
+    mixers: tuple[int, ...]
+    feed_forwards: tuple[int, ...]
+    parallel: bool = False
+    """All halves read the same input and their outputs are added up at once."""
 
 
-def kv_share(at: GroupedQuery | Latent, ranks: Leaf) -> Leaf:
-    """Share of the keys and values that each of some ranks holds which split the heads:
-    at least one head; of a latent, which all heads share, the whole."""
-    if isinstance(at, GroupedQuery):
-        return smooth.larger(1.0 / ranks, 1.0 / at.kv_heads)
-    return jnp.ones(())
+class Halves(NamedTuple):
+    """Numbers of each mixer and of each feed-forward half."""
+
+    mixers: list[Scalar]
+    feed_forwards: list[Scalar]
 
 
-def spread_kv_heads(at: GroupedQuery, ranks: Leaf) -> Leaf:
-    """Heads of keys and values on all ranks that split them, copies included."""
-    return smooth.larger(at.kv_heads, ranks)
+class Known(NamedTuple):
+    """What is worked out of a model once for all who ask."""
 
-
-class GroupLimit(NamedTuple):
-    """Of how many groups of experts a token may use how many."""
-
-    groups: int = 1
-    topk_groups: int = 1
-
-
-ANY_GROUP = GroupLimit()
-
-
-class Experts(struct.PyTreeNode, kw_only=True, frozen=True):
-    """The routed and shared experts of a mixture-of-experts layer."""
-
-    routed: Leaf
-    topk: Leaf
-    shared: Leaf
-    """Shared experts, each of the routed experts' intermediate size."""
-    intermediate: Leaf
-    has_shared: bool = struct.field(pytree_node=False, default=True)
-    """False where `shared` is 0, so that no kernels are launched for it."""
-    groups: int = struct.field(pytree_node=False, default=1)
-    topk_groups: int = struct.field(pytree_node=False, default=1)
-    """Of as many groups of experts, one after another on the devices, those that a token
-    may use: node-limited routing (DeepSeek-V3, arXiv 2412.19437, section 2.1.2)."""
-    kind: str = struct.field(pytree_node=False, default="experts")
-
-    @property
-    def limit(self) -> GroupLimit:
-        return GroupLimit(self.groups, self.topk_groups)
-
-
-class Weights(NamedTuple):
-    """How many weights layers have."""
-
-    attention: Leaf
-    """Of an attention block."""
-    per_width: Leaf
-    """Of a feed-forward network or expert, for each element of its width."""
-    per_network: Leaf
-    """And whatever its width."""
+    counts: tuple[Scalar, ...]
+    """Layers of each kind; `layers` of all."""
+    layers: Scalar
+    halves: Halves
+    """Weights of each half, norms left out and all experts counted."""
+    networks: list[Scalar]
+    """Weights of one network of each feed-forward half: of a mixture, of one expert."""
 
 
 class Architecture(struct.PyTreeNode, kw_only=True, frozen=True):
-    """A decoder-only transformer."""
+    """A decoder-only model."""
 
     hidden: Leaf
-    layers: Leaf
-    """Transformer layers, without multi-token-prediction modules."""
-    dense_layers: Leaf
-    """Layers with a dense feed-forward network; the others hold experts."""
-    intermediate: Leaf
-    """Width of the dense feed-forward network (not used where no layer is dense)."""
+    mixers: tuple[GroupedQuery | Latent | Recurrent, ...]
+    feed_forwards: tuple[Dense | Experts, ...]
+    order: Leaf
+    """How many layers of each kind there are among the first n, (kind, n): n runs from 0
+    to `MOST_LAYERS`, and from the model's depth on nothing is added."""
     vocabulary: Leaf
     positions: Leaf
     """Learned position embeddings (0 with rotary positions)."""
     draft_layers: Leaf
     """Multi-token-prediction modules that the checkpoint holds."""
-    attention: GroupedQuery | Latent
-    experts: Experts | None
-    gated: Switch
-    """Gate, up and down projections (SwiGLU) instead of up and down."""
     tied: Switch
     """The output head shares the embedding's weights."""
-    biased: Switch
-    """Linear layers and norms carry biases."""
-    weights: Weights | None = None
+    dropout: Switch
+    """Trained with dropout, as older models were."""
+    final_vectors: Leaf
+    """Weights of the norm behind the layers, over the model's width."""
+    extra: Leaf
+    """Other weights outside layers, such as a bias of the head."""
+    known: Known | None = None
     """What `weighed` fills in; it stays when sizes are replaced, so weigh last."""
+    kinds: tuple[Kind, ...] = struct.field(pytree_node=False)
+    draft: Kind = struct.field(pytree_node=False)
+    """What a multi-token-prediction module is, besides its projection and head."""
     kind: str = struct.field(pytree_node=False, default="architecture")
+
+    @property
+    def counts(self) -> tuple[Scalar, ...]:
+        """Layers of each kind."""
+        if self.known is not None:
+            return self.known.counts
+        return tuple(jnp.unstack(jnp.asarray(self.order)[..., -1], axis=-1))
+
+    @property
+    def layers(self) -> Scalar:
+        """Layers, without multi-token-prediction modules."""
+        return added(self.counts) if self.known is None else self.known.layers
+
+    def counts_of(self, belongs: Callable[[Kind], bool]) -> Scalar:
+        """Layers of the kinds that belong to something."""
+        chosen = zip(self.kinds, self.counts, strict=True)
+        return added(count for kind, count in chosen if belongs(kind))
+
+    @property
+    def expert_layers(self) -> Scalar:
+        return self.counts_of(self.has_experts)
+
+    @property
+    def dense_layers(self) -> Scalar:
+        return self.counts_of(lambda kind: not self.has_experts(kind))
+
+    @property
+    def experts(self) -> Experts | None:
+        """The mixture, of which a model has one kind at most."""
+        found = [f for f in self.feed_forwards if isinstance(f, Experts)]
+        return found[0] if found else None
+
+    @property
+    def attention(self) -> GroupedQuery | Latent | Recurrent:
+        """The mixer of most layers, as the model file says first."""
+        return self.mixers[0]
+
+    def has_experts(self, kind: Kind) -> bool:
+        return any(self.feed_forwards[i] is self.experts for i in kind.feed_forwards)
+
+    def of_halves(self, values: Halves, kind: Kind) -> Scalar:
+        """Sum of the values of a kind's halves."""
+        mixers = [values.mixers[i] for i in kind.mixers]
+        return added([*mixers, *(values.feed_forwards[i] for i in kind.feed_forwards)])
+
+    @property
+    def half_counts(self) -> Halves:
+        """Layers that have each half."""
+        mixers, halves = range(len(self.mixers)), range(len(self.feed_forwards))
+        return Halves(
+            [self.counts_of(lambda kind, i=i: i in kind.mixers) for i in mixers],
+            [self.counts_of(lambda kind, i=i: i in kind.feed_forwards) for i in halves],
+        )
+
+
+def added(values: Iterable[Any]) -> Any:
+    """Sum that adds no zero in front."""
+    values = [*values]
+    return sum(values[1:], values[0]) if values else jnp.zeros(())
 
 
 def weighed(a: Architecture) -> Architecture:
-    """The model with the weights of its layers worked out once for all who ask."""
-    return a.replace(weights=_weights(a))
+    """The model with what is known of it worked out once for all who ask."""
+    return a.replace(known=known_of(a))
 
 
-def _weights(a: Architecture) -> Weights:
-    matrices = 2.0 + a.gated.on
-    return Weights(
-        attention=_attention(a),
-        per_width=matrices * a.hidden + a.biased.on * (matrices - 1.0),
-        per_network=a.biased.on * a.hidden,
+def known_of(a: Architecture) -> Known:
+    """What `weighed` keeps."""
+    if a.known is not None:
+        return a.known
+    h = a.hidden
+    networks = [f.network_parameters(h) for f in a.feed_forwards]
+    halves = [
+        f.parameters(h, network)
+        for f, network in zip(a.feed_forwards, networks, strict=True)
+    ]
+    mixers = [m.parameters(h) for m in a.mixers]
+    return Known(a.counts, a.layers, Halves(mixers, halves), networks)
+
+
+def met_parameters(a: Architecture) -> Halves:
+    """Weights of each half that one token meets, norms left out."""
+    known = known_of(a)
+    each = zip(a.feed_forwards, known.halves.feed_forwards, known.networks, strict=True)
+    halves = [
+        weights - (half.routed - half.topk) * network
+        if isinstance(half, Experts)
+        else weights
+        for half, weights, network in each
+    ]
+    return Halves(known.halves.mixers, halves)
+
+
+def norm_parameters(a: Architecture) -> Halves:
+    """Weights of the norms of each half."""
+    mixers = [m.norms * m.norm_vectors * a.hidden for m in a.mixers]
+    halves = [f.norms * f.norm_vectors * a.hidden for f in a.feed_forwards]
+    return Halves(mixers, halves)
+
+
+def layer_parameters(a: Architecture, weights: Halves) -> Scalar:
+    """Weights of all layers, norms included, from those of each half."""
+    norms, counts = norm_parameters(a), a.half_counts
+    return added(
+        count * (own + norm)
+        for group in zip(counts, weights, norms, strict=True)
+        for count, own, norm in zip(*group, strict=True)
     )
 
 
-def attention_parameters(a: Architecture):
-    """Weights of one attention block, norms of the block included."""
-    return _attention(a) if a.weights is None else a.weights.attention
-
-
-def _attention(a: Architecture):
-    h, at = a.hidden, a.attention
-    if isinstance(at, Latent):
-        query_dim = at.nope_dim + at.rope_dim
-        return (
-            h * at.query_rank
-            + at.query_rank
-            + at.query_rank * at.heads * query_dim
-            + h * (at.latent_dim + at.rope_dim)
-            + at.latent_dim
-            + at.latent_dim * at.heads * (at.nope_dim + at.value_dim)
-            + at.heads * at.value_dim * h
-        )
-    query, pair = at.heads * at.head_dim, 2.0 * at.kv_heads * at.head_dim
-    joined = query + pair
-    return h * (joined + query) + a.biased.on * (joined + h)
-
-
-def feed_forward_parameters(a: Architecture, intermediate):
-    """Weights of one feed-forward network or expert of the given width."""
-    own = _weights(a) if a.weights is None else a.weights
-    return own.per_width * intermediate + own.per_network
-
-
-def norm_parameters(a: Architecture):
-    """Weights of the two norms of a layer."""
-    return (2.0 + 2.0 * a.biased.on) * a.hidden
-
-
-def expert_layer_parameters(a: Architecture, routed):
-    """Weights of one mixture layer's router and experts, `routed` of them counted."""
-    e = a.experts
-    if e is None:
-        return 0.0
-    expert = feed_forward_parameters(a, e.intermediate)
-    return (routed + e.shared) * expert + a.hidden * e.routed + e.routed
-
-
-def layer_parameters(a: Architecture, routed):
-    """Weights of all layers, with `routed` experts counted in each mixture layer."""
-    moe_layers = a.layers - a.dense_layers
-    common = attention_parameters(a) + norm_parameters(a)
-    dense = a.dense_layers * feed_forward_parameters(a, a.intermediate)
-    return a.layers * common + dense + moe_layers * expert_layer_parameters(a, routed)
-
-
-def embedding_parameters(a: Architecture):
+def embedding_parameters(a: Architecture) -> Scalar:
     """Token and position embeddings, output head and final norm."""
     tables = (2.0 - a.tied.on) * a.vocabulary * a.hidden
-    return tables + a.positions * a.hidden + (1.0 + a.biased.on) * a.hidden
+    return tables + (a.positions + a.final_vectors) * a.hidden + a.extra
 
 
-def total_parameters(a: Architecture):
+def total_parameters(a: Architecture) -> Scalar:
     """Weights of the model, draft modules not counted.
 
     This is how model cards count: 671e9 for DeepSeek-V3, whose checkpoint holds
     another 14e9 for its multi-token-prediction module.
     """
-    routed = 0.0 if a.experts is None else a.experts.routed
-    return layer_parameters(a, routed) + embedding_parameters(a)
+    return layer_parameters(a, known_of(a).halves) + embedding_parameters(a)
 
 
-def active_parameters(a: Architecture):
+def active_parameters(a: Architecture) -> Scalar:
     """Weights that take part in one token's forward pass."""
-    topk = 0.0 if a.experts is None else a.experts.topk
-    return layer_parameters(a, topk) + embedding_parameters(a)
-
-
-def kv_width(a: Architecture):
-    """Elements of key-value cache that one token leaves in one layer."""
-    at = a.attention
-    if isinstance(at, Latent):
-        return at.latent_dim + at.rope_dim
-    return 2.0 * at.kv_heads * at.head_dim
+    return layer_parameters(a, met_parameters(a)) + embedding_parameters(a)

@@ -12,12 +12,10 @@ parameters  6 N with all weights, no attention
 from .._types import Scalar
 from .architecture import (
     Architecture,
-    Latent,
     active_parameters,
-    attention_parameters,
+    added,
     embedding_parameters,
-    expert_layer_parameters,
-    feed_forward_parameters,
+    met_parameters,
 )
 
 CONVENTIONS = ("megatron", "causal", "bloom", "mosaic", "parameters")
@@ -45,23 +43,21 @@ def matrix_parameters(a: Architecture) -> Scalar:
 
     A multi-token-prediction module is a layer, its projection and the head once more.
     """
-    attention, head = attention_parameters(a), a.vocabulary * a.hidden
-    dense = feed_forward_parameters(a, a.intermediate)
-    other = dense
-    if a.experts is not None:
-        other = expert_layer_parameters(a, a.experts.topk)
-    layers = a.layers * attention + a.dense_layers * dense
-    layers = layers + (a.layers - a.dense_layers) * other
-    draft = attention + other + 2.0 * a.hidden**2 + head
+    met, head = met_parameters(a), a.vocabulary * a.hidden
+    counts = zip(a.counts, a.kinds, strict=True)
+    layers = added(count * a.of_halves(met, kind) for count, kind in counts)
+    draft = a.of_halves(met, a.draft) + 2.0 * a.hidden**2 + head
     return layers + head + a.draft_layers * draft
 
 
-def pair_width(a: Architecture) -> Scalar:
-    """Multiply-adds of one query-key pair in one layer: scores and context."""
-    at = a.attention
-    if isinstance(at, Latent):
-        return at.heads * (at.nope_dim + at.rope_dim + at.value_dim)
-    return 2.0 * at.heads * at.head_dim
+def pair_products(a: Architecture, tokens: Scalar) -> Scalar:
+    """Multiply-adds of scores and contexts for a token that sees so many, in all layers
+    and draft modules."""
+    found = []
+    for i, (count, mixer) in enumerate(zip(a.half_counts.mixers, a.mixers, strict=True)):
+        often = count + a.draft_layers if i in a.draft.mixers else count
+        found.append(often * mixer.products(tokens))
+    return added(found)
 
 
 FLOP_PER_WEIGHT = 6.0
@@ -80,8 +76,7 @@ def attention_flop_per_token(
     if convention == "parameters":
         return 0.0 * sequence_tokens
     square = 0.5 if convention == "causal" else 1.0
-    pairs = (a.layers + a.draft_layers) * pair_width(a) * sequence_tokens
-    return square * flop_per_weight(convention) * pairs
+    return square * flop_per_weight(convention) * pair_products(a, sequence_tokens)
 
 
 def flop_per_token(a: Architecture, sequence_tokens: Scalar, convention: str) -> Scalar:

@@ -1,5 +1,6 @@
 """From a scenario and options to a question."""
 
+import math
 from functools import partial
 from typing import Any
 
@@ -9,6 +10,7 @@ from ..answers.limits import Limit, parse_limit
 from ..job.layout import AXES
 from ..job.workload import Train
 from ..machine.system import ordered_tiers
+from ..model.architecture import Architecture
 from ..specs.build import Problem, build
 from ..specs.errors import SpecError, all_of
 from ..specs.scenario_file import Scenario, TrainScenario
@@ -153,6 +155,13 @@ def _bare(scenario: Any, devices: int) -> Scenario:
     return scenario.model_copy(update=changes)
 
 
+def _dense_width(a: Architecture) -> int:
+    """What the widths of all dense networks have as a common divisor, 0 without any."""
+    counts = zip(a.feed_forwards, a.half_counts.feed_forwards, strict=True)
+    widths = [int(f.intermediate) for f, n in counts if f is not a.experts and float(n)]
+    return math.gcd(*widths)
+
+
 def _rules(problem: Problem, pinned: dict[str, int]) -> Rules:
     a = serving.model_of(problem)
     if unknown := pinned.keys() - set(AXES):
@@ -161,8 +170,8 @@ def _rules(problem: Problem, pinned: dict[str, int]) -> Rules:
         )
     experts, serves = a.experts, not isinstance(problem.workload, Train)
     return Rules(
-        heads=int(a.attention.heads),
-        dense_width=int(a.intermediate) if float(a.dense_layers) else 0,
+        heads=math.gcd(*(int(mixer.heads) for mixer in a.mixers)),
+        dense_width=_dense_width(a),
         expert_width=0 if experts is None else int(experts.intermediate),
         layers=int(a.layers),
         experts=0 if experts is None else int(experts.routed),

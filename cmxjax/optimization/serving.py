@@ -10,7 +10,7 @@ from .. import smooth
 from .._types import Scalar, Sharpness
 from ..job.layout import AXES, Layout, Routing, degree
 from ..job.workload import Decode, Prefill, Train
-from ..model.architecture import Architecture, Latent
+from ..model.architecture import Architecture
 from ..specs.build import Problem
 from ..work.held import microbatches_of
 from .space import Setting
@@ -66,7 +66,9 @@ def families(problem: Problem) -> tuple[Family, ...]:
     if isinstance(problem.workload, Train):
         return (own._replace(microbatches=layout.microbatches),)
     found = [own]
-    if isinstance(problem.workload, Prefill) and isinstance(a.attention, Latent):
+    if isinstance(problem.workload, Prefill) and any(
+        mixer.shares_cache for mixer in a.mixers
+    ):
         other = "tp" if own.attention == "sp_tp_sp" else "sp_tp_sp"
         found.append(own._replace(attention=other))
     if isinstance(problem.workload, Decode) and a.experts is not None:

@@ -96,7 +96,7 @@ def decode_metrics(
         tpot_s=times.step_s / per_step,
         step_time_s=times.step_s,
         tokens_per_step=per_step,
-        layer_time_s=times.layer.expert_s,
+        layer_time_s=times.layer.layer_s,
         attention_stream_time_s=times.layer.attention_s,
         moe_stream_time_s=times.layer.feed_forward_s,
         dispatch_time_s=times.layer.dispatch_s,
@@ -121,12 +121,11 @@ def prefill_metrics(
     step = served(job, sharpness)
     times, breakdown = found_in(step.step, explains)
     layer, steady = times.layer, times.steady_s
-    mixed = a.layers - a.dense_layers > 0
     memory = prefill_memory(a, w, layout, sharpness)
     rate = w.tokens_per_device / steady
     return PrefillMetrics(
         ttft_s=times.step_s,
-        layer_time_s=jnp.where(mixed, layer.expert_s, layer.dense_s),
+        layer_time_s=layer.layer_s,
         dispatch_time_s=layer.dispatch_s,
         combine_time_s=layer.combine_s,
         host_time_s=job.host_s,

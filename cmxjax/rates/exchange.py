@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 from .. import smooth
 from .._types import Leaf, Scalar, Sharpness
 from ..machine.libraries import ExpertMode
-from ..model.architecture import ANY_GROUP, GroupLimit
+from ..model.feed_forwards import ANY_GROUP, GroupLimit
 from ..switch import either
 from ..work.routing import open_places, visited
 from .collectives import several_of

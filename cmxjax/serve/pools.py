@@ -9,6 +9,7 @@ from .. import smooth
 from .._types import Leaf, Scalar, Sharpness
 from ..job.layout import Pool, instances
 from ..memory.serving import excess_bytes
+from ..work.serving import cache_bytes
 from .colocated import COLOCATED
 from .generation import (
     Generation,
@@ -21,7 +22,6 @@ from .generation import (
 from .prefill import (
     PrefillPool,
     Transfer,
-    cache_bytes,
     prefill_pool,
     prefill_power_w,
     prefill_wait_s,
@@ -111,7 +111,7 @@ def _cache_per_s(inputs: Inputs, scheme: Scheme) -> Scalar:
     rate = layout.pools["cache"].devices * link.bytes_per_s * link.efficiency
     role = "prefill" if "prefill" in w.software else scheme.role
     cached = w.prompt_tokens * smooth.larger(w.cached_fraction, 1e-9)
-    return rate / cache_bytes(a, w, role, cached)
+    return rate / cache_bytes(a, w.software[role].sizes, cached)
 
 
 def prefill_tokens(found: Served) -> Scalar | None:

@@ -12,11 +12,12 @@ from ..job.layout import Layout, Pool, degree, devices, instances
 from ..job.workload import Prefill, Serve
 from ..machine.machine import Machine
 from ..memory.serving import Memory, prefill_memory
-from ..model.architecture import Architecture, kv_width
+from ..model.architecture import Architecture
 from ..step.busy import Filled
 from ..step.layer import HIGHEST
 from ..step.price import prefill_job
 from ..step.serving import times_of
+from ..work.serving import cache_bytes
 from .queue import highest_utilization, waiting_s
 
 SHARES = tuple(0.5**halvings for halvings in range(7))
@@ -50,11 +51,6 @@ class PrefillPool(NamedTuple):
     """Where the mean wait is all that the limit leaves over."""
 
 
-def cache_bytes(a: Architecture, w: Serve, role: str, tokens: Scalar) -> Scalar:
-    """Keys and values of some tokens, all layers."""
-    return tokens * a.layers * kv_width(a) * w.software[role].sizes.kv
-
-
 def transfer(machine: Machine, a: Architecture, w: Serve, layout: Layout) -> Transfer:
     """Hand-over of a prompt from the devices that hold it, over the outermost plane.
 
@@ -65,7 +61,7 @@ def transfer(machine: Machine, a: Architecture, w: Serve, layout: Layout) -> Tra
     fabric, across = machine.fabric, machine.exchange.across
     rate, latency_s = ((x * across).sum() for x in (fabric.rate, fabric.latency_s))
     group = degree(layout, "tp") * degree(layout, "cp")
-    size = cache_bytes(a, w, "prefill", w.prompt_tokens)
+    size = cache_bytes(a, w.software["prefill"].sizes, w.prompt_tokens)
     return Transfer(latency_s + size / (rate * group), rate / size)
 
 

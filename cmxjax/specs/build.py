@@ -51,6 +51,7 @@ from .degrees import (
 from .errors import SpecError, all_of, shown
 from .figures import Figure
 from .layout_make import assembled, attention_split, placed
+from .model_file import ExpertsSpec
 from .model_load import load_model
 from .relatives import relatives
 from .scenario_file import (
@@ -212,12 +213,16 @@ def _check_shapes(context: _Context, degrees: Degrees) -> None:
         return
     file, where = context.model.file, context.where
     sizes = {
-        "attention.heads": (file.attention.heads, "tp", degrees.tp),
+        f"{path}.heads": (mixer.heads, "tp", degrees.tp)
+        for path, mixer in file.mixer_specs.items()
     }
-    if file.dense_layers and context.scenario.layout.attention != "sp_tp_sp":
-        sizes["intermediate"] = (file.intermediate, "tp", degrees.tp)
-    if file.experts is not None:
-        sizes["experts.intermediate"] = (file.experts.intermediate, "etp", degrees.etp)
+    used = {path for layer in file.depth for path in layer.feed_forwards}
+    for path, half in file.half_specs.items():
+        name = f"{path}.intermediate".lstrip(".")
+        if isinstance(half, ExpertsSpec):
+            sizes[name] = (half.intermediate, "etp", degrees.etp)
+        elif path in used and context.scenario.layout.attention != "sp_tp_sp":
+            sizes[name] = (half.intermediate, "tp", degrees.tp)
     check_division(sizes, where)
     if degrees.pp > file.layers:
         raise SpecError(
@@ -226,7 +231,7 @@ def _check_shapes(context: _Context, degrees: Degrees) -> None:
                 " layers; use at most one stage for each"
             ]
         )
-    shared = 0.0 if file.experts is None else file.experts.shared
+    shared = 0.0 if file.mixture is None else file.mixture.shared
     replicas = context.scenario.routing.shared_replicas
     if replicas and shared != 1.0:
         raise SpecError(
@@ -240,7 +245,7 @@ def _check_shapes(context: _Context, degrees: Degrees) -> None:
 def _layout(context: _Context) -> Layout:
     scenario, where = context.scenario, context.where
     spec, routing = scenario.layout, scenario.routing
-    experts = context.model.file.experts if context.model else None
+    experts = context.model.file.mixture if context.model else None
     degrees, order, _ = all_of(
         lambda: derive(spec, experts is not None, where),
         lambda: parse_order(spec.order, where),

@@ -23,7 +23,7 @@ class Context(NamedTuple):
     @property
     def mixture(self) -> bool:
         """Whether the model has experts."""
-        return self.model is not None and self.model.file.experts is not None
+        return self.model is not None and self.model.file.mixture is not None
 
 
 def leaf(value: Any):

@@ -4,18 +4,31 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from pydantic import ValidationError
+import numpy as np
+from pydantic import BaseModel, ValidationError
 
-from ..model.architecture import Architecture, Experts, GroupedQuery, Latent
+from ..model.architecture import MOST_LAYERS, Architecture, Kind
+from ..model.feed_forwards import Dense, Experts
+from ..model.grouped_query import GroupedQuery
+from ..model.latent import Indexer, Latent
+from ..model.recurrent import Recurrent
 from ..switch import switch
 from .errors import SpecError, explain, shown
 from .figures import listing, number
 from .files import load, version
 from .huggingface import convert
-from .model_file import LatentSpec, ModelFile
+from .model_file import (
+    DenseSpec,
+    ExpertsSpec,
+    GroupedQuerySpec,
+    LatentSpec,
+    Layer,
+    MixerSpec,
+    ModelFile,
+)
 from .system_load import Reference
 
-_KINDS = ("grouped_query", "latent")
+_KINDS = ("grouped_query", "latent", "recurrent", "dense", "mixture")
 
 
 class LoadedModel(NamedTuple):
@@ -44,16 +57,18 @@ def _read_model_file(key: tuple[str, float]) -> ModelFile:
 
 def model_leaves(file: ModelFile) -> dict[str, float]:
     """Every numeric leaf of a model by dotted path."""
-    leaves = {
-        name: value
-        for name, value in file
+    groups: dict[str, BaseModel] = {"": file}
+    for path, spec in (file.mixer_specs | file.half_specs).items():
+        if path:
+            groups[path] = spec
+        if isinstance(spec, LatentSpec) and spec.indexer is not None:
+            groups[f"{path}.indexer"] = spec.indexer
+    return {
+        f"{path}.{key}".lstrip("."): value
+        for path, group in groups.items()
+        for key, value in group
         if isinstance(value, float) and not isinstance(value, bool)
     }
-    for group in ("attention", "experts"):
-        node = getattr(file, group)
-        if node is not None:
-            leaves |= {f"{group}.{k}": v for k, v in node if isinstance(v, float)}
-    return leaves
 
 
 def _with_changes(file: ModelFile, reference: Reference, where: str) -> ModelFile:
@@ -98,33 +113,114 @@ def load_model(reference: Reference, where: str = "scenario") -> LoadedModel:
     if reference.changes:
         file = _with_changes(file, reference, where)
 
-    def leaf(value: float):
-        return jnp.asarray(value, float)
+    return LoadedModel(architecture_of(file), file)
 
-    fields: dict[str, Any] = {
-        k: leaf(v) for k, v in file.attention if isinstance(v, float)
+
+def _leaf(value: float) -> Any:
+    return jnp.asarray(value, float)
+
+
+def _leaves(spec: BaseModel) -> dict[str, Any]:
+    return {key: _leaf(value) for key, value in spec if isinstance(value, float)}
+
+
+def _norms(spec: MixerSpec | DenseSpec | ExpertsSpec, biased: bool) -> dict[str, Any]:
+    vectors = 1.0 + biased if spec.norm_vectors is None else spec.norm_vectors
+    return {"norms": _leaf(spec.norms), "norm_vectors": _leaf(vectors)}
+
+
+def _mixer(file: ModelFile, spec: MixerSpec) -> GroupedQuery | Latent | Recurrent:
+    leaves: dict[str, Any] = _leaves(spec)
+    if isinstance(spec, GroupedQuerySpec):
+        biased = file.biased if spec.biased is None else spec.biased
+        output = biased if spec.output_biased is None else spec.output_biased
+        bound = spec.window or spec.chunk or 0.0
+        leaves = {k: v for k, v in leaves.items() if k not in ("window", "chunk")}
+        return GroupedQuery(
+            **leaves
+            | _norms(spec, biased)
+            | {
+                "windowed": switch(spec.window is not None),
+                "window": _leaf(bound),
+                "chunked": switch(spec.chunk is not None),
+                "gated": switch(spec.gated),
+                "own_cache": switch(spec.own_cache),
+                "input_biased": switch(biased),
+                "output_biased": switch(output),
+            }
+        )
+    leaves |= _norms(spec, file.biased)
+    if isinstance(spec, LatentSpec):
+        indexer = spec.indexer
+        leaves.setdefault("query_rank", _leaf(0.0))
+        return Latent(
+            compressed=switch(spec.query_rank is not None),
+            indexer=None if indexer is None else Indexer(**_leaves(indexer)),
+            **leaves,
+        )
+    return Recurrent(delta=switch(spec.delta), scanned=switch(spec.scanned), **leaves)
+
+
+def _half(file: ModelFile, spec: DenseSpec | ExpertsSpec) -> Dense | Experts:
+    biased = file.biased if spec.biased is None else spec.biased
+    gated = file.gated if spec.gated is None else spec.gated
+    leaves: dict[str, Any] = _leaves(spec) | _norms(spec, biased)
+    leaves |= {"gated": switch(gated), "biased": switch(biased)}
+    if isinstance(spec, DenseSpec):
+        return Dense(**leaves)
+    narrowing = 0.0 if spec.latent is None else file.hidden - spec.latent
+    more = spec.shared * (2.0 + gated) * narrowing * spec.intermediate
+    more += spec.router_vectors * spec.routed
+    for key in ("latent", "router_vectors"):
+        leaves.pop(key, None)
+    leaves |= {
+        "narrowing": _leaf(narrowing),
+        "projected": _leaf(2.0 * (spec.latent or 0.0)),
+        "extra": _leaf(spec.extra + more),
     }
-    latent = isinstance(file.attention, LatentSpec)
-    attention = Latent(**fields) if latent else GroupedQuery(**fields)
-    experts = None
-    if file.experts is not None:
-        whole = ("groups", "topk_groups")
-        sizes: dict[str, Any] = {
-            k: int(v) if k in whole else leaf(v) for k, v in file.experts
-        }
-        experts = Experts(has_shared=file.experts.shared > 0, **sizes)
-    architecture = Architecture(
-        hidden=leaf(file.hidden),
-        layers=leaf(file.layers),
-        dense_layers=leaf(file.dense_layers),
-        intermediate=leaf(file.intermediate),
-        vocabulary=leaf(file.vocabulary),
-        positions=leaf(file.positions),
-        draft_layers=leaf(file.draft_layers),
-        attention=attention,
-        experts=experts,
-        gated=switch(file.gated),
+    leaves |= {"groups": int(spec.groups), "topk_groups": int(spec.topk_groups)}
+    return Experts(has_shared=spec.shared > 0, **leaves)
+
+
+def _kinds(file: ModelFile) -> tuple[list[Kind], list[Kind]]:
+    """The kinds of a model's layers, and the kind of each layer. Layers that are alike
+    but for dense ones in front have both kinds, so that such models share programs."""
+    mixers, halves = [*file.mixer_specs], [*file.half_specs]
+
+    def kind(layer: Layer) -> Kind:
+        return Kind(
+            tuple(mixers.index(name) for name in layer.mixers),
+            tuple(halves.index(name) for name in layer.feed_forwards),
+            layer.parallel,
+        )
+
+    each = [kind(layer) for layer in file.depth]
+    if file.pattern:
+        return [*dict.fromkeys(each)], each
+    return [Kind((0,), (i,)) for i in range(len(halves))], each
+
+
+def architecture_of(file: ModelFile) -> Architecture:
+    """The pytree of a model file."""
+    halves = [_half(file, spec) for spec in file.half_specs.values()]
+    kinds, each = _kinds(file)
+    layer = np.array([[float(own == kind) for own in each] for kind in kinds])
+    order = np.zeros((len(kinds), MOST_LAYERS + 1))
+    order[:, 1 : len(each) + 1] = layer
+    mixed = [k for k in kinds if any(isinstance(halves[i], Experts) for i in k[1])]
+    last = 1.0 + file.biased if file.final_vectors is None else file.final_vectors
+    return Architecture(
+        hidden=_leaf(file.hidden),
+        mixers=tuple(_mixer(file, spec) for spec in file.mixer_specs.values()),
+        feed_forwards=tuple(halves),
+        order=jnp.asarray(np.cumsum(order, axis=1), float),
+        vocabulary=_leaf(file.vocabulary),
+        positions=_leaf(file.positions),
+        draft_layers=_leaf(file.draft_layers),
         tied=switch(file.tied),
-        biased=switch(file.biased),
+        dropout=switch(file.biased),
+        final_vectors=_leaf(last),
+        extra=_leaf(file.extra),
+        kinds=tuple(kinds),
+        draft=[*kinds, *mixed][-1],
     )
-    return LoadedModel(architecture, file)

@@ -73,6 +73,7 @@ class DtypesSpec(Strict):
     head: Dtype | None = None
     master: Dtype | None = None
     gradient: Dtype | None = None
+    state: Dtype | None = None
 
 
 class LayoutSpec(Strict):

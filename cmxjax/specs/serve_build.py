@@ -173,7 +173,7 @@ def _routing(
     tokens instead.
     """
     routing = scenario.routing
-    experts = None if context.model is None else context.model.file.experts
+    experts = None if context.model is None else context.model.file.mixture
     if experts is None:
         return routing
     ranks = layout.ep or _ranks(layout) // (

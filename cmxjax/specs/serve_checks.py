@@ -71,7 +71,7 @@ def _apart_mistakes(context: Context, scenario: ServeScenario) -> list[str]:
     assert context.model is not None
     file, where = context.model.file, context.where
     mistakes = []
-    if file.experts is None:
+    if file.mixture is None:
         mistakes.append(
             f"{where}: pools: role 'expert': {file.name} has no experts; use decode"
         )

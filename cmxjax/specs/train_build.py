@@ -106,16 +106,17 @@ def _check_heads(context: Context, degrees: Degrees, exchange: str) -> None:
     """All-to-all context parallelism splits the heads that a tp rank has once more."""
     if exchange != "all_to_all" or context.model is None:
         return
-    heads, split = context.model.file.attention.heads, degrees.tp * degrees.cp
-    if heads % split:
-        raise SpecError(
-            [
-                f"{context.where}: layout.cp = {degrees.cp}: all-to-all context"
-                f" parallelism splits heads, and tp {degrees.tp} x cp {degrees.cp} does"
-                f" not divide {heads:g} of them; lower one, or use"
-                " workload.context_parallel = 'ring'"
-            ]
-        )
+    split = degrees.tp * degrees.cp
+    mistakes = [
+        f"{context.where}: layout.cp = {degrees.cp}: all-to-all context parallelism"
+        f" splits heads, and tp {degrees.tp} x cp {degrees.cp} does not divide"
+        f" {mixer.heads:g} of them; lower one, or use"
+        " workload.context_parallel = 'ring'"
+        for mixer in context.model.file.mixer_specs.values()
+        if mixer.heads % split
+    ]
+    if mistakes:
+        raise SpecError(mistakes)
 
 
 def _offload_link(context: Context, scenario: TrainScenario) -> str:

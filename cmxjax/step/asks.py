@@ -4,10 +4,11 @@ from typing import NamedTuple
 
 from .._types import Scalar, Sharpness
 from ..job.layout import Layout, degree, splits
-from ..job.workload import Decode, Prefill, Software
-from ..model.architecture import Architecture, Latent, kv_share, kv_width
+from ..job.workload import Decode, Prefill
+from ..model.architecture import Architecture
 from ..work.chunk import joined_rows
 from ..work.serving import decode_rows, prefill_rows
+from ..work.table import at_place
 from .requests import Request
 
 ACTIVATION_BYTES = 2.0
@@ -20,13 +21,19 @@ class Asked(NamedTuple):
     rows: dict[str, Scalar]
     """Token counts of the operators."""
     tensor: list[Request]
-    """Collectives of attention over tp; a dense network repeats an all-reduce."""
-    context: list[Scalar]
-    """Bytes that an attention block sends to each rank of a cp group, by exchange."""
+    """Collectives over tp: an all-reduce of any half of a layer, or those of a mixer,
+    named by its place."""
+    context: list[list[Scalar]]
+    """Bytes that a mixer sends to each rank of a cp group, by mixer and exchange."""
 
 
-def _over_tp(layout: Layout, kind: str, payload_bytes: Scalar) -> Request:
-    return Request(kind, "tensor_parallel", kind, splits(layout, "tp"), payload_bytes)
+def _over_tp(layout: Layout, kind: str, name: str, payload_bytes: Scalar) -> Request:
+    return Request(name, "tensor_parallel", kind, splits(layout, "tp"), payload_bytes)
+
+
+def _reduced(a: Architecture, layout: Layout, tokens: Scalar) -> Request:
+    payload = tokens * a.hidden * ACTIVATION_BYTES
+    return _over_tp(layout, "all_reduce", "all_reduce", payload)
 
 
 def decode_asks(
@@ -43,47 +50,49 @@ def decode_asks(
     cp group, and each other rank's partial outputs back with the log-sum-exp of every
     head, in fp32.
     """
-    rows, at = decode_rows(a, w, layout, microbatches), a.attention
+    rows = decode_rows(a, w, layout, microbatches)
     if chunk is not None:
         rows = joined_rows(rows, a, chunk, layout, microbatches, sharpness)
-    tokens, tensor = rows["tokens"], []
-    if layout.attention != "dp":
-        reduced = tokens * rows["tp"] * a.hidden * ACTIVATION_BYTES
-        tensor = [_over_tp(layout, "all_reduce", reduced)]
-    query, output = _widths(at)
-    queries = tokens * at.heads * query * ACTIVATION_BYTES
-    partials = tokens * at.heads * (output * ACTIVATION_BYTES + 4.0)
-    return Asked(rows, tensor, [queries, partials])
-
-
-def _widths(at) -> tuple[Scalar, Scalar]:
-    """Elements of a head's query and output, in the latent space where there is one."""
-    if isinstance(at, Latent):
-        return at.latent_dim + at.rope_dim, at.latent_dim
-    return at.head_dim, at.head_dim
+    tokens = rows["tokens"]
+    split = layout.attention != "dp"
+    tensor = [_reduced(a, layout, tokens * rows["tp"])] if split else []
+    context = []
+    for mixer in a.mixers:
+        if not mixer.caches:
+            context.append([])
+            continue
+        partials = mixer.output_width * ACTIVATION_BYTES + 4.0 * mixer.heads
+        context.append([tokens * mixer.query_width * ACTIVATION_BYTES, tokens * partials])
+    return Asked(rows, tensor, context)
 
 
 def prefill_asks(
-    a: Architecture, w: Prefill, layout: Layout, microbatches: Scalar, software: Software
+    a: Architecture, w: Prefill, layout: Layout, microbatches: Scalar
 ) -> Asked:
     """A prefill batch. A cp group gathers the keys and values of all its tokens.
 
     `sp_tp_sp` gathers the small latents before the heads are split and returns the
     heads' outputs by all-to-all (CloudMatrix-Infer, arXiv 2506.12708, section 4.3).
     """
-    rows, sizes = prefill_rows(a, w, layout, microbatches), software.sizes
-    tokens, tp, at = rows["tokens"], degree(layout, "tp"), a.attention
-    held = w.tokens_per_device / microbatches * rows["tp"] * kv_share(at, tp)
-    context = [held * kv_width(a) * sizes.kv]
+    rows, sizes = prefill_rows(a, w, layout, microbatches), w.software.sizes
+    tokens, tp = rows["tokens"], degree(layout, "tp")
+    held, context = w.tokens_per_device / microbatches * rows["tp"], []
+    for i, mixer in enumerate(a.mixers):
+        share = rows[at_place("per_kv", i)]
+        sent = held * share * mixer.kv_width * sizes.kv
+        if (
+            not mixer.caches
+        ):  # each rank's state of each prompt (LASP-2, arXiv 2502.07563)
+            sent = held / w.prompt_tokens * share * mixer.state * sizes.state
+        context.append([sent])
     if layout.attention == "dp":
         return Asked(rows, [], context)
     if layout.attention == "tp":
-        reduced = tokens * tp * a.hidden * ACTIVATION_BYTES
-        return Asked(rows, [_over_tp(layout, "all_reduce", reduced)], context)
-    if isinstance(at, Latent):
-        width, value_dim = at.query_rank + at.latent_dim + at.rope_dim, at.value_dim
-    else:
-        width, value_dim = a.hidden, at.head_dim
-    outputs = tokens * at.heads * value_dim * sizes.attention
-    gathered = _over_tp(layout, "all_gather", tokens * width * ACTIVATION_BYTES)
-    return Asked(rows, [gathered, _over_tp(layout, "all_to_all", outputs)], context)
+        return Asked(rows, [_reduced(a, layout, tokens * tp)], context)
+    tensor = []
+    for i, mixer in enumerate(a.mixers):
+        width = tokens * mixer.gathered_width(a.hidden) * ACTIVATION_BYTES
+        outputs = tokens * mixer.value_width * sizes.attention
+        for kind, payload in {"all_gather": width, "all_to_all": outputs}.items():
+            tensor.append(_over_tp(layout, kind, at_place(kind, i), payload))
+    return Asked(rows, tensor, context)

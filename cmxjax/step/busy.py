@@ -4,6 +4,7 @@ Its time alone, times how often it runs, times its slowdown in place. Where noth
 overlaps these sum to the step; where components overlap they sum to more.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -12,22 +13,20 @@ import numpy as np
 from jaxtyping import Array
 
 from .._types import Scalar
-from ..work.serving import Parts
+from ..model.architecture import added
+from ..work.serving import mixer_part
 from .layer import HIGHEST, Counts, Shape, Sharing, Streams, by_part, slowdown_of
 
 
-def runs_of(counts: Counts, streams: Streams) -> Parts:
+def runs_of(shape: Shape, counts: Counts, streams: Streams) -> Mapping[str, Scalar]:
     """How often a step runs each part."""
-    count, drafts = streams.microbatches, counts.drafts
-    mixed = (counts.expert_layers + drafts) * count
-    return Parts(
-        attention=mixed + counts.dense_layers * count,
-        dense=counts.dense_layers * count,
-        routing=mixed,
-        experts=mixed,
-        tail=jnp.ones(()),
-        draft=drafts,
-    )
+    found: dict[str, list[Scalar]] = {}
+    for kind, layers in zip(shape.kinds, (*counts.layers, counts.drafts), strict=True):
+        for part in kind.parts:
+            found.setdefault(part, []).append(layers)
+    runs = {part: streams.microbatches * added(of) for part, of in found.items()}
+    ends = {"tail": jnp.ones(()), "draft": counts.drafts}
+    return runs | {part: often for part, often in ends.items() if part in shape.parts}
 
 
 class Filled(NamedTuple):
@@ -47,9 +46,11 @@ def filled(
         filled_s: seconds that each operator would fill the matrix units; likewise memory.
     """
     parts = by_part(jnp.stack([filled_s, memory_s]), shape.ops)
-    runs, far = jnp.stack(runs_of(counts, streams)), np.zeros(len(Parts._fields))
-    if shape.streams == "pools":
-        far[Parts._fields.index("experts")] = 1.0
+    often = runs_of(shape, counts, streams)
+    runs = jnp.stack([jnp.asarray(often[part], float) for part in shape.parts])
+    apart = [part for kind in shape.kinds for part in kind.experts]
+    pools = shape.streams == "pools"
+    far = np.array([float(pools and part in apart) for part in shape.parts])
     near = jnp.dot(parts, runs * (1.0 - far), precision=HIGHEST)
     other = jnp.dot(parts, counts.domains * runs * far, precision=HIGHEST)
     return Filled(*jnp.unstack(near)), Filled(*jnp.unstack(other))
@@ -68,30 +69,43 @@ def busy_layer(
     streams: Streams,
 ) -> dict[str, Any]:
     """Busy times of layers and of the model's ends, in one way to overlap."""
-    runs, slow = runs_of(counts, streams), slowdown_of(shape, sharing, streams, share)
-    ends = ("tail", "draft")
-    place = [counts.stages if part in ends else counts.fullest for part in Parts._fields]
-    often = jnp.stack([jnp.asarray(r * p) for r, p in zip(runs, place)])
-    slower = often * jnp.stack([jnp.asarray(s, float) for s in slow])
-    member = np.array([[float(p == n) for n in Parts._fields] for p, _ in shape.ops])
+    runs, slow = (
+        runs_of(shape, counts, streams),
+        slowdown_of(shape, sharing, streams, share),
+    )
+    ends, full = ("tail", "draft"), counts.fullest
+    place = {part: counts.stages if part in ends else full for part in shape.parts}
+    often = jnp.stack([jnp.asarray(runs[part] * place[part]) for part in shape.parts])
+    slower = often * jnp.stack([jnp.asarray(slow[part], float) for part in shape.parts])
+    member = np.array([[float(p == n) for n in shape.parts] for p, _ in shape.ops])
     often, slower = jnp.unstack(
         jnp.dot(jnp.stack([often, slower]), member.T, precision=HIGHEST)
     )
-    layers, dense = counts.fullest * runs.attention, counts.fullest * runs.dense
-    if not shape.mixture:
-        dense = layers
-    mixed = counts.fullest * runs.experts
-    tensor = {"all_reduce": sharing.tensor * (layers + dense)}
+    layers = {part: full * often for part, often in runs.items()}
+    every = zip(shape.kinds, (*counts.layers, counts.drafts), strict=True)
+    reduced = streams.microbatches * added(
+        full * often * (len(kind.mixers) + kind.sums) for kind, often in every
+    )
+    mixed = added(layers[part] for part in {p: 0 for k in shape.kinds for p in k.experts})
+
+    def tensor(name: str) -> Scalar:
+        if name == "all_reduce":
+            return sharing.tensor * reduced
+        return sharing.tensor * layers[mixer_part(int(name.split(".")[-1]))]
+
     found = {
         "operators": {
             resource: seconds * (slower if resource in ("matrix", "vector") else often)
             for resource, seconds in times["operators"].items()
         },
         "tensor_parallel": {
-            form: _each(parts, tensor.get(form, sharing.tensor * layers))
-            for form, parts in times["tensor_parallel"].items()
+            name: _each(parts, tensor(name))
+            for name, parts in times["tensor_parallel"].items()
         },
-        "context_parallel": _each(times["context_parallel"], layers),
+        "context_parallel": {
+            mixer: _each(parts, layers[mixer])
+            for mixer, parts in times["context_parallel"].items()
+        },
     }
     if not shape.mixture:
         return found

@@ -8,7 +8,8 @@ from .._types import Scalar, Sharpness
 from ..job.layout import Layout, degree, splits
 from ..job.workload import Software
 from ..machine.machine import Machine
-from ..model.architecture import ANY_GROUP, Architecture
+from ..model.architecture import Architecture
+from ..model.feed_forwards import ANY_GROUP
 from ..rates.collectives import mesh_costs
 from ..rates.exchange import copies_of, exchange_costs
 from ..rates.fabric import Group, group_of, plane_s
@@ -33,7 +34,8 @@ def expert_group(machine: Machine, layout: Layout, elsewhere: bool) -> Group:
 def copy_bytes(a: Architecture, software: Software, slot: Scalar) -> dict[str, Scalar]:
     """Bytes of a token copy in dispatch and combine, scales of 8-bit tokens included."""
     sizes = jnp.stack([getattr(software.sizes, kind) for kind in EXCHANGES])
-    copies = a.hidden * sizes + slot * (sizes <= 1.0)
+    width = a.hidden if a.experts is None else a.experts.token_width(a.hidden)
+    copies = width * sizes + slot * (sizes <= 1.0)
     return dict(zip(EXCHANGES, jnp.unstack(copies), strict=True))
 
 

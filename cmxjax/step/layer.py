@@ -23,11 +23,12 @@ from jaxtyping import Array, Float
 
 from .. import smooth
 from .._types import Scalar, Sharpness
+from ..model.architecture import Architecture, Kind, added
 from ..rates.collectives import collective_s
 from ..rates.exchange import Ranks, exchange_s
 from ..rates.fabric import contended_s
 from ..rates.roofline import roofline_s
-from ..work.serving import Declarations, Parts
+from ..work.serving import Declarations, half_parts, mixer_part, parts_of
 from ..work.table import select
 from .costs import Costs
 
@@ -57,9 +58,8 @@ class Sharing(NamedTuple):
 class Counts(NamedTuple):
     """How often a step runs what."""
 
-    expert_layers: Scalar
-    """Layers of the kind that most are; drafts not counted."""
-    dense_layers: Scalar
+    layers: tuple[Scalar, ...]
+    """Of each kind; drafts not counted."""
     drafts: Scalar
     stages: Scalar
     fullest: Scalar
@@ -68,23 +68,71 @@ class Counts(NamedTuple):
     """Of attention devices that share the experts' pool."""
 
 
+class LayerKind(NamedTuple):
+    """A kind of layer by the parts of its operators."""
+
+    mixers: tuple[str, ...]
+    halves: tuple[str, ...]
+    """What feed-forward halves compute on a device's own tokens."""
+    experts: tuple[str, ...]
+    """What experts compute on the tokens sent to them."""
+    sums: int
+    """How often feed-forward halves add up their outputs on a tp group, besides the sum
+    of each mixer; a layer whose halves run in parallel does so once in all."""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return self.mixers + self.halves + self.experts
+
+    @property
+    def whole(self) -> bool:
+        """Has both halves, which two micro-batches keep busy side by side."""
+        return bool(self.mixers and self.halves)
+
+
+def layer_kinds(a: Architecture) -> tuple[LayerKind, ...]:
+    """The kinds of a model's layers, last that of its draft modules."""
+
+    def named(kind: Kind) -> LayerKind:
+        parts = [half_parts(a, i) for i in kind.feed_forwards]
+        dense = [of for of in parts if len(of) == 1]
+        return LayerKind(
+            tuple(mixer_part(i) for i in kind.mixers),
+            tuple(of[0] for of in parts),
+            tuple(of[1] for of in parts if len(of) > 1),
+            0 if kind.parallel and kind.mixers else len(dense),
+        )
+
+    return tuple(named(kind) for kind in (*a.kinds, a.draft))
+
+
 class Shape(NamedTuple):
     """What of a step is no number."""
 
     ops: Declarations
+    kinds: tuple[LayerKind, ...]
+    """Last that of draft modules."""
     streams: str
     """What two micro-batches keep busy at once: `links` beside compute, `cores` in two
     partitions, or `pools` of devices for attention and for experts."""
     microbatches: str
     """`1`, `2` or `auto`, the faster of the two."""
     mixture: bool
+    """Some layers have experts."""
     fills: bool
     """Each batch fills and drains the pipeline."""
 
     @property
-    def kind(self) -> str:
-        """The half beside attention that most layers have."""
-        return "experts" if self.mixture else "dense"
+    def parts(self) -> tuple[str, ...]:
+        return parts_of(self.ops)
+
+    @property
+    def typical(self) -> tuple[int, ...]:
+        """Places of the kinds that a mean layer is taken over: whole ones with experts
+        where there are such."""
+        places = [i for i, kind in enumerate(self.kinds[:-1]) if kind.whole]
+        mixed = [i for i in places if self.kinds[i].experts]
+        return tuple(mixed or places or range(len(self.kinds) - 1))
 
 
 class Streams(NamedTuple):
@@ -96,10 +144,13 @@ class Streams(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """Seconds of one layer for all micro-batches, and of its parts for one."""
+    """Seconds of the typical layer for all micro-batches, and of its parts for one."""
 
-    expert_s: Scalar
-    dense_s: Scalar
+    kinds_s: tuple[Scalar, ...]
+    """Of a layer of each kind, last of a draft module's."""
+    halves_s: Scalar
+    """Of all layers with one half, which pair with each other."""
+    layer_s: Scalar
     attention_s: Scalar
     """Attention and its collectives; with pools apart all that its devices do."""
     feed_forward_s: Scalar
@@ -110,13 +161,17 @@ class Layer(NamedTuple):
     draft_s: Scalar
 
 
+Parts = Mapping[str, Scalar]
+"""One value for each part of a step."""
+
+
 def by_part(values: Float[Array, "*sort op"], ops: Declarations) -> Array:
-    """Sums over the operators of each part.
+    """Sums over the operators of each part, in the order of `parts_of`.
 
     A product with a constant matrix, not a sum for each part: the compiler would
     compute the whole table again for every sum.
     """
-    member = [[float(part == name) for name in Parts._fields] for part, _ in ops]
+    member = [[float(part == name) for name in parts_of(ops)] for part, _ in ops]
     return jnp.dot(values, np.array(member), precision=HIGHEST)
 
 
@@ -127,38 +182,58 @@ def slowdown_of(shape: Shape, sharing: Sharing, streams: Streams, share: Scalar)
     the power of minus the chip's core exponent. Otherwise compute and communication are
     the streams, and the cores that drive the communication are missing from compute.
     """
+    slow = dict.fromkeys(shape.parts, 1.0)
     if shape.microbatches == "1" or shape.streams == "pools":
-        return Parts(*[1.0] * len(Parts._fields))
+        return slow
     first = second = sharing.beside if shape.mixture else 1.0
     if shape.streams == "cores":
         first = share**-sharing.core_exponent
         second = (1.0 - share) ** -sharing.core_exponent
     first = 1.0 + streams.overlapped * (first - 1.0)
     second = 1.0 + streams.overlapped * (second - 1.0)
-    return Parts(first, second, second, second, 1.0, 1.0)
+    for kind in shape.kinds:
+        slow |= dict.fromkeys(kind.mixers, first)
+        slow |= dict.fromkeys(kind.halves + kind.experts, second)
+    return slow
 
 
 class Links(NamedTuple):
     """Communication of one layer and micro-batch, and what both streams share."""
 
-    attention_s: Scalar
-    halves_s: Mapping[str, Scalar]
-    """By the layer's feed-forward half; likewise the next."""
-    floors_s: Mapping[str, Scalar]
-    """Busy time of the memory or of the busiest plane of links, for attention and a half;
-    of exchanges alone where pools are apart."""
+    mixers_s: Mapping[str, Scalar]
+    """By mixer."""
+    reduced_s: Scalar
+    """Sum over a tp group of what a dense half puts out."""
     exchanged_s: Sequence[Scalar]
     """Dispatch and combine."""
+    floors_s: Sequence[Scalar]
+    """By kind of layer: busy time of the memory or of the busiest plane of links. Of
+    exchanges alone where pools are apart."""
+
+    def near_s(self, kind: LayerKind) -> Scalar:
+        """Of a layer's mixers."""
+        return added(self.mixers_s[mixer] for mixer in kind.mixers)
+
+    def far_s(self, kind: LayerKind) -> Scalar:
+        """Of its feed-forward halves."""
+        exchanged = [*self.exchanged_s] if kind.experts else []
+        return added([self.reduced_s] * kind.sums + exchanged)
 
 
 def links_of(shape: Shape, sharing: Sharing, costs: Costs, sharpness: Sharpness) -> Links:
     times, loads = costs
     tensor = {
-        form: collective_s(parts, sharing.tensor, sharing.protocol, sharpness)
-        for form, parts in times["tensor_parallel"].items()
+        name: collective_s(parts, sharing.tensor, sharing.protocol, sharpness)
+        for name, parts in times["tensor_parallel"].items()
     }
-    context = [sum(parts.values()) for parts in times["context_parallel"].values()]
-    halves: dict[str, Scalar] = {"dense": tensor.get("all_reduce", jnp.zeros(()))}
+    mixers = {}
+    for mixer in dict.fromkeys(mixer for kind in shape.kinds for mixer in kind.mixers):
+        place = mixer.split(".")[-1]
+        found = [x for name, x in tensor.items() if name.split(".")[-1] == place]
+        found += [tensor["all_reduce"]] if "all_reduce" in tensor else []
+        exchanges = times["context_parallel"].get(mixer, {}).values()
+        found += [added(parts.values()) for parts in exchanges]
+        mixers[mixer] = added(found)
     exchanged = [jnp.zeros(()), jnp.zeros(())]
     if shape.mixture:
         meshes = times["expert_tensor"]
@@ -167,34 +242,49 @@ def links_of(shape: Shape, sharing: Sharing, costs: Costs, sharpness: Sharpness)
             + sum(meshes.get(kind, {}).values())
             for kind in ("dispatch", "combine")
         ]
-        halves["experts"] = exchanged[0] + exchanged[1]
-    attention = sum([*tensor.values(), *context], jnp.zeros(()))
-    return Links(attention, halves, _floors(shape, loads, sharpness), exchanged)
+    reduced = tensor.get("all_reduce", jnp.zeros(()))
+    return Links(mixers, reduced, exchanged, _floors(shape, loads, sharpness))
 
 
-def _floors(shape: Shape, loads: dict[str, Any], sharpness: Sharpness) -> dict:
-    """Least time of attention and each half together, from what they load."""
+def _floors(shape: Shape, loads: dict[str, Any], sharpness: Sharpness) -> list[Scalar]:
+    """Least time of a layer of each kind, from what its halves load together."""
     if shape.streams == "links":
-        return {}
-    planes = {name: of["transfer"] for name, of in loads.items() if "transfer" in of}
-    exchanges = [*zip(planes.get("dispatch", []), planes.get("combine", []), strict=True)]
+        return []
+
+    def planes(*keys: str) -> list[Scalar]:
+        found: Any = loads
+        for key in keys:
+            found = found.get(key, {})
+        return found.get("transfer", [])
+
+    sent, summed = planes("dispatch"), planes("combine")
     if shape.streams == "pools":
-        ports = [port for pair in exchanges for port in pair]
-        return {"experts": smooth.maximum_of(ports, sharpness)}
-    memory = Parts(*jnp.unstack(by_part(loads["operators"]["memory"], shape.ops)))
-    none = [jnp.zeros(())] * len(planes["context_parallel"])
-    tensor = planes.get("tensor_parallel", none)
-    attention = [a + b for a, b in zip(tensor, planes["context_parallel"], strict=True)]
-    halves = {"dense": (memory.dense, tensor)}
-    if shape.mixture:
-        both = [a + b for a, b in exchanges]
-        halves["experts"] = (memory.routing + memory.experts, both)
-    return {
-        kind: smooth.maximum(
-            memory.attention + read, contended_s(attention, own, sharpness), sharpness
-        )
-        for kind, (read, own) in halves.items()
-    }
+        ports = [port for pair in zip(sent, summed, strict=True) for port in pair]
+        return [smooth.maximum_of(ports, sharpness)] * len(shape.kinds)
+    values = jnp.unstack(by_part(loads["operators"]["memory"], shape.ops))
+    memory = dict(zip(shape.parts, values, strict=True))
+    reduced, floors = planes("tensor_parallel", "all_reduce"), {}
+    for kind in shape.kinds:
+        if kind in floors:
+            continue
+        context = [planes("context_parallel", mixer) for mixer in kind.mixers]
+        own = _sums(*[reduced] * len(kind.mixers), *context)
+        exchanged = [sent, summed] if kind.experts else []
+        other = _sums(*[reduced] * kind.sums, *exchanged)
+        read = added(memory[part] for part in kind.parts)
+        busy = contended_s(*_alike(own, other), sharpness)
+        floors[kind] = smooth.maximum(read, busy, sharpness)
+    return [floors[kind] for kind in shape.kinds]
+
+
+def _sums(*planes: list[Scalar]) -> list[Scalar]:
+    """Sums over what loads each plane; what loads none is left out."""
+    return [added(each) for each in zip(*(of for of in planes if of), strict=True)]
+
+
+def _alike(own: list[Scalar], other: list[Scalar]) -> tuple[list[Scalar], list[Scalar]]:
+    none: list[Scalar] = [jnp.zeros(())] * max(len(own), len(other))
+    return own or none, other or none
 
 
 def parts_s(
@@ -206,10 +296,29 @@ def parts_s(
     sharpness: Sharpness,
 ) -> Parts:
     """Time of each part of one micro-batch, its compute slowed for want of cores."""
-    slowdown = slowdown_of(shape, sharing, streams, share)._asdict()
+    slowdown = slowdown_of(shape, sharing, streams, share)
     slow = select(slowdown, [part for part, _ in shape.ops])
     time = roofline_s(costs.times["operators"], sharing.roofline, slow, sharpness)
-    return Parts(*jnp.unstack(by_part(time, shape.ops)))
+    return dict(zip(shape.parts, jnp.unstack(by_part(time, shape.ops)), strict=True))
+
+
+def _sides(
+    shape: Shape, parts: Parts, links: Links, kind: LayerKind
+) -> tuple[Scalar, Scalar]:
+    """What of a layer's work two streams do: compute and communication, or a mixer and a
+    feed-forward half."""
+    mixer = added(parts[part] for part in kind.mixers)
+    half = added(parts[part] for part in kind.halves + kind.experts)
+    own, other = links.near_s(kind), links.far_s(kind)
+    if shape.streams == "cores":
+        return mixer + own, half + other
+    return mixer + half, own + other
+
+
+def _exposed(shape: Shape, sharing: Sharing, streams: Streams) -> Scalar:
+    if shape.microbatches == "1" or shape.streams == "pools":
+        return 1.0
+    return 1.0 + streams.overlapped * (sharing.streams - 1.0)
 
 
 def layer_s(
@@ -219,38 +328,66 @@ def layer_s(
     parts: Parts,
     links: Links,
     streams: Streams,
-    kind: str,
+    place: int,
     sharpness: Sharpness,
 ) -> Scalar:
-    """A layer whose feed-forward half is of this kind, for all micro-batches.
+    """A layer of one kind, for all micro-batches.
 
     In the steady state one micro-batch is in each stream. Whatever the streams share
     can't be busy for longer than the layer.
     """
-    count, mixed = streams.microbatches, kind == "experts"
-    half = parts.routing + parts.experts if mixed else parts.dense
-    own, other = links.attention_s, links.halves_s[kind]
-    if shape.streams == "pools" and mixed:
-        near = parts.attention + parts.routing + own
-        away = near + links.exchanged_s[0] + parts.experts + links.exchanged_s[1]
-        far, port = domains * count * parts.experts, count * links.floors_s[kind]
+    count, kind = streams.microbatches, shape.kinds[place]
+    if shape.streams == "pools" and kind.experts:
+        experts = added(parts[part] for part in kind.experts)
+        own = added(parts[part] for part in kind.mixers + kind.halves)
+        near = own + links.near_s(kind)
+        away = near + links.exchanged_s[0] + experts + links.exchanged_s[1]
+        far, port = domains * count * experts, count * links.floors_s[place]
         return smooth.maximum_of([count * near, far, port, away], sharpness)
-    first, second = parts.attention + half, own + other
-    if shape.streams == "cores":
-        first, second = parts.attention + own, half + other
-    exposed: Scalar = 1.0
-    if shape.microbatches != "1" and shape.streams != "pools":
-        exposed = 1.0 + streams.overlapped * (sharing.streams - 1.0)
+    first, second = _sides(shape, parts, links, kind)
+    exposed = _exposed(shape, sharing, streams)
     time = count * smooth.overlap_s(first, second, exposed, sharpness)
     if shape.streams == "cores":
-        time = smooth.maximum(time, count * links.floors_s[kind], sharpness)
+        time = smooth.maximum(time, count * links.floors_s[place], sharpness)
     return time
+
+
+def _halves_s(
+    shape: Shape,
+    sharing: Sharing,
+    counts: Counts,
+    parts: Parts,
+    links: Links,
+    streams: Streams,
+    sharpness: Sharpness,
+) -> Scalar:
+    """All layers of one half, for all micro-batches: consecutive ones pair, so that one
+    hides the communication of the other. Assumes that they alternate evenly."""
+    sums: list[tuple[Scalar, Scalar]] = []
+    for kind, layers in zip(shape.kinds, counts.layers):
+        if not kind.whole:
+            first, second = _sides(shape, parts, links, kind)
+            sums.append((layers * first, layers * second))
+    if not sums:
+        return jnp.zeros(())
+    first, second = (added(side) for side in zip(*sums, strict=True))
+    exposed = _exposed(shape, sharing, streams)
+    return streams.microbatches * smooth.overlap_s(first, second, exposed, sharpness)
+
+
+def typical(shape: Shape, counts: Counts, values: Sequence[Scalar]) -> Scalar:
+    """Mean over the typical layers of values by kind."""
+    places = shape.typical
+    if len(places) == 1:
+        return values[places[0]]
+    often = added(counts.layers[i] for i in places)
+    return added(counts.layers[i] * values[i] for i in places) / often
 
 
 def layer_of(
     shape: Shape,
     sharing: Sharing,
-    domains: Scalar,
+    counts: Counts,
     share: Scalar,
     sharpness: Sharpness,
     costs: Costs,
@@ -259,14 +396,25 @@ def layer_of(
     """Layers under one mode of overlap and one split of the cores."""
     parts = parts_s(shape, sharing, costs, streams, share, sharpness)
     links = links_of(shape, sharing, costs, sharpness)
-    args = shape, sharing, domains, parts, links, streams
-    dense = layer_s(*args, "dense", sharpness)
-    mixed = layer_s(*args, "experts", sharpness) if shape.mixture else dense
-    far = parts.experts if shape.mixture else parts.dense
-    near = parts.attention + links.attention_s
-    if shape.streams == "pools":
-        near = near + parts.routing
-    else:
-        far = far + links.halves_s[shape.kind] + (parts.routing if shape.mixture else 0.0)
+    args = shape, sharing, counts.domains, parts, links, streams
+    times: dict[LayerKind, Scalar] = {}
+    for i, kind in enumerate(shape.kinds):
+        if kind not in times:
+            times[kind] = layer_s(*args, i, sharpness)
+    near, far = [], []
+    for kind in shape.kinds:
+        apart = shape.streams == "pools" and kind.experts
+        own, other = kind.mixers, kind.halves + kind.experts
+        if apart:
+            own, other = kind.mixers + kind.halves, kind.experts
+        near.append(added(parts[part] for part in own) + links.near_s(kind))
+        far.append(added(parts[part] for part in other))
+        if shape.streams != "pools":
+            far[-1] = links.far_s(kind) + far[-1]
+    each = [times[kind] for kind in shape.kinds]
     sent, summed = links.exchanged_s
-    return Layer(mixed, dense, near, far, sent, summed, parts.tail, parts.draft)
+    tail, draft = (parts.get(name, jnp.zeros(())) for name in ("tail", "draft"))
+    own = typical(shape, counts, near), typical(shape, counts, far)
+    one = typical(shape, counts, each)
+    one_half = _halves_s(*args[:2], counts, *args[3:], sharpness)
+    return Layer(tuple(each), one_half, one, *own, sent, summed, tail, draft)

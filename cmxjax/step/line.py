@@ -30,7 +30,7 @@ def scaled(work: Work, factor: Scalar) -> Work:
     return Work(*(factor * x for x in work))
 
 
-def added(*works: Work) -> Work:
+def in_turn(*works: Work) -> Work:
     """Stages one after another."""
     return Work(*(sum(parts[1:], parts[0]) for parts in zip(*works)))
 

@@ -13,7 +13,7 @@ from ..job.layout import Layout, degree, devices, splits
 from ..job.workload import Decode, Prefill, Software
 from ..machine.machine import Machine
 from ..machine.runtimes import Engine
-from ..model.architecture import Architecture, kv_width
+from ..model.architecture import Architecture
 from ..rates.algorithms import chain_costs
 from ..rates.collectives import mesh_costs, plane_loads_s, several_of
 from ..rates.exchange import ranks_of
@@ -21,13 +21,13 @@ from ..rates.fabric import Group, group_of
 from ..rates.roofline import filled_s, resources_s
 from ..work.chunk import joined_ops, launched
 from ..work.routing import ExpertLoad, expert_load
-from ..work.serving import Declarations, declared
+from ..work.serving import Declarations, cache_bytes, declared, mixer_part
 from ..work.table import sizes_by_name, tabulate
 from .asks import ACTIVATION_BYTES, Asked, decode_asks, prefill_asks
 from .costs import Costs
 from .exchanges import expert_group, price_exchanges, price_split_experts
-from .layer import Shape, Sharing, Streams
-from .requests import price_collectives
+from .layer import Shape, Sharing, Streams, layer_kinds
+from .requests import by_form, price_collectives
 
 
 class Pools(NamedTuple):
@@ -122,7 +122,7 @@ def prefill_job(
         layout=layout,
         pools=None,
         ops=declared(a, layout, w.software.sizes, decodes=False),
-        asks=lambda count: prefill_asks(a, w, layout, count, w.software),
+        asks=lambda count: prefill_asks(a, w, layout, count),
         skew=engine.prefill_routing_skew,
         host_s=engine.prefill_batch_s * jnp.ones(()),
         drafts=jnp.zeros(()),
@@ -140,8 +140,9 @@ def cache_load_s(
     link = machine.cache
     if link is None:
         return jnp.zeros(())
-    cached = w.tokens_per_device * w.cached_fraction
-    size = cached * a.layers * kv_width(a) * w.software.sizes.kv
+    prompts = w.tokens_per_device / w.prompt_tokens
+    cached = w.prompt_tokens * w.cached_fraction
+    size = prompts * cache_bytes(a, w.software.sizes, cached)
     there = smooth.positive(w.cached_fraction, sharpness)
     return link.latency_s * there + size / (link.bytes_per_s * link.efficiency)
 
@@ -151,6 +152,7 @@ def shape_of(job: Job) -> Shape:
         ops=job.ops,
         streams=job.streams,
         microbatches=job.layout.microbatches,
+        kinds=layer_kinds(job.a),
         mixture=job.a.experts is not None,
         fills=job.fills,
     )
@@ -202,15 +204,19 @@ def price(job: Job, streams: Streams, sharpness: Sharpness) -> Priced:
     cp = group_of(machine.fabric, splits(job.layout, "cp"))
     mesh = partial(mesh_costs, library=machine.library, sharpness=sharpness)
     tensor = price_collectives(machine, asked.tensor, sharpness)
+    context = [] if pools is not None else asked.context
     times: dict[str, Any] = {
         "operators": used,
         "tensor_parallel": {
-            form: {part: x[0] for part, x in parts.items()}
-            for form, parts in tensor.items()
+            request.name: {part: x[i] for part, x in tensor[form].items()}
+            for form, requests in by_form(asked.tensor).items()
+            for i, request in enumerate(requests)
         },
         "context_parallel": {
-            str(i): mesh(cp, bytes_to_each=size)
-            for i, size in enumerate(asked.context if pools is None else [])
+            mixer_part(i): {
+                str(k): mesh(cp, bytes_to_each=size) for k, size in enumerate(sizes)
+            }
+            for i, sizes in enumerate(context)
         },
     }
     loads = _loads(job, asked, cp, used["memory"])
@@ -227,13 +233,19 @@ def _loads(job: Job, asked: Asked, cp: Group, memory_s: Array) -> dict[str, Any]
         return {}
     library, fabric = job.machine.library, job.machine.fabric
     loads: dict[str, Any] = {"operators": {"memory": memory_s}}
+    found: dict[str, Any] = {}
     for request in asked.tensor:
         group = group_of(fabric, request.splits)
         planes = plane_loads_s(request.kind, group, library, request.payload_bytes)
-        loads["tensor_parallel"] = {"transfer": planes}
-    moved = sum(asked.context) * cp.ranks
-    planes = plane_loads_s("all_to_all", cp, library, moved)
-    return loads | {"context_parallel": {"transfer": planes}}
+        found[request.name] = {"transfer": planes}
+    loads["tensor_parallel"] = found
+    loads["context_parallel"] = {
+        mixer_part(i): {
+            "transfer": plane_loads_s("all_to_all", cp, library, sum(sizes) * cp.ranks)
+        }
+        for i, sizes in enumerate(asked.context)
+    }
+    return loads
 
 
 def _exchanges(

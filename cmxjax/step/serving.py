@@ -16,6 +16,7 @@ from jaxtyping import Array
 from .. import smooth
 from .._types import Scalar, Sharpness
 from ..job.layout import degree
+from ..model.architecture import added
 from .busy import Filled, busy_layer, filled
 from .costs import Composition, Costs
 from .layer import (
@@ -29,6 +30,7 @@ from .layer import (
     layer_s,
     links_of,
     parts_s,
+    typical,
 )
 from .price import Job, price, price_once, shape_of, sharing_of
 
@@ -67,7 +69,9 @@ def slowest_stage(layers: Scalar, pp: Scalar, sharpness: Sharpness) -> Scalar:
     return 1.0 + excess * smooth.positive(pp - 1.0, sharpness)
 
 
-def choose(shape: Shape, sharing: Sharing, costs: Costs, sharpness: Sharpness) -> Scalar:
+def choose(
+    shape: Shape, sharing: Sharing, counts: Counts, costs: Costs, sharpness: Sharpness
+) -> Scalar:
     """Share of the cores that attention gets where two micro-batches overlap.
 
     An engine that partitions the cores takes the split that makes a layer shortest. The
@@ -83,12 +87,14 @@ def choose(shape: Shape, sharing: Sharing, costs: Costs, sharpness: Sharpness) -
     if sharpness is None:
         sharing, costs = jax.lax.stop_gradient((sharing, costs))
     streams = Streams(jnp.asarray(2.0), jnp.asarray(1.0))
-    links, domains = links_of(shape, sharing, costs, sharpness), jnp.ones(())
+    links = links_of(shape, sharing, costs, sharpness)
 
     def visit(_: None, share: Scalar) -> tuple[None, Scalar]:
         parts = parts_s(shape, sharing, costs, streams, share, sharpness)
-        args = shape, sharing, domains, parts, links, streams
-        return None, layer_s(*args, shape.kind, sharpness)
+        args = shape, sharing, counts.domains, parts, links, streams
+        layers = {i: layer_s(*args, i, sharpness) for i in shape.typical}
+        values = [layers.get(i, jnp.zeros(())) for i in range(len(shape.kinds))]
+        return None, typical(shape, counts, values)
 
     # a loop keeps the compiler from pricing the operators again for every split
     splits = jnp.asarray(SPLITS)
@@ -108,7 +114,7 @@ def compose(
     sharpness: Sharpness,
     costs: Costs,
 ) -> tuple[Scalar, ServingTimes]:
-    """Time of one step: layers, one more mixture layer for each draft, embedding, heads,
+    """Time of one step: layers, one more of a kind for each draft, embedding, heads,
     and the host.
 
     With pp stages, pp micro-batches of this size are in flight: a step takes as long as
@@ -117,10 +123,17 @@ def compose(
     """
     streams = streams_of(shape.microbatches)
     each = Costs(costs.times["layer"], costs.loads["layer"])
-    args = shape, sharing, counts.domains, share, sharpness
+    args = shape, sharing, counts, share, sharpness
     modes = in_each(shape.microbatches, partial(layer_of, *args), each, streams)
-    repeated = counts.expert_layers * modes.expert_s + counts.dense_layers * modes.dense_s
-    total = repeated + counts.drafts * modes.expert_s
+    whole = [
+        count * seconds
+        for kind, count, seconds in zip(shape.kinds, counts.layers, modes.kinds_s)
+        if kind.whole
+    ]
+    if len(whole) < len(counts.layers):
+        whole.append(modes.halves_s)
+    repeated = added(whole)
+    total = repeated + counts.drafts * modes.kinds_s[-1]
     best, first = total, None
     if shape.microbatches == "auto":
         best = smooth.minimum(total[0], total[1], sharpness)
@@ -151,8 +164,7 @@ def counts_of(job: Job, sharpness: Sharpness) -> Counts:
     a, one = job.a, jnp.ones(())
     stages = degree(job.layout, "pp") if job.pools is None else one
     return Counts(
-        expert_layers=a.layers - a.dense_layers,
-        dense_layers=a.dense_layers,
+        layers=a.counts,
         drafts=job.drafts,
         stages=stages,
         fullest=slowest_stage(a.layers, stages, sharpness),
@@ -169,7 +181,7 @@ def served(job: Job, sharpness: Sharpness) -> Served:
     priced = weighed(lambda mode: price(job, mode, sharpness), streams)
     times, once = priced.costs.times, price_once(job)
     costs = Costs({"layer": times, "once": once}, {"layer": priced.costs.loads})
-    share = choose(shape, sharing, priced.costs, sharpness)
+    share = choose(shape, sharing, counts, priced.costs, sharpness)
 
     def busy(found: ServingTimes) -> dict[str, Any]:
         each = partial(busy_layer, shape, sharing, counts, share)

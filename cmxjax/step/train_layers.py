@@ -10,24 +10,15 @@ from .. import smooth
 from .._types import Scalar, Sharpness
 from ..job.layout import Layout, degree
 from ..job.workload import Train
-from ..model.architecture import Architecture
+from ..model.architecture import Architecture, Kind
 from ..rates.collectives import collective_s
 from ..rates.exchange import Ranks, exchange_s
 from ..rates.roofline import roofline_s
-from ..work.table import Op
+from ..work.serving import parts_of
+from ..work.table import Op, at_place
 from .costs import HIGHEST
-from .line import Line, Work, added, scaled
+from .line import Line, Work, in_turn, scaled
 from .requests import Request, by_form
-
-PARTS: tuple[str, ...] = (
-    "attention",
-    "core",
-    "dense",
-    "experts",
-    "embedding",
-    "head",
-    "draft",
-)
 
 
 class Sharing(NamedTuple):
@@ -64,6 +55,10 @@ class Shape(NamedTuple):
     ops: list[tuple[str, Op]]
     requests: list[Request]
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return parts_of(self.ops)
+
 
 class Compute(NamedTuple):
     """Seconds of each part on the cores, by name: the three passes."""
@@ -80,10 +75,10 @@ def compute_of(
     both = roofline_s(times["inputs"], exposed, 1.0, sharpness)
     weight = roofline_s(times["weights"], exposed, 1.0, sharpness)
     passes = [*jnp.unstack(both), weight]
-    member = [[float(part == name) for name in PARTS] for part, _ in shape.ops]
+    member = [[float(part == name) for name in shape.parts] for part, _ in shape.ops]
     member = np.array(member)
     sums = (jnp.dot(x, member[: x.shape[-1]], precision=HIGHEST) for x in passes)
-    return Compute(*(dict(zip(PARTS, jnp.unstack(x), strict=True)) for x in sums))
+    return Compute(*(dict(zip(shape.parts, jnp.unstack(x), strict=True)) for x in sums))
 
 
 class Reduction(NamedTuple):
@@ -91,8 +86,8 @@ class Reduction(NamedTuple):
 
     once: dict[str, Scalar]
     """By kind, of a step."""
-    layer: dict[str, tuple[Scalar, Scalar]]
-    """For each micro-batch and layer, dense and expert."""
+    layer: dict[str, tuple[Scalar, ...]]
+    """For each micro-batch and layer, by kind."""
 
     def once_s(self, line: Line, exposed: Scalar, sharpness: Sharpness) -> Scalar:
         """What one step's traffic adds: it hides beside one pass of a micro-batch.
@@ -114,8 +109,9 @@ class Exchanges(NamedTuple):
     """Of a tp group's activations: sequence parallelism gathers and scatters."""
     scatter: Scalar
     reduce: Scalar
-    context_forward: Scalar
-    context_backward: Scalar
+    context_forward: tuple[Scalar, ...]
+    """By mixer, as the next."""
+    context_backward: tuple[Scalar, ...]
     expert: Scalar
     """Dispatch and combine; backward they swap roles."""
     hop: Scalar
@@ -154,51 +150,50 @@ def communication_of(
         sent = sent + exchange_s(times["combine"], sharing.ranks, sharpness)
         split = [sum(mesh.values()) for mesh in times["expert_tensor"].values()]
         expert = sent * (1.0 + sharing.wait) + sum(split)
-    forward = of("all_gather", "cp") + of("all_to_all", "cp")
+    mixers = [at_place("cp", i) for i in range(len(shape.a.mixers))]
+    forward = [of("all_gather", cp) + of("all_to_all", cp) for cp in mixers]
+    back = [x + of("reduce_scatter", cp) for x, cp in zip(forward, mixers, strict=True)]
     hops = smooth.larger(degree(shape.layout, "pp") - 1.0, 1.0)
     exchanges = Exchanges(
         gather=of("all_gather", "tp"),
         scatter=of("reduce_scatter", "tp"),
         reduce=of("all_reduce", "tp"),
-        context_forward=forward,
-        context_backward=forward + of("reduce_scatter", "cp"),
+        context_forward=tuple(forward),
+        context_backward=tuple(back),
         expert=expert,
         # half of an all-reduce gathers the shares
         hop=sum(times["pipeline"].values()) / hops + 0.5 * of("all_reduce", "tp"),
     )
-    kinds, other = ("reduce_scatter", "all_gather"), "dense"
-    if shape.a.experts is not None:
-        other = "expert"
+    kinds, layers = ("reduce_scatter", "all_gather"), range(len(shape.a.kinds))
     return exchanges, Reduction(
         once={kind: of(kind, "once") for kind in (*kinds, "all_reduce")},
-        layer={kind: (of(kind, "dense"), of(kind, other)) for kind in kinds},
+        layer={
+            kind: tuple(of(kind, at_place("layer", i)) for i in layers) for kind in kinds
+        },
     )
 
 
-class Model(NamedTuple):
-    """Work of each sort of layer and of the ends of the model."""
+class Passes(NamedTuple):
+    """Work of a layer of each kind and of the ends of the model."""
 
-    dense: Work
-    expert: Work
+    layers: tuple[Work, ...]
     embedding: Work
     head: Work
     """With the multi-token-prediction layers."""
     hop: Work
 
 
-def model_of(
+def passes_of(
     shape: Shape,
     times: dict[str, Any],
     sharing: Sharing,
     x: Exchanges,
     reduction: Reduction,
     sharpness: Sharpness,
-) -> Model:
-    """Passes of a micro-batch through each sort of layer and the ends of the model."""
-    w, s, mixture = shape.w, sharpness, shape.a.experts is not None
+) -> Passes:
+    """Passes of a micro-batch through a layer of each kind and the ends of the model."""
+    a, w, s = shape.a, shape.w, sharpness
     c = compute_of(shape, times["operators"], sharing.roofline, s)
-    # attention starts when an all-to-all ends, but beside the ring's next block
-    ring = 1.0 if w.context == "all_to_all" else sharing.context
     forward_tp = x.gather + x.scatter + x.reduce
     # with sequence parallelism the gradient of the weight needs its input gathered again
     backward_tp = forward_tp + x.gather
@@ -212,20 +207,34 @@ def model_of(
     def whole(part: str) -> Work:
         return Work(c.forward[part], c.backward[part], c.weight[part])
 
-    core = smooth.overlap_s(c.forward["core"], x.context_forward, ring, s)
-    back = c.backward["core"] + c.weight["core"]
-    back = smooth.overlap_s(back, x.context_backward, ring, s)
-    again = w.selective.on * core
-    attention = added(block("attention"), Work(core, back + again, 0.0 * core))
-    dense = _recomputed(w, added(attention, block("dense")))
-    expert = scaled(dense, 0.0)
-    if mixture:
-        layer = added(attention, whole("experts"))
-        expert = _recomputed(w, _exchanged(shape, sharing, layer, x.expert, s))
+    def mixed(place: int) -> Work:
+        # attention starts when an all-to-all ends, but beside the ring's next block
+        ring = 1.0 if w.context == "all_to_all" else sharing.context
+        part = at_place("core", place)
+        core = smooth.overlap_s(c.forward[part], x.context_forward[place], ring, s)
+        back = c.backward[part] + c.weight[part]
+        back = smooth.overlap_s(back, x.context_backward[place], ring, s)
+        again = w.selective.on * core
+        own = block(at_place("mixer", place))
+        return in_turn(own, Work(core, back + again, 0.0 * core))
+
+    def worked(place: int) -> Work:
+        part = at_place("half", place)
+        return whole(part) if a.feed_forwards[place] is a.experts else block(part)
+
+    mixers = [mixed(i) for i in range(len(a.mixers))]
+    halves = [worked(i) for i in range(len(a.feed_forwards))]
+    made: dict[Kind, Work] = {}
+    for kind in dict.fromkeys((*a.kinds, a.draft)):
+        own = [mixers[i] for i in kind.mixers]
+        layer = in_turn(*own, *(halves[i] for i in kind.feed_forwards))
+        if a.has_experts(kind):
+            layer = _exchanged(shape, sharing, layer, x.expert, s)
+        made[kind] = _recomputed(w, layer)
     least = times["host"]["issued"]["layer"] / 3.0
-    dense, expert = _issued(dense, expert, least, s)
-    head = added(whole("head"), Work(x.gather, x.scatter + x.reduce, 0.0 * x.gather))
-    draft = added(whole("draft"), head, expert if mixture else dense)
+    made = dict(zip(made, _issued([*made.values()], least, s), strict=True))
+    head = in_turn(whole("head"), Work(x.gather, x.scatter + x.reduce, 0.0 * x.gather))
+    draft = in_turn(whole("draft"), head, made[a.draft])
     embedding = Work(
         c.forward["embedding"] + x.scatter + x.reduce,
         c.backward["embedding"] + x.gather,
@@ -233,33 +242,37 @@ def model_of(
     )
     exposed = sharing.stages * sharing.pipeline * x.hop
     exposed = w.chunks * (exposed + times["host"]["blocked"]["layer"])
-    sorts = (dense, expert)
     moved = times.get("offload", {})
-    dense, expert = (
-        _beside(shape, sharing, layer, moved.get(name, {}), reduction, i, s)
-        for i, (name, layer) in enumerate(zip(("dense", "expert"), sorts))
+    layers = (
+        _beside(
+            shape,
+            sharing,
+            made[kind],
+            moved.get(at_place("layer", i), {}),
+            reduction,
+            i,
+            s,
+        )
+        for i, kind in enumerate(a.kinds)
     )
-    return Model(
-        dense,
-        expert,
+    return Passes(
+        tuple(layers),
         embedding,
-        added(head, scaled(draft, shape.a.draft_layers)),
+        in_turn(head, scaled(draft, a.draft_layers)),
         Work(exposed, exposed, 0.0 * exposed),
     )
 
 
-def _issued(dense: Work, expert: Work, least: Scalar, sharpness: Sharpness) -> list[Work]:
+def _issued(layers: list[Work], least: Scalar, sharpness: Sharpness) -> list[Work]:
     """Layers no shorter than the host needs to issue them.
 
     The forward pass has a third of the kernels, of which `least` is the time.
     """
-    forward = jnp.stack([dense.forward, expert.forward])
-    backward = jnp.stack([dense.backward, expert.backward])
-    weight = jnp.stack([dense.weight, expert.weight])
+    forward, backward, weight = (jnp.stack(passes) for passes in zip(*layers))
     forward = smooth.maximum(forward, least, sharpness)
     backward = smooth.maximum(backward + weight, 2.0 * least, sharpness) - weight
-    layers = (jnp.unstack(value) for value in (forward, backward, weight))
-    return [Work(*passes) for passes in zip(*layers, strict=True)]
+    bounded = (jnp.unstack(value) for value in (forward, backward, weight))
+    return [Work(*passes) for passes in zip(*bounded, strict=True)]
 
 
 def _recomputed(w: Train, layer: Work) -> Work:
@@ -287,7 +300,7 @@ def _beside(
     layer: Work,
     moved: dict[str, Scalar],
     reduction: Reduction,
-    sort: int,
+    place: int,
     sharpness: Sharpness,
 ) -> Work:
     """A layer with what moves beside each of its micro-batches: offload and ZeRO."""
@@ -295,8 +308,8 @@ def _beside(
     for seconds in moved.values():  # to the host and back
         forward = smooth.overlap_s(forward, seconds, sharing.offload, sharpness)
         backward = smooth.overlap_s(backward, seconds, sharing.offload, sharpness)
-    gather = reduction.layer["all_gather"][sort]
-    scatter = reduction.layer["reduce_scatter"][sort]
+    gather = reduction.layer["all_gather"][place]
+    scatter = reduction.layer["reduce_scatter"][place]
     if zero >= 3:
         forward = smooth.overlap_s(forward, gather, sharing.data, sharpness)
         scatter = scatter + gather

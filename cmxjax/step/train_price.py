@@ -12,13 +12,13 @@ from ..job.workload import BYTES, Train
 from ..machine.chip import Chip
 from ..machine.machine import Machine
 from ..machine.runtimes import Trainer
-from ..model.architecture import Architecture, Latent, spread_kv_heads
+from ..model.architecture import Architecture, added
 from ..rates.algorithms import chain_costs
 from ..rates.fabric import group_of
 from ..rates.roofline import resources_s
 from ..switch import either
 from ..work.held import Held, Plan, data_ranks, kept_of_layer
-from ..work.table import Op, sizes_by_name
+from ..work.table import Op, at_place, sizes_by_name
 from ..work.training import ELEMENT, declared, tabulate_passes, train_rows
 from .costs import Costs
 from .exchanges import expert_group, price_exchanges, price_split_experts
@@ -156,7 +156,9 @@ def _host(
 def _layer_requests(
     a: Architecture, w: Train, layout: Layout, plan: Plan
 ) -> list[Request]:
-    """Gathers, reductions and exchanges of one layer and micro-batch.
+    """Gathers, reductions and exchanges of one layer and micro-batch. A device holds at
+    least one head of keys and values, so that few of them are copied: over tp in a ring,
+    over tp and cp where all-to-all splits heads (Jacobs et al., arXiv 2309.14509).
 
     Inputs of GEMMs are gathered in the format that these read, which was quantized
     before; what they put out is summed in bf16 (Transformer Engine,
@@ -166,40 +168,25 @@ def _layer_requests(
     own, tp = tokens * a.hidden * ELEMENT, degree(layout, "tp")
     quantized = tokens * a.hidden * w.software.sizes.activation
 
-    def ask(kind: str, axis: str, component: str, payload: Scalar) -> None:
-        found.append(Request(axis, component, kind, splits(layout, axis), payload))
+    def ask(kind: str, axis: str, component: str, payload: Scalar, name: str) -> None:
+        found.append(Request(name, component, kind, splits(layout, axis), payload))
 
     if layout.attention != "dp" and layout.sequence_parallel:
-        ask("all_gather", "tp", "tensor_parallel", quantized)
-        ask("reduce_scatter", "tp", "tensor_parallel", own)
+        ask("all_gather", "tp", "tensor_parallel", quantized, "tp")
+        ask("reduce_scatter", "tp", "tensor_parallel", own, "tp")
     elif layout.attention != "dp":
-        ask("all_reduce", "tp", "tensor_parallel", own * tp)
-    pair, ends = _context_widths(a, w, layout)
-    if w.context == "all_to_all":
-        moved = tokens * (pair + ends) * ELEMENT
-        ask("all_to_all", "cp", "context_parallel", moved)
-    else:
-        ask("all_gather", "cp", "context_parallel", tokens * pair * ELEMENT)
-        ask("reduce_scatter", "cp", "context_parallel", tokens * pair * ELEMENT)
+        ask("all_reduce", "tp", "tensor_parallel", own * tp, "tp")
+    for i, mixer in enumerate(a.mixers):
+        cp, holders = at_place("cp", i), degree(layout, "tp")
+        if w.context == "all_to_all":
+            holders = holders * degree(layout, "cp")
+            moved = mixer.split_elements(tokens, w.micro_batch, holders) * ELEMENT
+            ask("all_to_all", "cp", "context_parallel", moved, cp)
+            continue
+        pairs = mixer.ring_elements(tokens, w.micro_batch, holders) * ELEMENT
+        ask("all_gather", "cp", "context_parallel", pairs, cp)
+        ask("reduce_scatter", "cp", "context_parallel", pairs, cp)
     return found
-
-
-def _context_widths(a: Architecture, w: Train, layout: Layout) -> tuple[Scalar, Scalar]:
-    """Elements of a token's keys and values, and of its queries and outputs, on the
-    devices of a tp group together.
-
-    A device holds at least one head of keys and values, so that few of them are copied:
-    over tp in a ring, over tp and cp where all-to-all splits heads (Jacobs et al., arXiv
-    2309.14509).
-    """
-    at = a.attention
-    if isinstance(at, Latent):
-        width = at.heads * (at.nope_dim + at.rope_dim + at.value_dim)
-        return width, width
-    holders = degree(layout, "tp")
-    if w.context == "all_to_all":
-        holders = holders * degree(layout, "cp")
-    return 2.0 * spread_kv_heads(at, holders) * at.head_dim, 2.0 * at.heads * at.head_dim
 
 
 def _data_axes(a: Architecture, layout: Layout) -> dict[str, tuple[Any, Scalar]]:
@@ -239,10 +226,10 @@ def _data_requests(
     found = ask("all_gather", "once", once, weight) if w.zero < 3 else []
     if w.zero == 1:
         return found + ask("reduce_scatter", "once", once, gradient)
-    sorts = ("dense", "expert") if a.experts is not None else ("dense",)
-    for sort, held in zip(sorts, plan.layer_weights):
-        found += ask("reduce_scatter", sort, held, gradient)
-        found += ask("all_gather", sort, held, weight) if w.zero >= 3 else []
+    for i, held in enumerate(plan.layer_weights):
+        layer = at_place("layer", i)
+        found += ask("reduce_scatter", layer, held, gradient)
+        found += ask("all_gather", layer, held, weight) if w.zero >= 3 else []
     return found
 
 
@@ -271,11 +258,11 @@ def _offload(job: Job, sharpness: Sharpness) -> dict[str, Any]:
     assert link is not None
     rate = link.bytes_per_s * link.efficiency
     found: dict[str, Any] = {}
-    for sort, kept, held in zip(
-        ("dense", "expert"), kept_of_layer(w, plan.activations), plan.layer_weights
-    ):
-        weights = sum(held) * BYTES["bf16"] * w.offload_weights
-        found[sort] = {"transfer": (kept * w.offload_activations + weights) / rate}
+    layers = zip(kept_of_layer(w, plan.activations), plan.layer_weights, strict=True)
+    for i, (kept, held) in enumerate(layers):
+        weights = added(held) * BYTES["bf16"] * w.offload_weights
+        moved = kept * w.offload_activations + weights
+        found[at_place("layer", i)] = {"transfer": moved / rate}
     owned, _ = _owned(job, sharpness)
     moved = owned * (BYTES["fp32"] + BYTES["bf16"]) * w.offload_optimizer
     return found | {"optimizer": {"transfer": moved / rate}}

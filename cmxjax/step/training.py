@@ -10,19 +10,20 @@ from .. import smooth
 from .._types import Scalar, Sharpness
 from ..job.layout import Layout, degree, devices
 from ..machine.runtimes import Trainer
+from ..model.architecture import added
 from ..rates.exchange import ranks_of
 from ..work.held import Plan, microbatches_of
 from .costs import Composition, Costs
 from .exchanges import expert_group
-from .line import Line, Work, added, line_of_classes, line_of_stages, scaled
+from .line import Line, Work, in_turn, line_of_classes, line_of_stages, scaled
 from .pipeline import pipeline_s
 from .requests import by_form, several_ranks
 from .train_layers import (
-    Model,
+    Passes,
     Shape,
     Sharing,
     communication_of,
-    model_of,
+    passes_of,
 )
 from .train_price import Job, price, trainer_of
 
@@ -81,15 +82,16 @@ def sharing_of(job: Job, sharpness: Sharpness) -> Sharing:
     )
 
 
-def _line(shape: Shape, model: Model, plan: Plan) -> Line:
+def _line(shape: Shape, passes: Passes, plan: Plan) -> Line:
     """The pipeline's stages: those listed, or the two ends and equal ones between."""
-    dense, expert, embedding, head, hop = (jnp.stack(part)[:, None] for part in model)
-    span = plan.span
-    passes = dense * span.dense + expert * span.expert
-    passes = passes + embedding * span.embedding + head * span.head + hop
+    span, ends = plan.span, (passes.embedding, passes.head, passes.hop)
+    every = (jnp.stack(work)[:, None] for work in (*passes.layers, *ends))
+    *layers, embedding, head, hop = every
+    work = added(layer * count for layer, count in zip(layers, span.layers, strict=True))
+    work = work + embedding * span.embedding + head * span.head + hop
     if shape.w.stage_layers is not None:
-        return line_of_stages(Work(*jnp.unstack(passes)))
-    first, middle, last = (Work(*jnp.unstack(x)) for x in jnp.unstack(passes, axis=1))
+        return line_of_stages(Work(*jnp.unstack(work)))
+    first, middle, last = (Work(*jnp.unstack(x)) for x in jnp.unstack(work, axis=1))
     return line_of_classes(first, middle, last, degree(shape.layout, "pp"))
 
 
@@ -104,15 +106,16 @@ def compose(
     """
     w, a, times = shape.w, shape.a, costs.times["step"]
     exchanges, reduction = communication_of(shape, times, sharing, sharpness)
-    model = model_of(shape, times, sharing, exchanges, reduction, sharpness)
-    line = _line(shape, model, plan)
+    passes = passes_of(shape, times, sharing, exchanges, reduction, sharpness)
+    line = _line(shape, passes, plan)
     microbatches = microbatches_of(w, shape.layout)
     pipe = pipeline_s(w.schedule, line, microbatches, w.chunks, sharpness)
     once = reduction.once_s(line, sharing.data, sharpness)
     update, host = _update_s(times), times["host"]["step"]
     rest, stretch = once + update + host, sharing.stretch
-    shares = a.dense_layers / a.layers, (a.layers - a.dense_layers) / a.layers
-    mean = added(scaled(model.dense, shares[0]), scaled(model.expert, shares[1]))
+    shares = [count / a.layers for count in a.counts]
+    every = zip(passes.layers, shares, strict=True)
+    mean = in_turn(*(scaled(layer, share) for layer, share in every))
     found = TrainTimes(
         step_s=(pipe + rest) * stretch,
         layer=scaled(mean, stretch),
@@ -151,8 +154,8 @@ def busy(
 
     def work_s(times: dict[str, Any]) -> Scalar:
         exchanges, reduction = communication_of(shape, times, serial, 1.0)
-        model = model_of(shape, times, serial, exchanges, reduction, 1.0)
-        each = _line(shape, model, plan).own.total
+        passes = passes_of(shape, times, serial, exchanges, reduction, 1.0)
+        each = _line(shape, passes, plan).own.total
         if shape.w.schedule == "dualpipe":
             each = 0.5 * (each + each[::-1])
         once = sum(reduction.once.values()) + times["host"]["step"] + _update_s(times)

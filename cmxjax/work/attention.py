@@ -1,4 +1,4 @@
-"""Work of one attention block: grouped-query and latent (MLA) attention.
+"""Work of a mixer: grouped-query and latent (MLA) attention.
 
 Features used (all per device and micro-batch):
     norm_rows: tokens whose norms this device computes
@@ -6,15 +6,22 @@ Features used (all per device and micro-batch):
     head_rows: tokens of the group over which heads are split
     up_rows: tokens whose latents are expanded to keys and values (prefill)
     out_rows: tokens whose output projection this device computes
+    per_heads: 1 / ways that heads are split; `per_out` that of the depth of the output
+        projection
+and, of each mixer by its place:
     pairs: query-key pairs of the group
     kv_read: tokens of key-value cache read, and `kv_write` written, by the group
-    per_heads: 1 / ways that heads are split; `per_kv` that of key-value heads
-    per_out: 1 / ways that the depth of the output projection is split
+    per_kv: 1 / ways that key-value heads are split
+    local_heads: heads of a device
 """
 
 from ..job.workload import Sizes
-from ..model.architecture import Architecture, GroupedQuery, Latent
-from .table import Op
+from ..model.architecture import Architecture
+from ..model.grouped_query import GroupedQuery
+from ..model.latent import Indexer, Latent
+from ..model.recurrent import Recurrent
+from .recurrent import recurrent_ops
+from .table import Op, gemm, placed
 
 SOFTMAX_FLOP = 12.0
 """Vector FLOP per score (assumed: scale, maximum, subtract, sum and two conversions one
@@ -25,60 +32,56 @@ NORM_FLOP = 8.0
 round and convert of the quantization)."""
 
 
-def attention_ops(a: Architecture, sizes: Sizes, absorbed: bool) -> list[Op]:
-    """Operators of one attention block, norm and cache write included.
+def mixer_ops(a: Architecture, sizes: Sizes, place: int, decodes: bool) -> list[Op]:
+    """Operators of one mixer, norm and cache write included.
 
     Args:
-        absorbed: MLA attends in the latent space, with the key and value expansions
-            folded into query and output (decode); otherwise keys and values are
-            expanded (prefill). Ignored for grouped-query attention.
+        place: which of the model's mixers.
+        decodes: MLA attends in the latent space, with the key and value expansions
+            folded into query and output; otherwise keys and values are expanded, but for
+            sparse attention, whose queries meet tokens of their own. Recurrences move on
+            by a token; otherwise they compute chunks.
 
     Reference: DeepSeek-V2, arXiv 2405.04434, section 2.1 and appendix C (MLA);
     Ainslie et al., arXiv 2305.13245 (GQA).
     """
-    norm = Op(
+    at = a.mixers[place]
+    if isinstance(at, Recurrent):
+        ops = recurrent_ops(a, at, sizes, decodes)
+    elif isinstance(at, Latent):
+        latent = decodes or at.indexer is not None
+        core = _absorbed(at, sizes) if latent else _expanded(at, sizes)
+        index = _index(a, at, at.indexer, sizes) if at.indexer is not None else []
+        ops = [*_latent_projections(a, at), *index, *core]
+    else:
+        ops = _grouped_query(a, at, sizes)
+    return [_norm(a, at), *(placed(op, place) for op in ops)]
+
+
+def _norm(a: Architecture, at: GroupedQuery | Latent | Recurrent) -> Op:
+    return Op(
         "attention norm",
         "norms",
         "vector",
         "norm_rows",
-        a.hidden,
-        in_bytes=0.0,
+        at.norms * a.hidden,
         out_bytes={"one": 2.0 * 2.0, "activation": 1.0},
         vector_flop=NORM_FLOP,
+        role="norm",
     )
-    if isinstance(a.attention, Latent):
-        core = _absorbed if absorbed else _expanded
-        return [norm, *_latent_projections(a), *core(a.attention, sizes)]
-    return [norm, *_grouped_query(a, a.attention, sizes)]
 
 
-def _gemm(name: str, rows: str, columns, depth, **more) -> Op:
-    """A weight GEMM of the attention block."""
-    settings = {
-        "dtype": "activation",
-        "weight_bytes": {"weight": 1.0},
-        "in_bytes": {"activation": 1.0},
-        "out_bytes": 2.0,
-    }
-    settings.update(more)
-    return Op(name, "attention", "gemm", rows, columns, depth, **settings)
-
-
-def _latent_projections(a: Architecture) -> list[Op]:
-    at = a.attention
-    assert isinstance(at, Latent)
-    down = at.query_rank + at.latent_dim + at.rope_dim
-    query = at.heads * (at.nope_dim + at.rope_dim)
+def _latent_projections(a: Architecture, at: Latent) -> list[Op]:
     return [
-        _gemm("query and latent down", "down_rows", down, a.hidden),
-        _gemm(
+        gemm("query and latent down", "down_rows", at.down_width, a.hidden),
+        gemm(
             "query up",
             "head_rows",
-            query,
-            at.query_rank,
+            at.heads * at.key_dim,
+            at.query_depth(a.hidden),
             split_columns="per_heads",
         ),
-        _gemm(
+        gemm(
             "output projection",
             "out_rows",
             a.hidden,
@@ -88,22 +91,47 @@ def _latent_projections(a: Architecture) -> list[Op]:
     ]
 
 
+def _index(a: Architecture, at: Latent, of: Indexer, sizes: Sizes) -> list[Op]:
+    """Scores of all earlier tokens, of which the largest are chosen; every device of a
+    group computes them for its own tokens.
+
+    Reference: DeepSeek-V3.2, arXiv 2512.02556, section 2.1 and its published kernels,
+    which keep an 8-bit key of each token; here it has the cache's format.
+    """
+    width = of.heads * of.head_dim
+    return [
+        gemm("index query", "down_rows", width, at.query_rank),
+        gemm("index key", "down_rows", of.head_dim + of.heads, a.hidden),
+        Op(
+            "index scores",
+            "attention",
+            "attention",
+            "scanned",
+            width,
+            dtype="attention",
+            extra=("scan_read", of.head_dim * sizes.kv),
+            vector_flop=INDEX_FLOP / of.head_dim,
+            role="core",
+        ),
+    ]
+
+
+INDEX_FLOP = 4.0
+"""Vector FLOP of a score of one head: rectified, weighed, summed, and its share of the
+search for the largest (assumed)."""
+
+
 def _absorbed(at: Latent, sizes: Sizes) -> list[Op]:
-    width = at.latent_dim + at.rope_dim
+    width = at.latent_width
     per_head = {
         "groups": "local_heads",
         "dtype": "attention",
         "weight_bytes": {"attention": 1.0},
         "in_bytes": {"attention": 1.0},
+        "role": "core gemm",
     }
     return [
-        _gemm(
-            "query into latent",
-            "head_rows",
-            at.latent_dim,
-            at.nope_dim,
-            **per_head,
-        ),
+        gemm("query into latent", "head_rows", at.latent_dim, at.nope_dim, **per_head),
         Op(
             "latent attention",
             "attention",
@@ -114,28 +142,24 @@ def _absorbed(at: Latent, sizes: Sizes) -> list[Op]:
             dtype="attention",
             extra=("kv_read", width * sizes.kv),
             vector_flop=SOFTMAX_FLOP / (width + at.latent_dim),
+            role="core",
         ),
         _query_and_output(at.heads * (width + at.latent_dim)),
-        _gemm(
-            "latent into value",
-            "head_rows",
-            at.value_dim,
-            at.latent_dim,
-            **per_head,
-        ),
+        gemm("latent into value", "head_rows", at.value_dim, at.latent_dim, **per_head),
         _cache_write(width * sizes.kv),
     ]
 
 
 def _expanded(at: Latent, sizes: Sizes) -> list[Op]:
-    key, both = at.nope_dim + at.rope_dim, at.nope_dim + at.value_dim
+    key = at.key_dim
     return [
-        _gemm(
+        gemm(
             "key and value up",
             "up_rows",
-            at.heads * both,
+            at.heads * (at.nope_dim + at.value_dim),
             at.latent_dim,
             split_columns="per_heads",
+            role="core gemm",
         ),
         Op(
             "expanded attention",
@@ -147,26 +171,27 @@ def _expanded(at: Latent, sizes: Sizes) -> list[Op]:
             dtype="attention",
             extra=("kv_expanded", at.heads * (key + at.value_dim) * sizes.attention),
             vector_flop=SOFTMAX_FLOP / (key + at.value_dim),
+            role="core",
         ),
         _query_and_output(at.heads * (key + at.value_dim)),
-        _cache_write((at.latent_dim + at.rope_dim) * sizes.kv),
+        _cache_write(at.latent_width * sizes.kv),
     ]
 
 
 def _grouped_query(a: Architecture, at: GroupedQuery, sizes: Sizes) -> list[Op]:
-    query, pair = at.heads * at.head_dim, 2.0 * at.kv_heads * at.head_dim
+    query, pair = at.query, at.pair
     return [
-        _gemm(
+        gemm(
             "query projection",
             "head_rows",
-            query,
+            at.query_columns,
             a.hidden,
             split_columns="per_heads",
         ),
-        _gemm(
+        gemm(
             "key and value projection",
             "head_rows",
-            pair,
+            at.own_cache.on * pair,
             a.hidden,
             split_columns="per_kv",
         ),
@@ -180,10 +205,11 @@ def _grouped_query(a: Architecture, at: GroupedQuery, sizes: Sizes) -> list[Op]:
             dtype="attention",
             extra=("kv_read", pair * sizes.kv),
             vector_flop=SOFTMAX_FLOP / (2.0 * at.head_dim),
+            role="core",
         ),
-        _query_and_output(2.0 * query),
-        _cache_write(pair * sizes.kv),
-        _gemm(
+        _query_and_output(query + at.query_columns),
+        _cache_write(at.own_cache.on * pair * sizes.kv),
+        gemm(
             "output projection",
             "out_rows",
             a.hidden,
@@ -205,6 +231,7 @@ def _query_and_output(width) -> Op:
         out_bytes={"attention": 1.0},
         vector_flop=2.0,
         launches=0.0,
+        role="core",
     )
 
 
@@ -217,4 +244,5 @@ def _cache_write(width_bytes) -> Op:
         width_bytes,
         out_bytes=1.0,
         vector_flop=1.0,
+        role="cache",
     )

@@ -18,12 +18,12 @@ from .._types import Scalar, Sharpness
 from ..job.layout import Layout, degree
 from ..job.workload import Prefill, Sizes
 from ..model.architecture import Architecture
-from .attention import attention_ops
-from .serving import Declarations, prefill_rows
+from .attention import mixer_ops
+from .serving import Declarations, mixer_part, prefill_rows
 from .table import Op
 
-APART = ("up_rows", "pairs", "kv_write")
-"""Rows of operators that each of the two kinds of attention runs for itself."""
+APART = ("core", "core gemm", "cache")
+"""Roles of operators that each of the two kinds of attention runs for itself."""
 
 CHUNK = "chunk_"
 
@@ -53,21 +53,15 @@ def chunk_of(w: Prefill, layout: Layout) -> Prefill:
     Args:
         w: the prompts, with `tokens_per_device` new tokens on each device and step.
     """
-    own = progress(w, layout)
+    step = progress(w, layout)
     new = w.prompt_tokens * (1.0 - w.cached_fraction)
-    reached = w.prompt_tokens - 0.5 * (new - own.tokens)
+    reached = w.prompt_tokens - 0.5 * (new - step.tokens)
     group = degree(layout, "tp") * degree(layout, "cp")
     return w.replace(
-        tokens_per_device=own.prompts * reached / group,
+        tokens_per_device=step.prompts * reached / group,
         prompt_tokens=reached,
-        cached_fraction=1.0 - own.tokens / reached,
+        cached_fraction=1.0 - step.tokens / reached,
     )
-
-
-def _apart(op: Op) -> bool:
-    """Whether an operator belongs to the core of attention, not to its projections."""
-    own = op.name == "query and output" or op.groups == "local_heads"
-    return op.rows in APART or own
 
 
 def joined_ops(a: Architecture, sizes: Sizes, ops: Declarations) -> Declarations:
@@ -76,15 +70,17 @@ def joined_ops(a: Architecture, sizes: Sizes, ops: Declarations) -> Declarations
     The step's own core doesn't see the chunk's tokens, which it finds under other names.
     """
 
-    def own(part: str, op: Op) -> Op:
-        narrow = part == "attention" and op.rows == "head_rows" and _apart(op)
+    def own(op: Op) -> Op:
+        narrow = op.role in APART and op.rows == "head_rows"
         return op._replace(rows="own_head_rows") if narrow else op
 
-    core = [op for op in attention_ops(a, sizes, absorbed=False) if _apart(op)]
-    return [
-        *((part, own(part, op)) for part, op in ops),
-        *(("attention", _renamed(op)) for op in core),
+    core = [
+        (mixer_part(i), _renamed(op))
+        for i in range(len(a.mixers))
+        for op in mixer_ops(a, sizes, i, decodes=False)
+        if op.role in APART
     ]
+    return [*((part, own(op)) for part, op in ops), *core]
 
 
 def _renamed(op: Op) -> Op:

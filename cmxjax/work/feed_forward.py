@@ -10,9 +10,11 @@ Features used (all per device and micro-batch):
     draft_logit_rows: tokens of each draft step's head
 """
 
+from .._types import Scalar
 from ..model.architecture import Architecture
+from ..model.feed_forwards import Dense, Experts
 from .attention import NORM_FLOP
-from .table import Op
+from .table import Op, at_place
 
 ACTIVATION_FLOP = 10.0
 """Vector FLOP per element of SwiGLU or GELU with quantization of its result (assumed: an
@@ -21,15 +23,21 @@ exponential about six, divide, product, scale and round)."""
 
 def _projections(
     a: Architecture,
+    place: int,
     block: str,
     rows: str,
-    width,
+    width: Scalar,
     split: str,
+    outer: Scalar,
     groups: str = "one",
 ) -> list[Op]:
-    """Up (and gate), activation, down."""
+    """Up (and gate), activation, down of a feed-forward half.
+
+    Args:
+        outer: width of what its networks read and put out.
+    """
     weight, activation = {"weight": 1.0}, {"activation": 1.0}
-    fused = 1.0 + a.gated.on
+    fused = 1.0 + a.feed_forwards[place].gated.on
     return [
         Op(
             f"{block} up",
@@ -37,7 +45,7 @@ def _projections(
             "gemm",
             rows,
             fused * width,
-            a.hidden,
+            outer,
             groups,
             split_columns=split,
             dtype="activation",
@@ -54,7 +62,7 @@ def _projections(
             1.0,
             groups,
             split_columns=split,
-            out_bytes={"one": 2.0, "gated": 2.0, "activation": 1.0},
+            out_bytes={"one": 2.0, at_place("gated", place): 2.0, "activation": 1.0},
             vector_flop=ACTIVATION_FLOP,
         ),
         Op(
@@ -62,7 +70,7 @@ def _projections(
             block,
             "gemm",
             rows,
-            a.hidden,
+            outer,
             width,
             groups,
             split_depth=split,
@@ -74,45 +82,48 @@ def _projections(
     ]
 
 
-def norm_op(a: Architecture, rows: str) -> Op:
-    """Norm in front of a feed-forward network, residual and quantization included."""
+def _norm(a: Architecture, half: Dense | Experts, rows: str) -> Op:
+    """Norm in front of a feed-forward half, residual and quantization included."""
     return Op(
         "feed-forward norm",
         "norms",
         "vector",
         rows,
-        a.hidden,
+        half.norms * a.hidden,
         out_bytes={"one": 2.0 * 2.0, "activation": 1.0},
         vector_flop=NORM_FLOP,
+        role="norm",
     )
 
 
-def dense_ops(a: Architecture) -> list[Op]:
-    """Operators of one dense feed-forward network and its norm."""
-    return [
-        norm_op(a, "norm_rows"),
-        *_projections(a, "dense", "ffn_rows", a.intermediate, "per_ffn"),
-    ]
-
-
-def expert_ops(a: Architecture, shared_here: bool) -> list[Op]:
-    """Operators of one mixture-of-experts layer and its norm.
+def half_ops(a: Architecture, place: int, shared_here: bool) -> list[Op]:
+    """Operators of a feed-forward half, and its norm.
 
     Args:
+        place: which of the model's.
         shared_here: this device computes the shared expert on its own tokens, rather
             than sending them to ranks that hold it.
     """
-    e = a.experts
-    if e is None:
-        return []
+    half = a.feed_forwards[place]
+    if isinstance(half, Experts):
+        return _expert_ops(a, half, place, shared_here)
+    width = half.intermediate
+    return [
+        _norm(a, half, "norm_rows"),
+        *_projections(a, place, "dense", "ffn_rows", width, "per_ffn", a.hidden),
+    ]
+
+
+def _expert_ops(a: Architecture, e: Experts, place: int, shared_here: bool) -> list[Op]:
+    width, outer = e.intermediate, e.token_width(a.hidden)
     ops = [
-        norm_op(a, "tokens"),
+        _norm(a, e, "tokens"),
         Op(
             "router",
             "router",
             "gemm",
             "tokens",
-            e.routed,
+            e.routed + e.projected,
             a.hidden,
             dtype="bf16",
             weight_bytes=2.0,
@@ -121,11 +132,13 @@ def expert_ops(a: Architecture, shared_here: bool) -> list[Op]:
             vector_flop=SELECT_FLOP,
             launches=2.0,
         ),
-        *_projections(a, "experts", "expert_rows", e.intermediate, "per_etp", "experts"),
+        *_projections(
+            a, place, "experts", "expert_rows", width, "per_etp", outer, "experts"
+        ),
     ]
     if shared_here and e.has_shared:
-        width = e.shared * e.intermediate
-        ops += _projections(a, "shared", "tokens", width, "one")
+        shared = e.shared * width
+        ops += _projections(a, place, "shared", "tokens", shared, "one", a.hidden)
     return ops
 
 

@@ -22,14 +22,8 @@ from .._types import Scalar, Sharpness
 from ..job.layout import Layout, degree
 from ..job.workload import Train
 from ..machine.runtimes import Spread
-from ..model.architecture import (
-    Architecture,
-    Latent,
-    attention_parameters,
-    feed_forward_parameters,
-    norm_parameters,
-    spread_kv_heads,
-)
+from ..model.architecture import Architecture, Halves, added, known_of
+from ..model.feed_forwards import Experts
 from .routing import ExpertLoad, expert_load
 from .stages import PerStage, Span, spans_of
 from .training import ELEMENT
@@ -42,111 +36,108 @@ class Held(NamedTuple):
     expert: PerStage
 
 
-def layer_weights(a: Architecture, layout: Layout) -> tuple[Held, Held]:
-    """Weights that one device holds of a dense and of an expert layer."""
-    tp, ep, etp = (degree(layout, axis) for axis in ("tp", "ep", "etp"))
-    attention = attention_parameters(a)
-    kept = norm_parameters(a)
-    if isinstance(a.attention, Latent):
-        at = a.attention
-        whole = a.hidden * (at.query_rank + at.latent_dim + at.rope_dim)
-        kept, attention = kept + whole, attention - whole
-    else:  # each device holds at least one head of keys and values
-        copies = spread_kv_heads(a.attention, tp) - a.attention.kv_heads
-        attention = attention + 2.0 * copies * a.attention.head_dim * a.hidden
-    common = kept + attention / tp
-    dense = common + feed_forward_parameters(a, a.intermediate) / tp
-    zero = jnp.zeros(())
-    if a.experts is None:
-        return Held(dense, zero), Held(zero, zero)
-    e = a.experts
-    expert = feed_forward_parameters(a, e.intermediate)
-    held = (e.routed + layout.routing.redundant_experts) / (ep * etp)
-    router = (a.hidden + 1.0) * e.routed
-    mixed = common + router + e.shared * expert
-    return Held(dense, zero), Held(mixed, held * expert)
+def layer_weights(a: Architecture, layout: Layout) -> tuple[Held, ...]:
+    """Weights that one device holds of a layer of each kind; last of a draft module's."""
+    mixers = [_mixer_weights(a, i, layout) for i in range(len(a.mixers))]
+    halves = [_half_weights(a, i, layout) for i in range(len(a.feed_forwards))]
+    found = []
+    for kind in (*a.kinds, a.draft):
+        own = [mixers[i] for i in kind.mixers] + [halves[i] for i in kind.feed_forwards]
+        shared, expert = (jnp.asarray(added(x)) for x in zip(*own, strict=True))
+        found.append(Held(shared, expert))
+    return tuple(found)
+
+
+def _mixer_weights(a: Architecture, place: int, layout: Layout) -> Held:
+    mixer = a.mixers[place]
+    weights = known_of(a).halves.mixers[place]
+    held = mixer.training_parameters(weights, a.hidden, degree(layout, "tp"))
+    return Held(mixer.norms * mixer.norm_vectors * a.hidden + held, jnp.zeros(()))
+
+
+def _half_weights(a: Architecture, place: int, layout: Layout) -> Held:
+    half, network = a.feed_forwards[place], known_of(a).networks[place]
+    norm = half.norms * half.norm_vectors * a.hidden
+    if not isinstance(half, Experts):
+        return Held(norm + network / degree(layout, "tp"), jnp.zeros(()))
+    ranks = degree(layout, "ep") * degree(layout, "etp")
+    held = (half.routed + layout.routing.redundant_experts) / ranks
+    common = known_of(a).halves.feed_forwards[place] - half.routed * network
+    return Held(norm + common, held * network)
 
 
 def stage_weights(
-    a: Architecture, layout: Layout, span: Span, layers: tuple[Held, Held]
+    a: Architecture, layout: Layout, span: Span, layers: tuple[Held, ...]
 ) -> Held:
     """Weights that a device of each stage holds, (stage,).
 
     A tied head that is not on the embedding's stage is a copy of it.
+
+    Args:
+        layers: weights of a layer of each kind and of a draft module's.
     """
+    *kinds, draft = layers
     tp = degree(layout, "tp")
-    dense, expert = layers
     table = a.vocabulary * a.hidden / tp
     both = a.tied.on * span.embedding * span.head
     tables = table * (span.embedding + span.head - both)
     tables = tables + span.embedding * a.positions * a.hidden
-    per_draft = expert if a.experts is not None else dense
     drafts = span.head * a.draft_layers
-    projection = drafts * 2.0 * a.hidden**2
-    return Held(
-        span.dense * dense.shared
-        + span.expert * expert.shared
-        + drafts * per_draft.shared
-        + projection
-        + tables,
-        span.expert * expert.expert + drafts * per_draft.expert,
-    )
+    shared = drafts * (draft.shared + 2.0 * a.hidden**2) + tables
+    expert = drafts * draft.expert
+    for count, own in zip(span.layers, kinds, strict=True):
+        shared, expert = shared + count * own.shared, expert + count * own.expert
+    return Held(shared, expert)
 
 
-class Layers(NamedTuple):
+class Kept(NamedTuple):
     """Bytes of activations that a layer keeps for its backward pass."""
 
-    dense: Scalar
-    expert: Scalar
+    whole: tuple[Scalar, ...]
+    """By kind."""
     entry: Scalar
     """Its input alone, which is what recompute keeps."""
 
 
 def layer_activations(
     a: Architecture, w: Train, layout: Layout, load: ExpertLoad
-) -> Layers:
+) -> Kept:
     """Bytes that one micro-batch leaves in a layer, nothing recomputed in full."""
     tp, cp = degree(layout, "tp"), degree(layout, "cp")
     group = w.micro_batch * w.sequence_tokens / cp
     tokens = group / tp
     stream = tokens if layout.sequence_parallel else group
     linear = w.software.sizes.activation
-    mask = a.biased.on
+    mask = a.dropout.on
     # norm inputs, linear inputs, dropout masks: split only along the sequence
     block = stream * a.hidden * (ELEMENT + linear + mask)
-    attention = block + group / tp * attention_width(a, tp) * ELEMENT
-    if not w.fused_attention:
-        at, score = a.attention, (1.0 - w.selective.on) * (2.0 * ELEMENT + mask)
-        attention = attention + group * at.heads / tp * w.sequence_tokens * score
-    wide = (1.0 + a.gated.on) * ELEMENT + linear
-    dense = attention + block + group * a.intermediate / tp * wide
-    entry = stream * a.hidden * ELEMENT
-    if a.experts is None:
-        return Layers(dense, dense, entry)
-    e = a.experts
-    # an etp group gathers its tokens and splits the width of each expert
-    copies, width = load.rows * load.active, e.intermediate / degree(layout, "etp")
-    routed = copies * (a.hidden * (linear + ELEMENT) + width * wide)
-    shared = tokens * e.shared * e.intermediate * wide
-    return Layers(dense, attention + block + routed + shared, entry)
+    mixers = []
+    for mixer in a.mixers:
+        kept = block + group / tp * mixer.kept_width(tp) * ELEMENT
+        if mixer.caches and not w.fused_attention:
+            score = (1.0 - w.selective.on) * (2.0 * ELEMENT + mask)
+            kept = kept + group * mixer.heads / tp * w.sequence_tokens * score
+        mixers.append(kept)
+    halves = []
+    for half in a.feed_forwards:
+        wide = (1.0 + half.gated.on) * ELEMENT + linear
+        if not isinstance(half, Experts):
+            halves.append(block + group * half.intermediate / tp * wide)
+            continue
+        # an etp group gathers its tokens and splits the width of each expert
+        copies, width = load.rows * load.active, half.intermediate / degree(layout, "etp")
+        routed = copies * (a.hidden * (linear + ELEMENT) + width * wide)
+        shared = tokens * half.shared * half.intermediate * wide
+        halves.append(block + routed + shared)
+    whole = [a.of_halves(Halves(mixers, halves), kind) for kind in a.kinds]
+    return Kept(tuple(whole), stream * a.hidden * ELEMENT)
 
 
-def kept_of_layer(w: Train, layer: Layers) -> tuple[Scalar, Scalar]:
-    """Bytes that a micro-batch leaves in a dense and in an expert layer: all of its
-    activations, but of the share of layers that run again the input alone."""
-    entry, share = w.recompute_fraction * layer.entry, 1.0 - w.recompute_fraction
-    return entry + share * layer.dense, entry + share * layer.expert
-
-
-def attention_width(a: Architecture, tp: Scalar) -> Scalar:
-    """Elements that attention keeps of a token on a tp group: queries, keys, values,
-    outputs. Each device holds at least one head of keys and values."""
-    at = a.attention
-    if isinstance(at, Latent):
-        key = at.nope_dim + at.rope_dim
-        latents = at.query_rank + at.latent_dim + at.rope_dim
-        return at.heads * (2.0 * key + 2.0 * at.value_dim) + latents
-    return (2.0 * at.heads + 2.0 * spread_kv_heads(at, tp)) * at.head_dim
+def kept_of_layer(w: Train, kept: Kept) -> list[Scalar]:
+    """Bytes that a micro-batch leaves in a layer of each kind: all of its activations,
+    but of the share of layers that run again the input alone."""
+    entry, share = w.recompute_fraction * kept.entry, 1.0 - w.recompute_fraction
+    return [entry + share * whole for whole in kept.whole]
 
 
 class Plan(NamedTuple):
@@ -157,9 +148,10 @@ class Plan(NamedTuple):
     load: ExpertLoad
     span: Span
     weights: Held
-    """Of each stage; of one dense and one expert layer."""
-    layer_weights: tuple[Held, Held]
-    activations: Layers
+    """Of each stage."""
+    layer_weights: tuple[Held, ...]
+    """Of a layer of each kind."""
+    activations: Kept
 
 
 def plan_of(
@@ -186,7 +178,7 @@ def plan_of(
         more = smooth.within(degree(layout, "pp") - 1.0, 0.0, 1.0)
         weights = Held(*(x + more * x[::-1] for x in weights))
     activations = layer_activations(a, w, layout, load)
-    return Plan(tokens, load, span, weights, layers, activations)
+    return Plan(tokens, load, span, weights, layers[:-1], activations)
 
 
 def microbatches_of(w: Train, layout: Layout) -> Scalar:

@@ -9,7 +9,8 @@ from .. import smooth
 from .._types import Leaf, Scalar
 from ..job.layout import Layout, degree
 from ..job.workload import Balance
-from ..model.architecture import Architecture, GroupLimit
+from ..model.architecture import Architecture
+from ..model.feed_forwards import GroupLimit
 
 SAMPLING_FLOOR = 1e-2  # keeps the square root smooth where there is one rank
 

@@ -1,53 +1,63 @@
 """Work of a serving step: its operators by part, and the rows of each on a device."""
 
-from typing import NamedTuple
+from collections.abc import Callable
 
 import jax.numpy as jnp
 
 from .._types import Scalar
 from ..job.layout import Layout, degree
 from ..job.workload import Decode, Prefill, Sizes
-from ..model.architecture import Architecture, kv_share
-from .attention import attention_ops
-from .feed_forward import dense_ops, draft_ops, expert_ops, tail_ops
-from .table import Op
-
-
-class Parts(NamedTuple):
-    """One value for each part of a serving step."""
-
-    attention: Scalar
-    dense: Scalar
-    routing: Scalar
-    """What a mixture layer computes on every token where it is: router, norm, and a
-    shared expert that tokens aren't sent to."""
-    experts: Scalar
-    tail: Scalar
-    draft: Scalar
-
+from ..model.architecture import Architecture, added
+from ..model.latent import Latent
+from ..model.mixers import Mixer
+from .attention import mixer_ops
+from .feed_forward import draft_ops, half_ops, tail_ops
+from .table import Op, at_place
 
 Declarations = list[tuple[str, Op]]
-"""The operators of a step, each with its part."""
+"""The operators of a step, each with the part that it belongs to.
+
+Parts are `mixer` and `dense`, `routing` and `experts` by their place in the model; `tail`
+and `draft`. Routing is what a mixture computes on every token where it is: router, norm,
+and a shared expert that tokens aren't sent to.
+"""
+
+
+def mixer_part(place: int) -> str:
+    return at_place("mixer", place)
+
+
+def half_parts(a: Architecture, place: int) -> tuple[str, ...]:
+    """The parts of a feed-forward half; of a mixture what a device computes on its own
+    tokens, then what the experts compute."""
+    if a.feed_forwards[place] is a.experts:
+        return at_place("routing", place), at_place("experts", place)
+    return (at_place("dense", place),)
 
 
 def declared(
     a: Architecture, layout: Layout, sizes: Sizes, decodes: bool
 ) -> Declarations:
-    """The operators of a serving step, each with the part that it belongs to.
+    """The operators of a serving step.
 
     Decode attends to latents (MLA) as they are and has draft steps; prefill expands
     them.
     """
-    mixture = expert_ops(a, not layout.routing.dispatches_shared)
-    lists = {
-        "attention": attention_ops(a, sizes, absorbed=decodes),
-        "dense": dense_ops(a),
-        "routing": [op for op in mixture if op.block != "experts"],
-        "experts": [op for op in mixture if op.block == "experts"],
-        "tail": tail_ops(a),
-        "draft": draft_ops(a) if decodes else [],
-    }
-    return [(part, op) for part, ops in lists.items() for op in ops]
+    found: Declarations = []
+    for i in range(len(a.mixers)):
+        ops = mixer_ops(a, sizes, i, decodes)
+        found += [(mixer_part(i), op) for op in ops]
+    for i in range(len(a.feed_forwards)):
+        parts = half_parts(a, i)
+        for op in half_ops(a, i, not layout.routing.dispatches_shared):
+            found.append((parts[-1 if op.block == "experts" else 0], op))
+    found += [("tail", op) for op in tail_ops(a)]
+    return found + [("draft", op) for op in (draft_ops(a) if decodes else [])]
+
+
+def parts_of(ops: Declarations) -> tuple[str, ...]:
+    """The parts that operators belong to."""
+    return tuple(dict.fromkeys(part for part, _ in ops))
 
 
 def split_rows(a: Architecture, layout: Layout, tokens: Scalar) -> dict[str, Scalar]:
@@ -75,13 +85,20 @@ def split_rows(a: Architecture, layout: Layout, tokens: Scalar) -> dict[str, Sca
         "out_rows": rows,
         "ffn_rows": rows,
         "per_heads": 1.0 / tp,
-        "per_kv": kv_share(a.attention, tp),
         "per_out": split,
         "per_ffn": split,
         "per_head": split,
         "per_etp": 1.0 / degree(layout, "etp"),
-        "local_heads": a.attention.heads / tp,
+        **_each(a, "per_kv", lambda mixer: mixer.kv_share(tp)),
+        **_each(a, "local_heads", lambda mixer: mixer.heads / tp),
     }
+
+
+def _each(
+    a: Architecture, feature: str, value: Callable[[Mixer], Scalar]
+) -> dict[str, Scalar]:
+    """A feature of each mixer."""
+    return {at_place(feature, i): value(m) for i, m in enumerate(a.mixers)}
 
 
 def decode_rows(
@@ -95,13 +112,20 @@ def decode_rows(
     sequences = w.sequences_per_device / microbatches
     tokens = sequences * (1.0 + w.draft_tokens)
     rows = split_rows(a, layout, tokens)
-    held = sequences * rows["tp"]
-    held_kv = held * rows["per_kv"]
-    batch = tokens * microbatches
+    held, batch = sequences * rows["tp"], tokens * microbatches
+    new = held * (1.0 + w.draft_tokens)
+    for i, mixer in enumerate(a.mixers):
+        share, seen = rows[at_place("per_kv", i)], mixer.seen(w.kv_tokens)
+        if not mixer.caches:
+            rows[at_place("sequences", i)] = held * share
+            continue
+        if isinstance(mixer, Latent) and mixer.indexer is not None:
+            rows[at_place("scanned", i)] = tokens * w.kv_tokens
+            rows[at_place("scan_read", i)] = held * w.kv_tokens
+        rows[at_place("pairs", i)] = new * seen
+        rows[at_place("kv_read", i)] = held * share * seen
+        rows[at_place("kv_write", i)] = new * share
     return rows | {
-        "pairs": held * (1.0 + w.draft_tokens) * w.kv_tokens,
-        "kv_read": held_kv * w.kv_tokens,
-        "kv_write": held_kv * (1.0 + w.draft_tokens),
         "batch_tokens": batch,
         "logit_rows": batch * rows["tp"],
         "draft_logit_rows": w.sequences_per_device * rows["tp"],
@@ -122,15 +146,39 @@ def prefill_rows(
     tokens = admitted * (1.0 - w.cached_fraction)
     rows = split_rows(a, layout, tokens)
     tp = rows["tp"]
-    new = w.prompt_tokens * (1.0 - w.cached_fraction)
-    keys = w.prompt_tokens * w.cached_fraction + 0.5 * (new + 1.0)
-    kv, gathered = rows["per_kv"], admitted * degree(layout, "cp")
+    cached, gathered = (
+        w.prompt_tokens * w.cached_fraction,
+        admitted * degree(layout, "cp"),
+    )
+    for i, mixer in enumerate(a.mixers):
+        share = rows[at_place("per_kv", i)]
+        if not mixer.caches:
+            continue
+        keys, read = mixer.mean_seen(cached, w.prompt_tokens), gathered * tp
+        if isinstance(mixer, Latent) and mixer.indexer is not None:
+            every = 0.5 * (cached + w.prompt_tokens + 1.0)
+            rows[at_place("scanned", i)] = tokens * every
+            rows[at_place("scan_read", i)] = read
+            read = tokens * tp * keys  # each query gathers latents of its own
+        rows[at_place("pairs", i)] = tokens * tp * keys
+        rows[at_place("kv_read", i)] = read * share
+        rows[at_place("kv_expanded", i)] = 2.0 * gathered
+        rows[at_place("kv_write", i)] = tokens * tp * share
     return rows | {
         "up_rows": gathered * tp,
-        "pairs": tokens * tp * keys,
-        "kv_read": gathered * tp * kv,
-        "kv_expanded": 2.0 * gathered,
-        "kv_write": tokens * tp * kv,
         "batch_tokens": tokens * microbatches,
         "logit_rows": w.tokens_per_device / w.prompt_tokens * tp,
     }
+
+
+def cache_bytes(a: Architecture, sizes: Sizes, tokens: Scalar) -> Scalar:
+    """What a sequence of some tokens keeps for the next one, in all layers."""
+    counts = zip(a.half_counts.mixers, a.mixers, strict=True)
+    return added(count * sequence_bytes(mixer, sizes, tokens) for count, mixer in counts)
+
+
+def sequence_bytes(mixer: Mixer, sizes: Sizes, tokens: Scalar) -> Scalar:
+    """What a sequence of some tokens keeps in a layer: a state, or its cache."""
+    if not mixer.caches:
+        return mixer.state * sizes.state
+    return mixer.kept(tokens) * mixer.kv_width * sizes.kv

@@ -10,21 +10,18 @@ from .._types import Scalar, Sharpness
 from ..job.layout import Layout, degree
 from ..job.workload import Train
 from ..machine.runtimes import Spread
-from ..model.architecture import (
-    Architecture,
-    attention_parameters,
-    feed_forward_parameters,
-)
+from ..model.architecture import MOST_LAYERS, Architecture, added, known_of
+from ..model.feed_forwards import Experts
 
 PerStage = Float[Array, "*stage"]
 
 
 class Span(NamedTuple):
-    """What stages hold: layers of each sort, and the ends of the model."""
+    """What stages hold: layers of each kind, and the ends of the model."""
 
     position: PerStage
-    dense: PerStage
-    expert: PerStage
+    layers: tuple[PerStage, ...]
+    """By kind."""
     embedding: PerStage
     """1 on the stage with the embedding, likewise with the head."""
     head: PerStage
@@ -32,13 +29,27 @@ class Span(NamedTuple):
 
 def head_layers(a: Architecture) -> Scalar:
     """Weights of the head over those that a token meets in a layer."""
-    layer = attention_parameters(a)
-    if a.experts is None:
-        layer = layer + feed_forward_parameters(a, a.intermediate)
-    else:
-        met = a.experts.topk + a.experts.shared
-        layer = layer + met * feed_forward_parameters(a, a.experts.intermediate)
-    return a.vocabulary * a.hidden / layer
+    known, kind = known_of(a), a.draft
+    found = [known.halves.mixers[i] for i in kind.mixers]
+    for i in kind.feed_forwards:
+        half, network = a.feed_forwards[i], known.networks[i]
+        many = half.topk + half.shared if isinstance(half, Experts) else 1.0
+        found.append(many * network)
+    return a.vocabulary * a.hidden / added(found)
+
+
+def _below(a: Architecture, layers: Any) -> list[Any]:
+    """Layers of each kind among as many first ones; of a part of a layer its share."""
+    if len(a.kinds) == 1:
+        return [layers]
+    whole = jnp.clip(jnp.floor(layers), 0.0, MOST_LAYERS - 1.0)
+    place = whole.astype(int)
+    found = []
+    for row in jnp.unstack(jnp.asarray(a.order)[:-1]):
+        low = row.at[place].get(mode="promise_in_bounds")
+        high = row.at[place + 1].get(mode="promise_in_bounds")
+        found.append(low + (layers - whole) * (high - low))
+    return [*found, layers - added(found)]
 
 
 def end_spans(
@@ -46,50 +57,48 @@ def end_spans(
 ) -> Span:
     """The first stage, one between and the last of layers spread by rule, (3,).
 
-    The dense layers come first. A stage holds whole layers; where the stages don't
-    divide them, the last one, which has the head too, holds what the others leave.
-    Without stages between, the last one stands in for them.
+    A stage holds whole layers; where the stages don't divide them, the last one, which
+    has the head too, holds what the others leave. Those between hold the mean of what is
+    left of each kind. Without stages between, the last one stands in for them.
 
     Args:
         ends: layers that the embedding and the head count for; 0 spreads layers evenly.
     """
-    pp = degree(layout, "pp")
+    pp, depth = degree(layout, "pp"), a.layers
     more = smooth.within(pp - 1.0, 0.0, 1.0)
     inner, between = smooth.larger(pp - 2.0, 1.0), smooth.within(pp - 2.0, 0.0, 1.0)
-    mean = (a.layers + sum(ends) * more) / pp
+    mean = (depth + sum(ends) * more) / pp
     excess = smooth.ceil(mean, sharpness) / mean - 1.0
     most = mean * (1.0 + excess * smooth.positive(pp - 1.0, sharpness))
-    first = smooth.within(most - ends[0] * more, 0.0, a.layers)
-    last = smooth.within(a.layers - first - (pp - 2.0) * most, 0.0, most)
-    middle = smooth.larger(a.layers - first - last, 0.0) / inner
-    dense_first = smooth.smaller(a.dense_layers, first)
-    dense_last = smooth.within(a.dense_layers - (a.layers - last), 0.0, last)
-    rest = a.dense_layers - dense_first - dense_last
-    dense_middle = smooth.within(rest / inner, 0.0, middle)
-    layers = jnp.stack([first, middle, last])
-    dense = jnp.stack([dense_first, dense_middle, dense_last])
-    span = Span(
-        position=jnp.stack([jnp.zeros(()), more, pp - 1.0]),
-        dense=dense,
-        expert=layers - dense,
-        embedding=jnp.stack([jnp.ones(()), jnp.zeros(()), 1.0 - more]),
-        head=jnp.stack([1.0 - more, jnp.zeros(()), jnp.ones(())]),
+    first = smooth.within(most - ends[0] * more, 0.0, depth)
+    last = smooth.within(depth - first - (pp - 2.0) * most, 0.0, most)
+    layers = []
+    cuts = _below(a, jnp.stack([first, depth - last]))
+    for total, below in zip(a.counts, cuts, strict=True):
+        start, end = jnp.unstack(below)
+        middle = smooth.larger(end - start, 0.0) / inner
+        layers.append(jnp.stack([start, middle, total - end]))
+    parts = jnp.stack(
+        [
+            jnp.stack([jnp.zeros(()), more, pp - 1.0]),
+            jnp.stack([jnp.ones(()), jnp.zeros(()), 1.0 - more]),
+            jnp.stack([1.0 - more, jnp.zeros(()), jnp.ones(())]),
+            *layers,
+        ]
     )
-    parts = jnp.stack(span)
     second = between * parts[:, 1] + (1.0 - between) * parts[:, 2]
-    return Span(*jnp.unstack(parts.at[:, 1].set(second)))
+    position, embedding, head, *held = jnp.unstack(parts.at[:, 1].set(second))
+    return Span(position, tuple(held), embedding, head)
 
 
 def listed_spans(a: Architecture, stage_layers: Any) -> Span:
     """Stages whose layers are given one by one, (stage,)."""
     count = stage_layers.shape[-1]
-    above = jnp.cumsum(stage_layers) - stage_layers
-    dense = smooth.within(a.dense_layers - above, 0.0, stage_layers)
+    through = _below(a, jnp.cumsum(stage_layers))
     position = jnp.arange(count, dtype=float)
     return Span(
         position=position,
-        dense=dense,
-        expert=stage_layers - dense,
+        layers=tuple(jnp.diff(below, prepend=0.0) for below in through),
         embedding=(position == 0.0).astype(float),
         head=(position == count - 1.0).astype(float),
     )

@@ -53,11 +53,53 @@ class Op(NamedTuple):
     vector_flop: Scalar = 0.0
     """Vector FLOP for each row and column."""
     launches: Form = 1.0
+    role: str = ""
+    """What of a block it is where that matters: `norm`, `cache` (written), `core` of a
+    mixer (tokens meeting), or `core gemm` (a projection that belongs to the core)."""
+
+
+def gemm(name: str, rows: str, columns: Scalar, depth: Scalar, **more: Any) -> Op:
+    """A weight GEMM of a mixer."""
+    settings = {
+        "dtype": "activation",
+        "weight_bytes": {"weight": 1.0},
+        "in_bytes": {"activation": 1.0},
+        "out_bytes": 2.0,
+    }
+    return Op(name, "attention", "gemm", rows, columns, depth, **settings | more)
+
+
+FEATURES = (
+    *("pairs", "kv_read", "kv_write", "kv_expanded"),
+    *("per_kv", "local_heads", "batch_heads", "sequences", "scanned", "scan_read"),
+)
+"""That differ between mixers."""
+
+
+def at_place(feature: str, place: int) -> str:
+    """The name of a feature that a mixer or feed-forward half has for itself."""
+    return f"{feature}.{place}"
+
+
+def placed(op: Op, place: int) -> Op:
+    """An operator that reads the features of its own mixer."""
+
+    def own(feature: str) -> str:
+        return at_place(feature, place) if feature in FEATURES else feature
+
+    return op._replace(
+        rows=own(op.rows),
+        groups=own(op.groups),
+        split_columns=own(op.split_columns),
+        extra=(own(op.extra[0]), op.extra[1]),
+    )
 
 
 def sizes_by_name(a: Architecture, sizes: Sizes) -> dict[str, Scalar]:
     """What forms are made of: bytes of an element by tensor class, and flags."""
-    flags = {"gated": a.gated.on, "biased": a.biased.on}
+    flags = {"dropout": a.dropout.on}
+    for place, half in enumerate(a.feed_forwards):
+        flags[at_place("gated", place)] = half.gated.on
     flags["narrow_head"] = either(sizes.head < BYTES["bf16"], 1.0, 0.0)
     return {"bf16": BYTES["bf16"]} | sizes._asdict() | flags
 

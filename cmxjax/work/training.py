@@ -19,12 +19,15 @@ import numpy as np
 from .._types import Scalar
 from ..job.layout import Layout, degree
 from ..job.workload import Sizes, Train
-from ..model.architecture import Architecture, Latent, kv_share
+from ..model.architecture import Architecture
+from ..model.grouped_query import GroupedQuery
+from ..model.latent import Latent
+from ..model.recurrent import Recurrent
 from ..switch import either
-from .attention import NORM_FLOP, SOFTMAX_FLOP, attention_ops
-from .feed_forward import dense_ops, expert_ops
+from .attention import NORM_FLOP, SOFTMAX_FLOP, mixer_ops
+from .feed_forward import half_ops
 from .serving import split_rows
-from .table import Op, OpTable, evaluated, tabulate
+from .table import Op, OpTable, at_place, evaluated, placed, tabulate
 
 ELEMENT = 2.0
 """Bytes of an activation between kernels (bf16 or fp16)."""
@@ -52,7 +55,8 @@ CAST_MOVES = 4.0
 QUANTIZED = {"activation": "one", "head": "narrow_head"}
 """Tensor classes whose GEMMs may read 8 bits, and where they do."""
 
-REPLACED = ("cache write", "attention norm", "feed-forward norm")
+REPLACED = ("cache", "norm")
+"""Roles of operators that training has others for, or none."""
 
 
 def declared(
@@ -64,41 +68,33 @@ def declared(
 ) -> list[tuple[str, Op]]:
     """Forward operators of a training step, each with its part; GEMMs come first.
 
-    Parts: `attention` (projections, norm, residual), `core` (scores to context),
-    `dense`, `experts`, `embedding`, `head` (with the loss) and `draft`.
+    Parts are, by the place of each, `mixer` (projections, norm, residual), `core` (scores
+    to context) and `half`; `embedding`, `head` (with the loss) and `draft`.
     """
-    attention = attention_ops(a, sizes, absorbed=False)
-    core = [op for op in attention if _is_core(op)]
-    attention = [op for op in attention if not _is_core(op)]
-    if not fused:
-        core = _unfused(a, sequence_tokens)
-    wrap = _stream_ops(a, "norm_rows")
-    lists = {
-        "attention": [*attention, *wrap],
-        "core": core,
-        "dense": [*dense_ops(a), *wrap],
-        "experts": [
-            *expert_ops(a, shared_here=True),
-            *_stream_ops(a, "tokens"),
-            *_permutation(a),
-        ],
-        "embedding": [_embedding(a)],
-        "head": _head(a),
-        "draft": _draft(a),
-    }
-    found = [
-        (part, op)
-        for part, ops in lists.items()
-        for op in ops
-        if op.name not in REPLACED and (part != "experts" or a.experts is not None)
-    ]
+    found: list[tuple[str, Op]] = []
+    for i, mixer in enumerate(a.mixers):
+        core, ops = at_place("core", i), mixer_ops(a, sizes, i, decodes=False)
+        for op in ops:
+            if op.role != "core":
+                found.append((at_place("mixer", i), op))
+            elif fused or isinstance(mixer, Recurrent):
+                found.append((core, op))
+        wrap = _stream_ops(a, mixer.norms, "norm_rows")
+        found += [(at_place("mixer", i), op) for op in wrap]
+        if not (fused or isinstance(mixer, Recurrent)):
+            found += [(core, placed(op, i)) for op in _unfused(a, mixer, sequence_tokens)]
+    for i, half in enumerate(a.feed_forwards):
+        mixture = half is a.experts
+        ops = half_ops(a, i, shared_here=True)
+        ops += _stream_ops(a, half.norms, "tokens" if mixture else "norm_rows")
+        ops += _permutation(a) if mixture else []
+        found += [(at_place("half", i), op) for op in ops]
+    found += [("embedding", _embedding(a)), *(("head", op) for op in _head(a))]
+    found += [("draft", op) for op in _draft(a)]
+    found = [(part, op) for part, op in found if op.role not in REPLACED]
     if quantized:
         found += [(part, _cast(op, sizes)) for part, op in found if op.dtype in QUANTIZED]
     return sorted(found, key=lambda row: row[1].kind != "gemm")
-
-
-def _is_core(op: Op) -> bool:
-    return op.kind == "attention" or op.name == "query and output"
 
 
 def _cast(op: Op, sizes: Sizes) -> Op:
@@ -119,18 +115,15 @@ def _cast(op: Op, sizes: Sizes) -> Op:
     )
 
 
-def _stream_ops(a: Architecture, rows: str) -> list[Op]:
-    """Norm and residual of a block; older models add bias and dropout, with a mask.
-
-    Assumes that models with biases are trained with dropout.
-    """
+def _stream_ops(a: Architecture, norms: Scalar, rows: str) -> list[Op]:
+    """Norms and residual of a block; older models add bias and dropout, with a mask."""
     return [
         Op(
             "norm",
             "norms",
             "vector",
             rows,
-            a.hidden,
+            norms * a.hidden,
             out_bytes=2.0 * ELEMENT,
             vector_flop=NORM_FLOP,
         ),
@@ -140,7 +133,7 @@ def _stream_ops(a: Architecture, rows: str) -> list[Op]:
             "vector",
             rows,
             a.hidden,
-            out_bytes={"one": 3.0 * ELEMENT, "biased": 1.0},
+            out_bytes={"one": 3.0 * ELEMENT, "dropout": 1.0},
             vector_flop=3.0,
         ),
     ]
@@ -161,16 +154,14 @@ def _permutation(a: Architecture) -> list[Op]:
     ]
 
 
-def _unfused(a: Architecture, sequence_tokens: Scalar) -> list[Op]:
+def _unfused(
+    a: Architecture, at: GroupedQuery | Latent, sequence_tokens: Scalar
+) -> list[Op]:
     """Scores, softmax and context as kernels of their own, on the full square.
 
     Reference: Korthikanti et al., arXiv 2205.05198, section 4.1 (what is stored).
     """
-    at = a.attention
-    if isinstance(at, Latent):
-        key, value = at.nope_dim + at.rope_dim, at.value_dim
-    else:
-        key = value = at.head_dim
+    key, value = at.key_dim, at.value_dim
     batched = {
         "groups": "batch_heads",
         "weight_bytes": ELEMENT,
@@ -185,9 +176,9 @@ def _unfused(a: Architecture, sequence_tokens: Scalar) -> list[Op]:
         rows,
         sequence_tokens,
         groups="batch_heads",
-        out_bytes={"biased": 2.0 * ELEMENT + 1.0},
-        vector_flop=2.0 * a.biased.on,
-        launches={"biased": 1.0},
+        out_bytes={"dropout": 2.0 * ELEMENT + 1.0},
+        vector_flop=2.0 * a.dropout.on,
+        launches={"dropout": 1.0},
     )
     return [
         Op("scores", "attention", "gemm", rows, sequence_tokens, key, **batched),
@@ -213,7 +204,7 @@ def _embedding(a: Architecture) -> Op:
         "vector",
         "batch_tokens",
         a.hidden,
-        out_bytes={"one": 2.0 * ELEMENT, "biased": 2.0 * ELEMENT + 1.0},
+        out_bytes={"one": 2.0 * ELEMENT, "dropout": 2.0 * ELEMENT + 1.0},
         vector_flop=1.0,
     )
 
@@ -334,13 +325,22 @@ def train_rows(a: Architecture, w: Train, layout: Layout) -> dict[str, Scalar]:
     rows = split_rows(a, layout, tokens)
     group = rows["head_rows"]
     share = cp if w.context == "all_to_all" else jnp.ones(())
+    for i, mixer in enumerate(a.mixers):
+        if not mixer.caches:
+            continue
+        keys, read = mixer.mean_seen(0.0, w.sequence_tokens), group * cp
+        if isinstance(mixer, Latent) and mixer.indexer is not None:
+            rows[at_place("scanned", i)] = tokens * 0.5 * (w.sequence_tokens + 1.0)
+            rows[at_place("scan_read", i)] = read
+            read = group * keys
+        rows[at_place("pairs", i)] = group * keys
+        rows[at_place("kv_read", i)] = read * mixer.kv_share(tp * share)
+        rows[at_place("kv_expanded", i)] = 2.0 * tokens * cp / share
+        heads = mixer.heads / (tp * share)
+        rows[at_place("batch_heads", i)] = w.micro_batch * heads
     return rows | {
         "up_rows": group,
-        "pairs": group * 0.5 * (w.sequence_tokens + 1.0),
-        "kv_read": group * cp * kv_share(a.attention, tp * share),
-        "kv_expanded": 2.0 * tokens * cp / share,
         "query_rows": w.sequence_tokens / cp * share,
-        "batch_heads": w.micro_batch * a.attention.heads / (tp * share),
         "batch_tokens": rows["norm_rows"],
         "logit_rows": group,
     }

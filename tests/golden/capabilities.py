@@ -19,7 +19,7 @@ from cmxjax.cli.main import main
 from cmxjax.parameters import leaf_paths
 from cmxjax.specs.files import load, shipped
 from cmxjax.specs.measurement_file import QUANTITIES, Measurement, MeasurementSpec
-from cmxjax.specs.model_load import load_model
+from cmxjax.specs.model_load import model_leaves, read_model_file
 from cmxjax.specs.scenario_file import schema_keys
 from cmxjax.specs.system_load import Reference, load_system
 from cmxjax.units import UNITS
@@ -118,8 +118,8 @@ def paths() -> list[str]:
             f"system.{path}" for path in leaf_paths(load_system(Reference(name)).system)
         }
     for name in shipped("models"):
-        model = load_model(Reference(name)).architecture
-        found |= {f"model.{path}" for path in leaf_paths(model)}
+        leaves = model_leaves(read_model_file(name))
+        found |= {f"model.{path}" for path in leaves}
     return sorted(found)
 
 

@@ -41,11 +41,19 @@ DIRECTIONS = ("machine", "job", "model")
 Numbers = dict[str, Any]
 
 
-RENAMED = {"software.": "serving.", "balance.skew": "skew"}
+RENAMED = {
+    "software.": "serving.",
+    "balance.skew": "skew",
+    "mixers.0.": "attention.",
+    "feed_forwards.0.": "",
+    "feed_forwards.1.": "experts.",
+}
 """Parts of paths that have changed since the table was made, and what they were then."""
 
 
-STILL = re.compile(r"\.on$|\.sizes\.|element_bytes$|out_bytes$")
+STILL = re.compile(
+    r"\.on$|\.sizes\.|element_bytes$|out_bytes$|\.window$|vectors$|\.norms$|(?<!feed_forwards\.1)\.extra$|\.narrowing$|\.projected$"
+)
 """Numbers that were none when the table was made."""
 
 
@@ -94,9 +102,29 @@ def _tangents(inputs: tuple) -> tuple:
         else:
             draws = _draws(path, shape)
         move = np.asarray(leaf, float) * np.asarray(draws)
+        if path.endswith("feed_forwards.1.extra"):  # a bias of the router
+            move = np.asarray(leaf, float) * _draws(
+                path.replace("extra", "routed"), shape
+            )
+        if path.endswith(".order"):
+            move = _deepened(path, np.asarray(leaf, float))
         return np.stack([move if k == place else 0.0 * move for k in range(3)])
 
     return jax.tree_util.tree_map_with_path(along, inputs)
+
+
+def _deepened(path: str, order: np.ndarray) -> np.ndarray:
+    """How the order of layers moves with the numbers of layers and of dense ones, which
+    come first."""
+    sizes = {"layers": order[:, -1].sum()}
+    if len(order) > 1:
+        sizes["dense_layers"] = order[0, -1]
+    steps, found, sums = np.arange(order.shape[1]), [], 0.0
+    for name in reversed(sizes):  # layers end where the later kinds do
+        move = sizes[name] * _draws(path.replace("order", name), ())
+        found.append(move * (steps >= sizes[name]) - sums)
+        sums = sums + found[-1]
+    return np.stack(found)
 
 
 def _flat(metrics: Any) -> Numbers:

@@ -1,0 +1,98 @@
+"""Feed-forward halves of a layer: a dense network, or a mixture of experts."""
+
+from typing import NamedTuple
+
+from flax import struct
+
+from .._types import Leaf
+from ..switch import Switch
+
+
+class GroupLimit(NamedTuple):
+    """Of how many groups of experts a token may use how many."""
+
+    groups: int = 1
+    topk_groups: int = 1
+
+
+ANY_GROUP = GroupLimit()
+
+
+class FeedForward:
+    """Half of a layer that works on each token alone, by networks of one shape."""
+
+    intermediate: Leaf
+    gated: Switch
+    """Gate, up and down projections (SwiGLU) instead of up and down."""
+    biased: Switch
+    """Each projection carries a bias."""
+    norms: Leaf
+    norm_vectors: Leaf
+
+    def token_width(self, hidden: Leaf) -> Leaf:
+        """Width of what its networks read and put out."""
+        return hidden
+
+    def network_parameters(self, hidden: Leaf) -> Leaf:
+        """Weights of one network."""
+        matrices, outer = 2.0 + self.gated.on, self.token_width(hidden)
+        per_width = matrices * outer + self.biased.on * (matrices - 1.0)
+        return per_width * self.intermediate + self.biased.on * outer
+
+
+class Dense(FeedForward, struct.PyTreeNode, kw_only=True, frozen=True):
+    """A dense feed-forward network."""
+
+    intermediate: Leaf
+    gated: Switch
+    biased: Switch
+    norms: Leaf
+    norm_vectors: Leaf
+    kind: str = struct.field(pytree_node=False, default="dense")
+
+    def parameters(self, hidden: Leaf, network: Leaf) -> Leaf:
+        """Weights, those of norms left out, from those of its network."""
+        return network
+
+
+class Experts(FeedForward, struct.PyTreeNode, kw_only=True, frozen=True):
+    """The routed and shared experts of a mixture-of-experts layer."""
+
+    routed: Leaf
+    topk: Leaf
+    shared: Leaf
+    """Shared experts, each of the routed experts' intermediate size."""
+    intermediate: Leaf
+    gated: Switch
+    biased: Switch
+    narrowing: Leaf
+    """How much narrower than the hidden state is what experts work on."""
+    projected: Leaf
+    """Width of the projections to that and back, 0 where it is the hidden state."""
+    extra: Leaf
+    """Weights that stand beside the experts: a bias of the router, a gate of the shared
+    one, and what it has more than a routed one where those are narrower."""
+    norms: Leaf
+    norm_vectors: Leaf
+    has_shared: bool = struct.field(pytree_node=False, default=True)
+    """False where `shared` is 0, so that no kernels are launched for it."""
+    groups: int = struct.field(pytree_node=False, default=1)
+    topk_groups: int = struct.field(pytree_node=False, default=1)
+    """Of as many groups of experts, one after another on the devices, those that a token
+    may use: node-limited routing (DeepSeek-V3, arXiv 2412.19437, section 2.1.2)."""
+    kind: str = struct.field(pytree_node=False, default="experts")
+
+    @property
+    def limit(self) -> GroupLimit:
+        return GroupLimit(self.groups, self.topk_groups)
+
+    def token_width(self, hidden: Leaf) -> Leaf:
+        return hidden - self.narrowing
+
+    def router_parameters(self, hidden: Leaf) -> Leaf:
+        """Weights of the router, and of projections around the experts."""
+        return hidden * (self.routed + self.projected) + self.extra
+
+    def parameters(self, hidden: Leaf, network: Leaf) -> Leaf:
+        """Weights of the router and all experts, from those of one expert."""
+        return (self.routed + self.shared) * network + self.router_parameters(hidden)

@@ -1,0 +1,215 @@
+"""A Hugging Face `config.json` read as a model file, or refused where not understood."""
+
+from dataclasses import replace
+from difflib import get_close_matches
+from typing import Any
+
+from ..errors import SpecError
+from .config import SPELLINGS, Config
+from .families import ALIKE, FAMILIES
+from .halves import Family, dense, experts, grouped, latent
+from .layers import Names, layers_of
+from .recurrent import recurrent
+
+NESTED = ("text_config", "llm_config", "language_config", "thinker_config")
+"""Where multi-modal files keep their language model."""
+
+
+def convert(config: dict[str, Any], where: str) -> dict[str, Any]:
+    """A model file's keys from a `config.json`.
+
+    Raises:
+        SpecError: a family is unknown, a key that the shape needs is missing or wrong, or
+            one that speaks of the shape isn't understood.
+    """
+    text, inherited = _language(config)
+    kind = str(text.get("model_type") or config.get("model_type") or "")
+    family = FAMILIES.get(ALIKE.get(kind, kind))
+    if family is None:
+        near = ", ".join(get_close_matches(kind, [*FAMILIES, *ALIKE], 4, 0.5)) or "llama"
+        problem = (
+            "this family is not known, and its layers may be unlike any other's; write"
+            f" the model as TOML, or name a type that it equals (such as {near})"
+        )
+        raise SpecError([f"{where}: model_type = {kind!r}: {problem}"])
+    c = Config(text, where, family.defaults)
+    for key, value in family.only.items():
+        if c.raw.get(key, value) != value:
+            c.refuse(key, f"only {value} is understood; write a TOML model")
+        c.read.add(key)
+    if c.has("attn_config"):
+        _plain_attention(c)
+    raw = _model(c, family, inherited, kind)
+    for key in ("heads", "kv_heads", "head_dim"):
+        c.read.update(SPELLINGS[key])
+    c.read.update(_SILENT_HERE)
+    if not c.mistakes:
+        c.leftover(family.ignored)
+    if c.mistakes:
+        raise SpecError(c.mistakes)
+    return raw
+
+
+_SILENT_HERE = ("model_type", "architectures", "quantization_config")
+
+
+def _plain_attention(c: Config) -> None:
+    """Settings of attention in a table of their own (MPT), of which one is understood."""
+    inner = c.table("attn_config")
+    usual = {"attn_type": "multihead_attention", "qk_ln": False, "kv_n_heads": None}
+    for key, value in usual.items():
+        if inner.raw.get(key, value) != value:
+            c.refuse("attn_config", f"{key} = {inner.raw[key]!r}: only {value!r} is read")
+
+
+def _language(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The part of a file that is the language model, and the file around it."""
+    for key in NESTED:
+        inner = config.get(key)
+        if isinstance(inner, dict):
+            text, _ = _language(inner)
+            return text, config
+    return config, {}
+
+
+def _model(
+    c: Config, family: Family, around: dict[str, Any], kind: str
+) -> dict[str, Any]:
+    hidden = c.count("hidden")
+    if c.number("word_embed_proj_dim", hidden) != hidden:
+        c.refuse("word_embed_proj_dim", "other than hidden_size; write a TOML model")
+    layers = layers_of(c, family)
+    parallel = c.flag(family.parallel)
+    two = c.number("num_ln_in_parallel_attn", 0.0) == 2.0
+    two = two or c.flag("new_decoder_architecture")
+    if parallel and family.parallel_norms is not None and not two:
+        family = replace(family, norms=(family.norms[0], family.parallel_norms))
+    mixers, halves = _halves_of(c, family, layers)
+    tied = _tied(c, family, around)
+    final = family.norm if family.final is None else family.final
+    extra = c.number("vocabulary") if c.flag(family.head_bias) else 0.0
+    raw: dict[str, Any] = {
+        "name": str(c.raw.get("_name_or_path") or around.get("_name_or_path") or kind),
+        "title": f"{kind} from {c.where}",
+        "kind": "published",
+        "source": "config",
+        "locator": c.where,
+        "sources": {"config": {"title": f"Hugging Face configuration {c.where}"}},
+        "hidden": hidden,
+        "layers": len(layers),
+        "vocabulary": c.count("vocabulary"),
+        "draft_layers": c.number("drafts", 0.0),
+        "tied": tied,
+        "final_vectors": float(final),
+        "extra": extra + family.embedding_norm * hidden,
+    }
+    if family.positions is not None:
+        raw["positions"] = c.count("positions") + family.positions
+    width = c.number("intermediate", 0.0)
+    return raw | _laid_out(mixers, halves, layers, parallel, width)
+
+
+def _tied(c: Config, family: Family, around: dict[str, Any]) -> bool:
+    for source in (c.raw, around):
+        if source.get("tie_word_embeddings") is not None:
+            own = Config(source, c.where, {})
+            tied = own.flag("tie_word_embeddings")
+            c.mistakes += own.mistakes
+            return tied
+    return family.tied
+
+
+def _halves_of(
+    c: Config, family: Family, layers: list[Names]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The mixers and feed-forward halves that layers name."""
+    mixers: dict[str, Any] = {}
+    sorts = dict.fromkeys(sort for mixer, _ in layers for sort in _parts(mixer))
+    for sort in sorts:
+        if sort == "linear":
+            mixers[sort] = recurrent(c, family)
+            if len(sorts) > 1 and family.every == "full+linear":  # reads the same norm
+                mixers[sort]["norms"] = 0.0
+        elif family.attention == "grouped":
+            mixers[sort] = grouped(c, family, sort)
+        else:
+            mixers[sort] = latent(c, family, family.attention == "sparse")
+    halves: dict[str, Any] = {}
+    used = dict.fromkeys(half for _, half in layers if half)
+    if "experts" not in used and not c.number("routed", 0.0):
+        c.read.update(SPELLINGS["topk"])
+    for name in used:
+        if name.startswith("width "):
+            halves[name] = dense(c, family, float(name.split()[1]))
+    if "dense" in used:
+        halves["dense"] = dense(c, family, _width(c))
+    if "experts" in used:
+        halves["experts"] = experts(c, family)
+        c.read.update(SPELLINGS["intermediate"])
+    return mixers, halves
+
+
+def _parts(mixer: str) -> list[str]:
+    """The mixers of a layer: mostly one."""
+    return [sort for sort in mixer.split("+") if sort]
+
+
+def _width(c: Config) -> float:
+    """Width of dense networks: given, or four times the model's."""
+    factor = c.number("expansion_ratio", 4.0)
+    own = c.number("intermediate_size_mlp", 0.0) or c.number("block_ff_dim", 0.0)
+    if not c.number("routed", 0.0):  # a mixture's shared part is what is left of it
+        own = own or c.number("shared_width", 0.0)
+    if c.flag("block_auto_adjust_ff_dim"):  # LFM2: two thirds, rounded up
+        step = c.count("block_multiple_of", 256.0)
+        own = int(2.0 * (own or c.number("intermediate")) / 3.0)
+        own = int(c.raw.get("block_ffn_dim_multiplier", 1.0) * own)
+        return step * -(-own // step)
+    return own or c.number("intermediate", 0.0) or factor * c.number("hidden")
+
+
+def _laid_out(
+    mixers: dict[str, Any],
+    halves: dict[str, Any],
+    layers: list[Names],
+    parallel: bool,
+    width: float,
+) -> dict[str, Any]:
+    """Layers alike but for dense ones in front, or listed."""
+    dense = sum(half == "dense" for _, half in layers)
+    in_front = all(half == "dense" for _, half in layers[:dense])
+    whole = all(mixer and half in ("dense", "experts") for mixer, half in layers)
+    mixture, network = halves.get("experts"), halves.get("dense")
+    same = not (mixture and network) or all(
+        mixture[key] == network[key] for key in ("gated", "norms", "norm_vectors")
+    )
+    plain = mixture if network is None else network
+    if not (len(mixers) == 1 and in_front and whole and not parallel and same and plain):
+        return {
+            "mixers": mixers,
+            "feed_forwards": halves,
+            "pattern": _runs(layers, parallel),
+        }
+    (attention,) = mixers.values()
+    return {
+        "dense_layers": float(dense),
+        "attention": attention,
+        **{key: plain[key] for key in ("gated", "norms", "norm_vectors")},
+        "biased": plain["biased"] if network else False,
+        "intermediate": network["intermediate"] if network else width or 1.0,
+        **({} if mixture is None else {"experts": mixture}),
+    }
+
+
+def _runs(layers: list[Names], parallel: bool) -> list[dict[str, Any]]:
+    """Layers of one kind that follow each other, as one entry each."""
+    found: list[dict[str, Any]] = []
+    for mixer, half in layers:
+        entry: dict[str, Any] = {"parallel": parallel}
+        entry |= {"mixer": _parts(mixer)} if mixer else {}
+        entry |= {"feed_forward": half} if half else {}
+        if found and found[-1] == entry | {"count": found[-1]["count"]}:
+            found[-1]["count"] += 1
+        else:
+            found.append(entry | {"count": 1})
+    return found

@@ -1,0 +1,206 @@
+"""Halves of layers as `config.json` files describe them, as keys of a model file."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from .config import SPELLINGS, Config
+
+Key = bool | str
+"""A setting of a family, or the key that a file sets it by."""
+
+HeadNorm = Literal["", "head", "all", "all biased", "head biased", "heads"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """How a family of models differs from Llama."""
+
+    input_bias: Key = "attention_bias"
+    output_bias: Key = "attention_bias"
+    mlp_bias: Key = "mlp_bias"
+    gated: bool = True
+    norm: int = 1
+    """Weights of a norm over the model's width: 2 with a bias, 0 without weights."""
+    norms: tuple[float, float] = (1.0, 1.0)
+    """Around the mixer and around the feed-forward half."""
+    head_norm: HeadNorm = ""
+    """Norms of queries and keys: one of a head for all, of all heads together, with
+    biases, or one for each head."""
+    head_norm_key: str = ""
+    """The key that turns them on, where there is one."""
+    gate: Literal["", "element", "head"] = ""
+    """Gates of the attention's outputs, one for each element or head."""
+    sinks: bool = False
+    parallel: Key = False
+    """Both halves read the same input."""
+    parallel_norms: float | None = None
+    """Norms in front of the feed-forward half then; None for as otherwise."""
+    alone: bool = False
+    """Layers have no feed-forward half."""
+    expert_bias: bool = False
+    tied: bool = False
+    """Where the file doesn't say."""
+    final: int | None = None
+    """Weights of the last norm; None for as the others."""
+    head_bias: Key = False
+    embedding_norm: int = 0
+    positions: int | None = None
+    """Learned positions, with as many more rows; None for none."""
+    pattern: int = 0
+    """Every so many layers see all tokens, where a file has a window and says no more."""
+    attention: Literal["grouped", "latent", "sparse"] = "grouped"
+    linear: str = ""
+    """What layers without attention are."""
+    every: str = "full"
+    """What layers are of which the file says nothing."""
+    router_bias: Key = False
+    shared_gate: bool = False
+    shared: float = 0.0
+    """Shared experts where the file doesn't say."""
+    dense_first: float = 0.0
+    defaults: dict[str, Any] = field(default_factory=dict)
+    """What the family's own class has where the file says nothing."""
+    only: dict[str, Any] = field(default_factory=dict)
+    """Keys of which one value is understood."""
+    ignored: tuple[str, ...] = ()
+    """Keys that mean nothing here."""
+
+
+def norm_keys(family: Family, half: int) -> dict[str, Any]:
+    return {"norms": family.norms[half], "norm_vectors": float(family.norm)}
+
+
+def _head_norm(c: Config, family: Family, heads: float, kv: float, dim: float) -> float:
+    on = c.flag(family.head_norm_key) if family.head_norm_key else True
+    weights = {
+        "": 0.0,
+        "head": 2.0 * dim,
+        "head biased": 4.0 * dim,
+        "heads": (heads + kv) * dim,
+        "all": (heads + kv) * dim,
+        "all biased": 2.0 * (heads + kv) * dim,
+    }
+    return weights[family.head_norm] if on else 0.0
+
+
+def head_dim(c: Config, heads: float) -> float:
+    """Width of a head; a model's width that heads don't divide is refused."""
+    hidden = c.number("hidden")
+    own = c.number("head_dim", 0.0)
+    if own:
+        return own
+    if hidden % heads and not c.mistakes:
+        c.refuse("hidden_size", f"does not divide by {heads:g} heads; add head_dim")
+    return max(1.0, hidden // heads)
+
+
+def grouped(c: Config, family: Family, sort: str) -> dict[str, Any]:
+    """Grouped-query attention over all tokens (`full`), a `window` or a `chunk`."""
+    heads = c.count("heads")
+    kv, dim = kv_heads(c, heads), head_dim(c, heads)
+    if sort.startswith("group "):
+        kv = heads / float(sort.split()[1])
+    if kv <= heads and heads % kv and not c.mistakes:
+        c.refuse(
+            "num_key_value_heads", f"does not divide {heads:g} heads; use one that does"
+        )
+    found: dict[str, Any] = {
+        "kind": "grouped_query",
+        "heads": heads,
+        "kv_heads": kv,
+        "head_dim": dim,
+        "biased": c.flag(family.input_bias),
+        "output_biased": c.flag(family.output_bias),
+        "vectors": _head_norm(c, family, heads, kv, dim) + heads * family.sinks,
+        "gated": family.gate == "element",
+        **norm_keys(family, 0),
+    }
+    if family.gate == "head":
+        found["vectors"] += heads * c.number("hidden")
+    if sort == "window":
+        found["window"] = c.count("window")
+    if sort == "chunk":
+        found["chunk"] = c.count("attention_chunk_size")
+    return found
+
+
+def kv_heads(c: Config, heads: float) -> float:
+    """Heads of keys and values: `multi_query` says one; otherwise each head has its own
+    where nothing is said, and in a Falcon of the older architecture whatever is said."""
+    if c.has("new_decoder_architecture"):
+        if c.flag("new_decoder_architecture"):
+            c.value("multi_query")
+            return c.count("kv_heads", heads)
+        c.value("num_kv_heads")
+        return 1.0 if c.flag("multi_query") else heads
+    if c.has("multi_query"):
+        c.read.update(SPELLINGS["kv_heads"])
+        return 1.0 if c.flag("multi_query") else heads
+    return c.count("kv_heads", heads)
+
+
+def latent(c: Config, family: Family, sparse: bool) -> dict[str, Any]:
+    """Multi-head latent attention; biases of its projections count as other weights."""
+    heads = c.count("heads")
+    c.value("num_key_value_heads", "head_dim", "qk_head_dim")
+    rank, hidden = c.number("query_rank", 0.0), c.number("hidden")
+    found: dict[str, Any] = {
+        "kind": "latent",
+        "heads": heads,
+        "latent_dim": c.count("latent_dim"),
+        "rope_dim": c.count("rope_dim"),
+        "nope_dim": c.count("nope_dim"),
+        "value_dim": c.count("latent_value_dim"),
+        **norm_keys(family, 0),
+    }
+    if rank:
+        found["query_rank"] = rank
+    if c.flag(family.input_bias):
+        down = found["latent_dim"] + found["rope_dim"]
+        found["vectors"] = down + rank + hidden
+    if sparse:
+        if any(kind != "full" for kind in c.listed("indexer_types") or []):
+            c.refuse("indexer_types", "layers share an indexer; write a TOML model")
+        found["indexer"] = {
+            "heads": c.count("index_n_heads"),
+            "head_dim": c.count("index_head_dim"),
+            "topk": c.count("index_topk"),
+        }
+    return found
+
+
+def dense(c: Config, family: Family, width: float) -> dict[str, Any]:
+    return {
+        "kind": "dense",
+        "intermediate": width,
+        "gated": family.gated,
+        "biased": c.flag(family.mlp_bias),
+        **norm_keys(family, 1),
+    }
+
+
+def experts(c: Config, family: Family) -> dict[str, Any]:
+    """Routed and shared experts; shared ones of another width count as a share."""
+    width = c.number("expert_width", 0.0) or c.count("intermediate")
+    shared_width = c.number("shared_width", 0.0)
+    shared = c.number("shared", family.shared)
+    if shared_width:
+        shared = shared_width / width
+    found = {
+        "kind": "mixture",
+        "routed": c.count("routed"),
+        "topk": c.count("topk"),
+        "shared": shared,
+        "intermediate": width,
+        "gated": family.gated,
+        "biased": family.expert_bias,
+        "router_vectors": float(c.flag(family.router_bias)),
+        "extra": c.number("hidden") if family.shared_gate else 0.0,
+        **norm_keys(family, 1),
+    }
+    if c.number("moe_latent_size", 0.0):
+        found["latent"] = c.count("moe_latent_size")
+    groups, used = c.number("n_group", 1.0), c.number("topk_group", 1.0)
+    if groups > 1.0:
+        found |= {"groups": groups, "topk_groups": used}
+    return found
