@@ -143,6 +143,10 @@ class Streams(NamedTuple):
     """1 where two micro-batches run side by side, else 0."""
 
 
+Parts = Mapping[str, Scalar]
+"""One value for each part of a step."""
+
+
 class Layer(NamedTuple):
     """Seconds of the typical layer for all micro-batches, and of its parts for one."""
 
@@ -159,10 +163,6 @@ class Layer(NamedTuple):
     tail_s: Scalar
     """Embedding and head of one pass over the whole batch, likewise the draft part."""
     draft_s: Scalar
-
-
-Parts = Mapping[str, Scalar]
-"""One value for each part of a step."""
 
 
 def by_part(values: Float[Array, "*sort op"], ops: Declarations) -> Array:
@@ -206,9 +206,10 @@ class Links(NamedTuple):
     """Sum over a tp group of what a dense half puts out."""
     exchanged_s: Sequence[Scalar]
     """Dispatch and combine."""
-    floors_s: Sequence[Scalar]
-    """By kind of layer: busy time of the memory or of the busiest plane of links. Of
-    exchanges alone where pools are apart."""
+    port_s: Scalar
+    """Of exchanges on the busiest plane, where pools are apart."""
+    loads: "Loads | None"
+    """What the halves of a layer share, where an engine partitions the cores."""
 
     def near_s(self, kind: LayerKind) -> Scalar:
         """Of a layer's mixers."""
@@ -243,13 +244,32 @@ def links_of(shape: Shape, sharing: Sharing, costs: Costs, sharpness: Sharpness)
             for kind in ("dispatch", "combine")
         ]
     reduced = tensor.get("all_reduce", jnp.zeros(()))
-    return Links(mixers, reduced, exchanged, _floors(shape, loads, sharpness))
+    ports = [loads[kind]["transfer"] for kind in ("dispatch", "combine") if kind in loads]
+    return Links(
+        mixers,
+        reduced,
+        exchanged,
+        smooth.maximum_of([x for port in ports for x in port], sharpness)
+        if shape.streams == "pools"
+        else jnp.zeros(()),
+        _loads(shape, loads) if shape.streams == "cores" else None,
+    )
 
 
-def _floors(shape: Shape, loads: dict[str, Any], sharpness: Sharpness) -> list[Scalar]:
-    """Least time of a layer of each kind, from what its halves load together."""
-    if shape.streams == "links":
-        return []
+class Loads(NamedTuple):
+    """Seconds that the bytes of one layer occupy the memory and each plane."""
+
+    memory_s: Parts
+    reduced_s: list[Scalar]
+    """By plane: a sum over a tp group."""
+    mixers_s: Mapping[str, list[Scalar]]
+    """By mixer: exchanges over a cp group."""
+    exchanged_s: list[list[Scalar]]
+    """Dispatch and combine."""
+
+
+def _loads(shape: Shape, loads: dict[str, Any]) -> Loads:
+    values = jnp.unstack(by_part(loads["operators"]["memory"], shape.ops))
 
     def planes(*keys: str) -> list[Scalar]:
         found: Any = loads
@@ -257,24 +277,35 @@ def _floors(shape: Shape, loads: dict[str, Any], sharpness: Sharpness) -> list[S
             found = found.get(key, {})
         return found.get("transfer", [])
 
-    sent, summed = planes("dispatch"), planes("combine")
-    if shape.streams == "pools":
-        ports = [port for pair in zip(sent, summed, strict=True) for port in pair]
-        return [smooth.maximum_of(ports, sharpness)] * len(shape.kinds)
-    values = jnp.unstack(by_part(loads["operators"]["memory"], shape.ops))
-    memory = dict(zip(shape.parts, values, strict=True))
-    reduced, floors = planes("tensor_parallel", "all_reduce"), {}
-    for kind in shape.kinds:
-        if kind in floors:
-            continue
-        context = [planes("context_parallel", mixer) for mixer in kind.mixers]
-        own = _sums(*[reduced] * len(kind.mixers), *context)
-        exchanged = [sent, summed] if kind.experts else []
-        other = _sums(*[reduced] * kind.sums, *exchanged)
-        read = added(memory[part] for part in kind.parts)
-        busy = contended_s(*_alike(own, other), sharpness)
-        floors[kind] = smooth.maximum(read, busy, sharpness)
-    return [floors[kind] for kind in shape.kinds]
+    mixers = dict.fromkeys(part for kind in shape.kinds for part in kind.mixers)
+    return Loads(
+        dict(zip(shape.parts, values, strict=True)),
+        planes("tensor_parallel", "all_reduce"),
+        {mixer: planes("context_parallel", mixer) for mixer in mixers},
+        [planes("dispatch"), planes("combine")],
+    )
+
+
+def _floor_s(
+    loads: Loads, layers: Sequence[tuple[LayerKind, Scalar | None]], sharpness: Sharpness
+) -> Scalar:
+    """Least time of some layers of each kind together, None for one, from what their
+    halves load."""
+    read, own, other = [], [], []
+    for kind, count in layers:
+        read += _often(count, [loads.memory_s[part] for part in kind.parts])
+        near = [loads.reduced_s] * len(kind.mixers)
+        near += [loads.mixers_s[mixer] for mixer in kind.mixers]
+        far = [loads.reduced_s] * kind.sums
+        far += loads.exchanged_s if kind.experts else []
+        own.append(_often(count, _sums(*near)))
+        other.append(_often(count, _sums(*far)))
+    busy = contended_s(*_alike(_sums(*own), _sums(*other)), sharpness)
+    return smooth.maximum(added(read), busy, sharpness)
+
+
+def _often(count: Scalar | None, values: list[Scalar]) -> list[Scalar]:
+    return values if count is None else [count * x for x in values]
 
 
 def _sums(*planes: list[Scalar]) -> list[Scalar]:
@@ -342,17 +373,18 @@ def layer_s(
         own = added(parts[part] for part in kind.mixers + kind.halves)
         near = own + links.near_s(kind)
         away = near + links.exchanged_s[0] + experts + links.exchanged_s[1]
-        far, port = domains * count * experts, count * links.floors_s[place]
+        far, port = domains * count * experts, count * links.port_s
         return smooth.maximum_of([count * near, far, port, away], sharpness)
     first, second = _sides(shape, parts, links, kind)
     exposed = _exposed(shape, sharing, streams)
     time = count * smooth.overlap_s(first, second, exposed, sharpness)
-    if shape.streams == "cores":
-        time = smooth.maximum(time, count * links.floors_s[place], sharpness)
+    if links.loads is not None:
+        floor = _floor_s(links.loads, [(kind, None)], sharpness)
+        time = smooth.maximum(time, count * floor, sharpness)
     return time
 
 
-def _halves_s(
+def halves_s(
     shape: Shape,
     sharing: Sharing,
     counts: Counts,
@@ -363,16 +395,22 @@ def _halves_s(
 ) -> Scalar:
     """All layers of one half, for all micro-batches: consecutive ones pair, so that one
     hides the communication of the other. Assumes that they alternate evenly."""
-    sums: list[tuple[Scalar, Scalar]] = []
-    for kind, layers in zip(shape.kinds, counts.layers):
-        if not kind.whole:
-            first, second = _sides(shape, parts, links, kind)
-            sums.append((layers * first, layers * second))
-    if not sums:
+    halves = [
+        (kind, count) for kind, count in zip(shape.kinds, counts.layers) if not kind.whole
+    ]
+    if not halves:
         return jnp.zeros(())
-    first, second = (added(side) for side in zip(*sums, strict=True))
+    sides = [_sides(shape, parts, links, kind) for kind, _ in halves]
+    first, second = (
+        added(count * side[i] for (_, count), side in zip(halves, sides, strict=True))
+        for i in range(2)
+    )
     exposed = _exposed(shape, sharing, streams)
-    return streams.microbatches * smooth.overlap_s(first, second, exposed, sharpness)
+    time = smooth.overlap_s(first, second, exposed, sharpness)
+    if links.loads is not None:
+        floor = _floor_s(links.loads, halves, sharpness)
+        time = smooth.maximum(time, floor, sharpness)
+    return streams.microbatches * time
 
 
 def typical(shape: Shape, counts: Counts, values: Sequence[Scalar]) -> Scalar:
@@ -416,5 +454,5 @@ def layer_of(
     tail, draft = (parts.get(name, jnp.zeros(())) for name in ("tail", "draft"))
     own = typical(shape, counts, near), typical(shape, counts, far)
     one = typical(shape, counts, each)
-    one_half = _halves_s(*args[:2], counts, *args[3:], sharpness)
+    one_half = halves_s(*args[:2], counts, *args[3:], sharpness)
     return Layer(tuple(each), one_half, one, *own, sent, summed, tail, draft)

@@ -26,6 +26,7 @@ from .layer import (
     Shape,
     Sharing,
     Streams,
+    halves_s,
     layer_of,
     layer_s,
     links_of,
@@ -91,7 +92,10 @@ def choose(
 
     def visit(_: None, share: Scalar) -> tuple[None, Scalar]:
         parts = parts_s(shape, sharing, costs, streams, share, sharpness)
-        args = shape, sharing, counts.domains, parts, links, streams
+        rest = parts, links, streams
+        if not any(kind.whole for kind in shape.kinds):
+            return None, halves_s(shape, sharing, counts, *rest, sharpness)
+        args = shape, sharing, counts.domains, *rest
         layers = {i: layer_s(*args, i, sharpness) for i in shape.typical}
         values = [layers.get(i, jnp.zeros(())) for i in range(len(shape.kinds))]
         return None, typical(shape, counts, values)

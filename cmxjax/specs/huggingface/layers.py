@@ -195,7 +195,10 @@ def _halves(c: Config, family: Family, count: int) -> list[str]:
         step = int(c.number(key, 1.0))
         mixed = [m and not (step and (i + late) % step) for i, m in enumerate(mixed)]
     if c.has("expert_layer_period"):
-        step, at = int(c.count("expert_layer_period")), c.number("expert_layer_offset", 0)
+        step, at = (
+            int(c.count("expert_layer_period")),
+            c.number("expert_layer_offset", 0.0),
+        )
         mixed = [m and i % step == int(at) for i, m in enumerate(mixed)]
     if c.has("moe_layer_interval"):
         step = int(c.count("moe_layer_interval"))

@@ -1,0 +1,182 @@
+"""Files that people bring, against what they mean; no family read silently wrong.
+
+`models/` holds reduced `config.json` files of public models, and `models/truth.csv` what
+each means, counted by hand from the architecture's published definition.
+`oracle/table.json.gz` holds counts of parameters that the `transformers` library builds.
+"""
+
+import csv
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cmxjax.model.architecture import active_parameters, total_parameters
+from cmxjax.specs.errors import SpecError
+from cmxjax.specs.figures import listing
+from cmxjax.specs.huggingface import convert
+from cmxjax.specs.model_file import ModelFile
+from cmxjax.specs.model_load import architecture_of, load_model
+from cmxjax.specs.system_load import Reference
+
+HERE = Path(__file__).parent
+FOLDER = HERE / "models"
+TABLE = (FOLDER / "truth.csv").read_text().splitlines()
+TRUTH = {row["id"]: row for row in csv.DictReader(TABLE)}
+REFUSED = {"deepseek-v4-flash": ["deepseek_v4", "TOML"]}
+"""What is not understood yet, with what the message says."""
+
+READ = sorted(TRUTH.keys() - REFUSED.keys())
+BF16 = 2.0
+
+
+def read(name: str) -> Any:
+    return load_model(Reference(str(FOLDER / TRUTH[name]["file"]))).architecture
+
+
+def said(name: str, column: str) -> float:
+    return float(TRUTH[name][column] or 0.0)
+
+
+@pytest.mark.parametrize("name", READ)
+def test_parameters_are_those_of_the_published_architecture(name):
+    a = read(name)
+    assert float(total_parameters(a)) == pytest.approx(said(name, "total_params"), 1e-4)
+    active = said(name, "active_params_per_token")
+    assert float(active_parameters(a)) == pytest.approx(active, 1e-4)
+
+
+def growing(mixer: Any) -> bool:
+    """Whether a mixer's cache grows with the context."""
+    bound = [getattr(mixer, key, None) for key in ("windowed", "chunked")]
+    return mixer.caches and not any(float(x.on) for x in bound if x is not None)
+
+
+@pytest.mark.parametrize("name", READ)
+def test_the_cache_grows_by_what_full_attention_keeps(name):
+    a = read(name)
+    each = zip(a.half_counts.mixers, a.mixers, strict=True)
+    grown = sum(float(n * m.kv_width) for n, m in each if growing(m))
+    index = said(name, "index_bytes_per_token")  # keys of an indexer are cached too
+    expected = said(name, "kv_bytes_per_token") + index
+    assert grown * BF16 == pytest.approx(expected, 1e-9)
+
+
+@pytest.mark.parametrize("name", READ)
+def test_windows_and_recurrent_states_are_constant(name):
+    a, held = read(name), 0.0
+    for n, m in zip(a.half_counts.mixers, a.mixers, strict=True):
+        if not m.caches:
+            held += float(n * m.state)
+        elif not growing(m):
+            held += float(n * m.kv_width * m.window)
+    expected = said(name, "constant_state_bytes_per_sequence")
+    assert held * BF16 == pytest.approx(expected, 1e-9)
+
+
+@pytest.mark.parametrize("name", READ)
+def test_experts_are_as_many_as_the_file_says(name):
+    e = read(name).experts
+    counts = [0.0, 0.0] if e is None else [float(e.routed), float(e.topk)]
+    assert counts == [said(name, "experts"), said(name, "topk")]
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_not_understood_is_refused_by_name(name):
+    with pytest.raises(SpecError) as caught:
+        read(name)
+    assert all(part in str(caught.value) for part in REFUSED[name])
+
+
+# --- The oracle
+
+ROWS = [
+    row
+    for row in json.loads(gzip.decompress((HERE / "oracle/table.json.gz").read_bytes()))
+    if "skipped" not in row
+]
+FAMILIES = sorted({row["model_type"] for row in ROWS})
+
+
+def counted(row: dict[str, Any]) -> float | None:
+    """Parameters as the reader counts them; None where it refuses."""
+    try:
+        raw = convert(row["config"] | {"model_type": row["model_type"]}, "config.json")
+    except SpecError:
+        return None
+    file = ModelFile.model_validate(raw, context=listing(raw))
+    return float(total_parameters(architecture_of(file)))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_has_the_parameters_that_its_class_builds_or_is_refused(family):
+    for row in ROWS:
+        if row["model_type"] == family:
+            got = counted(row)
+            assert got is None or got == pytest.approx(row["total"], 1e-3), row["variant"]
+
+
+def test_most_of_the_oracle_is_read_not_refused():
+    """358 of 559 configurations, of 90 families, when this was written."""
+    read_rows = [row for row in ROWS if counted(row) is not None]
+    assert len(read_rows) >= 355
+    assert len({row["model_type"] for row in read_rows}) >= 88
+
+
+# --- Variants of one file
+
+
+LLAMA = json.loads((FOLDER / "llama-3.1-8b.json").read_text())
+
+
+def made(**changes: Any) -> Any:
+    raw = convert(LLAMA | changes, "config.json")
+    return architecture_of(ModelFile.model_validate(raw, context=listing(raw)))
+
+
+def test_a_nested_language_model_is_read_as_one_by_itself():
+    inner = {"model_type": "mllm", "text_config": LLAMA, "vision_config": {"depth": 3}}
+    raw = convert(inner, "config.json")
+    outer = architecture_of(ModelFile.model_validate(raw, context=listing(raw)))
+    assert float(total_parameters(outer)) == float(total_parameters(made()))
+
+
+@pytest.mark.parametrize(
+    "off",
+    [
+        {"sliding_window": None},
+        {"sliding_window": 4096, "use_sliding_window": False},
+        {"num_experts": 0},
+        {"layer_types": ["full_attention"] * 32},
+        {"attention_dropout": 0.1},
+        {"linear_attn_extra": False},
+    ],
+    ids=str,
+)
+def test_what_is_off_changes_nothing(off):
+    plain, changed = made(), made(**off)
+    assert float(total_parameters(changed)) == float(total_parameters(plain))
+    assert [bool(m.windowed.on) for m in changed.mixers] == [False]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said_so"),
+    [
+        ({"expert_groups_odd": 4}, "expert_groups_odd"),
+        ({"ssm_width": 16}, "ssm_width"),
+        ({"compress_ratio": 4}, "compress_ratio"),
+        ({"linear_layers": [1, 2]}, "linear_layers"),
+        ({"index_heads": 4}, "index_heads"),
+        ({"num_key_value_heads": 7}, "num_key_value_heads"),
+        ({"num_hidden_layers": 31.5}, "num_hidden_layers"),
+        ({"layer_types": ["linear_attention"] * 32}, "layer_types"),
+        ({"model_type": "new_llama"}, "new_llama"),
+    ],
+    ids=str,
+)
+def test_what_may_change_the_model_is_refused_by_key(changes, said_so):
+    with pytest.raises(SpecError) as caught:
+        made(**changes)
+    assert said_so in str(caught.value)
