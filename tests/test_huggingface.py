@@ -228,7 +228,7 @@ def test_nan_text_and_wrong_counts_are_reported_at_once(read):
         ('{"a": ' * 40 + "1" + "}" * 40, ["nested too deeply"]),
         (QWEN | {"num_experts_per_tok": 200}, ["topk = 200", "128"]),
         (QWEN | {"expert_layers": [3, 5]}, ["expert_layers", "TOML"]),
-        (LLAMA | {"model_type": "llamma"}, ["model_type = 'llamma'", "llama"]),
+        (LLAMA | {"model_type": "llamma"}, ["model_type = 'llamma'", "TOML"]),
         (LLAMA | {"num_key_value_heads": 128}, ["kv_heads = 128", "64 heads"]),
         (LLAMA | {"num_hidden_layers": 80.5}, ["num_hidden_layers = 80.5", "whole"]),
         (LLAMA | {"num_attention_heads": 60}, ["hidden_size = 8192", "60 heads"]),

@@ -1,7 +1,7 @@
 """Files that people bring, against what they mean; no family read silently wrong.
 
-`models/` holds reduced `config.json` files of public models, and `models/truth.csv` what
-each means, counted by hand from the architecture's published definition.
+`models/truth.csv` says what reduced `config.json` files of public models mean, counted by
+hand from the architecture's published definition: most ship, the others stand beside it.
 `oracle/table.json.gz` holds counts of parameters that the `transformers` library builds.
 """
 
@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 
+import cmxjax as cmx
 from cmxjax.model.architecture import active_parameters, total_parameters
 from cmxjax.specs.errors import SpecError
 from cmxjax.specs.figures import listing
 from cmxjax.specs.huggingface import convert
 from cmxjax.specs.model_file import ModelFile
-from cmxjax.specs.model_load import architecture_of, load_model
+from cmxjax.specs.model_load import architecture_of, checkpoint_bytes, load_model
+from cmxjax.specs.scenario import validate_scenario
 from cmxjax.specs.system_load import Reference
 
 HERE = Path(__file__).parent
@@ -32,8 +34,13 @@ READ = sorted(TRUTH.keys() - REFUSED.keys())
 BF16 = 2.0
 
 
+def loaded(name: str) -> Any:
+    own = FOLDER / TRUTH[name]["file"]
+    return load_model(Reference(str(own) if own.is_file() else name))
+
+
 def read(name: str) -> Any:
-    return load_model(Reference(str(FOLDER / TRUTH[name]["file"]))).architecture
+    return loaded(name).architecture
 
 
 def said(name: str, column: str) -> float:
@@ -81,6 +88,32 @@ def test_experts_are_as_many_as_the_file_says(name):
     e = read(name).experts
     counts = [0.0, 0.0] if e is None else [float(e.routed), float(e.topk)]
     assert counts == [said(name, "experts"), said(name, "topk")]
+
+
+@pytest.mark.parametrize("name", READ)
+def test_a_checkpoint_is_as_large_as_its_modules_in_their_formats(name):
+    model = loaded(name)
+    expected = said(name, "weight_bytes_16bit") or said(name, "weight_bytes")
+    got = checkpoint_bytes(model.architecture, model.file)
+    assert got == pytest.approx(expected, 2e-3)
+
+
+def test_a_job_holds_weights_as_the_file_stores_them_unless_it_says_otherwise():
+    """gpt-oss-120b: experts in 4 bits and their scales, the rest in 16."""
+    raw = {
+        "system": "hgx-h800",
+        "model": "gpt-oss-120b",
+        "phase": "decode",
+        "layout": {"devices": 1},
+        "workload": {"sequences_per_device": 1, "kv_tokens": 1024},
+    }
+    held = []
+    for more in ({}, {"dtypes": {"weight": "bf16"}}):
+        p = cmx.build(validate_scenario(raw | more, "test"), "none")
+        m = cmx.metrics(p.machine, p.model, p.workload, p.layout)
+        held.append(float(m.memory_weights_bytes))
+    assert held[0] == pytest.approx(65.25e9, rel=0.01)
+    assert held[1] == pytest.approx(2 * 116.83e9, rel=0.01)
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -133,7 +133,12 @@ class List:
             names = calibration_names()
         else:
             names = shipped(self.what)
-        console.print(names_table(self.what, names))
+        if self.what == "models" and not self.json:
+            from ..report.model import models_table
+
+            console.print(models_table(names))
+        else:
+            console.print(names_table(self.what, names))
         return names
 
 

@@ -97,9 +97,10 @@ def _mixer_elements(
     mixer, tp = a.mixers[place], degree(layout, "tp")
     weights, whole = known_of(a).halves.mixers[place], layout.attention != "tp"
     held = mixer.serving_parameters(weights, a.hidden, tp, whole)
+    held = held * mixer.stored
     if not absorbed:
         return held
-    wider = software.sizes.attention / software.sizes.weight - 1.0
+    wider = software.sizes.attention / software.sizes.weight - mixer.stored
     return held + mixer.wide_parameters(tp) * wider
 
 
@@ -109,12 +110,12 @@ def _half_elements(
     """Likewise of a feed-forward half; its router is kept in 16 bits."""
     half, network = a.feed_forwards[place], known_of(a).networks[place]
     if not isinstance(half, Experts):
-        return network / _dense_split(layout)
+        return network * half.stored / _dense_split(layout)
     mixed: Scalar = jnp.zeros(())
     if routed:
-        mixed = expert_slots(a, layout) * network / degree(layout, "etp")
+        mixed = expert_slots(a, layout) * network * half.stored / degree(layout, "etp")
     if not layout.routing.dispatches_shared:
-        mixed = mixed + half.shared * network
+        mixed = mixed + half.shared * half.shared_stored * network
     router = a.hidden * (half.routed + half.projected)
     return mixed + router * BYTES["bf16"] / size
 
@@ -210,7 +211,7 @@ def expert_memory(
     zero = jnp.zeros(())
     if e is None:
         return Memory(zero, zero, zero, zero)
-    each = e.network_parameters(a.hidden) / degree(expert, "etp")
+    each = e.network_parameters(a.hidden) * e.stored / degree(expert, "etp")
     drafting = a.draft_layers * smooth.smaller(w.draft_tokens, 1.0)
     layers = a.expert_layers + (drafting if a.has_experts(a.draft) else 0.0)
     weights = layers * expert_slots(a, expert) * each * w.software.sizes.weight

@@ -28,6 +28,8 @@ class FeedForward:
     """Each projection carries a bias."""
     norms: Leaf
     norm_vectors: Leaf
+    stored: Leaf
+    """As of a mixer; of a mixture that of routed experts."""
 
     def token_width(self, hidden: Leaf) -> Leaf:
         """Width of what its networks read and put out."""
@@ -48,6 +50,7 @@ class Dense(FeedForward, struct.PyTreeNode, kw_only=True, frozen=True):
     biased: Switch
     norms: Leaf
     norm_vectors: Leaf
+    stored: Leaf
     kind: str = struct.field(pytree_node=False, default="dense")
 
     def parameters(self, hidden: Leaf, network: Leaf) -> Leaf:
@@ -74,6 +77,9 @@ class Experts(FeedForward, struct.PyTreeNode, kw_only=True, frozen=True):
     one, and what it has more than a routed one where those are narrower."""
     norms: Leaf
     norm_vectors: Leaf
+    stored: Leaf
+    shared_stored: Leaf
+    """The same of shared experts."""
     has_shared: bool = struct.field(pytree_node=False, default=True)
     """False where `shared` is 0, so that no kernels are launched for it."""
     groups: int = struct.field(pytree_node=False, default=1)

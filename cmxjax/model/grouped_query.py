@@ -34,6 +34,7 @@ class GroupedQuery(Mixer, struct.PyTreeNode, kw_only=True, frozen=True):
     """Weights that no projection has: norms of queries and keys, sinks."""
     norms: Leaf
     norm_vectors: Leaf
+    stored: Leaf
     kind: str = struct.field(pytree_node=False, default="grouped_query")
 
     @property

@@ -49,6 +49,7 @@ class Latent(Mixer, struct.PyTreeNode, kw_only=True, frozen=True):
     """Weights besides projections and the norms of latents."""
     norms: Leaf
     norm_vectors: Leaf
+    stored: Leaf
     kind: str = struct.field(pytree_node=False, default="latent")
 
     shares_cache = True

@@ -19,6 +19,9 @@ class Mixer:
     """Norms around it, each as wide as the model."""
     norm_vectors: Leaf
     """Weights of each of them over the model's width: 1, or 2 with a bias."""
+    stored: Leaf
+    """Bytes of a weight over those of the job's weight format: other than 1 where the
+    file keeps some modules in formats of their own."""
 
     caches = True
     """Tokens leave keys and values (or a latent) behind that later tokens read."""

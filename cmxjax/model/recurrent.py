@@ -42,6 +42,7 @@ class Recurrent(Mixer, struct.PyTreeNode, kw_only=True, frozen=True):
     """Weights that no projection has: of convolution, decay and norms."""
     norms: Leaf
     norm_vectors: Leaf
+    stored: Leaf
     kind: str = struct.field(pytree_node=False, default="recurrent")
 
     caches = False

@@ -6,10 +6,11 @@ from rich.console import Group
 from rich.syntax import Syntax
 
 from ..specs.errors import SpecError
-from ..specs.files import DATA, is_path, shipped
+from ..specs.files import DATA, is_path, load, shipped
 from ..specs.model_load import model_leaves, read_model_file
 from ..specs.system_file import figures_of
 from ..specs.system_load import read_system_file
+from .model import understood
 from .tables import alternatives_table, figures_table, leaves_table
 
 
@@ -26,10 +27,10 @@ def show(name: str) -> Shown:
     Raises:
         SpecError: nothing of that name ships, or the file is wrong.
     """
-    if name in shipped("systems") or (is_path(name) and not name.endswith(".json")):
-        return _system(name)
-    if name in shipped("models") or is_path(name):
+    if name in shipped("models") or (is_path(name) and _is_model(name)):
         return _model(name)
+    if name in shipped("systems") or is_path(name):
+        return _system(name)
     for group in ("scenarios", "measurements", "budgets"):
         if name in shipped(group):
             text = (DATA / group / f"{name}.toml").read_text("utf-8")
@@ -37,6 +38,11 @@ def show(name: str) -> Shown:
     raise SpecError(
         [f"show {name}: not shipped; `cmxjax list systems` and so on list names"]
     )
+
+
+def _is_model(path: str) -> bool:
+    """A Hugging Face configuration, or a TOML file that says how wide a model is."""
+    return path.endswith(".json") or "hidden" in load("models", path)[0]
 
 
 def _system(name: str) -> Shown:
@@ -65,11 +71,14 @@ def _system(name: str) -> Shown:
 def _model(name: str) -> Shown:
     file = read_model_file(name)
     leaves = model_leaves(file)
+    layers, sums = understood(file)
     data = {
         "name": file.name,
         "title": file.title,
         "leaves": {f"model.{path}": value for path, value in leaves.items()},
         "source": file.sources[file.source].model_dump(),
         "locator": file.locator,
+        **sums,
     }
-    return Shown(leaves_table(file.name, leaves, file.sources[file.source].title), data)
+    table = leaves_table(file.name, leaves, file.sources[file.source].title)
+    return Shown(Group(table, layers), data)

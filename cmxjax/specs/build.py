@@ -52,7 +52,7 @@ from .errors import SpecError, all_of, shown
 from .figures import Figure
 from .layout_make import assembled, attention_split, placed
 from .model_file import ExpertsSpec
-from .model_load import load_model
+from .model_load import load_model, stored_in
 from .relatives import relatives
 from .scenario_file import (
     CollectiveScenario,
@@ -558,10 +558,17 @@ def build(
     context = _Context(scenario, loaded.system, model, where)
     workload, layout, choices = _BUILDERS[scenario.phase](context, scenario)
     chosen = _calibration(loaded, calibration, scenario.phase)
+    architecture = None
+    if model is not None:
+        architecture = model.architecture
+        dtypes = getattr(scenario, "dtypes", None)
+        if dtypes is not None and dtypes.weight is None and scenario.phase != "train":
+            size = BYTES[_dtypes(scenario).weight]
+            architecture = stored_in(architecture, model.file, size)
     return Problem(
         system=loaded.system,
         choices=choices,
-        model=None if model is None else model.architecture,
+        model=architecture,
         workload=workload,
         layout=layout,
         theta={path: _leaf(value) for path, value in chosen.theta.items()},

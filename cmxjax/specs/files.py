@@ -16,9 +16,8 @@ DATA = package_files("cmxjax.specs") / "data"
 
 def shipped(group: str) -> list[str]:
     """Names of the shipped `systems`, `models`, `measurements` or `scenarios`."""
-    folder = DATA / group
-    names = [item.name for item in folder.iterdir() if item.name.endswith(".toml")]
-    return sorted(name.removesuffix(".toml") for name in names)
+    names = (Path(item.name) for item in (DATA / group).iterdir())
+    return sorted(name.stem for name in names if name.suffix in (".toml", ".json"))
 
 
 def read_text(path: Path) -> str:
@@ -113,7 +112,10 @@ def load(group: str, name: str) -> tuple[dict[str, Any], str]:
     if problem := missing(group, name):
         raise SpecError([f"{group.removesuffix('s')}{shown(name)}: {problem}"])
     where = f"{name}.toml"
-    return parse_toml((DATA / group / where).read_text("utf-8"), where), where
+    if (DATA / group / where).is_file():
+        return parse_toml((DATA / group / where).read_text("utf-8"), where), where
+    where = f"{name}.json"
+    return parse_json((DATA / group / where).read_text("utf-8"), where), where
 
 
 def version(name: str) -> tuple[str, float]:

@@ -237,6 +237,11 @@ class ModelFile(Strict):
         str, Annotated[DenseSpec | ExpertsSpec, Field(discriminator="kind")]
     ] = {}
     pattern: list[LayerSpec] = []
+    weights: dict[
+        Literal["attention", "dense", "experts", "shared", "head", "table"], Positive
+    ] = {}
+    """Bytes of a stored weight by module, scales included, where the file's modules have
+    formats of their own; a job that gives dtypes.weight has that for all."""
     published: Published | None = None
 
     @field_validator("source")

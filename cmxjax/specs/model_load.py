@@ -7,7 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
-from ..model.architecture import MOST_LAYERS, Architecture, Kind
+from ..job.workload import BYTES
+from ..model.architecture import (
+    MOST_LAYERS,
+    Architecture,
+    Kind,
+    known_of,
+    total_parameters,
+)
 from ..model.feed_forwards import Dense, Experts
 from ..model.grouped_query import GroupedQuery
 from ..model.latent import Indexer, Latent
@@ -47,7 +54,7 @@ def read_model_file(name: str) -> ModelFile:
 def _read_model_file(key: tuple[str, float]) -> ModelFile:
     name = key[0]
     raw, where = load("models", name)
-    if name.endswith(".json"):
+    if where.endswith(".json"):
         raw = convert(raw, where)
     try:
         return ModelFile.model_validate(raw, context=listing(raw))
@@ -126,7 +133,8 @@ def _leaves(spec: BaseModel) -> dict[str, Any]:
 
 def _norms(spec: MixerSpec | DenseSpec | ExpertsSpec, biased: bool) -> dict[str, Any]:
     vectors = 1.0 + biased if spec.norm_vectors is None else spec.norm_vectors
-    return {"norms": _leaf(spec.norms), "norm_vectors": _leaf(vectors)}
+    one = {"norms": _leaf(spec.norms), "norm_vectors": _leaf(vectors)}
+    return one | {"stored": _leaf(1.0)}
 
 
 def _mixer(file: ModelFile, spec: MixerSpec) -> GroupedQuery | Latent | Recurrent:
@@ -178,6 +186,7 @@ def _half(file: ModelFile, spec: DenseSpec | ExpertsSpec) -> Dense | Experts:
         "projected": _leaf(2.0 * (spec.latent or 0.0)),
         "extra": _leaf(spec.extra + more),
     }
+    leaves["shared_stored"] = _leaf(1.0)
     leaves |= {"groups": int(spec.groups), "topk_groups": int(spec.topk_groups)}
     return Experts(has_shared=spec.shared > 0, **leaves)
 
@@ -198,6 +207,52 @@ def _kinds(file: ModelFile) -> tuple[list[Kind], list[Kind]]:
     if file.pattern:
         return [*dict.fromkeys(each)], each
     return [Kind((0,), (i,)) for i in range(len(halves))], each
+
+
+def stored_in(a: Architecture, file: ModelFile, size: float) -> Architecture:
+    """The model with the formats that its file stores weights in.
+
+    Args:
+        size: bytes of an element in the job's weight format, which the others have.
+    """
+    if not file.weights:
+        return a
+
+    def ratio(*modules: str) -> Any:
+        given = [file.weights[m] for m in modules if m in file.weights]
+        return _leaf(given[0] / size if given else 1.0)
+
+    def half(f: Dense | Experts) -> Dense | Experts:
+        if isinstance(f, Dense):
+            return f.replace(stored=ratio("dense"))
+        shared = ratio("shared", "experts")
+        return f.replace(stored=ratio("experts"), shared_stored=shared)
+
+    mixers = tuple(m.replace(stored=ratio("attention")) for m in a.mixers)
+    return a.replace(mixers=mixers, feed_forwards=tuple(map(half, a.feed_forwards)))
+
+
+def checkpoint_bytes(a: Architecture, file: ModelFile) -> float:
+    """Size of a checkpoint whose modules have the file's formats, 16 bits without."""
+    size, counts, known = BYTES["bf16"], a.half_counts, known_of(a)
+    a = stored_in(a, file, size)
+    total = float(total_parameters(a)) * size
+    for count, mixer, own in zip(counts.mixers, a.mixers, known.halves.mixers):
+        matrices = own - mixer.vectors
+        total += float(count * matrices * (mixer.stored - 1.0)) * size
+    for count, half, network in zip(
+        counts.feed_forwards, a.feed_forwards, known.networks, strict=True
+    ):
+        each = half.stored - 1.0
+        if isinstance(half, Experts):
+            each = half.routed * each + half.shared * (half.shared_stored - 1.0)
+        total += float(count * each * network) * size
+    tables = {"head": float(a.tied.on == 0.0), "table": 1.0}
+    for module, many in tables.items():
+        stored = {str(key): value for key, value in file.weights.items()}
+        more = stored.get(module, size) - size
+        total += many * float(a.vocabulary * a.hidden) * more
+    return total
 
 
 def architecture_of(file: ModelFile) -> Architecture:

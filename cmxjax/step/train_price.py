@@ -126,7 +126,7 @@ def _operators(job: Job, sharpness: Sharpness) -> dict[str, Any]:
         "experts": plan.load.active,
         "copies": plan.load.rows * plan.load.active,
     }
-    sizes = sizes_by_name(a, w.software.sizes)
+    sizes = sizes_by_name(a, w.software.sizes, trains=True)
     passes = tabulate_passes([op for _, op in job.ops], rows, sizes)
     chip = _driven(job.machine.chip, trainer_of(job.machine), sizes)
     backward = trainer_of(job.machine).backward_attention_efficiency

@@ -36,7 +36,8 @@ def _projections(
     Args:
         outer: width of what its networks read and put out.
     """
-    weight, activation = {"weight": 1.0}, {"activation": 1.0}
+    stored = "shared weight" if block == "shared" else "weight"
+    weight, activation = {at_place(stored, place): 1.0}, {"activation": 1.0}
     fused = 1.0 + a.feed_forwards[place].gated.on
     return [
         Op(

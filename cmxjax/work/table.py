@@ -17,6 +17,7 @@ from flax import struct
 from .._types import Leaf, Real, Scalar
 from ..job.workload import BYTES, Sizes
 from ..model.architecture import Architecture
+from ..model.feed_forwards import Experts
 from ..switch import either
 
 Form = float | Mapping[str, float]
@@ -87,7 +88,11 @@ def placed(op: Op, place: int) -> Op:
     def own(feature: str) -> str:
         return at_place(feature, place) if feature in FEATURES else feature
 
+    weight = op.weight_bytes
+    if isinstance(weight, Mapping) and "weight" in weight:
+        weight = {at_place("mixer weight", place): weight["weight"]}
     return op._replace(
+        weight_bytes=weight,
         rows=own(op.rows),
         groups=own(op.groups),
         split_columns=own(op.split_columns),
@@ -95,11 +100,26 @@ def placed(op: Op, place: int) -> Op:
     )
 
 
-def sizes_by_name(a: Architecture, sizes: Sizes) -> dict[str, Scalar]:
-    """What forms are made of: bytes of an element by tensor class, and flags."""
+def sizes_by_name(
+    a: Architecture, sizes: Sizes, trains: bool = False
+) -> dict[str, Scalar]:
+    """What forms are made of: bytes of an element by tensor class, and flags.
+
+    Args:
+        trains: all weights have the job's format, however a file stores them.
+    """
     flags = {"dropout": a.dropout.on}
+
+    def weight(ratio: Scalar) -> Scalar:
+        return sizes.weight if trains else sizes.weight * ratio
+
+    for place, mixer in enumerate(a.mixers):
+        flags[at_place("mixer weight", place)] = weight(mixer.stored)
     for place, half in enumerate(a.feed_forwards):
         flags[at_place("gated", place)] = half.gated.on
+        flags[at_place("weight", place)] = weight(half.stored)
+        if isinstance(half, Experts) and half.has_shared:
+            flags[at_place("shared weight", place)] = weight(half.shared_stored)
     flags["narrow_head"] = either(sizes.head < BYTES["bf16"], 1.0, 0.0)
     return {"bf16": BYTES["bf16"]} | sizes._asdict() | flags
 

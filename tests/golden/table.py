@@ -52,7 +52,7 @@ RENAMED = {
 
 
 STILL = re.compile(
-    r"\.on$|\.sizes\.|element_bytes$|out_bytes$|\.window$|vectors$|\.norms$|(?<!feed_forwards\.1)\.extra$|\.narrowing$|\.projected$"
+    r"\.on$|\.sizes\.|element_bytes$|out_bytes$|\.window$|vectors$|\.norms$|(?<!feed_forwards\.1)\.extra$|\.narrowing$|\.projected$|stored$"
 )
 """Numbers that were none when the table was made."""
 

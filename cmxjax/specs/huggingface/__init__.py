@@ -1,12 +1,12 @@
 """A Hugging Face `config.json` read as a model file, or refused where not understood."""
 
 from dataclasses import replace
-from difflib import get_close_matches
 from typing import Any
 
 from ..errors import SpecError
 from .config import SPELLINGS, Config
 from .families import ALIKE, FAMILIES
+from .formats import weights_of
 from .halves import Family, dense, experts, grouped, latent
 from .layers import Names, layers_of
 from .recurrent import recurrent
@@ -26,10 +26,9 @@ def convert(config: dict[str, Any], where: str) -> dict[str, Any]:
     kind = str(text.get("model_type") or config.get("model_type") or "")
     family = FAMILIES.get(ALIKE.get(kind, kind))
     if family is None:
-        near = ", ".join(get_close_matches(kind, [*FAMILIES, *ALIKE], 4, 0.5)) or "llama"
         problem = (
             "this family is not known, and its layers may be unlike any other's; write"
-            f" the model as TOML, or name a type that it equals (such as {near})"
+            " the model as TOML (`cmxjax show NAME` prints the keys of one)"
         )
         raise SpecError([f"{where}: model_type = {kind!r}: {problem}"])
     c = Config(text, where, family.defaults)
@@ -89,12 +88,7 @@ def _model(
     final = family.norm if family.final is None else family.final
     extra = c.number("vocabulary") if c.flag(family.head_bias) else 0.0
     raw: dict[str, Any] = {
-        "name": str(c.raw.get("_name_or_path") or around.get("_name_or_path") or kind),
-        "title": f"{kind} from {c.where}",
-        "kind": "published",
-        "source": "config",
-        "locator": c.where,
-        "sources": {"config": {"title": f"Hugging Face configuration {c.where}"}},
+        **_about(c.raw | around, c.where, kind),
         "hidden": hidden,
         "layers": len(layers),
         "vocabulary": c.count("vocabulary"),
@@ -103,10 +97,28 @@ def _model(
         "final_vectors": float(final),
         "extra": extra + family.embedding_norm * hidden,
     }
+    q = c.raw.get("quantization_config") or around.get("quantization_config")
+    raw["weights"] = weights_of(c, q, len(layers))
     if family.positions is not None:
         raw["positions"] = c.count("positions") + family.positions
     width = c.number("intermediate", 0.0)
     return raw | _laid_out(mixers, halves, layers, parallel, width)
+
+
+def _about(config: dict[str, Any], where: str, kind: str) -> dict[str, Any]:
+    """Name and source of a model; shipped files say them, with published counts."""
+    about, plain = config.get("_about", {}), f"Hugging Face configuration {where}"
+    found: dict[str, Any] = {
+        "name": str(about.get("name") or config.get("_name_or_path") or kind),
+        "title": about.get("title", f"{kind} from {where}"),
+        "kind": "published",
+        "source": "config",
+        "locator": where,
+        "sources": {"config": {"title": about.get("source", plain)}},
+    }
+    counts = ("total_parameters", "active_parameters")
+    published = {key: about[key] for key in counts if key in about}
+    return found | ({"published": published} if "total_parameters" in published else {})
 
 
 def _tied(c: Config, family: Family, around: dict[str, Any]) -> bool:

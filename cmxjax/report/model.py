@@ -1,0 +1,154 @@
+"""A model as it was understood: its layers by kind, with what they weigh and keep."""
+
+from typing import Any
+
+from rich.table import Table
+
+from ..model.architecture import (
+    Architecture,
+    active_parameters,
+    known_of,
+    norm_parameters,
+    total_parameters,
+)
+from ..model.grouped_query import GroupedQuery
+from ..model.mixers import Mixer
+from ..specs.model_file import (
+    DenseSpec,
+    ExpertsSpec,
+    GroupedQuerySpec,
+    LatentSpec,
+    Layer,
+    MixerSpec,
+    ModelFile,
+)
+from ..specs.model_load import architecture_of, checkpoint_bytes, read_model_file
+from .tables import make_table
+
+BF16 = 2.0
+
+
+def _mixer(spec: MixerSpec) -> str:
+    if isinstance(spec, GroupedQuerySpec):
+        sort = "attention" if spec.kv_heads < spec.heads else "multi-head attention"
+        bound = "" if spec.window is None else f", window {spec.window:g}"
+        bound += "" if spec.chunk is None else f", chunks of {spec.chunk:g}"
+        shared = "" if spec.own_cache else ", another layer's cache"
+        heads = f"{spec.heads:g}/{spec.kv_heads:g} heads of {spec.head_dim:g}"
+        return f"{sort} {heads}{bound}{shared}"
+    if isinstance(spec, LatentSpec):
+        sparse = "" if spec.indexer is None else f", top {spec.indexer.topk:g} tokens"
+        latent = f"{spec.latent_dim:g}+{spec.rope_dim:g}"
+        return f"latent attention {spec.heads:g} heads, latent {latent}{sparse}"
+    if not spec.key_dim:
+        return f"convolution over {spec.kernel:g} tokens"
+    state = f"{spec.heads:g} states of {spec.key_dim:g}x{spec.value_dim:g}"
+    return f"recurrence {state}{', delta rule' if spec.delta else ''}"
+
+
+def _half(spec: DenseSpec | ExpertsSpec) -> str:
+    if isinstance(spec, DenseSpec):
+        return f"{'gated' if spec.gated else 'plain'} network {spec.intermediate:g}"
+    shared = f" + {spec.shared:g} shared" if spec.shared else ""
+    latent = f" on a latent of {spec.latent:g}" if spec.latent else ""
+    return (
+        f"{spec.topk:g} of {spec.routed:g}{shared} experts {spec.intermediate:g}{latent}"
+    )
+
+
+def _places(layers: list[Layer], kind: Layer) -> str:
+    """Which layers are of a kind, in runs: 0-2, 4."""
+    found: list[list[int]] = []
+    for i, layer in enumerate(layers):
+        if layer == kind:
+            if found and found[-1][1] == i - 1:
+                found[-1][1] = i
+            else:
+                found.append([i, i])
+    runs = [str(a) if a == b else f"{a}-{b}" for a, b in found]
+    return ", ".join(runs if len(runs) <= 6 else [*runs[:5], "...", runs[-1]])
+
+
+def _kinds(a: Architecture, file: ModelFile) -> list[dict[str, Any]]:
+    layers, known, norms = file.depth, known_of(a).halves, norm_parameters(a)
+    mixers, halves = [*file.mixer_specs], [*file.half_specs]
+    rows = []
+    for kind in dict.fromkeys(layers):
+        own = [mixers.index(name) for name in kind.mixers]
+        others = [halves.index(name) for name in kind.feed_forwards]
+        weights = sum(float(known.mixers[i] + norms.mixers[i]) for i in own)
+        weights += sum(float(known.feed_forwards[i]) for i in others)
+        weights += sum(float(norms.feed_forwards[i]) for i in others)
+        texts = [_mixer(file.mixer_specs[name]) for name in kind.mixers]
+        texts += [_half(file.half_specs[name]) for name in kind.feed_forwards]
+        grows = [a.mixers[i] for i in own if a.mixers[i].caches]
+        rows.append(
+            {
+                "layers": _places(layers, kind),
+                "count": layers.count(kind),
+                "halves": texts,
+                "parameters": weights,
+                "cache_bytes_per_token": sum(float(m.kv_width) for m in grows) * BF16,
+                "state_bytes": sum(float(a.mixers[i].state) for i in own) * BF16,
+            }
+        )
+    return rows
+
+
+def understood(file: ModelFile) -> tuple[Table, dict[str, Any]]:
+    """A table of a model's layers with their sums, and the same as data; caches and
+    states in 16 bits."""
+    a = architecture_of(file)
+    rows = _kinds(a, file)
+    total, active = float(total_parameters(a)), float(active_parameters(a))
+    stored = checkpoint_bytes(a, file)
+    columns = ("layers", "count", "what", "parameters", "cache B/token", "state B")
+    table = make_table(f"{file.name}: layers", *columns)
+    for row in rows:
+        table.add_row(
+            row["layers"],
+            str(row["count"]),
+            " + ".join(row["halves"]),
+            f"{row['parameters']:.5g}",
+            f"{row['cache_bytes_per_token']:g}",
+            f"{row['state_bytes']:g}",
+        )
+    table.caption = (
+        f"{total:,.0f} parameters, {active:,.0f} active; checkpoint {stored / 1e9:.4g} GB"
+        f"{_formats(file)}"
+    )
+    data = {
+        "layers": rows,
+        "parameters": total,
+        "active_parameters": active,
+        "checkpoint_bytes": stored,
+        "weights": {str(key): value for key, value in file.weights.items()},
+    }
+    return table, data
+
+
+def _formats(file: ModelFile) -> str:
+    """Bytes of a weight by module, where they differ from 16 bits."""
+    said = [f"{module} {size:.4g}" for module, size in file.weights.items()]
+    return f" (bytes a weight: {', '.join(said)})" if said else ""
+
+
+def models_table(names: list[str]) -> Table:
+    """Shipped models with their parameters, active ones and cache, in 16 bits."""
+    columns = ("model", "parameters", "active", "cache B/token", "layers")
+    table = make_table("models", *columns)
+    for name in names:
+        a = architecture_of(file := read_model_file(name))
+        counts = zip(a.half_counts.mixers, a.mixers, strict=True)
+        cache = sum(float(n * m.kv_width) for n, m in counts if grows(m)) * BF16
+        sums = float(total_parameters(a)), float(active_parameters(a))
+        table.add_row(name, *(f"{x:.4g}" for x in (*sums, cache)), f"{file.layers:g}")
+    table.caption = "cache that grows with the context: no windows, chunks or states"
+    return table
+
+
+def grows(mixer: Mixer) -> bool:
+    """Whether a mixer's cache grows with the context without bound."""
+    if isinstance(mixer, GroupedQuery):
+        return not float(mixer.windowed.on + mixer.chunked.on)
+    return mixer.caches

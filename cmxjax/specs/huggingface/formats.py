@@ -1,0 +1,111 @@
+"""How a `config.json` says that weights are stored: bytes of an element by module."""
+
+import fnmatch
+import re
+from collections.abc import Callable
+from typing import Any
+
+from .config import Config
+
+MODULES = {
+    "attention": "layers.{last}.self_attn.q_proj",
+    "dense": "layers.0.mlp.up_proj",
+    "experts": "layers.{last}.mlp.experts.0.up_proj",
+    "shared": "layers.{last}.mlp.shared_experts.up_proj",
+    "head": "lm_head",
+}
+"""A module of each sort; lists of what stays as it was name such."""
+
+FULL = 2.0
+"""Bytes of what isn't quantized."""
+
+
+def _grouped(bits: float, group: float, scale: float, zero: float = 0.0) -> float:
+    """Bytes of an element whose groups share a scale, and a zero point."""
+    return bits / 8.0 + (scale + zero) / group
+
+
+def _fp8(q: dict[str, Any]) -> float:
+    block = q.get("weight_block_size")
+    return 1.0 if not block else _grouped(8.0, float(block[0] * block[1]), 4.0)
+
+
+def _integer(q: dict[str, Any]) -> float:
+    bits, group = float(q.get("bits", 4)), float(q.get("group_size", 128) or 128)
+    return bits / 8.0 if group < 0 else _grouped(bits, group, 2.0, bits / 8.0)
+
+
+def _by_groups(q: dict[str, Any]) -> float:
+    """Compressed-tensors and modelopt: one group of settings for all linear layers."""
+    groups = q.get("config_groups") or {}
+    weights = next((g.get("weights") or {} for g in groups.values()), {})
+    bits, group = weights.get("num_bits"), weights.get("group_size")
+    if bits is None:
+        known = {"NVFP4": _grouped(4.0, 16.0, 1.0), "FP8": 1.0}
+        return known[str(q.get("quant_algo", "")).upper()]
+    if weights.get("strategy") == "block" and weights.get("block_structure"):
+        first, second = weights["block_structure"]
+        return _grouped(float(bits), float(first * second), 4.0)
+    if not group:
+        return float(bits) / 8.0
+    return _grouped(float(bits), float(group), 1.0 if weights["type"] == "float" else 2.0)
+
+
+def _bits_and_bytes(q: dict[str, Any]) -> float:
+    if q.get("load_in_4bit"):
+        return _grouped(4.0, 64.0, 1.0 if q.get("bnb_4bit_use_double_quant") else 4.0)
+    return 1.0
+
+
+METHODS: dict[str, Callable[[dict[str, Any]], float]] = {
+    "fp8": _fp8,
+    "fbgemm_fp8": _fp8,
+    "awq": _integer,
+    "gptq": _integer,
+    "compressed-tensors": _by_groups,
+    "modelopt": _by_groups,
+    "modelopt_fp4": _by_groups,
+    "mxfp4": lambda q: _grouped(4.0, 32.0, 1.0),
+    "bitsandbytes": _bits_and_bytes,
+}
+"""Bytes of a quantized weight by method; each with what its format keeps beside it."""
+
+
+def weights_of(c: Config, q: Any, layers: int) -> dict[str, float]:
+    """Bytes of an element by module. An unknown method is refused.
+
+    Args:
+        q: `quantization_config`, of the language model or of the file around it.
+    """
+    if not isinstance(q, dict):
+        return {}
+    method = str(q.get("quant_method") or q.get("quant_algo") or "").lower()
+    try:
+        size = METHODS[method](q)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError):
+        c.mistakes.append(
+            f"{c.where}: quantization_config.quant_method = {method!r}: not understood;"
+            " take quantization_config out and set dtypes.weight in the scenario"
+        )
+        return {}
+    kept = [str(x) for key in KEPT for x in q.get(key) or []]
+    found = {}
+    for sort, module in MODULES.items():
+        name = module.format(last=layers - 1)
+        stays = any(_names(pattern, name) for pattern in kept)
+        alone = sort == "head" and (method in ("awq", "gptq", "bitsandbytes", "fp8"))
+        found[sort] = FULL if stays or alone else size
+    return found
+
+
+KEPT = ("modules_to_not_convert", "ignore", "ignored_layers", "llm_int8_skip_modules")
+
+
+def _names(pattern: str, module: str) -> bool:
+    """Whether an entry means a module, under whatever name its model stands."""
+    if pattern.startswith("re:"):
+        return re.match(pattern[3:], f"model.{module}") is not None
+    bare = re.sub(r"^(language_model\.)?(model\.)?", "", pattern)
+    if "*" in bare:
+        return fnmatch.fnmatch(module, bare + ("" if bare.endswith("*") else "*"))
+    return module == bare or module.startswith(bare + ".")
