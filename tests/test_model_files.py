@@ -200,6 +200,7 @@ def test_what_is_off_changes_nothing(off):
         ({"expert_groups_odd": 4}, "expert_groups_odd"),
         ({"ssm_width": 16}, "ssm_width"),
         ({"compress_ratio": 4}, "compress_ratio"),
+        ({"attn_output_gate": True}, "attn_output_gate"),
         ({"linear_layers": [1, 2]}, "linear_layers"),
         ({"index_heads": 4}, "index_heads"),
         ({"num_key_value_heads": 7}, "num_key_value_heads"),
@@ -213,3 +214,88 @@ def test_what_may_change_the_model_is_refused_by_key(changes, said_so):
     with pytest.raises(SpecError) as caught:
         made(**changes)
     assert said_so in str(caught.value)
+
+
+FORMATS = [
+    ({"quant_method": "gptq", "bits": 4, "group_size": 128}, 0.5 + 2.5 / 128),
+    ({"quant_method": "awq", "bits": 4, "group_size": 64}, 0.5 + 2.5 / 64),
+    ({"quant_method": "fp8", "activation_scheme": "static"}, 1.0),
+    ({"quant_method": "fp8", "weight_block_size": [128, 128]}, 1.0 + 4.0 / 128**2),
+    ({"quant_method": "bitsandbytes", "load_in_4bit": True}, 0.5 + 4.0 / 64),
+    ({"quant_method": "bitsandbytes", "load_in_8bit": True}, 1.0),
+    ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, 0.5 + 1.0 / 16),
+]
+
+
+@pytest.mark.parametrize(("quantized", "expected"), FORMATS, ids=str)
+def test_bytes_of_a_weight_by_format(quantized, expected):
+    raw = convert(LLAMA | {"quantization_config": quantized}, "config.json")
+    assert raw["weights"]["dense"] == pytest.approx(expected)
+
+
+def test_modules_left_out_stay_as_they_are():
+    quantized = {"quant_method": "gptq", "bits": 4, "group_size": 128}
+    rules = quantized | {"dynamic": {"-:.*self_attn.*": {}}}
+    weights = convert(LLAMA | {"quantization_config": rules}, "config.json")["weights"]
+    assert (weights["attention"], weights["head"]) == (2.0, 2.0)
+    assert weights["dense"] < 0.6
+
+
+@pytest.mark.parametrize(
+    "quantized",
+    [
+        {"quant_method": "new"},
+        {
+            "quant_method": "compressed-tensors",
+            "config_groups": {
+                "a": {"weights": {"num_bits": 4, "group_size": 32, "type": "int"}},
+                "b": {"weights": {"num_bits": 8, "group_size": None, "type": "float"}},
+            },
+        },
+    ],
+    ids=str,
+)
+def test_formats_that_are_not_understood_are_refused(quantized):
+    with pytest.raises(SpecError, match="quantization_config") as caught:
+        convert(LLAMA | {"quantization_config": quantized}, "config.json")
+    assert "dtypes.weight" in str(caught.value)
+
+
+def test_dbrx_keeps_its_settings_in_tables():
+    """132e9 parameters, 36e9 of them active (Databricks, model card)."""
+    config = {
+        "model_type": "dbrx",
+        "d_model": 6144,
+        "n_heads": 48,
+        "n_layers": 40,
+        "max_seq_len": 32768,
+        "vocab_size": 100352,
+        "attn_config": {"clip_qkv": 8, "kv_n_heads": 8},
+        "ffn_config": {"ffn_hidden_size": 10752, "moe_num_experts": 16, "moe_top_k": 4},
+        "tie_word_embeddings": False,
+    }
+    raw = convert(config, "config.json")
+    a = architecture_of(ModelFile.model_validate(raw, context=listing(raw)))
+    assert float(total_parameters(a)) == pytest.approx(131.6e9, rel=2e-3)
+    assert float(active_parameters(a)) == pytest.approx(36e9, rel=0.02)
+
+
+def test_a_chatglm_names_its_groups_of_queries():
+    """GLM-4-9B: 9.4e9 parameters (model card)."""
+    config = {
+        "model_type": "chatglm",
+        "hidden_size": 4096,
+        "ffn_hidden_size": 13696,
+        "num_layers": 40,
+        "num_attention_heads": 32,
+        "kv_channels": 128,
+        "multi_query_attention": True,
+        "multi_query_group_num": 2,
+        "add_qkv_bias": True,
+        "add_bias_linear": False,
+        "padded_vocab_size": 151552,
+        "tie_word_embeddings": False,
+    }
+    raw = convert(config, "config.json")
+    a = architecture_of(ModelFile.model_validate(raw, context=listing(raw)))
+    assert float(total_parameters(a)) == pytest.approx(9.4e9, rel=0.01)

@@ -31,6 +31,10 @@ def convert(config: dict[str, Any], where: str) -> dict[str, Any]:
             " the model as TOML (`cmxjax show NAME` prints the keys of one)"
         )
         raise SpecError([f"{where}: model_type = {kind!r}: {problem}"])
+    for key in family.flat:
+        inner = text.get(key)
+        text = {k: v for k, v in text.items() if k != key}
+        text = (inner if isinstance(inner, dict) else {}) | text
     c = Config(text, where, family.defaults)
     for key, value in family.only.items():
         if c.raw.get(key, value) != value:

@@ -8,7 +8,7 @@ from ..errors import shown
 from ..figures import number
 
 SPELLINGS: dict[str, tuple[str, ...]] = {
-    "hidden": ("hidden_size", "n_embd", "d_model", "dim"),
+    "hidden": ("hidden_size", "n_embd", "n_embed", "d_model", "dim"),
     "layers": ("num_hidden_layers", "n_layer", "num_layers", "n_layers"),
     "heads": ("num_attention_heads", "n_head", "n_heads", "num_heads"),
     "kv_heads": (
@@ -55,6 +55,7 @@ SPELLINGS: dict[str, tuple[str, ...]] = {
     "state_chunk": ("mamba_chunk_size", "chunk_size"),
     "state_expand": ("mamba_expand", "expand"),
     "state_rank": ("mamba_dt_rank", "time_step_rank"),
+    "groups": ("n_group", "num_expert_group", "num_expert_groups"),
     "window": ("sliding_window", "window_size", "sliding_window_size"),
     "positions": ("n_positions", "max_position_embeddings", "max_seq_len", "n_ctx"),
 }
@@ -68,7 +69,7 @@ SPEAKS = re.compile(
 SILENT = re.compile(
     r"dropout|drop$|pdrop|_eps|epsilon|init|_loss|aux|implementation|norm_topk|"
     r"router_jitter|jitter|softcap|logit_scale|scaling_factor|score_func|scoring_func|"
-    r"use_cache|output_|layerdrop|topk_method|gate_type|query_pre_attn|fused|rope|"
+    r"use_cache|^output_|layerdrop|topk_method|gate_type|query_pre_attn|fused|rope|"
     r"capacity|z_loss|router_bias_update|hidden_act|_activation|attention_multiplier|"
     r"multiplier|deterministic|flash|cache_implementation|expert_parallel|_dtype$|"
     r"moe_gate$|use_aux_free|clip_qkv|temperature|attn_scale|bidirectional|"
@@ -76,7 +77,8 @@ SILENT = re.compile(
     r"moe_router_|router_logits|num_logits|position_bucket|distance|checkpoint|"
     r"scale_attn|fp32|alpha_factor|beta_factor|norm_min|use_mamba_kernels|post_layernorm|"
     r"reorder|inverse_layer|interleaved$|use_mambapy|hidden_states_scale|attn_uses|"
-    r"input_jitter|expert_tensor|_rope|max_window_layers|vision|image|video|audio"
+    r"input_jitter|expert_tensor|_rope|max_window_layers|vision|image|video|audio|"
+    r"renormalize|^mtp_|moe_mode|layernorm_|qk_norm_type|seq_aux|use_grouped"
 )
 """And those that change neither shapes nor work, whatever their value."""
 

@@ -52,6 +52,13 @@ FAMILIES: dict[str, Family] = {
     "glm4": Family(
         input_bias="attention_bias", output_bias=False, mlp_bias=False, norms=(2.0, 2.0)
     ),
+    "internlm2": Family(input_bias="bias", output_bias="bias", mlp_bias=False),
+    "baichuan": Family(input_bias=False, output_bias=False, mlp_bias=False),
+    "chatglm": Family(
+        input_bias="add_qkv_bias",
+        output_bias="add_bias_linear",
+        mlp_bias="add_bias_linear",
+    ),
     # Qwen
     "qwen2": Family(input_bias=True, output_bias=False, mlp_bias=False, defaults=WINDOWS),
     "qwen3": Family(mlp_bias=False, head_norm="head", defaults=WINDOWS),
@@ -77,7 +84,7 @@ FAMILIES: dict[str, Family] = {
         gate="element",
         linear="gated delta",
         defaults={"full_attention_interval": 4},
-        ignored=("attn_output_gate",),
+        only={"attn_output_gate": True},
     ),
     # Gemma: norms behind each half too
     "gemma": Family(tied=True, mlp_bias=False),
@@ -110,6 +117,14 @@ FAMILIES: dict[str, Family] = {
         tied=True, parallel=True, norms=(1.0, 0.0), mlp_bias=False, pattern=4
     ),
     # Mixtures
+    "deepseek": Family(mlp_bias=False),
+    "dbrx": Family(
+        input_bias=False,
+        output_bias=False,
+        mlp_bias=False,
+        flat=("attn_config", "ffn_config"),
+        ignored=("moe_normalize_expert_weights",),
+    ),
     "mixtral": Family(input_bias=False, output_bias=False, mlp_bias=False),
     "olmoe": Family(mlp_bias=False, head_norm="all"),
     "flex_olmo": Family(mlp_bias=False, head_norm="all"),
@@ -170,7 +185,7 @@ FAMILIES: dict[str, Family] = {
         shared_gate=True,
         linear="gated delta",
         defaults={"full_attention_interval": 4},
-        ignored=("attn_output_gate",),
+        only={"attn_output_gate": True},
     ),
     "bailing_moe": Family(
         input_bias="use_qkv_bias",
@@ -345,12 +360,19 @@ FAMILIES: dict[str, Family] = {
 ALIKE = {
     "bailing_moe_v2": "bailing_moe",
     "cohere_compass_text": "cohere2",
-    "deepseek": "deepseek_v2",
     "gemma3": "gemma3_text",
     "granite_swa": "granite",
     "kimi_k2": "deepseek_v3",
     "kimi_k25": "deepseek_v3",
+    "glm4v_moe": "glm4_moe",
+    "glm4v_moe_text": "glm4_moe",
+    "glm4v_text": "glm4",
     "lfm2_moe": "lfm2",
+    "minimax_m1": "minimax",
+    "minimax_text_01": "minimax",
+    "olmo_1124": "olmo2",
+    "qwen3_omni_moe_text": "qwen3_moe",
+    "stablelm_epoch": "stablelm",
     "llama4": "llama4_text",
     "mistral3": "mistral",
     "axk1": "deepseek_v3",

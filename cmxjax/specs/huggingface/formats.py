@@ -38,7 +38,11 @@ def _integer(q: dict[str, Any]) -> float:
 def _by_groups(q: dict[str, Any]) -> float:
     """Compressed-tensors and modelopt: one group of settings for all linear layers."""
     groups = q.get("config_groups") or {}
-    weights = next((g.get("weights") or {} for g in groups.values()), {})
+    settings = [g.get("weights") or {} for g in groups.values()]
+    weights = settings[0] if settings else {}
+    sizes = {(w.get("num_bits"), w.get("group_size")) for w in settings}
+    if len(sizes) > 1:
+        raise ValueError("modules of several formats")
     bits, group = weights.get("num_bits"), weights.get("group_size")
     if bits is None:
         known = {"NVFP4": _grouped(4.0, 16.0, 1.0), "FP8": 1.0}
@@ -89,6 +93,7 @@ def weights_of(c: Config, q: Any, layers: int) -> dict[str, float]:
         )
         return {}
     kept = [str(x) for key in KEPT for x in q.get(key) or []]
+    kept += [f"re:{rule[2:]}" for rule in q.get("dynamic") or {} if rule[:2] == "-:"]
     found = {}
     for sort, module in MODULES.items():
         name = module.format(last=layers - 1)
@@ -98,7 +103,10 @@ def weights_of(c: Config, q: Any, layers: int) -> dict[str, float]:
     return found
 
 
-KEPT = ("modules_to_not_convert", "ignore", "ignored_layers", "llm_int8_skip_modules")
+KEPT = (
+    *("modules_to_not_convert", "ignore", "ignored_layers", "exclude_modules"),
+    "llm_int8_skip_modules",
+)
 
 
 def _names(pattern: str, module: str) -> bool:

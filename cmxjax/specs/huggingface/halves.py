@@ -60,6 +60,8 @@ class Family:
     dense_first: float = 0.0
     defaults: dict[str, Any] = field(default_factory=dict)
     """What the family's own class has where the file says nothing."""
+    flat: tuple[str, ...] = ()
+    """Tables of the file whose keys are read as if they stood outside."""
     only: dict[str, Any] = field(default_factory=dict)
     """Keys of which one value is understood."""
     ignored: tuple[str, ...] = ()
@@ -133,6 +135,8 @@ def kv_heads(c: Config, heads: float) -> float:
             return c.count("kv_heads", heads)
         c.value("num_kv_heads")
         return 1.0 if c.flag("multi_query") else heads
+    if c.has("multi_query_attention"):
+        return c.count("kv_heads") if c.flag("multi_query_attention") else heads
     if c.has("multi_query"):
         c.read.update(SPELLINGS["kv_heads"])
         return 1.0 if c.flag("multi_query") else heads
@@ -200,7 +204,7 @@ def experts(c: Config, family: Family) -> dict[str, Any]:
     }
     if c.number("moe_latent_size", 0.0):
         found["latent"] = c.count("moe_latent_size")
-    groups, used = c.number("n_group", 1.0), c.number("topk_group", 1.0)
+    groups, used = c.number("groups", 1.0), c.number("topk_group", 1.0)
     if groups > 1.0:
         found |= {"groups": groups, "topk_groups": used}
     return found
