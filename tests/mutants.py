@@ -61,9 +61,9 @@ def _fitting(node: ast.expr, computes: bool) -> Iterator[tuple[str, str]]:
             many = args[0].elts if isinstance(args[0], ast.List) else args[:2]
             if name != "maximum_of" or isinstance(args[0], ast.List):
                 yield from (("one argument", ast.unparse(each)) for each in many)
-        if name == "Work" and len({*map(ast.unparse, args[:2])}) == 2:
+        if name == "PassTimes" and len({*map(ast.unparse, args[:2])}) == 2:
             a, b, c = map(ast.unparse, args)
-            yield "swapped passes", f"Work({b}, {a}, {c})"
+            yield "swapped passes", f"PassTimes({b}, {a}, {c})"
     elif isinstance(node, ast.Constant) and isinstance(node.value, str):
         for kind, names in (("axis", AXES), ("collective", COLLECTIVES)):
             if node.value in names:

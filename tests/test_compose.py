@@ -24,7 +24,7 @@ from cmxjax.step.serving import served
 from cmxjax.step.train_price import train_job, trainer_of
 from cmxjax.step.training import trained
 from cmxjax.work.chunk import chunk_of
-from cmxjax.work.held import plan_of
+from cmxjax.work.held import holding_of
 
 HARDWARE = (Machine, Chip, Fabric, CollectiveLibrary, ExpertMode)
 
@@ -36,8 +36,8 @@ def composition(inputs, sharpness=None):
     if w.kind == "train":
         trainer = trainer_of(machine)
         skew, stages = trainer.routing_skew, trainer.stages
-        plan = plan_of(a, w, layout, skew, stages, sharpness)
-        return trained(train_job(machine, a, w, layout, plan), sharpness)
+        holding = holding_of(a, w, layout, skew, stages, sharpness)
+        return trained(train_job(machine, a, w, layout, holding), sharpness)
     make = decode_job if w.kind == "decode" else prefill_job
     return served(make(machine, a, w, layout, sharpness), sharpness).step
 

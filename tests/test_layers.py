@@ -17,7 +17,7 @@ from cmxjax.specs.model_file import ModelFile
 from cmxjax.specs.model_load import architecture_of
 from cmxjax.specs.scenario import validate_scenario
 from cmxjax.work.attention import mixer_ops
-from cmxjax.work.held import plan_of
+from cmxjax.work.held import holding_of
 from cmxjax.work.serving import decode_rows, prefill_rows
 from cmxjax.work.table import matrix_flop, sizes_by_name, tabulate
 
@@ -297,11 +297,13 @@ def test_stages_hold_the_layers_that_the_order_gives_them():
     pattern = [dense | {"count": 16}, *[dense, mixed] * 8]
     a = listed({"a": FULL}, {"x": DENSE, "y": MIXTURE}, *pattern)
     p = problem("train", (("layout.stages", (8, 9, 8, 7)),))
-    plan = plan_of(a, p.workload, p.layout, jnp.zeros(()), p.machine.runtime.stages, None)
-    layers = [np.asarray(x).tolist() for x in plan.span.layers]
+    holding = holding_of(
+        a, p.workload, p.layout, jnp.zeros(()), p.machine.runtime.stages, None
+    )
+    layers = [np.asarray(x).tolist() for x in holding.span.layers]
     assert layers == [[8.0, 9.0, 4.0, 3.0], [0.0, 0.0, 4.0, 4.0]]
-    held = [sum(map(float, kind)) for kind in plan.layer_weights]
-    total = np.asarray(plan.weights.shared + plan.weights.expert)
+    held = [sum(map(float, kind)) for kind in holding.layer_weights]
+    total = np.asarray(holding.weights.shared + holding.weights.expert)
     assert total[1] == pytest.approx(9 * held[0])
     assert total[2] == pytest.approx(4 * held[0] + 4 * held[1])
 

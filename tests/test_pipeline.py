@@ -9,14 +9,14 @@ import pytest
 import schedules
 
 from cmxjax.memory.training import in_flight
-from cmxjax.step.line import Work, line_of_classes, line_of_stages
+from cmxjax.step.line import PassTimes, line_of_classes, line_of_stages
 from cmxjax.step.pipeline import pipeline_s
 
 F, B, W = 1.0, 1.2, 0.8
 
 
-def equal(stages: int, passes=(F, B, W)) -> Work:
-    return Work(*(jnp.full(stages, x) for x in passes))
+def equal(stages: int, passes=(F, B, W)) -> PassTimes:
+    return PassTimes(*(jnp.full(stages, x) for x in passes))
 
 
 def idle(
@@ -84,7 +84,7 @@ def errors(schedule: str, spread: float) -> np.ndarray:
         times = [x * (1.0 + spread * rng.random(stages)) for x in (F, B, W)]
         extra = (chunks,) if schedule == "interleaved" else ()
         exact = SIMULATED[schedule](*times, m, *extra)
-        line = line_of_stages(Work(*map(jnp.asarray, times)))
+        line = line_of_stages(PassTimes(*map(jnp.asarray, times)))
         closed = pipeline_s(
             schedule, line, jnp.asarray(float(m)), jnp.asarray(float(chunks)), None
         )
@@ -114,7 +114,7 @@ def test_these_schedules_are_exact_for_any_stage_times(schedule):
 
 
 def dualpipe_error(passes: list[np.ndarray], m: int) -> float:
-    line = line_of_stages(Work(*map(jnp.asarray, passes)))
+    line = line_of_stages(PassTimes(*map(jnp.asarray, passes)))
     one = jnp.ones(())
     closed = pipeline_s("dualpipe", line, jnp.asarray(float(m)), one, None)
     return float(closed) / schedules.dualpipe(*passes, m) - 1.0
@@ -164,10 +164,10 @@ def test_very_uneven_stages_of_dualpipe_agree_on_average():
 @pytest.mark.parametrize("m", [1.0, 8.0])
 def test_dualpipe_takes_no_less_than_its_outermost_device_works(stages, m):
     """Also where there are too few micro-batches or a fraction of a stage."""
-    first, middle, last = (Work(x, 1.2 * x, 0.8 * x) for x in (1.2, 1.0, 1.4))
+    first, middle, last = (PassTimes(x, 1.2 * x, 0.8 * x) for x in (1.2, 1.0, 1.4))
 
     def time(scale):
-        classes = (Work(*(scale * y for y in x)) for x in (first, middle, last))
+        classes = (PassTimes(*(scale * y for y in x)) for x in (first, middle, last))
         line = line_of_classes(*classes, jnp.asarray(stages))
         return pipeline_s("dualpipe", line, jnp.asarray(m), jnp.ones(()), None)
 
@@ -185,14 +185,14 @@ def test_dualpipe_takes_no_less_than_its_outermost_device_works(stages, m):
 @pytest.mark.parametrize("stages", [1, 2, 3, 4, 9, 10])
 def test_classes_of_stages_are_the_same_as_the_stages_one_by_one(schedule, stages):
     first, middle, last = (
-        Work(*map(jnp.asarray, x))
+        PassTimes(*map(jnp.asarray, x))
         for x in ((1.3, 2.0, 0.7), (1.0, 1.9, 0.8), (1.6, 2.5, 1.1))
     )
     if stages == 1:
         listed = [first]
     else:
         listed = [first, *[middle] * (stages - 2), last]
-    one_by_one = line_of_stages(Work(*(jnp.stack(x) for x in zip(*listed))))
+    one_by_one = line_of_stages(PassTimes(*(jnp.stack(x) for x in zip(*listed))))
     by_class = line_of_classes(first, middle, last, jnp.asarray(float(stages)))
     m, chunks = jnp.asarray(18.0), jnp.asarray(2.0)
     a, b = (pipeline_s(schedule, x, m, chunks, None) for x in (one_by_one, by_class))
@@ -217,7 +217,7 @@ def test_relaxed_schedules_tend_to_the_exact_ones_from_above(schedule):
 @pytest.mark.parametrize("sharpness", [None, 8.0])
 @pytest.mark.parametrize("schedule", [*SIMULATED, "dualpipe"])
 def test_the_time_is_homogeneous_in_the_stage_times(schedule, sharpness):
-    times = Work(*(jnp.array([1.0, 1.4, 1.1, 1.3]) * x for x in (F, B, W)))
+    times = PassTimes(*(jnp.array([1.0, 1.4, 1.1, 1.3]) * x for x in (F, B, W)))
     m, chunks = jnp.asarray(8.0), jnp.asarray(2.0)
 
     def time(work):

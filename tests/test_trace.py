@@ -11,7 +11,7 @@ from cmxjax.answers.timeline import timeline
 from cmxjax.answers.trace import trace_of
 from cmxjax.cli.main import main
 from cmxjax.specs.errors import SpecError
-from cmxjax.step.line import Work, line_of_stages
+from cmxjax.step.line import PassTimes, line_of_stages
 from cmxjax.step.pipeline import pipeline_s
 
 TIMES = {"F": [1.0, 1.2, 0.9, 1.4], "B": [1.3, 1.1, 1.2, 1.5], "W": [0.8, 0.7, 0.9, 1.0]}
@@ -59,7 +59,7 @@ def test_every_pass_runs_once_and_after_what_it_needs(schedule, m):
 def test_dualpipe_idles_about_as_much_as_published():
     even = {"F": 1.0, "B": 1.0, "W": 1.0}
     runs = timeline("dualpipe", lambda task: even[task.sort], 8, 32)
-    line = line_of_stages(Work(*(jnp.ones(8) for _ in range(3))))
+    line = line_of_stages(PassTimes(*(jnp.ones(8) for _ in range(3))))
     closed = pipeline_s("dualpipe", line, jnp.asarray(32.0), jnp.ones(()), None)
     assert max(run.end_s for run in runs) == pytest.approx(float(closed), rel=0.1)
 

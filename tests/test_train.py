@@ -20,7 +20,7 @@ from cmxjax.specs.build import build
 from cmxjax.specs.errors import SpecError
 from cmxjax.specs.scenario import validate_scenario, with_overrides
 from cmxjax.step.train_price import trainer_of
-from cmxjax.work.held import plan_of
+from cmxjax.work.held import holding_of
 from cmxjax.work.stages import end_spans
 from cmxjax.work.table import matrix_flop, sizes_by_name
 from cmxjax.work.training import declared, tabulate_passes, train_rows
@@ -97,11 +97,11 @@ def predict(raw: dict[str, Any], **changes: Any):
     return metrics(*inputs_of(raw, **changes))
 
 
-def plan_at(raw: dict[str, Any], **changes: Any):
+def holding_at(raw: dict[str, Any], **changes: Any):
     """What a device of the job holds."""
     system, a, w, layout, theta = inputs_of(raw, **changes)
     trainer = trainer_of(machine_at(system, theta))
-    return plan_of(a, w, layout, trainer.routing_skew, trainer.stages, None)
+    return holding_of(a, w, layout, trainer.routing_skew, trainer.stages, None)
 
 
 # --- Work
@@ -219,13 +219,13 @@ def korthikanti(batch, tokens, hidden, heads, tp, parallel, selective) -> float:
 def test_activations_of_a_layer_are_those_of_korthikanti(parallel, recompute):
     changes = {"layout.sequence_parallel": parallel, "workload.recompute": recompute}
     expected = korthikanti(2.0, 2048.0, 6144.0, 64.0, 4.0, parallel, recompute != "none")
-    plan = plan_at(DENSE, **changes)
-    assert float(plan.activations.whole[0]) == pytest.approx(expected)
+    holding = holding_at(DENSE, **changes)
+    assert float(holding.activations.whole[0]) == pytest.approx(expected)
 
 
 def test_full_recompute_keeps_the_inputs_of_layers_and_one_layer():
     plain, full = (predict(DENSE, workload__recompute=r) for r in ("none", "full"))
-    layer = plan_at(DENSE, workload__recompute="none").activations
+    layer = holding_at(DENSE, workload__recompute="none").activations
     assert float(plain.memory_activations_bytes) == pytest.approx(
         48.0 * float(layer.whole[0])
     )
@@ -242,8 +242,8 @@ def test_states_are_divided_as_zero_says(zero, per_weight):
     # Rajbhandari et al., arXiv 1910.02054, section 5: 2 + 4 + 12 bytes with fp32
     # gradients; dp is 4
     m = predict(DENSE, workload__zero=zero)
-    plan = plan_at(DENSE, workload__zero=zero)
-    held = float(sum(plan.weights)[0])
+    holding = holding_at(DENSE, workload__zero=zero)
+    held = float(sum(holding.weights)[0])
     got = m.memory_weights_bytes, m.memory_gradients_bytes, m.memory_optimizer_bytes
     for value, size, ranks in zip(got, per_weight[:3], per_weight[3:]):
         assert float(value) == pytest.approx(held * size / ranks)
@@ -252,7 +252,7 @@ def test_states_are_divided_as_zero_says(zero, per_weight):
 def test_stages_together_hold_the_model():
     listed = {"layout.stages": [12] * 4}
     a = made(DENSE, **listed).model
-    held = sum(plan_at(DENSE, **listed).weights).sum() * 4.0
+    held = sum(holding_at(DENSE, **listed).weights).sum() * 4.0
     # a tied head on another stage is a copy of the embedding; the final norm is left out
     extra = 51200.0 * 6144.0
     # norms and positions are on every device of a tp group

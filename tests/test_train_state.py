@@ -5,7 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import pytest
-from test_train import DENSE, EVERYTHING, MIXTURE, made, plan_at, predict
+from test_train import DENSE, EVERYTHING, MIXTURE, holding_at, made, predict
 
 from cmxjax.answers.predict import predict as predicted
 from cmxjax.memory.training import train_memory
@@ -20,10 +20,10 @@ SLOW_LINK = {"system.links.cpu-pool.bytes_per_s": 1e6}
 
 
 def state_of(raw: dict[str, Any], **changes: Any):
-    """The plan of a job and its memory by stage."""
-    p, plan = made(raw, **changes), plan_at(raw, **changes)
+    """What devices hold of a job and its memory by stage."""
+    p, holding = made(raw, **changes), holding_at(raw, **changes)
     trainer = trainer_of(p.machine)
-    return plan, train_memory(trainer, p.model, p.workload, p.layout, plan)
+    return holding, train_memory(trainer, p.model, p.workload, p.layout, holding)
 
 
 # --- Offload
@@ -43,13 +43,13 @@ def test_offload_moves_the_activations_that_are_kept(share):
 
 def test_offloaded_layers_come_back_before_they_are_used():
     # current and next layer stay, of weights in bf16 and of activations
-    plan, all_here = state_of(DENSE, workload__recompute="none")
+    holding, all_here = state_of(DENSE, workload__recompute="none")
     offload = {"weights": 1.0, "activations": 1.0}
     _, away = state_of(DENSE, workload__recompute="none", workload__offload=offload)
-    layer = float(sum(plan.layer_weights[0])) * 2.0
+    layer = float(sum(holding.layer_weights[0])) * 2.0
     assert float(away.weights[0]) == 0.0
     assert float(away.activations[0]) == pytest.approx(
-        2.0 * float(plan.activations.whole[0])
+        2.0 * float(holding.activations.whole[0])
     )
     slack = float(made(DENSE).system.trainers["megatron"].activation_slack)
     saved = slack * float(all_here.activations[0] - away.activations[0])
@@ -102,8 +102,8 @@ LONG: dict[str, Any] = {
 
 
 def context_payload(raw: dict[str, Any], kind: str, **changes: Any) -> float:
-    p, plan = made(raw, **changes), plan_at(raw, **changes)
-    asked = train_job(p.machine, p.model, p.workload, p.layout, plan).requests
+    p, holding = made(raw, **changes), holding_at(raw, **changes)
+    asked = train_job(p.machine, p.model, p.workload, p.layout, holding).requests
     over_cp = [x for x in asked if x.name == "cp.0" and x.kind == kind]
     (payload,) = [float(x.payload_bytes) for x in over_cp]
     return payload

@@ -17,10 +17,10 @@ from ..job.workload import Train
 from ..specs.build import Problem
 from ..specs.errors import SpecError
 from ..specs.schedules import schedule_of
-from ..step.line import Work
+from ..step.line import PassTimes
 from ..step.train_price import train_job, trainer_of
 from ..step.training import TrainTimes, trained
-from ..work.held import plan_of
+from ..work.held import holding_of
 from .timeline import Run, Task, timeline
 
 MICROSECONDS = 1e6
@@ -42,7 +42,7 @@ class Step(NamedTuple):
 
 def _works(line: Any, count: int) -> list[dict[str, float]]:
     """Seconds of each stage's passes: one by one, or from the classes of stages."""
-    own = Work(*(np.asarray(x) for x in line.own))
+    own = PassTimes(*(np.asarray(x) for x in line.own))
     listed = own.forward.shape[0]
     last = listed - 1
     at = [0, *[1] * max(count - 2, 0), last][:count] if listed != count else range(count)
@@ -64,8 +64,8 @@ def _step(problem: Problem) -> Step:
 
     @jax.jit
     def both():
-        plan = plan_of(a, w, layout, trainer.routing_skew, trainer.stages, None)
-        step = trained(train_job(machine, a, w, layout, plan), None)
+        holding = holding_of(a, w, layout, trainer.routing_skew, trainer.stages, None)
+        step = trained(train_job(machine, a, w, layout, holding), None)
         silent = jax.tree.map(jnp.zeros_like, step.costs)
         computed = {k: step.costs.times["step"][k] for k in COMPUTED}
         times = {"step": silent.times["step"] | computed}

@@ -15,7 +15,7 @@ from ..job.workload import BYTES, Train
 from ..machine.runtimes import Trainer
 from ..model.architecture import Architecture, added
 from ..switch import either
-from ..work.held import Plan, data_ranks, kept_of_layer, microbatches_of
+from ..work.held import Holding, data_ranks, kept_of_layer, microbatches_of
 from ..work.stages import PerStage
 from ..work.training import ELEMENT
 
@@ -73,10 +73,10 @@ def _most(values: Iterable[Scalar]) -> Scalar:
 
 
 def train_memory(
-    trainer: Trainer, a: Architecture, w: Train, layout: Layout, plan: Plan
+    trainer: Trainer, a: Architecture, w: Train, layout: Layout, holding: Holding
 ) -> TrainMemory:
     """Memory of a device of each stage, offloaded parts left out."""
-    weights = plan.weights
+    weights = holding.weights
     sizes = w.software.sizes
     ranks, expert_ranks = data_ranks(layout)
     whole = weights.shared + weights.expert
@@ -84,13 +84,13 @@ def train_memory(
     size, narrow = BYTES["bf16"], sizes.activation < BYTES["bf16"]
     size = size + either(narrow, QUANTIZED_COPIES * sizes.activation, 0.0)
     held = split if w.zero >= 3 else whole
-    largest = _most(map(added, plan.layer_weights))
+    largest = _most(map(added, holding.layer_weights))
     gathered = largest * PRESENT_LAYERS * size
     state = split if w.zero >= 1 else whole
     kept = (split if w.zero >= 2 else whole) * sizes.gradient
     beside = either(sizes.gradient > BYTES["bf16"], BYTES["bf16"], 0.0)
     kept = kept + trainer.keeps_working_gradients.on * whole * beside
-    alive = _activations(a, w, layout, plan)
+    alive = _activations(a, w, layout, holding)
     overhead = trainer.memory_overhead_bytes + alive * trainer.activation_slack
     here, optimizer = held * size, 3.0 * state * sizes.master
     if w.zero >= 3:
@@ -109,10 +109,10 @@ def train_memory(
     )
 
 
-def _activations(a: Architecture, w: Train, layout: Layout, plan: Plan) -> PerStage:
+def _activations(a: Architecture, w: Train, layout: Layout, holding: Holding) -> PerStage:
     pp, tp, cp = (degree(layout, axis) for axis in ("pp", "tp", "cp"))
     microbatches = microbatches_of(w, layout)
-    layer, span = plan.activations, plan.span
+    layer, span = holding.activations, holding.span
     flight = in_flight(w.schedule, span.position, pp, microbatches, w.chunks)
     layers = kept_of_layer(w, layer)
     every = zip(span.layers, layers, strict=True)

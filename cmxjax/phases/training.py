@@ -27,7 +27,7 @@ from ..step.costs import HIGHEST, Breakdown, Explained, found_in
 from ..step.train_price import train_job, trainer_of
 from ..step.training import TrainTimes, trained
 from ..switch import either
-from ..work.held import plan_of
+from ..work.held import holding_of
 
 TRILLION = 1e12
 
@@ -110,10 +110,10 @@ def train_metrics(
 ) -> TrainMetrics:
     """Predict one training step."""
     trainer = trainer_of(machine)
-    plan = plan_of(a, w, layout, trainer.routing_skew, trainer.stages, sharpness)
-    step = trained(train_job(machine, a, w, layout, plan), sharpness)
+    holding = holding_of(a, w, layout, trainer.routing_skew, trainer.stages, sharpness)
+    step = trained(train_job(machine, a, w, layout, holding), sharpness)
     times, breakdown = found_in(step, explains)
-    memory = train_memory(trainer, a, w, layout, plan)
+    memory = train_memory(trainer, a, w, layout, holding)
     return TrainMetrics(
         step_time_s=times.step_s,
         layer_time_s=times.layer.total,

@@ -11,7 +11,7 @@ from .. import smooth
 from .._types import Leaf, Scalar
 
 
-class Work(NamedTuple):
+class PassTimes(NamedTuple):
     """Seconds of one micro-batch on one stage, or on each of several."""
 
     forward: Leaf
@@ -25,14 +25,14 @@ class Work(NamedTuple):
         return self.forward + self.backward + self.weight
 
 
-def scaled(work: Work, factor: Scalar) -> Work:
+def scaled(work: PassTimes, factor: Scalar) -> PassTimes:
     """A stage that takes `factor` times as long."""
-    return Work(*(factor * x for x in work))
+    return PassTimes(*(factor * x for x in work))
 
 
-def in_turn(*works: Work) -> Work:
+def in_turn(*works: PassTimes) -> PassTimes:
     """Stages one after another."""
-    return Work(*(sum(parts[1:], parts[0]) for parts in zip(*works)))
+    return PassTimes(*(sum(parts[1:], parts[0]) for parts in zip(*works)))
 
 
 class Line(NamedTuple):
@@ -41,10 +41,10 @@ class Line(NamedTuple):
     Arrays are over these candidates; `before` and `after` are sums over stages.
     """
 
-    own: Work
-    before: Work
-    after: Work
-    whole: Work
+    own: PassTimes
+    before: PassTimes
+    after: PassTimes
+    whole: PassTimes
     """Sum over all stages; scalars, as is `stages`."""
     behind: Float[Array, " candidate"]
     """Stages after each."""
@@ -52,17 +52,17 @@ class Line(NamedTuple):
     """Stages before each."""
     present: Float[Array, " candidate"]
     """1, or less where there are too few stages for it."""
-    first: Work
+    first: PassTimes
     stages: Scalar
 
 
-def line_of_stages(work: Work) -> Line:
+def line_of_stages(work: PassTimes) -> Line:
     """A line of stages given one by one, (stage,) arrays."""
     count = work.forward.shape[-1]
-    whole = Work(*(x.sum() for x in work))
-    through = Work(*(jnp.cumsum(x) for x in work))
-    before = Work(*(x - y for x, y in zip(through, work)))
-    after = Work(*(x - y for x, y in zip(whole, through)))
+    whole = PassTimes(*(x.sum() for x in work))
+    through = PassTimes(*(jnp.cumsum(x) for x in work))
+    before = PassTimes(*(x - y for x, y in zip(through, work)))
+    after = PassTimes(*(x - y for x, y in zip(whole, through)))
     ahead = jnp.arange(count, dtype=float)
     return Line(
         work,
@@ -72,7 +72,7 @@ def line_of_stages(work: Work) -> Line:
         count - 1.0 - ahead,
         ahead,
         jnp.ones(count),
-        Work(*(x[0] for x in work)),
+        PassTimes(*(x[0] for x in work)),
         jnp.asarray(float(count)),
     )
 
@@ -96,7 +96,9 @@ def _coefficients() -> np.ndarray:
 _COEFFICIENTS = _coefficients()
 
 
-def line_of_classes(first: Work, middle: Work, last: Work, stages: Scalar) -> Line:
+def line_of_classes(
+    first: PassTimes, middle: PassTimes, last: PassTimes, stages: Scalar
+) -> Line:
     """A line of a first, a last and equal stages between; the count may be fractional.
 
     With one stage the first is also the last and must hold everything. The candidates
@@ -113,7 +115,9 @@ def line_of_classes(first: Work, middle: Work, last: Work, stages: Scalar) -> Li
     classes = jnp.stack([*first, one, *middle, one, *last, one]).reshape(3, 4)
     found = jnp.einsum("cw,rc->wr", classes, rows, precision=highest)
     listed = jnp.split(found[:, :12].reshape(12, 4), 12)
-    own, before, after = (Work(*(x[0] for x in listed[k : k + 9 : 3])) for k in range(3))
+    own, before, after = (
+        PassTimes(*(x[0] for x in listed[k : k + 9 : 3])) for k in range(3)
+    )
     present, ahead, behind = (x[0] for x in listed[9:])
-    whole = Work(*(x[0] for x in jnp.split(found[:3, 12], 3)))
+    whole = PassTimes(*(x[0] for x in jnp.split(found[:3, 12], 3)))
     return Line(own, before, after, whole, behind, ahead, present, first, stages)

@@ -22,7 +22,7 @@ from .. import smooth
 from .._types import Scalar, Sharpness
 from ..switch import either
 from .dualpipe import dualpipe_s
-from .line import Line, Work
+from .line import Line, PassTimes
 
 
 def pipeline_s(
@@ -49,7 +49,7 @@ def _positive(values):
     return smooth.larger(values, 0.0)
 
 
-def _both(work: Work):
+def _both(work: PassTimes):
     return work.backward + work.weight
 
 

@@ -17,7 +17,7 @@ from ..rates.roofline import roofline_s
 from ..work.serving import parts_of
 from ..work.table import Op, at_place
 from .costs import HIGHEST
-from .line import Line, Work, in_turn, scaled
+from .line import Line, PassTimes, in_turn, scaled
 from .requests import Request, by_form
 
 
@@ -173,14 +173,14 @@ def communication_of(
     )
 
 
-class Passes(NamedTuple):
-    """Work of a layer of each kind and of the ends of the model."""
+class LayerPasses(NamedTuple):
+    """Pass times of a layer of each kind and of the ends of the model."""
 
-    layers: tuple[Work, ...]
-    embedding: Work
-    head: Work
+    layers: tuple[PassTimes, ...]
+    embedding: PassTimes
+    head: PassTimes
     """With the multi-token-prediction layers."""
-    hop: Work
+    hop: PassTimes
 
 
 def passes_of(
@@ -190,24 +190,24 @@ def passes_of(
     x: Exchanges,
     reduction: Reduction,
     sharpness: Sharpness,
-) -> Passes:
-    """Passes of a micro-batch through a layer of each kind and the ends of the model."""
+) -> LayerPasses:
+    """Passes of a micro-batch through a layer of each kind and the model's ends."""
     a, w, s = shape.a, shape.w, sharpness
     c = compute_of(shape, times["operators"], sharing.roofline, s)
     forward_tp = x.gather + x.scatter + x.reduce
     # with sequence parallelism the gradient of the weight needs its input gathered again
     backward_tp = forward_tp + x.gather
 
-    def block(part: str) -> Work:
+    def block(part: str) -> PassTimes:
         forward = smooth.overlap_s(c.forward[part], forward_tp, sharing.tensor_forward, s)
         weight = c.weight[part]
         both = smooth.overlap_s(weight, backward_tp, sharing.tensor_backward, s)
-        return Work(forward, c.backward[part] + both - weight, weight)
+        return PassTimes(forward, c.backward[part] + both - weight, weight)
 
-    def whole(part: str) -> Work:
-        return Work(c.forward[part], c.backward[part], c.weight[part])
+    def whole(part: str) -> PassTimes:
+        return PassTimes(c.forward[part], c.backward[part], c.weight[part])
 
-    def mixed(place: int) -> Work:
+    def mixed(place: int) -> PassTimes:
         # attention starts when an all-to-all ends, but beside the ring's next block
         ring = 1.0 if w.context == "all_to_all" else sharing.context
         part = at_place("core", place)
@@ -216,15 +216,15 @@ def passes_of(
         back = smooth.overlap_s(back, x.context_backward[place], ring, s)
         again = w.selective.on * core
         own = block(at_place("mixer", place))
-        return in_turn(own, Work(core, back + again, 0.0 * core))
+        return in_turn(own, PassTimes(core, back + again, 0.0 * core))
 
-    def worked(place: int) -> Work:
+    def worked(place: int) -> PassTimes:
         part = at_place("half", place)
         return whole(part) if a.feed_forwards[place] is a.experts else block(part)
 
     mixers = [mixed(i) for i in range(len(a.mixers))]
     halves = [worked(i) for i in range(len(a.feed_forwards))]
-    made: dict[Kind, Work] = {}
+    made: dict[Kind, PassTimes] = {}
     for kind in dict.fromkeys((*a.kinds, a.draft)):
         own = [mixers[i] for i in kind.mixers]
         layer = in_turn(*own, *(halves[i] for i in kind.feed_forwards))
@@ -233,9 +233,11 @@ def passes_of(
         made[kind] = _recomputed(w, layer)
     least = times["host"]["issued"]["layer"] / 3.0
     made = dict(zip(made, _issued([*made.values()], least, s), strict=True))
-    head = in_turn(whole("head"), Work(x.gather, x.scatter + x.reduce, 0.0 * x.gather))
+    head = in_turn(
+        whole("head"), PassTimes(x.gather, x.scatter + x.reduce, 0.0 * x.gather)
+    )
     draft = in_turn(whole("draft"), head, made[a.draft])
-    embedding = Work(
+    embedding = PassTimes(
         c.forward["embedding"] + x.scatter + x.reduce,
         c.backward["embedding"] + x.gather,
         0.0 * x.gather,
@@ -255,15 +257,17 @@ def passes_of(
         )
         for i, kind in enumerate(a.kinds)
     )
-    return Passes(
+    return LayerPasses(
         tuple(layers),
         embedding,
         in_turn(head, scaled(draft, a.draft_layers)),
-        Work(exposed, exposed, 0.0 * exposed),
+        PassTimes(exposed, exposed, 0.0 * exposed),
     )
 
 
-def _issued(layers: list[Work], least: Scalar, sharpness: Sharpness) -> list[Work]:
+def _issued(
+    layers: list[PassTimes], least: Scalar, sharpness: Sharpness
+) -> list[PassTimes]:
     """Layers no shorter than the host needs to issue them.
 
     The forward pass has a third of the kernels, of which `least` is the time.
@@ -272,18 +276,22 @@ def _issued(layers: list[Work], least: Scalar, sharpness: Sharpness) -> list[Wor
     forward = smooth.maximum(forward, least, sharpness)
     backward = smooth.maximum(backward + weight, 2.0 * least, sharpness) - weight
     bounded = (jnp.unstack(value) for value in (forward, backward, weight))
-    return [Work(*passes) for passes in zip(*bounded, strict=True)]
+    return [PassTimes(*passes) for passes in zip(*bounded, strict=True)]
 
 
-def _recomputed(w: Train, layer: Work) -> Work:
+def _recomputed(w: Train, layer: PassTimes) -> PassTimes:
     """A layer of which a share runs forward again before its backward pass."""
     again = w.recompute_fraction * layer.forward
-    return Work(layer.forward, layer.backward + again, layer.weight)
+    return PassTimes(layer.forward, layer.backward + again, layer.weight)
 
 
 def _exchanged(
-    shape: Shape, sharing: Sharing, layer: Work, exchange: Scalar, sharpness: Sharpness
-) -> Work:
+    shape: Shape,
+    sharing: Sharing,
+    layer: PassTimes,
+    exchange: Scalar,
+    sharpness: Sharpness,
+) -> PassTimes:
     """Dispatch and combine of a layer, beside compute where micro-batches overlap."""
     exposed: Scalar = jnp.ones(())
     if shape.layout.microbatches != "1" or shape.w.schedule == "dualpipe":
@@ -291,18 +299,18 @@ def _exchanged(
     forward = smooth.overlap_s(layer.forward, exchange, exposed, sharpness)
     whole = layer.backward + layer.weight
     backward = smooth.overlap_s(whole, exchange, exposed, sharpness) - layer.weight
-    return Work(forward, backward, layer.weight)
+    return PassTimes(forward, backward, layer.weight)
 
 
 def _beside(
     shape: Shape,
     sharing: Sharing,
-    layer: Work,
+    layer: PassTimes,
     moved: dict[str, Scalar],
     reduction: Reduction,
     place: int,
     sharpness: Sharpness,
-) -> Work:
+) -> PassTimes:
     """A layer with what moves beside each of its micro-batches: offload and ZeRO."""
     forward, backward, zero = layer.forward, layer.backward, shape.w.zero
     for seconds in moved.values():  # to the host and back
@@ -315,4 +323,4 @@ def _beside(
         scatter = scatter + gather
     if zero >= 2:
         backward = smooth.overlap_s(backward, scatter, sharing.data, sharpness)
-    return Work(forward, backward, layer.weight)
+    return PassTimes(forward, backward, layer.weight)

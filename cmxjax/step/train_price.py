@@ -17,7 +17,7 @@ from ..rates.algorithms import chain_costs
 from ..rates.fabric import group_of
 from ..rates.roofline import resources_s
 from ..switch import either
-from ..work.held import Held, Plan, data_ranks, kept_of_layer
+from ..work.held import Held, Holding, data_ranks, kept_of_layer
 from ..work.table import Op, at_place, sizes_by_name
 from ..work.training import ELEMENT, declared, tabulate_passes, train_rows
 from .costs import Costs
@@ -39,7 +39,7 @@ class Job(NamedTuple):
     a: Architecture
     w: Train
     layout: Layout
-    plan: Plan
+    holding: Holding
     """What a device holds and handles."""
     ops: list[tuple[str, Op]]
     """Forward operators with their parts; GEMMs first."""
@@ -68,20 +68,23 @@ def on_cluster(machine: Machine, layout: Layout) -> Machine:
 
 
 def train_job(
-    machine: Machine, a: Architecture, w: Train, layout: Layout, plan: Plan
+    machine: Machine, a: Architecture, w: Train, layout: Layout, holding: Holding
 ) -> Job:
     """A training step on its machine."""
     sizes, how = w.software.sizes, (w.fused_attention, w.quantized)
     ops = declared(a, sizes, w.sequence_tokens, *how)
-    requests = [*_layer_requests(a, w, layout, plan), *_data_requests(a, w, layout, plan)]
-    return Job(on_cluster(machine, layout), a, w, layout, plan, ops, requests)
+    requests = [
+        *_layer_requests(a, w, layout, holding),
+        *_data_requests(a, w, layout, holding),
+    ]
+    return Job(on_cluster(machine, layout), a, w, layout, holding, ops, requests)
 
 
 def price(job: Job, sharpness: Sharpness) -> Costs:
     """Seconds of each component of one micro-batch, layer or step."""
-    machine, a, w, layout, plan = job[:5]
+    machine, a, w, layout, holding = job[:5]
     software, trainer = w.software, trainer_of(machine)
-    own = plan.tokens * a.hidden * ELEMENT
+    own = holding.tokens * a.hidden * ELEMENT
     stages = group_of(machine.fabric, splits(layout, "pp"))
     times: dict[str, Any] = {
         "operators": _operators(job, sharpness),
@@ -93,8 +96,10 @@ def price(job: Job, sharpness: Sharpness) -> Costs:
     if a.experts is not None:
         args = machine, a, software
         group = expert_group(machine, layout, elsewhere=False)
-        sent, _ = price_exchanges(*args, group, plan.load, plan.tokens, sharpness)
-        split = price_split_experts(*args, layout, plan.load, plan.tokens, sharpness)
+        sent, _ = price_exchanges(*args, group, holding.load, holding.tokens, sharpness)
+        split = price_split_experts(
+            *args, layout, holding.load, holding.tokens, sharpness
+        )
         times |= sent | {"expert_tensor": split}
     if machine.offload is not None:
         times["offload"] = _offload(job, sharpness)
@@ -120,11 +125,11 @@ def _driven(chip: Chip, trainer: Trainer, sizes: Mapping[str, Scalar]) -> Chip:
 def _operators(job: Job, sharpness: Sharpness) -> dict[str, Any]:
     """Operators of the forward pass and of the gradients of inputs, (2, op), and of the
     gradients of weights; eager launches, at the rates of the framework's kernels."""
-    a, w, plan = job.a, job.w, job.plan
+    a, w, holding = job.a, job.w, job.holding
     rows = train_rows(a, w, job.layout) | {
-        "expert_rows": plan.load.rows,
-        "experts": plan.load.active,
-        "copies": plan.load.rows * plan.load.active,
+        "expert_rows": holding.load.rows,
+        "experts": holding.load.active,
+        "copies": holding.load.rows * holding.load.active,
     }
     sizes = sizes_by_name(a, w.software.sizes, trains=True)
     passes = tabulate_passes([op for _, op in job.ops], rows, sizes)
@@ -154,7 +159,7 @@ def _host(
 
 
 def _layer_requests(
-    a: Architecture, w: Train, layout: Layout, plan: Plan
+    a: Architecture, w: Train, layout: Layout, holding: Holding
 ) -> list[Request]:
     """Gathers, reductions and exchanges of one layer and micro-batch. A device holds at
     least one head of keys and values, so that few of them are copied: over tp in a ring,
@@ -164,7 +169,7 @@ def _layer_requests(
     before; what they put out is summed in bf16 (Transformer Engine,
     transformer_engine/pytorch/module/linear.py: quantizers of its gathers).
     """
-    tokens, found = plan.tokens, []
+    tokens, found = holding.tokens, []
     own, tp = tokens * a.hidden * ELEMENT, degree(layout, "tp")
     quantized = tokens * a.hidden * w.software.sizes.activation
 
@@ -200,7 +205,7 @@ def _data_axes(a: Architecture, layout: Layout) -> dict[str, tuple[Any, Scalar]]
 
 
 def _data_requests(
-    a: Architecture, w: Train, layout: Layout, plan: Plan
+    a: Architecture, w: Train, layout: Layout, holding: Holding
 ) -> list[Request]:
     """Data-parallel collectives of a device of the first stage.
 
@@ -220,13 +225,13 @@ def _data_requests(
             for (component, (split, _)), weights, shard in zip(axes.items(), held, shards)
         ]
 
-    once = Held(*(x[0] for x in plan.weights))
+    once = Held(*(x[0] for x in holding.weights))
     if w.zero == 0:
         return ask("all_reduce", "once", once, gradient)
     found = ask("all_gather", "once", once, weight) if w.zero < 3 else []
     if w.zero == 1:
         return found + ask("reduce_scatter", "once", once, gradient)
-    for i, held in enumerate(plan.layer_weights):
+    for i, held in enumerate(holding.layer_weights):
         layer = at_place("layer", i)
         found += ask("reduce_scatter", layer, held, gradient)
         found += ask("all_gather", layer, held, weight) if w.zero >= 3 else []
@@ -236,7 +241,9 @@ def _data_requests(
 def _owned(job: Job, sharpness: Sharpness) -> tuple[Scalar, Scalar]:
     """Weights of which a device of the fullest stage owns the state, and all it has."""
     owned = whole = jnp.zeros(())
-    for held, (_, ranks) in zip(job.plan.weights, _data_axes(job.a, job.layout).values()):
+    for held, (_, ranks) in zip(
+        job.holding.weights, _data_axes(job.a, job.layout).values()
+    ):
         whole = whole + held
         owned = owned + held / (ranks if job.w.zero >= 1 else 1.0)
     return smooth.largest(owned, sharpness), smooth.largest(whole, sharpness)
@@ -254,11 +261,13 @@ def _update_s(job: Job, sharpness: Sharpness) -> Scalar:
 def _offload(job: Job, sharpness: Sharpness) -> dict[str, Any]:
     """Traffic over the host link: in each pass of a layer a share of its activations and
     weights; in the optimizer gradients go out and weights come back."""
-    w, plan, link = job.w, job.plan, job.machine.offload
+    w, holding, link = job.w, job.holding, job.machine.offload
     assert link is not None
     rate = link.bytes_per_s * link.efficiency
     found: dict[str, Any] = {}
-    layers = zip(kept_of_layer(w, plan.activations), plan.layer_weights, strict=True)
+    layers = zip(
+        kept_of_layer(w, holding.activations), holding.layer_weights, strict=True
+    )
     for i, (kept, held) in enumerate(layers):
         weights = added(held) * BYTES["bf16"] * w.offload_weights
         moved = kept * w.offload_activations + weights

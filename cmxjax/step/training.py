@@ -12,14 +12,14 @@ from ..job.layout import Layout, degree, devices
 from ..machine.runtimes import Trainer
 from ..model.architecture import added
 from ..rates.exchange import ranks_of
-from ..work.held import Plan, microbatches_of
+from ..work.held import Holding, microbatches_of
 from .costs import Composition, Costs
 from .exchanges import expert_group
-from .line import Line, Work, in_turn, line_of_classes, line_of_stages, scaled
+from .line import Line, PassTimes, in_turn, line_of_classes, line_of_stages, scaled
 from .pipeline import pipeline_s
 from .requests import by_form, several_ranks
 from .train_layers import (
-    Passes,
+    LayerPasses,
     Shape,
     Sharing,
     communication_of,
@@ -34,7 +34,7 @@ class TrainTimes(NamedTuple):
     """Seconds of one step and its parts."""
 
     step_s: Scalar
-    layer: Work
+    layer: PassTimes
     """Mean transformer layer, one micro-batch, communication included."""
     pipeline_s: Scalar
     line: Line
@@ -82,21 +82,21 @@ def sharing_of(job: Job, sharpness: Sharpness) -> Sharing:
     )
 
 
-def _line(shape: Shape, passes: Passes, plan: Plan) -> Line:
+def _line(shape: Shape, passes: LayerPasses, holding: Holding) -> Line:
     """The pipeline's stages: those listed, or the two ends and equal ones between."""
-    span, ends = plan.span, (passes.embedding, passes.head, passes.hop)
+    span, ends = holding.span, (passes.embedding, passes.head, passes.hop)
     every = (jnp.stack(work)[:, None] for work in (*passes.layers, *ends))
     *layers, embedding, head, hop = every
     work = added(layer * count for layer, count in zip(layers, span.layers, strict=True))
     work = work + embedding * span.embedding + head * span.head + hop
     if shape.w.stage_layers is not None:
-        return line_of_stages(Work(*jnp.unstack(work)))
-    first, middle, last = (Work(*jnp.unstack(x)) for x in jnp.unstack(work, axis=1))
+        return line_of_stages(PassTimes(*jnp.unstack(work)))
+    first, middle, last = (PassTimes(*jnp.unstack(x)) for x in jnp.unstack(work, axis=1))
     return line_of_classes(first, middle, last, degree(shape.layout, "pp"))
 
 
 def compose(
-    shape: Shape, sharing: Sharing, plan: Plan, sharpness: Sharpness, costs: Costs
+    shape: Shape, sharing: Sharing, holding: Holding, sharpness: Sharpness, costs: Costs
 ) -> tuple[Scalar, TrainTimes]:
     """Time of one training step.
 
@@ -107,7 +107,7 @@ def compose(
     w, a, times = shape.w, shape.a, costs.times["step"]
     exchanges, reduction = communication_of(shape, times, sharing, sharpness)
     passes = passes_of(shape, times, sharing, exchanges, reduction, sharpness)
-    line = _line(shape, passes, plan)
+    line = _line(shape, passes, holding)
     microbatches = microbatches_of(w, shape.layout)
     pipe = pipeline_s(w.schedule, line, microbatches, w.chunks, sharpness)
     once = reduction.once_s(line, sharing.data, sharpness)
@@ -139,7 +139,7 @@ def _update_s(times: dict[str, Any]) -> Scalar:
 
 
 def busy(
-    shape: Shape, sharing: Sharing, plan: Plan, costs: Costs, found: TrainTimes
+    shape: Shape, sharing: Sharing, holding: Holding, costs: Costs, found: TrainTimes
 ) -> dict[str, Any]:
     """What each component takes of the critical stage's work, hidden or not.
 
@@ -155,7 +155,7 @@ def busy(
     def work_s(times: dict[str, Any]) -> Scalar:
         exchanges, reduction = communication_of(shape, times, serial, 1.0)
         passes = passes_of(shape, times, serial, exchanges, reduction, 1.0)
-        each = _line(shape, passes, plan).own.total
+        each = _line(shape, passes, holding).own.total
         if shape.w.schedule == "dualpipe":
             each = 0.5 * (each + each[::-1])
         once = sum(reduction.once.values()) + times["host"]["step"] + _update_s(times)
@@ -181,7 +181,7 @@ def trained(job: Job, sharpness: Sharpness) -> Composition:
     }
     return Composition(
         costs=costs,
-        compose=partial(compose, shape, sharing, job.plan, sharpness),
-        busy=partial(busy, shape, sharing, job.plan, costs),
+        compose=partial(compose, shape, sharing, job.holding, sharpness),
+        busy=partial(busy, shape, sharing, job.holding, costs),
         entries=entries,
     )

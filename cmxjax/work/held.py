@@ -140,7 +140,7 @@ def kept_of_layer(w: Train, kept: Kept) -> list[Scalar]:
     return [entry + share * whole for whole in kept.whole]
 
 
-class Plan(NamedTuple):
+class Holding(NamedTuple):
     """What a device holds and handles, worked out once for times and memory."""
 
     tokens: Scalar
@@ -154,14 +154,14 @@ class Plan(NamedTuple):
     activations: Kept
 
 
-def plan_of(
+def holding_of(
     a: Architecture,
     w: Train,
     layout: Layout,
     skew: Scalar,
     stages: Spread,
     sharpness: Sharpness,
-) -> Plan:
+) -> Holding:
     """The state of a job on its devices.
 
     Args:
@@ -178,7 +178,7 @@ def plan_of(
         more = smooth.within(degree(layout, "pp") - 1.0, 0.0, 1.0)
         weights = Held(*(x + more * x[::-1] for x in weights))
     activations = layer_activations(a, w, layout, load)
-    return Plan(tokens, load, span, weights, layers[:-1], activations)
+    return Holding(tokens, load, span, weights, layers[:-1], activations)
 
 
 def microbatches_of(w: Train, layout: Layout) -> Scalar:
