@@ -8,7 +8,7 @@ whole and more bandwidth never makes anything slower, exact or relaxed.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -52,6 +52,11 @@ def larger(a: Real, b: Real) -> Array:
 def _larger_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     share = _share(*primals)
     return jnp.maximum(*primals), _weighed(tangents, (share, 1.0 - share))
+
+
+def larger_of(values: Iterable[Real]) -> Any:
+    """The largest of one or several."""
+    return functools.reduce(larger, values)
 
 
 @jax.custom_jvp

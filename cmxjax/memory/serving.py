@@ -1,7 +1,6 @@
 """Memory of the worst device while serving, by class; excess is a metric, not a clip."""
 
-import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -132,7 +131,7 @@ def decode_memory(
     held = w.sequences_per_device * (1.0 if layout.attention == "dp" else tp)
     tokens = w.sequences_per_device * (1.0 + w.draft_tokens)
     drafting = a.draft_layers * smooth.smaller(w.draft_tokens, 1.0)
-    per_token = _most(mixer.decode_width(tp) for mixer in a.mixers)
+    per_token = smooth.larger_of(mixer.decode_width(tp) for mixer in a.mixers)
     attention = tokens * per_token * w.software.sizes.attention
     cache = _cache_bytes(
         a, layout, w.software, [held] * len(a.mixers), w.kv_tokens, drafting
@@ -163,7 +162,7 @@ def prefill_memory(
     tokens = w.tokens_per_device * (1.0 - w.cached_fraction)
     logits = w.tokens_per_device / w.prompt_tokens
     sizes = tokens, w.tokens_per_device, w.tokens_per_device * cp, tp
-    elements = _most(mixer.prefill_elements(*sizes) for mixer in a.mixers)
+    elements = smooth.larger_of(mixer.prefill_elements(*sizes) for mixer in a.mixers)
     attention = elements * w.software.sizes.attention
     return Memory(
         weights=weight_bytes(a, layout, w.software, sharpness=sharpness),
@@ -225,11 +224,6 @@ def expert_memory(
     )
 
 
-def _most(values: Iterable[Scalar]) -> Scalar:
-    """The largest over mixers or feed-forward halves."""
-    return functools.reduce(smooth.larger, values)
-
-
 def _cache_bytes(
     a: Architecture,
     layout: Layout,
@@ -274,7 +268,7 @@ def _activations(
     replicated = layout.attention == "tp" and not layout.sequence_parallel
     rows = tokens * degree(layout, "tp") if replicated else tokens
     hidden = WORKSPACE_ROWS * rows * a.hidden * COMPUTED_BYTES
-    feed_forward = _most(
+    feed_forward = smooth.larger_of(
         _networks(a, i, layout, software, tokens) for i in range(len(a.feed_forwards))
     )
     if layout.microbatches == "2":

@@ -4,8 +4,6 @@ Reference: Korthikanti et al., arXiv 2205.05198 (activations); Rajbhandari et al
 1910.02054 (ZeRO).
 """
 
-import functools
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from .. import smooth
@@ -67,11 +65,6 @@ def in_flight(
     return smooth.smaller(held, microbatches)
 
 
-def _most(values: Iterable[Scalar]) -> Scalar:
-    """The largest over kinds of layers."""
-    return functools.reduce(smooth.larger, values)
-
-
 def train_memory(
     trainer: Trainer, a: Architecture, w: Train, layout: Layout, holding: Holding
 ) -> TrainMemory:
@@ -84,7 +77,7 @@ def train_memory(
     size, narrow = BYTES["bf16"], sizes.activation < BYTES["bf16"]
     size = size + either(narrow, QUANTIZED_COPIES * sizes.activation, 0.0)
     held = split if w.zero >= 3 else whole
-    largest = _most(map(added, holding.layer_weights))
+    largest = smooth.larger_of(map(added, holding.layer_weights))
     gathered = largest * PRESENT_LAYERS * size
     state = split if w.zero >= 1 else whole
     kept = (split if w.zero >= 2 else whole) * sizes.gradient
@@ -117,11 +110,11 @@ def _activations(a: Architecture, w: Train, layout: Layout, holding: Holding) ->
     layers = kept_of_layer(w, layer)
     every = zip(span.layers, layers, strict=True)
     kept = flight * added(count * each for count, each in every)
-    again = w.recompute_fraction * _most(layer.whole)
+    again = w.recompute_fraction * smooth.larger_of(layer.whole)
     group = w.micro_batch * w.sequence_tokens / cp
     logits = span.head * group * a.vocabulary / tp * (ELEMENT + BYTES["fp32"])
     if w.offloads:
         away = kept * w.offload_activations
-        moving = smooth.smaller(PRESENT_LAYERS * _most(layers), away)
+        moving = smooth.smaller(PRESENT_LAYERS * smooth.larger_of(layers), away)
         kept = kept - away + moving
     return kept + again + logits

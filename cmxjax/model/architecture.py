@@ -168,8 +168,8 @@ def met_parameters(a: Architecture) -> Halves:
 
 def norm_parameters(a: Architecture) -> Halves:
     """Weights of the norms of each half."""
-    mixers = [m.norms * m.norm_vectors * a.hidden for m in a.mixers]
-    halves = [f.norms * f.norm_vectors * a.hidden for f in a.feed_forwards]
+    mixers = [m.norm_parameters(a.hidden) for m in a.mixers]
+    halves = [f.norm_parameters(a.hidden) for f in a.feed_forwards]
     return Halves(mixers, halves)
 
 

@@ -31,6 +31,10 @@ class FeedForward:
     stored: Leaf
     """As of a mixer; of a mixture that of routed experts."""
 
+    def norm_parameters(self, hidden: Leaf) -> Leaf:
+        """Weights of the norms around it."""
+        return self.norms * self.norm_vectors * hidden
+
     def token_width(self, hidden: Leaf) -> Leaf:
         """Width of what its networks read and put out."""
         return hidden

@@ -55,6 +55,10 @@ class Latent(Mixer, struct.PyTreeNode, kw_only=True, frozen=True):
     shares_cache = True
 
     @property
+    def sparse(self) -> bool:
+        return self.indexer is not None
+
+    @property
     def key_dim(self) -> Leaf:
         return self.nope_dim + self.rope_dim
 

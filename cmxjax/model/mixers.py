@@ -25,12 +25,18 @@ class Mixer:
 
     caches = True
     """Tokens leave keys and values (or a latent) behind that later tokens read."""
+    sparse = False
+    """An indexer scans all earlier tokens and chooses those that a query meets."""
     shares_cache = False
     """All heads read the same cache, so that ranks which split heads each hold it."""
 
     def parameters(self, hidden: Leaf) -> Leaf:
         """Weights, those of the norms around it left out."""
         raise NotImplementedError
+
+    def norm_parameters(self, hidden: Leaf) -> Leaf:
+        """Weights of the norms around it."""
+        return self.norms * self.norm_vectors * hidden
 
     def training_parameters(self, weights: Leaf, hidden: Leaf, ranks: Leaf) -> Leaf:
         """Of all its weights, those that each of some ranks holds which split the heads

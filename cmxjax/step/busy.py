@@ -77,7 +77,8 @@ def busy_layer(
     place = {part: counts.stages if part in ends else full for part in shape.parts}
     often = jnp.stack([jnp.asarray(runs[part] * place[part]) for part in shape.parts])
     slower = often * jnp.stack([jnp.asarray(slow[part], float) for part in shape.parts])
-    member = np.array([[float(p == n) for n in shape.parts] for p, _ in shape.ops])
+    parts = shape.parts
+    member = np.array([[float(p == n) for n in parts] for p, _ in shape.ops])
     often, slower = jnp.unstack(
         jnp.dot(jnp.stack([often, slower]), member.T, precision=HIGHEST)
     )

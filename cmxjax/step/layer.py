@@ -171,7 +171,8 @@ def by_part(values: Float[Array, "*sort op"], ops: Declarations) -> Array:
     A product with a constant matrix, not a sum for each part: the compiler would
     compute the whole table again for every sum.
     """
-    member = [[float(part == name) for name in parts_of(ops)] for part, _ in ops]
+    parts = parts_of(ops)
+    member = [[float(part == name) for name in parts] for part, _ in ops]
     return jnp.dot(values, np.array(member), precision=HIGHEST)
 
 

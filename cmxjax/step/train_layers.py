@@ -75,10 +75,11 @@ def compute_of(
     both = roofline_s(times["inputs"], exposed, 1.0, sharpness)
     weight = roofline_s(times["weights"], exposed, 1.0, sharpness)
     passes = [*jnp.unstack(both), weight]
-    member = [[float(part == name) for name in shape.parts] for part, _ in shape.ops]
+    parts = shape.parts
+    member = [[float(part == name) for name in parts] for part, _ in shape.ops]
     member = np.array(member)
     sums = (jnp.dot(x, member[: x.shape[-1]], precision=HIGHEST) for x in passes)
-    return Compute(*(dict(zip(shape.parts, jnp.unstack(x), strict=True)) for x in sums))
+    return Compute(*(dict(zip(parts, jnp.unstack(x), strict=True)) for x in sums))
 
 
 class Reduction(NamedTuple):

@@ -52,12 +52,12 @@ def _mixer_weights(a: Architecture, place: int, layout: Layout) -> Held:
     mixer = a.mixers[place]
     weights = known_of(a).halves.mixers[place]
     held = mixer.training_parameters(weights, a.hidden, degree(layout, "tp"))
-    return Held(mixer.norms * mixer.norm_vectors * a.hidden + held, jnp.zeros(()))
+    return Held(mixer.norm_parameters(a.hidden) + held, jnp.zeros(()))
 
 
 def _half_weights(a: Architecture, place: int, layout: Layout) -> Held:
     half, network = a.feed_forwards[place], known_of(a).networks[place]
-    norm = half.norms * half.norm_vectors * a.hidden
+    norm = half.norm_parameters(a.hidden)
     if not isinstance(half, Experts):
         return Held(norm + network / degree(layout, "tp"), jnp.zeros(()))
     ranks = degree(layout, "ep") * degree(layout, "etp")

@@ -8,7 +8,6 @@ from .._types import Scalar
 from ..job.layout import Layout, degree
 from ..job.workload import Decode, Prefill, Sizes
 from ..model.architecture import Architecture, added
-from ..model.latent import Latent
 from ..model.mixers import Mixer
 from .attention import mixer_ops
 from .feed_forward import draft_ops, half_ops, tail_ops
@@ -119,7 +118,7 @@ def decode_rows(
         if not mixer.caches:
             rows[at_place("sequences", i)] = held * share
             continue
-        if isinstance(mixer, Latent) and mixer.indexer is not None:
+        if mixer.sparse:
             rows[at_place("scanned", i)] = tokens * w.kv_tokens
             rows[at_place("scan_read", i)] = held * w.kv_tokens
         rows[at_place("pairs", i)] = new * seen
@@ -155,7 +154,7 @@ def prefill_rows(
         if not mixer.caches:
             continue
         keys, read = mixer.mean_seen(cached, w.prompt_tokens), gathered * tp
-        if isinstance(mixer, Latent) and mixer.indexer is not None:
+        if mixer.sparse:
             every = 0.5 * (cached + w.prompt_tokens + 1.0)
             rows[at_place("scanned", i)] = tokens * every
             rows[at_place("scan_read", i)] = read

@@ -329,7 +329,7 @@ def train_rows(a: Architecture, w: Train, layout: Layout) -> dict[str, Scalar]:
         if not mixer.caches:
             continue
         keys, read = mixer.mean_seen(0.0, w.sequence_tokens), group * cp
-        if isinstance(mixer, Latent) and mixer.indexer is not None:
+        if mixer.sparse:
             rows[at_place("scanned", i)] = tokens * 0.5 * (w.sequence_tokens + 1.0)
             rows[at_place("scan_read", i)] = read
             read = group * keys

@@ -89,7 +89,6 @@ def _model(
         family = replace(family, norms=(family.norms[0], family.parallel_norms))
     mixers, halves = _halves_of(c, family, layers)
     tied = _tied(c, family, around)
-    final = family.norm if family.final is None else family.final
     extra = c.number("vocabulary") if c.flag(family.head_bias) else 0.0
     raw: dict[str, Any] = {
         **_about(c.raw | around, c.where, kind),
@@ -98,7 +97,7 @@ def _model(
         "vocabulary": c.count("vocabulary"),
         "draft_layers": c.number("drafts", 0.0),
         "tied": tied,
-        "final_vectors": float(final),
+        "final_vectors": float(family.norm),
         "extra": extra + family.embedding_norm * hidden,
     }
     q = c.raw.get("quantization_config") or around.get("quantization_config")

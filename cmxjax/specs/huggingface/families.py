@@ -17,18 +17,19 @@ WINDOWS = {"max_window_layers": 28}
 
 _BIASED: dict[str, Any] = {"input_bias": True, "output_bias": True, "mlp_bias": True}
 
+_UNBIASED: dict[str, Any] = dict.fromkeys(_BIASED, False)
+
 _MAMBA = Family(linear="mamba", every="linear", alone=True, tied=True)
 
 FAMILIES: dict[str, Family] = {
     # Llama and those that differ in little
     "llama": Family(),
-    "mistral": Family(input_bias=False, output_bias=False, mlp_bias=False),
-    "ministral": Family(input_bias=False, output_bias=False, mlp_bias=False),
-    "ministral3": Family(input_bias=False, output_bias=False, mlp_bias=False),
+    "mistral": Family(
+        **_UNBIASED,
+    ),
     "granite": Family(),
     "arcee": Family(gated=False),
     "cwm": Family(input_bias=False, output_bias=False),
-    "exaone": Family(),
     "seed_oss": Family(input_bias="attention_bias", output_bias="attention_out_bias"),
     "smollm3": Family(tied=True, ignored=("no_rope_layers", "no_rope_layer_interval")),
     "ernie4_5": Family(
@@ -36,24 +37,18 @@ FAMILIES: dict[str, Family] = {
     ),
     "hunyuan_v1_dense": Family(head_norm="head", mlp_bias=False),
     "internlm3": Family(input_bias="qkv_bias", output_bias="bias", mlp_bias="bias"),
-    "iquestcoder": Family(),
-    "hyperclovax": Family(),
     "nemotron": Family(norm=2, gated=False),
     "apertus": Family(gated=False, head_norm="head", mlp_bias=False),
     "nanochat": Family(norm=0, gated=False, mlp_bias=False),
     "olmo": Family(norm=0, mlp_bias=False),
     "olmo2": Family(head_norm="all", mlp_bias=False),
     "olmo3": Family(head_norm="all", mlp_bias=False, pattern=4),
-    "exaone4": Family(
-        input_bias=False, output_bias=False, mlp_bias=False, head_norm="head", pattern=4
-    ),
-    "phi3": Family(input_bias=False, output_bias=False, mlp_bias=False),
+    "exaone4": Family(**_UNBIASED, head_norm="head", pattern=4),
     "glm": Family(input_bias="attention_bias", output_bias=False, mlp_bias=False),
     "glm4": Family(
         input_bias="attention_bias", output_bias=False, mlp_bias=False, norms=(2.0, 2.0)
     ),
     "internlm2": Family(input_bias="bias", output_bias="bias", mlp_bias=False),
-    "baichuan": Family(input_bias=False, output_bias=False, mlp_bias=False),
     "chatglm": Family(
         input_bias="add_qkv_bias",
         output_bias="add_bias_linear",
@@ -69,11 +64,10 @@ FAMILIES: dict[str, Family] = {
         shared_gate=True,
         defaults={"qkv_bias": True, **WINDOWS},
     ),
-    "qwen3_moe": Family(mlp_bias=False, head_norm="head", defaults=WINDOWS),
     "qwen3_next": Family(
         mlp_bias=False,
         head_norm="head",
-        gate="element",
+        gated_output=True,
         shared_gate=True,
         linear="gated delta",
         defaults={"full_attention_interval": 4},
@@ -81,7 +75,7 @@ FAMILIES: dict[str, Family] = {
     "qwen3_5_text": Family(
         mlp_bias=False,
         head_norm="head",
-        gate="element",
+        gated_output=True,
         linear="gated delta",
         defaults={"full_attention_interval": 4},
         only={"attn_output_gate": True},
@@ -119,21 +113,15 @@ FAMILIES: dict[str, Family] = {
     # Mixtures
     "deepseek": Family(mlp_bias=False),
     "dbrx": Family(
-        input_bias=False,
-        output_bias=False,
-        mlp_bias=False,
+        **_UNBIASED,
         flat=("attn_config", "ffn_config"),
         ignored=("moe_normalize_expert_weights",),
     ),
-    "mixtral": Family(input_bias=False, output_bias=False, mlp_bias=False),
     "olmoe": Family(mlp_bias=False, head_norm="all"),
-    "flex_olmo": Family(mlp_bias=False, head_norm="all"),
     "phimoe": Family(norm=2, mlp_bias=False, head_bias="lm_head_bias"),
     "gpt_oss": Family(
         mlp_bias=True, expert_bias=True, router_bias=True, sinks=True, pattern=2
     ),
-    "granitemoe": Family(mlp_bias=False),
-    "granitemoeshared": Family(mlp_bias=False),
     "granitemoehybrid": Family(mlp_bias=False, linear="mamba-2", tied=True),
     "ernie4_5_moe": Family(
         input_bias="use_bias",
@@ -150,20 +138,14 @@ FAMILIES: dict[str, Family] = {
         defaults={"first_k_dense_replace": 1},
     ),
     "dots1": Family(mlp_bias=False, head_norm="head", defaults=WINDOWS),
-    "minimax_m2": Family(
-        input_bias=False, output_bias=False, mlp_bias=False, head_norm="all"
-    ),
-    "minimax": Family(
-        input_bias=False, output_bias=False, mlp_bias=False, linear="lightning"
-    ),
+    "minimax_m2": Family(**_UNBIASED, head_norm="all"),
+    "minimax": Family(**_UNBIASED, linear="lightning"),
     "hunyuan_v1_moe": Family(head_norm="head", mlp_bias=False, shared=1.0),
-    "exaone_moe": Family(
-        input_bias=False, output_bias=False, mlp_bias=False, head_norm="head"
-    ),
+    "exaone_moe": Family(**_UNBIASED, head_norm="head"),
     "afmoe": Family(
         mlp_bias=False,
         head_norm="head",
-        gate="element",
+        gated_output=True,
         norms=(2.0, 2.0),
         router_bias=True,
     ),
@@ -181,7 +163,7 @@ FAMILIES: dict[str, Family] = {
     "qwen3_5_moe_text": Family(
         mlp_bias=False,
         head_norm="head",
-        gate="element",
+        gated_output=True,
         shared_gate=True,
         linear="gated delta",
         defaults={"full_attention_interval": 4},
@@ -198,6 +180,7 @@ FAMILIES: dict[str, Family] = {
     "PanguProMoE": Family(
         input_bias=True, output_bias=True, mlp_bias=False, router_bias=False
     ),
+    "granitemoe": Family(mlp_bias=False),
     "granitemoe_swa": Family(mlp_bias=False, sinks=True),
     "hy_v3": Family(head_norm="head"),
     "mellum": Family(mlp_bias=False, head_norm="head"),
@@ -218,9 +201,7 @@ FAMILIES: dict[str, Family] = {
     "pangu_ultra_moe": Family(attention="latent", mlp_bias=False, norms=(2.0, 2.0)),
     # Recurrent layers
     "jamba": Family(
-        input_bias=False,
-        output_bias=False,
-        mlp_bias=False,
+        **_UNBIASED,
         linear="mamba",
         defaults={
             "attn_layer_period": 8,
@@ -240,9 +221,7 @@ FAMILIES: dict[str, Family] = {
         attention="latent", mlp_bias=False, router_bias=True, linear="kimi delta"
     ),
     "lfm2": Family(
-        input_bias=False,
-        output_bias=False,
-        mlp_bias=False,
+        **_UNBIASED,
         head_norm="head",
         linear="convolution",
         tied=True,
@@ -259,8 +238,6 @@ FAMILIES: dict[str, Family] = {
     ),
     "gpt_neox": Family(
         **LAYER_NORM,
-        input_bias="attention_bias",
-        output_bias="attention_bias",
         mlp_bias=True,
         parallel="use_parallel_residual",
         defaults={"attention_bias": True, "use_parallel_residual": True},
@@ -275,15 +252,6 @@ FAMILIES: dict[str, Family] = {
         ignored=("attention_types",),
     ),
     "gptj": Family(
-        **LAYER_NORM,
-        input_bias=False,
-        output_bias=False,
-        mlp_bias=True,
-        parallel=True,
-        norms=(1.0, 0.0),
-        head_bias=True,
-    ),
-    "codegen": Family(
         **LAYER_NORM,
         input_bias=False,
         output_bias=False,
@@ -307,9 +275,7 @@ FAMILIES: dict[str, Family] = {
     "mpt": Family(
         norm=1,
         gated=False,
-        input_bias=False,
-        output_bias=False,
-        mlp_bias=False,
+        **_UNBIASED,
         tied=True,
         only={"no_bias": True, "expansion_ratio": 4},
     ),
@@ -332,7 +298,6 @@ FAMILIES: dict[str, Family] = {
         head_bias=True,
         head_norm="head biased",
         head_norm_key="qk_layernorm",
-        defaults={"qk_layernorm": False},
     ),
     "persimmon": Family(
         **LAYER_NORM, **_BIASED, head_norm="head biased", head_norm_key="qk_layernorm"
@@ -358,6 +323,18 @@ FAMILIES: dict[str, Family] = {
 }
 
 ALIKE = {
+    "baichuan": "mistral",
+    "codegen": "gptj",
+    "exaone": "llama",
+    "flex_olmo": "olmoe",
+    "granitemoeshared": "granitemoe",
+    "hyperclovax": "llama",
+    "iquestcoder": "llama",
+    "ministral": "mistral",
+    "ministral3": "mistral",
+    "mixtral": "mistral",
+    "phi3": "mistral",
+    "qwen3_moe": "qwen3",
     "bailing_moe_v2": "bailing_moe",
     "cohere_compass_text": "cohere2",
     "gemma3": "gemma3_text",
@@ -371,7 +348,7 @@ ALIKE = {
     "minimax_m1": "minimax",
     "minimax_text_01": "minimax",
     "olmo_1124": "olmo2",
-    "qwen3_omni_moe_text": "qwen3_moe",
+    "qwen3_omni_moe_text": "qwen3",
     "stablelm_epoch": "stablelm",
     "llama4": "llama4_text",
     "mistral3": "mistral",
@@ -385,7 +362,7 @@ ALIKE = {
     "sarvam_moe": "glm4_moe",
     "qwen3_vl": "qwen3",
     "qwen3_vl_text": "qwen3",
-    "qwen3_vl_moe": "qwen3_moe",
-    "qwen3_vl_moe_text": "qwen3_moe",
+    "qwen3_vl_moe": "qwen3",
+    "qwen3_vl_moe_text": "qwen3",
 }
-"""Types that are another one under a new name."""
+"""Types that differ from Llama as another one does: a mixture by its keys alone."""

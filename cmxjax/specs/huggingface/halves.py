@@ -8,7 +8,7 @@ from .config import SPELLINGS, Config
 Key = bool | str
 """A setting of a family, or the key that a file sets it by."""
 
-HeadNorm = Literal["", "head", "all", "all biased", "head biased", "heads"]
+HeadNorm = Literal["", "head", "head biased", "heads", "all"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,12 +24,12 @@ class Family:
     norms: tuple[float, float] = (1.0, 1.0)
     """Around the mixer and around the feed-forward half."""
     head_norm: HeadNorm = ""
-    """Norms of queries and keys: one of a head for all, of all heads together, with
-    biases, or one for each head."""
+    """Norms of queries and keys: one of a head for all (with biases), one for each head,
+    or one of all heads together."""
     head_norm_key: str = ""
     """The key that turns them on, where there is one."""
-    gate: Literal["", "element", "head"] = ""
-    """Gates of the attention's outputs, one for each element or head."""
+    gated_output: bool = False
+    """Outputs of attention are multiplied by gates."""
     sinks: bool = False
     parallel: Key = False
     """Both halves read the same input."""
@@ -40,8 +40,6 @@ class Family:
     expert_bias: bool = False
     tied: bool = False
     """Where the file doesn't say."""
-    final: int | None = None
-    """Weights of the last norm; None for as the others."""
     head_bias: Key = False
     embedding_norm: int = 0
     positions: int | None = None
@@ -80,7 +78,6 @@ def _head_norm(c: Config, family: Family, heads: float, kv: float, dim: float) -
         "head biased": 4.0 * dim,
         "heads": (heads + kv) * dim,
         "all": (heads + kv) * dim,
-        "all biased": 2.0 * (heads + kv) * dim,
     }
     return weights[family.head_norm] if on else 0.0
 
@@ -114,11 +111,9 @@ def grouped(c: Config, family: Family, sort: str) -> dict[str, Any]:
         "biased": c.flag(family.input_bias),
         "output_biased": c.flag(family.output_bias),
         "vectors": _head_norm(c, family, heads, kv, dim) + heads * family.sinks,
-        "gated": family.gate == "element",
+        "gated": family.gated_output,
         **norm_keys(family, 0),
     }
-    if family.gate == "head":
-        found["vectors"] += heads * c.number("hidden")
     if sort == "window":
         found["window"] = c.count("window")
     if sort == "chunk":

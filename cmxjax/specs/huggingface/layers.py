@@ -98,12 +98,10 @@ def _mixers(c: Config, family: Family, count: int) -> list[str]:
             c.number("attn_layer_offset", 0.0),
         )
         return ["linear" if i % step != int(first) else "full" for i in range(count)]
-    if c.has("attn_layer_indices"):
-        full = c.listed("attn_layer_indices") or []
-        return ["full" if i in full else "linear" for i in range(count)]
-    if c.has("full_attn_idxs"):
-        full = c.listed("full_attn_idxs") or []
-        return ["full" if i in full else "linear" for i in range(count)]
+    for key in ("attn_layer_indices", "full_attn_idxs"):
+        if c.has(key):
+            full = c.listed(key) or []
+            return ["full" if i in full else "linear" for i in range(count)]
     if c.has("attn_type_list"):
         full = c.listed("attn_type_list", count) or []
         return ["full" if kind else "linear" for kind in full]
@@ -191,9 +189,9 @@ def _halves(c: Config, family: Family, count: int) -> list[str]:
         chosen = c.listed("moe_layers") or []
         mixed = [i in chosen for i in range(count)]
         c.value("interleave_moe_layer_step")
-    for key, late in (("decoder_sparse_step", 1), ("interleave_moe_layer_step", 1)):
+    for key in ("decoder_sparse_step", "interleave_moe_layer_step"):
         step = int(c.number(key, 1.0))
-        mixed = [m and not (step and (i + late) % step) for i, m in enumerate(mixed)]
+        mixed = [m and not (step and (i + 1) % step) for i, m in enumerate(mixed)]
     if c.has("expert_layer_period"):
         step, at = (
             int(c.count("expert_layer_period")),
