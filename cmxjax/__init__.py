@@ -12,7 +12,7 @@ calls `setup` first, unless that was done: float64, and compiled programs kept o
 
 from importlib import import_module
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .answers.compare import compare as compare
@@ -68,7 +68,7 @@ _PLAIN = {"SpecError", "load_scenario", "setup"}
 __all__ = sorted([*_HOMES, "__version__"])  # pyright: ignore[reportUnsupportedDunderAll]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name == "__version__":
         return version("cmxjax")
     if name not in _HOMES:

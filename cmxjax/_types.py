@@ -19,3 +19,6 @@ Sharpness = Float[Array, ""] | float | None
 
 Leaf = Any
 """A float array: masks, bounds and stacked sweeps reuse the tree with other leaves."""
+
+PyTree = Any
+"""A tree of arrays of whatever structure, such as seconds by component and part."""

@@ -7,11 +7,13 @@ it does.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
+
+from ._types import PyTree, Scalar
 
 HALVINGS = 48
 """Of the bracket: enough for all digits of a float64 that is not tiny in it."""
@@ -23,14 +25,14 @@ class Roots(NamedTuple):
     x: Float[Array, " function"]
     at_upper: Bool[Array, " function"]
     """The function is below zero up to the end of the bracket."""
-    values: Any
+    values: PyTree
     """Further outputs at each root; leaves have a leading axis over the functions."""
 
 
-Function = Callable[[Any, Any], tuple[Any, Any]]
+Function = Callable[[PyTree, Scalar], tuple[Float[Array, " function"], PyTree]]
 
 
-def roots(function: Function, inputs: Any, upper: Any) -> Roots:
+def roots(function: Function, inputs: PyTree, upper: Scalar) -> Roots:
     """Where each of several increasing functions of one number crosses zero.
 
     Args:
@@ -44,7 +46,7 @@ def roots(function: Function, inputs: Any, upper: Any) -> Roots:
     count = jax.eval_shape(lambda: function(inputs, upper)[0]).shape[0]
     every = jax.vmap(lambda x: function(frozen, x)[0])
 
-    def halve(_: Any, bracket: Any) -> Any:
+    def halve(_: Int[Array, ""], bracket: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = bracket
         middle = 0.5 * (low + high)
         below = jnp.diagonal(every(middle)) < 0.0
@@ -54,30 +56,36 @@ def roots(function: Function, inputs: Any, upper: Any) -> Roots:
     low, high = jax.lax.fori_loop(0, HALVINGS, halve, start)
     # where there is none, the further outputs are those next to 0
     root = jax.lax.stop_gradient(0.5 * (low + high))
-    found = _at(function, inputs, jnp.where(high >= end, end, root), high >= end, upper)
-    return found._replace(x=jnp.where(low > 0.0, found.x, 0.0))
+    result = _at(function, inputs, jnp.where(high >= end, end, root), high >= end, upper)
+    return result._replace(x=jnp.where(low > 0.0, result.x, 0.0))
 
 
-def _at(function: Function, inputs: Any, root: Any, at_upper: Any, upper: Any) -> Roots:
+def _at(
+    function: Function,
+    inputs: PyTree,
+    root: Float[Array, " function"],
+    at_upper: Bool[Array, " function"],
+    upper: Scalar,
+) -> Roots:
     """The roots as functions of the inputs, to first order."""
     step = root * jnp.finfo(root.dtype).eps ** (1.0 / 3.0)
     count = root.shape[0]
     places = jnp.concatenate([root, root - step, root + step])
-    found, values = jax.vmap(lambda x: function(inputs, x))(places)
+    outputs, values = jax.vmap(lambda x: function(inputs, x))(places)
 
-    def split(leaf: Any) -> tuple[Any, Any]:
+    def split(leaf: Array) -> tuple[Array, Array]:
         here, less, more = leaf[:count], leaf[count : 2 * count], leaf[2 * count :]
         return here, jax.lax.stop_gradient((more - less) / (2.0 * step))
 
-    own = jnp.stack([found[i::count, i] for i in range(count)], axis=1).ravel()
-    gap, slope = split(own)
+    diagonal = jnp.stack([outputs[i::count, i] for i in range(count)], axis=1).ravel()
+    gap, slope = split(diagonal)
     # a function that is above zero from the start has no root that could move
     moves = (slope > 0.0) & (jax.lax.stop_gradient(root / upper) > 1e-9)
     slope = jnp.where(moves, slope, 1.0)
     shift = jnp.where(moves, -(gap - jax.lax.stop_gradient(gap)) / slope, 0.0)
     x = jnp.where(at_upper, upper, root + shift)
 
-    def moved(leaf: Any) -> Any:
+    def moved(leaf: Array) -> Array:
         here, rate = split(leaf)
         return here + rate * (x - jax.lax.stop_gradient(x))
 

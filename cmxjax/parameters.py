@@ -1,14 +1,15 @@
 """Calibrated parameters: a flat dict of unconstrained scalars keyed by leaf path."""
 
-from collections.abc import Iterable
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
 
-from ._types import Real
+from ._types import Leaf, PyTree, Real
 
 T = TypeVar("T")
 
@@ -26,12 +27,12 @@ def is_switch(path: str) -> bool:
     return path == "on" or path.endswith(".on")
 
 
-def leaf_paths(tree: Any) -> dict[str, Any]:
+def leaf_paths(tree: PyTree) -> dict[str, Leaf]:
     """All numbers of a tree by dotted path, in tree order; switches are none."""
     return {path: x for path, x in every_leaf(tree).items() if not is_switch(path)}
 
 
-def every_leaf(tree: Any) -> dict[str, Any]:
+def every_leaf(tree: PyTree) -> dict[str, Leaf]:
     """All leaves of a tree by dotted path, in tree order, switches too."""
     return {
         path_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
@@ -43,18 +44,18 @@ def is_fraction(path: str) -> bool:
     return path.rsplit(".", 1)[-1].endswith(FRACTIONS)
 
 
-def shifted(path: str, leaf: Any, theta: Real) -> Any:
+def shifted(path: str, leaf: Real, theta: Real) -> Array:
     r"""A leaf moved by its unconstrained parameter.
 
     Positive leaves become $x e^\theta$. Fractions become
     $x e^\theta / (1 - x + x e^\theta)$, a shift of the logit by theta that leaves 0
     and 1 where they are.
     """
-    scaled = leaf * jnp.exp(theta)
+    scaled = jnp.multiply(leaf, jnp.exp(theta))
     return scaled / (1.0 - leaf + scaled) if is_fraction(path) else scaled
 
 
-def apply(tree: T, theta: dict[str, Any]) -> T:
+def apply(tree: T, theta: Mapping[str, Real]) -> T:
     """Move the leaves named in `theta`; an empty theta is the spec as printed.
 
     Raises:
@@ -66,18 +67,18 @@ def apply(tree: T, theta: dict[str, Any]) -> T:
     if unknown := sorted(set(theta) - set(known)):
         raise KeyError(f"no such parameter: {unknown}; known: {sorted(known)}")
 
-    def move(key_path: tuple, leaf: Any) -> Any:
+    def move(key_path: tuple, leaf: Leaf) -> Leaf:
         path = path_of(key_path)
         return shifted(path, leaf, theta[path]) if path in theta else leaf
 
     return jax.tree_util.tree_map_with_path(move, tree)
 
 
-def shift_all(tree: T, shifts: Any) -> T:
+def shift_all(tree: T, shifts: Float[Array, " number"]) -> T:
     """Every number of a tree moved by a parameter of its own.
 
     Args:
-        shifts: as `theta`, (number,), in the order of the leaves and their entries.
+        shifts: as `theta`, in the order of the leaves and their entries.
     """
     row, restored = ravel_pytree(tree)
     inside = np.concatenate(

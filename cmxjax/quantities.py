@@ -1,9 +1,8 @@
 """Which field of a phase's metrics a measured quantity is."""
 
-from typing import Any
-
+from ._types import Leaf
 from .phases.collective import CollectiveMetrics
-from .phases.metrics import DecodeMetrics, PrefillMetrics
+from .phases.metrics import DecodeMetrics, Metrics, PrefillMetrics
 from .phases.operator import OperatorMetrics
 from .phases.totals import SystemMetrics
 from .phases.training import TrainMetrics
@@ -110,13 +109,14 @@ def check_per(quantity: str, per: str | None, phase: str) -> None:
         )
 
 
-def scaled_to(value: Any, quantity: str, per: str | None, metrics: Any) -> Any:
+def scaled_to(value: Leaf, quantity: str, per: str | None, metrics: Metrics) -> Leaf:
     """A value per device, per package or in total, as `per` asks; None leaves it."""
     if per is None:
         return value
     if isinstance(metrics, SystemMetrics):
         devices, package = metrics.devices, metrics.devices / metrics.packages
     else:
+        assert not isinstance(metrics, OperatorMetrics | CollectiveMetrics)  # `check_per`
         devices = metrics.tokens_per_s / metrics.tokens_per_s_per_device
         package = metrics.tokens_per_s_per_package / metrics.tokens_per_s_per_device
     worst_device = quantity in _OF_A_DEVICE and not isinstance(metrics, SystemMetrics)

@@ -5,7 +5,7 @@ import sys
 import warnings
 from pathlib import Path
 
-# The loader of cached programs reports two tuning hints of the compiler's own as
+# The loader of cached programs reports two of the compiler's tuning hints as
 # missing processor features, at length. JAX reads this level when it is imported.
 QUIET = "jax" not in sys.modules
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -9,7 +9,6 @@ whole and more bandwidth never makes anything slower, exact or relaxed.
 
 import functools
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +26,7 @@ def _share(a: Real, b: Real) -> Array:
     """Slope in `a` of the larger of two: 1, 0, or a half where they are equal; NaN where
     either is or both are the same infinity.
 
-    JAX's own takes ten operations, at a hundred maxima of a step.
+    That of JAX takes ten operations, at a hundred maxima of a step.
     """
     return 0.5 + 0.5 * jax.lax.sign(a - b)
 
@@ -54,9 +53,9 @@ def _larger_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     return jnp.maximum(*primals), _weighed(tangents, (share, 1.0 - share))
 
 
-def larger_of(values: Iterable[Real]) -> Any:
+def larger_of(values: Iterable[Real]) -> Array:
     """The largest of one or several."""
-    return functools.reduce(larger, values)
+    return jnp.asarray(functools.reduce(larger, values))
 
 
 @jax.custom_jvp
@@ -82,7 +81,7 @@ def _serial(sharpness: Sharpness) -> bool:
     return isinstance(sharpness, float) and sharpness == 1.0
 
 
-def maximum(a: Real, b: Real, sharpness: Sharpness) -> Any:
+def maximum(a: Real, b: Real, sharpness: Sharpness) -> Array:
     r"""The longer of two activities that run side by side.
 
     $$ \tfrac12\bigl(a + b + \sqrt{(a-b)^2 + 4ab/s^2}\bigr) $$
@@ -94,20 +93,20 @@ def maximum(a: Real, b: Real, sharpness: Sharpness) -> Any:
     if sharpness is None:
         return larger(a, b)
     if _serial(sharpness):
-        return a + b
+        return jnp.add(a, b)
     half = 0.5 * (a - b)
     root = jnp.sqrt(half * half + a * b / (sharpness * sharpness) + _TINY)
-    return b + half + root
+    return jnp.add(b + half, root)
 
 
-def minimum(a: Real, b: Real, sharpness: Sharpness) -> Any:
+def minimum(a: Real, b: Real, sharpness: Sharpness) -> Array:
     """The shorter of two alternatives: `a + b - maximum(a, b)`.
 
     One step sharper than the maximum, so that at s = 1 a choice is not yet free.
     """
     if sharpness is None:
         return smaller(a, b)
-    return a + b - maximum(a, b, sharpness + 1.0)
+    return jnp.subtract(a + b, maximum(a, b, sharpness + 1.0))
 
 
 def maximum_of(values: Sequence[Real], sharpness: Sharpness) -> Array:
@@ -137,7 +136,7 @@ def largest(values: Array, sharpness: Sharpness) -> Array:
     return few[0]
 
 
-def overlap_s(a: Real, b: Real, exposed: Real, sharpness: Sharpness) -> Any:
+def overlap_s(a: Real, b: Real, exposed: Real, sharpness: Sharpness) -> Array:
     r"""Time of two activities that overlap imperfectly.
 
     $$ \max(a, b) + \omega\,\min(a, b), \qquad \omega \in [0, 1] $$
@@ -146,12 +145,12 @@ def overlap_s(a: Real, b: Real, exposed: Real, sharpness: Sharpness) -> Any:
     overlap and 1 none. It is physics, to be calibrated, in the exact model too.
     """
     if _serial(sharpness):
-        return a + b
+        return jnp.add(a, b)
     longest = maximum(a, b, sharpness)
     return longest + exposed * (a + b - longest)
 
 
-def ceil(x: Real, sharpness: Sharpness) -> Any:
+def ceil(x: Real, sharpness: Sharpness) -> Array:
     r"""Round up to whole pieces; the relaxation interpolates between whole numbers.
 
     With f the fraction of x above its floor, $\lfloor x \rfloor + f s / (1 + (s-1) f)$:
@@ -164,7 +163,7 @@ def ceil(x: Real, sharpness: Sharpness) -> Any:
     return floor + part * sharpness / (1.0 + (sharpness - 1.0) * part)
 
 
-def positive(x: Real, sharpness: Sharpness) -> Any:
+def positive(x: Real, sharpness: Sharpness) -> Array:
     """Gate of something that is there or not: 1 where `x > 0` and 0 at `x = 0`.
 
     The relaxation is `s x / (1 + s x)`, for counts above their neutral value, such as
@@ -173,10 +172,10 @@ def positive(x: Real, sharpness: Sharpness) -> Any:
     if sharpness is None:
         return (jnp.asarray(x) > 0).astype(jnp.result_type(x, 0.0))
     scaled = sharpness * x
-    return scaled / (1.0 + scaled)
+    return jnp.divide(scaled, 1.0 + scaled)
 
 
-def gate(ratio: Real) -> Any:
+def gate(ratio: Real) -> Array:
     """A soft switch at `ratio = 1`: `r^32 / (1 + r^32)`.
 
     It is physics (a protocol that changes over a range of sizes), so it does not

@@ -1,12 +1,14 @@
 """What is there or not: a number in the program, so that both share one."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
+from jaxtyping import Array, Bool
 
-from ._types import Leaf
+from ._types import Leaf, Real
+
+Holds = Bool[Array, "..."] | Bool[np.ndarray, "..."] | bool
 
 
 class Switch(struct.PyTreeNode, frozen=True):
@@ -18,12 +20,12 @@ class Switch(struct.PyTreeNode, frozen=True):
     def __bool__(self) -> bool:
         raise TypeError("a switch is a number of the program: use `pick` or `.on`")
 
-    def pick(self, there: Any, absent: Any) -> Any:
+    def pick(self, there: Real, absent: Real) -> Array:
         """One of two values; both must be finite, or gradients aren't."""
         return either(self.on > 0.5, there, absent)
 
 
-def either(holds: Any, there: Any, absent: Any) -> Any:
+def either(holds: Holds, there: Real, absent: Real) -> Array:
     """`there` where something holds and `absent` elsewhere: `jnp.where` without an inner
     program for each."""
     dtype = jnp.result_type(there, absent, float)

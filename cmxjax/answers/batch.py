@@ -1,15 +1,16 @@
 """Evaluate many problems with few compilations: same structure, one vmapped call."""
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from ..machine.resolve import origins
 from ..parameters import is_fraction, shift_all
-from ..phases.metrics import metrics
+from ..phases.metrics import Metrics, metrics
 from ..specs.build import Problem
 from .numbers import row_of
 
@@ -17,8 +18,8 @@ from .numbers import row_of
 class Outcome(NamedTuple):
     """Metrics of one problem and, if wanted, their sensitivity to the priors."""
 
-    metrics: Any
-    slopes: dict[str, Any] | None
+    metrics: Metrics
+    slopes: dict[str, Metrics] | None
     """d metrics / d theta by leaf path; each entry is a Metrics of derivatives."""
 
 
@@ -43,9 +44,9 @@ def loose(problem: Problem) -> dict[str, float]:
     return {p: s for p, s in uncertain(problem).items() if p not in settled}
 
 
-def alike(trees: Iterable[Any]) -> list[list[int]]:
+def alike(trees: Iterable[object]) -> list[list[int]]:
     """Indices of trees of one structure and shape, which one program can serve."""
-    groups: dict[Any, list[int]] = {}
+    groups: dict[tuple, list[int]] = {}
     for i, tree in enumerate(trees):
         leaves, structure = jax.tree.flatten(tree)
         key = (structure, tuple(leaf.shape for leaf in leaves))
@@ -75,20 +76,20 @@ def evaluate(problems: list[Problem], with_slopes: bool = False) -> list[Outcome
         family = [problems[i] for i in indices]
         paths = [sorted(uncertain(p)) if with_slopes else [] for p in family]
         cases = 1 + 2 * max(map(len, paths))
-        shifts = [moved_up_and_down(p, own, cases) for p, own in zip(family, paths)]
+        shifts = [moved_up_and_down(p, names, cases) for p, names in zip(family, paths)]
         inputs = jax.tree.map(lambda *x: jnp.stack(x), *(every[i] for i in indices))
         values = jax.device_get(_run(inputs, jnp.asarray(shifts)))
         for row, i in enumerate(indices):
-            own = jax.tree.map(lambda x: x[row], values)  # noqa: B023
+            one = jax.tree.map(lambda x: x[row], values)  # noqa: B023
             slopes = None
             if with_slopes:
-                slopes = {path: _difference(own, k) for k, path in enumerate(paths[row])}
-            outcomes[i] = Outcome(jax.tree.map(lambda x: x[0], own), slopes)
+                slopes = {path: _difference(one, k) for k, path in enumerate(paths[row])}
+            outcomes[i] = Outcome(jax.tree.map(lambda x: x[0], one), slopes)
     return [outcome for outcome in outcomes if outcome is not None]
 
 
 @jax.jit
-def _run(inputs: tuple, shifts: Any) -> Any:
+def _run(inputs: tuple, shifts: Array) -> Metrics:
     """Metrics of each problem (leading axis) with each of its machines' shifts, (problem,
     case, number).
 
@@ -96,7 +97,7 @@ def _run(inputs: tuple, shifts: Any) -> Any:
     program compiles in half the time.
     """
 
-    def every_case(problem: tuple) -> Any:
+    def every_case(problem: tuple) -> Metrics:
         (machine, *job), cases = problem
         return jax.lax.map(lambda case: metrics(shift_all(machine, case), *job), cases)
 
@@ -106,14 +107,14 @@ def _run(inputs: tuple, shifts: Any) -> Any:
 def moved_up_and_down(problem: Problem, paths: list[str], cases: int) -> np.ndarray:
     """Shifts of a machine as it is, then with each path up and down, (case, number)."""
     names = origins(problem.system, problem.choices)
-    found = np.zeros((cases, len(names)))
+    shifts = np.zeros((cases, len(names)))
     for k, path in enumerate(paths):
         up = row_of(names, {path: STEP})
-        found[1 + 2 * k], found[2 + 2 * k] = up, -up
-    return found
+        shifts[1 + 2 * k], shifts[2 + 2 * k] = up, -up
+    return shifts
 
 
-def _difference(own: Any, k: int) -> Any:
+def _difference(values: Metrics, k: int) -> Metrics:
     """Slope of every metric along parameter k."""
     up, down = 1 + 2 * k, 2 + 2 * k
-    return jax.tree.map(lambda x: (x[up] - x[down]) / (2.0 * STEP), own)
+    return jax.tree.map(lambda x: (x[up] - x[down]) / (2.0 * STEP), values)

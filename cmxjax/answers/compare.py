@@ -1,6 +1,6 @@
 """Two or more systems side by side."""
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..specs.files import is_path, load, shipped
 from ..specs.scenario import load_scenario, validate_scenario
@@ -17,13 +17,13 @@ class Comparison(NamedTuple):
     names: list[str]
     predictions: list[Prediction]
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         return {
             name: prediction.as_json()
             for name, prediction in zip(self.names, self.predictions, strict=True)
         }
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """What `compare --json` prints."""
         return self.as_json()
 

@@ -2,13 +2,14 @@
 
 import operator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
-from ..phases.metrics import metrics
+from ..phases.metrics import Metrics, metrics
 from ..quantities import field_of
 from ..specs.build import build
 from ..specs.errors import SpecError
@@ -95,20 +96,20 @@ def _field(limit: Limit, phase: str) -> str:
 
 
 @partial(jax.jit, static_argnums=0)
-def _metrics_at(field: str, inputs: tuple, values: Any) -> Any:
+def _metrics_at(field: str, inputs: tuple, values: Array) -> Metrics:
     """Metrics of a job at many values of one key of its workload."""
     machine, model, workload, layout = inputs
 
-    def one(value: Any) -> Any:
+    def one(value: Array) -> Metrics:
         return metrics(machine, model, workload.replace(**{field: value}), layout)
 
     return jax.vmap(one)(values)
 
 
-def _meets(found: Any, fields: list[tuple[str, Limit]]) -> np.ndarray:
-    good = np.ones(len(np.asarray(jax.tree.leaves(found)[0])), bool)
-    if hasattr(found, "memory_excess_bytes"):
-        good &= np.asarray(found.memory_excess_bytes) <= 0.0
+def _meets(m: Metrics, fields: list[tuple[str, Limit]]) -> np.ndarray:
+    good = np.ones(len(np.asarray(jax.tree.leaves(m)[0])), bool)
+    if (excess := getattr(m, "memory_excess_bytes", None)) is not None:
+        good &= np.asarray(excess) <= 0.0
     for field, limit in fields:
-        good &= limit.holds(np.asarray(getattr(found, field)), limit.value)
+        good &= limit.holds(np.asarray(getattr(m, field)), limit.value)
     return good

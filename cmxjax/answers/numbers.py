@@ -1,12 +1,13 @@
 """The numbers of a job in one row, each with its path, to be scaled at will."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.flatten_util import ravel_pytree
 
+from .._types import Real, Scalar
 from ..machine.resolve import origins
 from ..parameters import apply, every_leaf, is_switch, leaf_paths
 from ..phases.metrics import metrics
@@ -24,12 +25,12 @@ def paths_of(problem: Problem) -> list[str]:
     """Path of each number of machine, model and workload, in the order of their leaves:
     those of the machine as in the system's file. Empty for entries of a list,
     switches and formats."""
-    found = origins(problem.system, problem.choices)
-    paths = [path and f"system.{path}" for path in found]
+    machine = origins(problem.system, problem.choices)
+    paths = [path and f"system.{path}" for path in machine]
     for group, tree in (("model", problem.model), ("workload", problem.workload)):
         for path, leaf in every_leaf(tree).items():
-            own = np.ndim(leaf) == 0 and _moves(path)
-            paths += [f"{group}.{path}" if own else ""] * np.size(leaf)
+            scalar = np.ndim(leaf) == 0 and _moves(path)
+            paths += [f"{group}.{path}" if scalar else ""] * np.size(leaf)
     return paths
 
 
@@ -48,19 +49,19 @@ def values_of(problem: Problem) -> dict[str, float]:
     }
 
 
-def row_of(paths: list[str], logs: Mapping[str, float]) -> np.ndarray:
+def row_of(paths: list[str], logs: Mapping[str, Scalar]) -> np.ndarray:
     """A log, or another shift, for each number, (number,), from those that a mapping
     names; others stay."""
     return np.array([float(logs.get(path, 0.0)) for path in paths])
 
 
-def scaled(inputs: tuple, logs: Any) -> tuple:
+def scaled(inputs: tuple, logs: Real) -> tuple:
     """The job with each number multiplied by the exponential of its log."""
     *numbers, layout = inputs
     row, restored = ravel_pytree(tuple(numbers))
     return (*restored(row * jnp.exp(logs)), layout)
 
 
-def log_metric(field: str, inputs: tuple, logs: Any) -> Any:
+def log_metric(field: str, inputs: tuple, logs: Real) -> Array:
     """ln of a metric of the job with its numbers scaled."""
     return jnp.log(getattr(metrics(*scaled(inputs, logs)), field))

@@ -1,14 +1,16 @@
 """Predict one scenario, as numbers in SI."""
 
 import math
+from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import numpy as np
 
 from ..job.layout import degree
 from ..phases.metrics import explain
+from ..serve.pools import PoolMetrics
 from ..specs.build import Problem, build
 from ..specs.scenario_file import Scenario
 from ..units import dimension_of, format_si
@@ -25,7 +27,7 @@ class Prediction(NamedTuple):
     """Every metric in SI; the unit is the suffix of its name."""
     breakdown: dict[str, float]
     busy: dict[str, float]
-    pools: dict[str, dict[str, Any]] = {}
+    pools: dict[str, dict[str, object]] = {}
     """Of phase `serve`: every metric of each pool, and what it is bound by."""
     stages: dict[str, dict[str, float]] = {}
     """Of phase `train`: bytes on a device by class, of each stage. A range of stages with
@@ -53,7 +55,7 @@ class Prediction(NamedTuple):
         title = f"{p.scenario.phase} on {p.system.name} (calibration: {p.calibration})"
         return "\n".join([title, *rows, verdict])
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """What `predict --json` prints."""
         return self.as_json()
 
@@ -68,37 +70,37 @@ class Prediction(NamedTuple):
     @property
     def reasons(self) -> list[str]:
         """Why the scenario can't run; empty where it can."""
-        found = []
+        reasons = []
         excess = self.values.get("memory_excess_bytes", 0.0)
         if excess > 0.0:
             usable = float(self.problem.system.chip.memory_usable_bytes)
-            found.append(
+            reasons.append(
                 f"needs {format_si(usable + excess, 'bytes')} a device, of which"
                 f" {format_si(usable, 'bytes')} are there"
             )
         if self.values.get("placement_excess", 0.0) > 1e-9:
-            found.append("the layout puts more ranks into a tier than it joins")
-        return [*found, *self._unserved()]
+            reasons.append("the layout puts more ranks into a tier than it joins")
+        return [*reasons, *self._unserved()]
 
     def _unserved(self) -> list[str]:
         """What requests are refused or served too late."""
-        found, values = [], self.values
+        reasons, values = [], self.values
         excess = values.get("excess_requests_per_s", 0.0)
         if excess > 1e-9 * values.get("served_requests_per_s", 1.0):
             arrive = format_si(excess + values["served_requests_per_s"], "request_rate")
             most = format_si(values["served_requests_per_s"], "request_rate")
-            found.append(f"{arrive} arrive, of which at most {most} can be served")
+            reasons.append(f"{arrive} arrive, of which at most {most} can be served")
         for name in ("ttft", "tpot"):
             late = values.get(f"{name}_excess_s", 0.0)
             if late > 1e-9 * values.get(f"{name}_s", 1.0):
                 value = values[f"{name}_s"]
-                found.append(
+                reasons.append(
                     f"{name.upper()} is {format_si(value, 'time')}, over its limit of"
                     f" {format_si(value - late, 'time')}"
                 )
-        return found
+        return reasons
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """The contract of `predict --json`."""
         assumed = getattr(self.problem.scenario, "assumed", [])
         return {
@@ -155,14 +157,16 @@ def predict(scenario: Scenario, calibration: str | None = None) -> Prediction:
     return Prediction(problem, values, breakdown, busy, pools, stages)
 
 
-def _of_stages(problem: Problem, memory: Any) -> dict[str, dict[str, float]]:
+def _of_stages(
+    problem: Problem, memory: Mapping[str, np.ndarray] | None
+) -> dict[str, dict[str, float]]:
     """Memory by class of each stage, named by its number or range of numbers."""
     if not memory:
         return {}
     listed = len(next(iter(memory.values())))
     names = [str(stage) for stage in range(listed)]
     if problem.workload.stage_layers is None:  # pyright: ignore
-        last = round(float(degree(problem.layout, "pp"))) - 1
+        last = round(float(degree(problem.placed, "pp"))) - 1
         names = ["0", _range_name(1, last - 1), _range_name(max(last, 1), last)]
     return {
         name: {f"memory_{part}_bytes": float(of[stage]) for part, of in memory.items()}
@@ -178,9 +182,9 @@ def _range_name(first: int, last: int) -> str:
     return f"{first}-{last}" if first < last else ""
 
 
-def _of_pool(pool: Any) -> dict[str, Any]:
+def _of_pool(pool: PoolMetrics) -> dict[str, object]:
     """Metrics of a pool, the shares of its limits, and the largest of those."""
-    values: dict[str, Any] = {
+    values: dict[str, object] = {
         name: float(value)
         for name, value in vars(pool).items()
         if isinstance(value, np.ndarray | np.floating)

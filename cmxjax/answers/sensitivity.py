@@ -8,11 +8,12 @@ the elasticities of the times minus those of the rates sum to 1 (to -1 for a rat
 
 import math
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from ..quantities import field_of
 from ..specs.build import Problem, build
@@ -91,7 +92,7 @@ class Sensitivity(NamedTuple):
     time_sum: float
     """Elasticities of times minus those of rates."""
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         return {
             "quantity": self.quantity,
             self.field: self.value,
@@ -104,12 +105,12 @@ class Sensitivity(NamedTuple):
 
 
 @partial(jax.jit, static_argnums=0)
-def _slopes(field: str, inputs: tuple, logs: Any) -> Any:
+def _slopes(field: str, inputs: tuple, logs: Array) -> tuple[Array, Array]:
     return jax.value_and_grad(partial(log_metric, field, inputs))(logs)
 
 
 @partial(jax.jit, static_argnums=0)
-def _shifted(field: str, inputs: tuple, logs: Any) -> Any:
+def _shifted(field: str, inputs: tuple, logs: Array) -> Array:
     """The log metric at many scalings, one after another."""
     return jax.lax.map(partial(log_metric, field, inputs), logs)
 
@@ -157,15 +158,17 @@ def sensitivity(
     cases = np.array([row_of(paths, {path: step}) for path in used for step in steps])
     values = np.asarray(_shifted(field, inputs, cases)) - base
     around = dict(zip(used, values.reshape(-1, len(steps)), strict=True))
-    found = []
+    leaves = []
     for path, value in known.items():
         down, up, larger = around.get(path, np.zeros(len(steps)))
         left, right = -float(down) / NUDGE, float(up) / NUDGE
-        own = elasticities[path]
-        found.append(Elasticity(path, value, own, left, right, float(np.exp(larger))))
-    found.sort(key=lambda e: -abs(e.elasticity))
-    total = sum(e.elasticity * _time_power(e.path) for e in found)
-    return Sensitivity(problem, name, field, float(np.exp(base)), found, total)
+        elasticity = elasticities[path]
+        leaves.append(
+            Elasticity(path, value, elasticity, left, right, float(np.exp(larger)))
+        )
+    leaves.sort(key=lambda e: -abs(e.elasticity))
+    total = sum(e.elasticity * _time_power(e.path) for e in leaves)
+    return Sensitivity(problem, name, field, float(np.exp(base)), leaves, total)
 
 
 POINTS = 24

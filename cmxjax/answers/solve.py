@@ -1,12 +1,14 @@
 """Inverse questions: which value of a leaf makes a metric what is wanted."""
 
 import math
+from collections.abc import Callable
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from ..phases.metrics import metrics
 from ..quantities import field_of
@@ -23,6 +25,10 @@ WIDEST = 1e6
 STEPS = 60
 CLOSE = 1e-9
 """Newton stops when ln(metric / target) is this small."""
+
+
+Gap = Callable[[float], tuple[float, float]]
+"""Log of the metric over its target, and its slope, at a log factor of the leaf."""
 
 
 class Target(NamedTuple):
@@ -49,7 +55,7 @@ class Solution(NamedTuple):
     iterations: int
     reason: str
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         return {
             "calibration": self.problem.calibration,
             "target": {self.target.field: self.target.value},
@@ -83,15 +89,15 @@ def parse_target(text: str, scenario: Scenario, calibration: str | None) -> Targ
         raise SpecError(
             [f"--for {text!r}: phase {other.phase}; name one of phase {scenario.phase}"]
         )
-    found = getattr(metrics(*build(other, calibration).inputs), field)
-    return Target(name, field, float(found), wanted)
+    value = getattr(metrics(*build(other, calibration).inputs), field)
+    return Target(name, field, float(value), wanted)
 
 
 @partial(jax.jit, static_argnums=0)
-def _along(field: str, inputs: tuple, moves: Any, shift: Any) -> Any:
+def _along(field: str, inputs: tuple, moves: Array, shift: Array) -> tuple[Array, Array]:
     """The log metric and its slope with the numbers that move scaled by exp(shift)."""
 
-    def value(z: Any) -> Any:
+    def value(z: Array) -> Array:
         return log_metric(field, inputs, z * moves)
 
     return jax.jvp(value, (shift,), (jnp.ones(()),))
@@ -147,7 +153,7 @@ def solve(
     return Solution(problem, list(paths), values, factor, target, reached, taken, reason)
 
 
-def _bracket(gap: Any, error: float) -> tuple[float | None, float | None, int]:
+def _bracket(gap: Gap, error: float) -> tuple[float | None, float | None, int]:
     """Points below and above the target, going out from 0 in growing strides."""
     low = 0.0 if error <= 0.0 else None
     high = 0.0 if error > 0.0 else None
@@ -164,7 +170,7 @@ def _bracket(gap: Any, error: float) -> tuple[float | None, float | None, int]:
     return low, high, taken
 
 
-def _unreached(target: Target, paths: tuple[str, ...], gap: Any) -> str:
+def _unreached(target: Target, paths: tuple[str, ...], gap: Gap) -> str:
     ends = [gap(z)[0] for z in (-math.log(WIDEST), math.log(WIDEST))]
     finite = [e for e in ends if math.isfinite(e)]
     nearest = min(finite, key=abs, default=math.nan)

@@ -1,7 +1,7 @@
 """When each pipeline stage runs which pass: a schedule, event by event.
 
 Stages work through their passes in the schedule's order and wait for what each pass
-needs. DualPipe, whose order is found by search, runs greedily: gradients first, then
+needs. DualPipe, whose order comes from a search, runs greedily: gradients first, then
 whatever has waited longest.
 """
 
@@ -108,10 +108,10 @@ def _needs(task: Task, stages: int, chunks: int) -> list[Task]:
         if s:
             return [Task("F", s - 1, chunk, i)]
         return [Task("F", stages - 1, chunk - 1, i)] if chunk else []
-    own = Task("F", s, chunk, i)
+    forward = Task("F", s, chunk, i)
     if s < stages - 1:
-        return [own, Task("B", s + 1, chunk, i)]
-    return [own, *([Task("B", 0, chunk + 1, i)] if chunk < chunks - 1 else [])]
+        return [forward, Task("B", s + 1, chunk, i)]
+    return [forward, *([Task("B", 0, chunk + 1, i)] if chunk < chunks - 1 else [])]
 
 
 def timeline(

@@ -7,17 +7,19 @@ optimizer and the host. The trace ends when the predicted step does.
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..job.layout import Layout
 from ..job.workload import Train
+from ..machine.machine import Machine
 from ..specs.build import Problem
 from ..specs.errors import SpecError
 from ..specs.schedules import schedule_of
-from ..step.line import PassTimes
+from ..step.line import Line, PassTimes
 from ..step.train_price import train_job, trainer_of
 from ..step.training import TrainTimes, trained
 from ..work.held import holding_of
@@ -40,17 +42,17 @@ class Step(NamedTuple):
     compute: list[dict[str, float]]
 
 
-def _works(line: Any, count: int) -> list[dict[str, float]]:
+def _works(line: Line, count: int) -> list[dict[str, float]]:
     """Seconds of each stage's passes: one by one, or from the classes of stages."""
-    own = PassTimes(*(np.asarray(x) for x in line.own))
-    listed = own.forward.shape[0]
+    passes = PassTimes(*(np.asarray(x) for x in line.work))
+    listed = passes.forward.shape[0]
     last = listed - 1
     at = [0, *[1] * max(count - 2, 0), last][:count] if listed != count else range(count)
     return [
         {
-            "F": float(own.forward[i]),
-            "B": float(own.backward[i]),
-            "W": float(own.weight[i]),
+            "F": float(passes.forward[i]),
+            "B": float(passes.backward[i]),
+            "W": float(passes.weight[i]),
         }
         for i in at
     ]
@@ -58,7 +60,9 @@ def _works(line: Any, count: int) -> list[dict[str, float]]:
 
 def _step(problem: Problem) -> Step:
     machine, a, w, layout = problem.inputs
+    assert isinstance(machine, Machine)
     assert isinstance(w, Train)
+    assert isinstance(layout, Layout)
     assert a is not None
     trainer = trainer_of(machine)
 
@@ -76,24 +80,26 @@ def _step(problem: Problem) -> Step:
     count = max(1, round(float(times.line.stages)))
     listed = w.stage_layers is not None
     if listed:
-        count = len(times.line.own.forward)
+        count = len(times.line.work.forward)
     return Step(times, _works(times.line, count), _works(quiet, count))
 
 
-def _events(run: Run, scale: float, compute: float, chunks: int) -> list[dict[str, Any]]:
+def _events(
+    run: Run, scale: float, compute: float, chunks: int
+) -> list[dict[str, object]]:
     """Slices of one pass: compute, then the communication that it waits for."""
     task, device, start, end = run
     name = f"{task.sort}{task.microbatch}" + (f".{task.chunk}" if chunks > 1 else "")
     split = min(start + compute, end)
-    found = [_slice(name, NAMES[task.sort], device, start * scale, split * scale)]
+    slices = [_slice(name, NAMES[task.sort], device, start * scale, split * scale)]
     if end - split > 1e-3 * (end - start):
         wait = _slice(
             f"{name} waits", "communication", device, split * scale, end * scale
         )
-        found.append(wait)
-    for event in found:
+        slices.append(wait)
+    for event in slices:
         event["args"] = {"microbatch": task.microbatch, "chunk": task.chunk}
-    return found
+    return slices
 
 
 def _slice(name: str, category: str, row: int, start: float, end: float) -> dict:
@@ -108,23 +114,21 @@ def _slice(name: str, category: str, row: int, start: float, end: float) -> dict
     }
 
 
-def _bubbles(runs: list[Run], scale: float, until: float) -> list[dict[str, Any]]:
+def _bubbles(runs: list[Run], scale: float, until: float) -> list[dict[str, object]]:
     """Gaps of each row up to the end of the pipeline."""
-    found, clock = [], dict.fromkeys((run.device for run in runs), 0.0)
+    gaps, clock = [], dict.fromkeys((run.device for run in runs), 0.0)
     for run in sorted(runs, key=lambda run: run.start_s):
         idle = clock[run.device]
         if run.start_s * scale - idle > 1e-9 * until:
-            found.append(
-                _slice("bubble", "bubble", run.device, idle, run.start_s * scale)
-            )
+            gaps.append(_slice("bubble", "bubble", run.device, idle, run.start_s * scale))
         clock[run.device] = run.end_s * scale
     for device, idle in clock.items():
         if until - idle > 1e-9 * until:
-            found.append(_slice("bubble", "bubble", device, idle, until))
-    return found
+            gaps.append(_slice("bubble", "bubble", device, idle, until))
+    return gaps
 
 
-def trace_of(problem: Problem) -> dict[str, Any]:
+def trace_of(problem: Problem) -> dict[str, object]:
     """The trace of a training problem.
 
     Passes are placed by simulating the schedule and stretched to the predicted time of
@@ -152,7 +156,7 @@ def trace_of(problem: Problem) -> dict[str, Any]:
     runs = timeline(schedule, seconds, stages, m, chunks)
     ends = float(step.times.pipeline_s)
     scale = ends / max(run.end_s for run in runs)
-    events: list[dict[str, Any]] = [
+    events: list[dict[str, object]] = [
         {"name": "thread_name", "ph": "M", "pid": 0, "tid": s, "args": {"name": label}}
         for s, label in enumerate(f"stage {s}" for s in range(stages))
     ]
@@ -169,9 +173,9 @@ def trace_of(problem: Problem) -> dict[str, Any]:
     return {"traceEvents": events, "displayTimeUnit": "ms", "otherData": other}
 
 
-def _tail(times: TrainTimes, start: float, stages: int) -> list[dict[str, Any]]:
+def _tail(times: TrainTimes, start: float, stages: int) -> list[dict[str, object]]:
     """Gradients, optimizer and host, on every stage."""
-    found, rest = [], float(times.rest_s)
+    slices, rest = [], float(times.rest_s)
     parts = {
         "gradients": (float(times.reduce_s), "communication"),
         "optimizer": (float(times.update_s), "optimizer"),
@@ -180,9 +184,9 @@ def _tail(times: TrainTimes, start: float, stages: int) -> list[dict[str, Any]]:
     scale = rest / sum(seconds for seconds, _ in parts.values())
     for name, (seconds, category) in parts.items():
         end = start + seconds * scale
-        found += [_slice(name, category, s, start, end) for s in range(stages)]
+        slices += [_slice(name, category, s, start, end) for s in range(stages)]
         start = end
-    return found
+    return slices
 
 
 def write_trace(problem: Problem, path: str) -> None:

@@ -1,10 +1,11 @@
 """Compare predictions with a measurement file."""
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from ..phases.metrics import Metrics
 from ..quantities import check_per, field_of, scaled_to
 from ..specs.build import Problem, build
 from ..specs.calibration_file import UNCALIBRATED
@@ -55,7 +56,7 @@ class Validation(NamedTuple):
     def worst(self) -> float:
         return float(np.max([abs(row.relative_error) for row in self.rows]))
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """The contract of `validate --json`."""
         keys = Row._fields[: Row._fields.index("relative_sigma")]
         return {
@@ -65,7 +66,7 @@ class Validation(NamedTuple):
             "max_abs_relative_error": self.worst,
         }
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """What `validate --json` prints."""
         return self.as_json()
 
@@ -88,7 +89,7 @@ def _side(problem: Problem, outcome: Outcome, row: Measurement) -> _Sided:
     phase, spec = problem.scenario.phase, row.spec
     field = field_of(spec.quantity, spec.part, phase)
 
-    def value_of(metrics: Any) -> float:
+    def value_of(metrics: Metrics) -> float:
         value = float(getattr(metrics, field))
         return float(scaled_to(value, spec.quantity, spec.per, outcome.metrics))
 

@@ -7,17 +7,18 @@ $$ P(a > b) = \Phi\Bigl(\frac{\ln a - \ln b}{\sigma}\Bigr), \qquad
 
 Calibrations of two systems are independent, so their variances add; what is not known of
 the workload is one number for both, so only the difference of the slopes counts. Each
-metric is at the best batch that its limits and the memory allow, found anew for each
+metric is at the best batch that its limits and the memory allow, searched anew for each
 shift of a parameter.
 """
 
 import math
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from ..job.workload import Decode
 from ..parameters import shift_all
@@ -132,16 +133,18 @@ def versus(
 
 
 @partial(jax.jit, static_argnums=0)
-def _outcomes(fields: tuple[str, ...], inputs: tuple, shifts: Any, logs: Any) -> tuple:
+def _outcomes(
+    fields: tuple[str, ...], inputs: tuple, shifts: Array, logs: dict[str, Array]
+) -> tuple[Array, Array]:
     """Metrics and memory excess of many rows, from shifts of the machine, (row, number),
     and logs of what workload keys are multiplied by."""
 
-    def one(shift: Any, sizes: dict[str, Any]) -> tuple:
+    def one(shift: Array, sizes: dict[str, Array]) -> tuple[Array, Array]:
         machine, model, workload, layout = inputs
         sizes = {k: getattr(workload, k) * jnp.exp(z) for k, z in sizes.items()}
         moved = shift_all(machine, shift), model, workload.replace(**sizes), layout
-        found = metrics(*moved)
-        return jnp.stack([getattr(found, f) for f in fields]), found.memory_excess_bytes
+        m = metrics(*moved)
+        return jnp.stack([getattr(m, f) for f in fields]), m.memory_excess_bytes
 
     return jax.vmap(one)(shifts, logs)
 
@@ -164,16 +167,16 @@ def _side(
     shifts = moved_up_and_down(problem, paths, 1 + len(moves))
     logs = {key: np.array([0.0, *(s * (n == key) for n, s in moves)]) for key in keys}
     values, batches = _best(problem, field, bounds, shifts, logs)
-    own = float(batches[0]) if isinstance(workload, Decode) else None
+    batch = float(batches[0]) if isinstance(workload, Decode) else None
     if not values[0] > 0.0:
-        return Side(problem, 0.0, own, 0.0, {}, {})
+        return Side(problem, 0.0, batch, 0.0, {}, {})
     names = (*paths, *keys)
     slopes = {name: _slope(values, k) for k, name in enumerate(names)}
     system = {path: slopes[path] for path in paths}
     return Side(
         problem,
         factor * float(values[0]),
-        own,
+        batch,
         relative_sigma(problem, system),
         system,
         {key: slopes[key] for key in keys},
@@ -212,15 +215,15 @@ def _best(
         if batched:
             sizes["sequences_per_device"] = grid.reshape(-1)
         args = np.repeat(shifts, points, axis=0), sizes
-        found, excess = jax.device_get(_outcomes(fields, inputs, *args))
+        values, excess = jax.device_get(_outcomes(fields, inputs, *args))
         good = excess <= 0.0
         for i, (_, limit) in enumerate(bounds):
             slack = 1.0 - SLACK if limit.holds(1, 0) else 1.0 + SLACK
-            good &= limit.holds(found[:, 1 + i], limit.value * slack)
-        merit = np.where(good, found[:, 0], 0.0).reshape(rows, points)
+            good &= limit.holds(values[:, 1 + i], limit.value * slack)
+        merit = np.where(good, values[:, 0], 0.0).reshape(rows, points)
         # where nothing fits, small batches come closest
         k = np.where((merit > 0.0).any(axis=1), merit.argmax(axis=1), 0)
         best, step = grid[chosen, k], (high - low) / (POINTS - 1)
         low, high = best - step, best + step
-    own = float(getattr(problem.workload, "sequences_per_device", 1.0))
-    return merit[chosen, k], own * np.exp(grid[chosen, k])
+    given = float(getattr(problem.workload, "sequences_per_device", 1.0))
+    return merit[chosen, k], given * np.exp(grid[chosen, k])

@@ -1,7 +1,7 @@
 """Fit a recipe's parameters, with error bars that left-out rows confirm."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -89,15 +89,15 @@ class Calibrated(NamedTuple):
 
 
 def data_of(
-    setup: Setup, found: dict[str, float], weight: np.ndarray | None = None
+    setup: Setup, by_level: dict[str, float], weight: np.ndarray | None = None
 ) -> Data:
-    """What a recipe fits, with a row's own error and its level's discrepancy.
+    """What a recipe fits, with a row's error and its level's discrepancy.
 
     Args:
-        found: discrepancy of each level.
+        by_level: discrepancy of each level.
         weight: rows in each fit, (batch, row); all that the recipe fits, if left out.
     """
-    model = np.array([found.get(level, USUAL) for level in setup.levels])
+    model = np.array([by_level.get(level, USUAL) for level in setup.levels])
     return Data(
         observed=setup.observed[None],
         sigma=np.hypot(setup.row_sigma, model),
@@ -107,8 +107,8 @@ def data_of(
     )
 
 
-def _level_variance(setup: Setup, found: dict[str, float]) -> np.ndarray:
-    return np.square([found.get(level, 0.0) for level in setup.levels])
+def _level_variance(setup: Setup, by_level: dict[str, float]) -> np.ndarray:
+    return np.square([by_level.get(level, 0.0) for level in setup.levels])
 
 
 def left_out(
@@ -117,16 +117,16 @@ def left_out(
     theta: np.ndarray,
     fold: np.ndarray,
     names: list[str],
-    found: dict[str, float],
+    by_level: dict[str, float],
 ) -> LeftOut:
     """Fit without each fold in turn, starting from theta, and predict what was left."""
     weight = folds.weights(fold, setup.fitted)
-    data = data_of(setup, found, weight)
+    data = data_of(setup, by_level, weight)
     fits = fit(model, np.repeat(theta[None], len(weight), 0), data)
     spread = row_variance(fits.slopes, covariance(fits.logs, fits.slopes, data))
     rows = np.arange(len(fold))
     errors = fits.logs[fold, rows] - setup.observed
-    sigma = np.sqrt(spread[fold, rows] + _level_variance(setup, found))
+    sigma = np.sqrt(spread[fold, rows] + _level_variance(setup, by_level))
     return LeftOut(errors, sigma, [names[k] for k in fold])
 
 
@@ -168,18 +168,18 @@ def _runs(setup: Setup) -> tuple[np.ndarray, list[str]]:
 
 
 def _learned(
-    setup: Setup, model: Model, theta: np.ndarray, progress: Callable[[str], Any]
+    setup: Setup, model: Model, theta: np.ndarray, progress: Callable[[str], object]
 ) -> tuple[np.ndarray, dict[str, float]]:
     """Discrepancies from runs left out in turn, and an optimum to start from."""
-    (fold, names), found = _runs(setup), {}
+    (fold, names), by_level = _runs(setup), {}
     for round_ in range(ROUNDS):
         progress(f"cross-validation, round {round_ + 1} of {ROUNDS}")
         if round_ > 0:
-            theta = _check(fit(model, theta[None], data_of(setup, found))).theta[0]
-        cross = left_out(setup, model, theta, fold, names, found)
-        spread = np.square(cross.sigma) - _level_variance(setup, found)
-        found = discrepancy(cross.log_error, spread, setup.levels, setup.fitted)
-    return theta, found
+            theta = _check(fit(model, theta[None], data_of(setup, by_level))).theta[0]
+        cross = left_out(setup, model, theta, fold, names, by_level)
+        spread = np.square(cross.sigma) - _level_variance(setup, by_level)
+        by_level = discrepancy(cross.log_error, spread, setup.levels, setup.fitted)
+    return theta, by_level
 
 
 def calibrate(
@@ -187,8 +187,8 @@ def calibrate(
     restarts: int = 32,
     seed: int = 0,
     start: np.ndarray | None = None,
-    progress: Callable[[str], Any] = lambda text: None,
-    checkpoint: Callable[[np.ndarray], Any] = lambda theta: None,
+    progress: Callable[[str], object] = lambda text: None,
+    checkpoint: Callable[[np.ndarray], object] = lambda theta: None,
 ) -> Calibrated:
     """Fit from many starts, learn the discrepancy, and leave out rows in turn.
 
@@ -205,12 +205,12 @@ def calibrate(
     progress(f"fit from {len(first)} starts")
     theta, converged = _optimum(setup, model, first)
     checkpoint(theta)
-    theta, found = _learned(setup, model, theta, progress)
+    theta, by_level = _learned(setup, model, theta, progress)
     progress("runs, tables and sources left out in turn")
-    data = data_of(setup, found)
+    data = data_of(setup, by_level)
     final = _check(fit(model, theta[None], data))
     cross, tables, sources = (
-        left_out(setup, model, final.theta[0], fold, names, found)
+        left_out(setup, model, final.theta[0], fold, names, by_level)
         for fold, names in (
             _runs(setup),
             folds.by_label([folds.table_of(row) for row in setup.rows]),
@@ -222,12 +222,12 @@ def calibrate(
     values, weak = directions(
         final.logs, final.slopes, data, [p.name for p in setup.parameters]
     )
-    variance = row_variance(final.slopes, spread)[0] + _level_variance(setup, found)
+    variance = row_variance(final.slopes, spread)[0] + _level_variance(setup, by_level)
     return Calibrated(
         setup=setup,
         theta=final.theta[0],
         covariance=spread[0],
-        discrepancy=found,
+        discrepancy=by_level,
         log_error=final.logs[0] - setup.observed,
         sigma=np.sqrt(variance),
         prior_log_error=model(np.zeros((1, len(prior))))[0][0] - setup.observed,

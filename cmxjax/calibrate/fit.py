@@ -109,15 +109,15 @@ def fit(
     taken = 0
     while taken < steps and not settled.all():
         active = np.flatnonzero(~settled)
-        own = _only(data, active)
-        matrix, gradient = gauss_newton(logs[active], slopes[active], own)
+        part = _only(data, active)
+        matrix, gradient = gauss_newton(logs[active], slopes[active], part)
         matrix = np.nan_to_num(matrix) + precision[active]
         gradient = np.nan_to_num(gradient) - theta[active] / np.square(widths[active])
         scale = np.einsum("bpp->bp", matrix)[:, :, None] * np.eye(count)
         damped = matrix + damping[active, None, None] * scale
         trial = theta[active] + np.linalg.solve(damped, gradient[..., None])[..., 0]
         trial_logs, trial_slopes = model(trial)
-        value = objective(trial, trial_logs, own)
+        value = objective(trial, trial_logs, part)
         better = value < best[active]
         moved = active[better]
         gain = best[moved] - value[better]

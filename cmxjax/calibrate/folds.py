@@ -45,6 +45,6 @@ def by_label(labels: list[str]) -> tuple[np.ndarray, list[str]]:
 
 
 def weights(fold: np.ndarray, fitted: np.ndarray) -> np.ndarray:
-    """Row weights of each fold's fit, (fold, row): its own rows are left out."""
+    """Row weights of each fold's fit, (fold, row): the rows of the fold are left out."""
     count = int(fold.max()) + 1
     return np.stack([fitted * (fold != k) for k in range(count)])

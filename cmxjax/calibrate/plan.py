@@ -9,12 +9,12 @@ fitted parameters' posterior and, for what was not fitted, the priors.
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from pydantic import Field, ValidationError
 
-from ..answers.batch import evaluate, loose
+from ..answers.batch import Outcome, evaluate, loose
 from ..answers.sensitivity import quantity_field
 from ..quantities import field_of
 from ..specs.build import Problem, build
@@ -31,7 +31,7 @@ class CandidateSpec(Strict):
 
     id: Text
     scenario: Text
-    set: dict[str, Any] = {}
+    set: dict[str, object] = {}
     quantity: Text
     relative_sigma: Positive = 0.03
     note: Text | None = None
@@ -40,7 +40,7 @@ class CandidateSpec(Strict):
 class PlanSpec(Strict):
     """A list of measurements that could be made."""
 
-    scenarios: dict[str, dict[str, Any]] = Field(min_length=1)
+    scenarios: dict[str, dict[str, object]] = Field(min_length=1)
     candidates: list[CandidateSpec] = Field(min_length=1)
 
 
@@ -68,7 +68,7 @@ class Plan(NamedTuple):
     """Part of it that no measurement of parameters narrows: the model's discrepancy."""
     choices: list[Choice]
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         return {
             "quantity": self.quantity,
             "value": self.value,
@@ -98,7 +98,7 @@ def load_plan(name: str) -> list[tuple[CandidateSpec, Scenario]]:
         plan = PlanSpec.model_validate(raw)
     except ValidationError as error:
         raise SpecError(explain(error, where)) from None
-    found, mistakes = [], []
+    candidates, mistakes = [], []
     for c in plan.candidates:
         label = f"{where}: candidates[{c.id}]"
         if c.scenario not in plan.scenarios:
@@ -109,17 +109,19 @@ def load_plan(name: str) -> list[tuple[CandidateSpec, Scenario]]:
             changed = with_overrides(plan.scenarios[c.scenario], c.set, label)
             scenario = validate_scenario(changed, label)
             field_of(c.quantity, "attention", scenario.phase)
-            found.append((c, scenario))
+            candidates.append((c, scenario))
         except SpecError as error:
             mistakes += error.mistakes
         except ValueError as error:
             mistakes.append(f"{label}: {error}")
     if mistakes:
         raise SpecError(mistakes)
-    return found
+    return candidates
 
 
-def _slopes(problem: Problem, outcome: Any, field: str) -> tuple[float, dict[str, float]]:
+def _slopes(
+    problem: Problem, outcome: Outcome, field: str
+) -> tuple[float, dict[str, float]]:
     value = float(getattr(outcome.metrics, field))
     if not (math.isfinite(value) and value > 0.0):
         raise ArithmeticError(
@@ -189,8 +191,8 @@ def plan_measurements(
     choices = []
     for (spec, other), outcome in zip(options, outcomes[1:], strict=True):
         target = field_of(spec.quantity, "attention", other.phase)
-        expected, own = _slopes(problem, outcome, target)
-        h = space.along(own)
+        expected, others = _slopes(problem, outcome, target)
+        h = space.along(others)
         model = problem.fitted.discrepancy.get(level_of(other), 0.0)
         noise = spec.relative_sigma**2 + model**2
         gain = float(g @ c @ h) ** 2 / (float(h @ c @ h) + noise)

@@ -62,7 +62,7 @@ def directions(
     matrix, _ = gauss_newton(logs, slopes, data)
     scaled = matrix[0] * data.prior_sigma[:, None] * data.prior_sigma[None, :]
     values, vectors = np.linalg.eigh(scaled)
-    found = []
+    weakest = []
     for k in range(min(count, len(names))):
         vector = vectors[:, k] * np.sign(vectors[np.argmax(np.abs(vectors[:, k])), k])
         strongest = np.argsort(-np.abs(vector))[:3]
@@ -71,8 +71,8 @@ def directions(
             for i in strongest
             if abs(vector[i]) > 0.25
         ]
-        found.append(Direction(max(float(values[k]), 0.0), " with ".join(parts)))
-    return np.sqrt(np.maximum(values[::-1], 0.0)), found
+        weakest.append(Direction(max(float(values[k]), 0.0), " with ".join(parts)))
+    return np.sqrt(np.maximum(values[::-1], 0.0)), weakest
 
 
 def discrepancy(
@@ -86,15 +86,15 @@ def discrepancy(
     `USUAL` with the weight of `USUAL_ROWS` rows.
     """
     needed = np.sqrt(np.maximum(np.square(errors) - variances, 0.0))
-    found = {}
+    by_level = {}
     for level in dict.fromkeys(levels):
-        own = np.array([name == level for name in levels]) & (used > 0)
-        if own.any():
-            count, quantile = own.sum(), np.quantile(needed[own], 0.683)
+        chosen = np.array([name == level for name in levels]) & (used > 0)
+        if chosen.any():
+            count, quantile = chosen.sum(), np.quantile(needed[chosen], 0.683)
             usual = USUAL_ROWS * USUAL**2
             mean = (count * quantile**2 + usual) / (count + USUAL_ROWS)
-            found[level] = float(np.sqrt(mean))
-    return found
+            by_level[level] = float(np.sqrt(mean))
+    return by_level
 
 
 def coverage(errors: np.ndarray, sigmas: np.ndarray) -> dict[str, float]:

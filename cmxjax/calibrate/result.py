@@ -6,7 +6,6 @@ import json
 import os
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -23,7 +22,7 @@ def _rounded(value: float) -> float:
     return float(f"{value:.{DIGITS}g}") if abs(value) > 1e-12 else 0.0
 
 
-def summary(result: Calibrated) -> dict[str, Any]:
+def summary(result: Calibrated) -> dict[str, object]:
     """How good the fit is, in numbers."""
     rows = result.fitted
     fit = np.abs(np.expm1(result.log_error[rows]))
@@ -84,7 +83,7 @@ def as_calibration(result: Calibrated, name: str) -> Calibration:
     )
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}
     if isinstance(value, list):
@@ -108,14 +107,14 @@ ROW_COLUMNS = (
 
 def row_table(result: Calibrated) -> list[tuple]:
     """One record per row, in the order of `ROW_COLUMNS`; errors are fractions."""
-    found = []
+    records = []
     for i, row in enumerate(result.setup.rows):
         errors = (
             result.prior_log_error[i],
             result.log_error[i],
             result.cross.log_error[i],
         )
-        found.append(
+        records.append(
             (
                 row.spec.id,
                 kind_of(row),
@@ -127,7 +126,7 @@ def row_table(result: Calibrated) -> list[tuple]:
                 result.setup.reasons[i],
             )
         )
-    return found
+    return records
 
 
 def rows_csv(result: Calibrated) -> str:

@@ -8,11 +8,12 @@ its capacity, so restarts, folds and synthetic data all ride in one call.
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from ..answers.batch import alike
 from ..answers.numbers import row_of
@@ -45,13 +46,13 @@ class Term(NamedTuple):
 
 
 class _Family(NamedTuple):
-    run: Callable[..., Any]
+    run: jax.stages.Compiled
     inputs: tuple
     """Stacked over the family's terms: system, ..., pick."""
     origins: list[list[str]]
     """Path in the system of each number of each term's machine."""
     base: np.ndarray
-    """Shifts that a problem's own calibration gives its leaves, (term, leaf)."""
+    """Shifts that a problem's calibration gives its leaves, (term, leaf)."""
     rows: np.ndarray
     signs: np.ndarray
 
@@ -60,12 +61,12 @@ def terms_of(
     rows: Iterable[Measurement], pairs: Iterable[tuple[Problem, Problem | None]]
 ) -> list[Term]:
     """The predictions that measured rows consist of."""
-    found = []
+    terms = []
     for i, (row, (above, below)) in enumerate(zip(rows, pairs, strict=True)):
-        found.append(Term(above, _wanted(row.spec, above), i, 1.0))
+        terms.append(Term(above, _wanted(row.spec, above), i, 1.0))
         if below is not None:
-            found.append(Term(below, _wanted(row.spec, below), i, -1.0))
-    return found
+            terms.append(Term(below, _wanted(row.spec, below), i, -1.0))
+    return terms
 
 
 def _wanted(spec: MeasurementSpec, problem: Problem) -> Wanted:
@@ -106,7 +107,7 @@ class Predictor:
         )
         paths = [origins(t.problem.system, t.problem.choices) for t, _ in members]
         base = np.array(
-            [row_of(own, t.problem.theta) for (t, _), own in zip(members, paths)]
+            [row_of(names, t.problem.theta) for (t, _), names in zip(members, paths)]
         )
         inputs = jax.tree.map(lambda *x: jnp.stack(x), *(job for _, job in members))
         inputs = (*inputs, jnp.asarray(pick))
@@ -140,9 +141,9 @@ class Predictor:
             for i in range(0, len(theta), CAPACITY):
                 part = slice(i, i + CAPACITY)
                 moved = [np.einsum("tlp,bp->tbl", d, theta[part]) for d in designs]
-                found = self._run(moved)
+                outputs = self._run(moved)
                 for family, design, (values, tangents) in zip(
-                    self._families, designs, found, strict=True
+                    self._families, designs, outputs, strict=True
                 ):
                     along = np.einsum("tbl,tlp->tbp", tangents, design)
                     for j, (row, sign) in enumerate(zip(family.rows, family.signs)):
@@ -181,10 +182,12 @@ def _as_printed(problem: Problem) -> tuple:
     return problem._replace(theta={}).inputs
 
 
-def _program(fields: list[Wanted]) -> Callable[..., Any]:
+def _program(
+    fields: list[Wanted],
+) -> Callable[[tuple, Array, Array], tuple[Array, Array]]:
     """Log of one number and its slopes, over a family's terms and a batch of shifts."""
 
-    def log_of(shifts: Any, one: tuple) -> Any:
+    def log_of(shifts: Array, one: tuple) -> Array:
         machine, *job, pick = one
         m = metrics(shift_all(machine, shifts), *job)
         values = [
@@ -192,13 +195,13 @@ def _program(fields: list[Wanted]) -> Callable[..., Any]:
         ]
         return jnp.log(jnp.stack(values) @ pick)
 
-    def run(inputs: tuple, shifts: Any, count: Any) -> Any:
-        def one_term(term: tuple) -> Any:
+    def run(inputs: tuple, shifts: Array, count: Array) -> tuple[Array, Array]:
+        def one_term(term: tuple) -> tuple[Array, Array]:
             one, points = term
 
-            def one_point(i: Any, found: tuple) -> tuple:
+            def one_point(i: Array, filled: tuple) -> tuple:
                 value, slope = jax.value_and_grad(log_of)(points[i], one)
-                return found[0].at[i].set(value), found[1].at[i].set(slope)
+                return filled[0].at[i].set(value), filled[1].at[i].set(slope)
 
             empty = jnp.zeros(len(points)), jnp.zeros(points.shape)
             return jax.lax.fori_loop(0, count, one_point, empty)

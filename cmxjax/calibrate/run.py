@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -50,7 +50,7 @@ def fit(
     out: str | None = None,
     restarts: int = 32,
     seed: int = 0,
-    progress: Callable[[str], Any] = lambda text: None,
+    progress: Callable[[str], object] = lambda text: None,
 ) -> Report:
     """Calibrate a system and write the result.
 

@@ -79,10 +79,10 @@ def prepare(
     rows: list[Measurement] = []
     pairs = []
     for name in files:
-        found = load_measurements(name)
-        check_rows(found, name)
-        built = problems_of(found, name, "none")
-        for row, pair in zip(found, built, strict=True):
+        measured = load_measurements(name)
+        check_rows(measured, name)
+        built = problems_of(measured, name, "none")
+        for row, pair in zip(measured, built, strict=True):
             if row.scenario.phase != "system" and pair[0].system.name == recipe.system:
                 rows.append(row)
                 pairs.append(pair)

@@ -1,16 +1,18 @@
 """Arguments of commands: names of files, changes, numbers, limits."""
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Literal, TypeVar, overload
 
 import tyro
+
+N = TypeVar("N", bound=int | float | str)
 
 METAVAR = tyro.conf.arg(metavar="NAME|FILE")
 Name = Annotated[str, tyro.conf.Positional, METAVAR]
 Names = Annotated[tuple[str, ...], tyro.conf.Positional, METAVAR]
 
 
-def parse_changes(pairs: tuple[str, ...]) -> dict[str, Any]:
+def parse_changes(pairs: tuple[str, ...]) -> dict[str, object]:
     """`key=value` pairs with TOML values; what is no TOML value is a string.
 
     Raises:
@@ -62,9 +64,29 @@ def number_or_word(text: str) -> float | str:
         return text
 
 
+@overload
 def parse_numbers(
-    pairs: tuple[str, ...], option: str, kind: Callable[[str], Any], *, several: bool
-) -> dict[str, Any]:
+    pairs: tuple[str, ...],
+    option: str,
+    kind: Callable[[str], N],
+    *,
+    several: Literal[True],
+) -> dict[str, tuple[N, ...]]: ...
+
+
+@overload
+def parse_numbers(
+    pairs: tuple[str, ...],
+    option: str,
+    kind: Callable[[str], N],
+    *,
+    several: Literal[False],
+) -> dict[str, N]: ...
+
+
+def parse_numbers(
+    pairs: tuple[str, ...], option: str, kind: Callable[[str], N], *, several: bool
+) -> dict[str, tuple[N, ...]] | dict[str, N]:
     """`key=number` pairs, or `key=number,number,...` as tuples; words where `kind` lets
     them.
 
@@ -74,10 +96,10 @@ def parse_numbers(
     """
     from ..specs.errors import SpecError
 
-    found, mistakes = {}, []
+    parsed, mistakes = {}, []
     for pair in pairs:
         key, _, text = pair.partition("=")
-        if key in found:
+        if key in parsed:
             remedy = "its values in one list" if several else "it once"
             mistakes.append(f"{option} {pair!r}: {key} is given twice; write {remedy}")
             continue
@@ -91,10 +113,10 @@ def parse_numbers(
             example = "KEY=NUMBER,NUMBER" if several else "AXIS=NUMBER"
             mistakes.append(f"{option} {pair!r}: write {example}")
             continue
-        found[key] = tuple(values) if several else values[0]
+        parsed[key] = tuple(values) if several else values[0]
     if mistakes:
         raise SpecError(mistakes)
-    return found
+    return parsed
 
 
 def gathered(arguments: list[str]) -> list[str]:

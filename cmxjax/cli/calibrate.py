@@ -1,7 +1,7 @@
 """Calibrate, ask what matters, plan what to measure."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 from rich.console import Console
@@ -23,7 +23,7 @@ class Calibrate:
     seed: int = 0
     json: bool = False
 
-    def run(self, console: Console) -> Any:
+    def run(self, console: Console) -> object:
         from pathlib import Path
 
         from ..calibrate.result import as_calibration
@@ -71,7 +71,7 @@ class Sensitivity:
     """A calibration's name, or none for the spec as printed."""
     json: bool = False
 
-    def run(self, console: Console) -> Any:
+    def run(self, console: Console) -> object:
         from pathlib import Path
 
         from ..answers.sensitivity import sensitivity
@@ -96,8 +96,8 @@ class Sensitivity:
             console.print(solution_table(solution))
             return solution.as_json()
         if self.over is not None and self.picture is not None:
-            key, values, found = self._binding(changes)
-            draw_binding(key, values, found, Path(self.picture))
+            key, values, predictions = self._binding(changes)
+            draw_binding(key, values, predictions, Path(self.picture))
             console.print(f"written: {self.picture}")
             return {"key": key, "values": values, "picture": self.picture}
         result = sensitivity(scenario, self.quantity, self.calibration)
@@ -107,7 +107,7 @@ class Sensitivity:
             console.print(f"written: {self.picture}")
         return result.as_json()
 
-    def _binding(self, changes: dict[str, Any]) -> tuple[str, list[float], list]:
+    def _binding(self, changes: dict[str, object]) -> tuple[str, list[float], list]:
         from ..answers.predict import predict
         from ..answers.sensitivity import grid
         from ..specs.scenario import load_scenario
@@ -132,7 +132,7 @@ class PlanMeasurements:
     """A calibration's name, or none for the spec as printed."""
     json: bool = False
 
-    def run(self, console: Console) -> Any:
+    def run(self, console: Console) -> object:
         from ..calibrate.plan import plan_measurements
         from ..report.sensitivity import plan_table
         from ..specs.scenario import load_scenario

@@ -48,9 +48,9 @@ def main(arguments: list[str] | None = None) -> int:
     width = None if sys.stdout.isatty() else 160
     console = Console(width=width, quiet=command.json, highlight=False)
     try:
-        found = command.run(console)
+        answer = command.run(console)
         if command.json:
-            print(json.dumps(found, allow_nan=False, indent=1), flush=True)
+            print(json.dumps(answer, allow_nan=False, indent=1), flush=True)
     except (SpecError, ArithmeticError) as error:
         print(error, file=sys.stderr)
         return BAD_INPUT

@@ -1,12 +1,18 @@
 """Choose layouts, pools and machines."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from rich.console import Console
 
 from .arguments import Name, number_or_word, parse_changes, parse_numbers, serve_limits
+
+if TYPE_CHECKING:
+    from ..interop.launch import Launch
+    from ..optimization.answer import Answer
+else:
+    Answer = Launch = object  # both are loaded when first used
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ class Optimize:
     """A calibration's name, or none for the spec as printed."""
     json: bool = False
 
-    def run(self, console: Console) -> Any:
+    def run(self, console: Console) -> object:
         from ..interop.emit import check_phase
         from ..optimization.answer import optimize
         from ..report.optimization import answer_tables, write_answer, write_picture
@@ -93,13 +99,13 @@ class Optimize:
             write_answer(answer, self.out)
         if self.picture is not None:
             write_picture(answer, self.picture)
-        found = answer.as_json()
+        data = answer.as_json()
         if launch is not None:
             console.print(launch.text, markup=False, soft_wrap=True)
-            found["emit"] = launch.as_json()
-        return found
+            data["emit"] = launch.as_json()
+        return data
 
-    def _launch(self, answer: Any) -> Any:
+    def _launch(self, answer: Answer) -> Launch:
         """The answer's layout as settings of another tool."""
         from ..interop.emit import emit
         from ..report.optimization import as_scenario
@@ -111,7 +117,7 @@ class Optimize:
         best = validate_scenario(as_scenario(answer), "the answer")
         return emit(best, self.emit or "", self.calibration)
 
-    def _design(self, console: Console, budget: str) -> Any:
+    def _design(self, console: Console, budget: str) -> object:
         from ..optimization.codesign.design import codesign
         from ..optimization.codesign.mix import shares_of
         from ..report.codesign import codesign_tables, draw_codesign
@@ -128,20 +134,20 @@ class Optimize:
         changes = parse_changes(self.set)
         scenarios = [(load_scenario(self.scenario, changes), 1.0)]
         scenarios += [(load_scenario(name), w[0]) for name, w in weights.items()]
-        found = codesign(
+        design = codesign(
             shares_of(scenarios, self.limit, self.objective),
             budget,
             spend=self.spend,
             seed=self.seed,
             calibration=self.calibration,
         )
-        console.print(codesign_tables(found))
+        console.print(codesign_tables(design))
         if self.picture is not None:
-            draw_codesign(found, self.picture)
+            draw_codesign(design, self.picture)
             console.print(f"written: {self.picture}")
-        return found.as_json()
+        return design.as_json()
 
-    def _pools(self, console: Console) -> Any:
+    def _pools(self, console: Console) -> object:
         """The best sizes of the pools of a serving scenario."""
         from ..optimization.pools import split_pools
         from ..report.pools import split_tables
@@ -169,8 +175,8 @@ class Optimize:
         changes = parse_changes(self.set) | serve_limits(self.limit)
         devices = self.devices[0] if self.devices else None
         scenario = load_scenario(self.scenario, changes)
-        found = split_pools(scenario, devices, calibration=self.calibration)
-        console.print(split_tables(found))
+        split = split_pools(scenario, devices, calibration=self.calibration)
+        console.print(split_tables(split))
         if self.out is not None:
-            write_scenario(found.scenario, {}, self.out)
-        return found.as_json()
+            write_scenario(split.scenario, {}, self.out)
+        return split.as_json()

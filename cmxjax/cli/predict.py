@@ -1,7 +1,7 @@
 """Predict, validate, compare; list and show what ships."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
@@ -31,7 +31,7 @@ class Predict:
     json: bool = False
     """Print JSON alone, in SI, with units in the keys."""
 
-    def run(self, console: Console) -> Any:
+    def run(self, console: Console) -> object:
         from ..answers.limits import largest, parse_limit
         from ..answers.predict import predict
         from ..report.tables import prediction_tables
@@ -49,15 +49,15 @@ class Predict:
             changes[self.max] = best
             console.print(f"largest {self.max}: {best:g}")
         prediction = predict(load_scenario(self.scenario, changes), self.calibration)
-        found = prediction.as_json()
+        data = prediction.as_json()
         if self.trace is not None:
             from ..answers.trace import write_trace
 
             write_trace(prediction.problem, self.trace)
         if self.max is not None:
-            found[self.max] = changes[self.max]
+            data[self.max] = changes[self.max]
         console.print(prediction_tables(prediction))
-        return found
+        return data
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Validate:
     json: bool = False
     """Print JSON alone, in SI, with units in the keys."""
 
-    def run(self, console: Console) -> Any:
+    def run(self, console: Console) -> object:
         from ..answers.validate import validate
         from ..report.tables import validation_table
 
@@ -93,7 +93,7 @@ class Compare:
     json: bool = False
     """Print JSON alone, in SI, with units in the keys."""
 
-    def run(self, console: Console) -> Any:
+    def run(self, console: Console) -> object:
         from ..answers.compare import compare
         from ..report.tables import comparison_table
         from ..specs.errors import SpecError
@@ -124,7 +124,7 @@ class List:
     json: bool = False
     """Print JSON alone, in SI, with units in the keys."""
 
-    def run(self, console: Console) -> Any:
+    def run(self, console: Console) -> object:
         from ..report.tables import names_table
         from ..specs.calibration_file import calibration_names
         from ..specs.files import shipped
@@ -151,7 +151,7 @@ class Show:
     json: bool = False
     """Print JSON alone, in SI, with units in the keys."""
 
-    def run(self, console: Console) -> Any:
+    def run(self, console: Console) -> object:
         from ..report.show import show
 
         shown = show(self.name)

@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 
 class Tool(NamedTuple):
@@ -45,7 +45,7 @@ class Launch(NamedTuple):
         lines += [f"  {shlex.join(option)}" for option in self.options]
         return "\n".join([*comments, " \\\n".join(lines)])
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """The part of `optimize --json` under `emit`."""
         return {
             "tool": self.tool.name,
@@ -62,9 +62,9 @@ class Options:
 
     def __init__(self, tool: Tool):
         self.tool = tool
-        self.found: list[tuple[str, ...]] = []
+        self.words: list[tuple[str, ...]] = []
 
-    def add(self, option: str, *values: Any) -> None:
+    def add(self, option: str, *values: object) -> None:
         """Add an option.
 
         Raises:
@@ -72,16 +72,16 @@ class Options:
         """
         if option not in self.tool.options:
             raise KeyError(f"{option}: not in the table of {self.tool.name}")
-        self.found.append((option, *map(_word, values)))
+        self.words.append((option, *map(_word, values)))
 
     def launch(self, notes: list[str], **environment: str) -> Launch:
         """The finished command."""
         return Launch(
-            self.tool, tuple(self.found), tuple(notes), tuple(environment.items())
+            self.tool, tuple(self.words), tuple(notes), tuple(environment.items())
         )
 
 
-def _word(value: Any) -> str:
+def _word(value: object) -> str:
     if isinstance(value, dict):
         return json.dumps(value)
     return f"{value:g}" if isinstance(value, float) else str(value)

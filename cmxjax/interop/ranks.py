@@ -9,7 +9,7 @@ from ..specs.build import Problem
 
 def degrees_of(problem: Problem) -> dict[str, int]:
     """Every axis's degree."""
-    factor = np.asarray(problem.layout.factor, float)
+    factor = np.asarray(problem.placed.factor, float)
     return dict(zip(AXES, np.rint(factor.prod(axis=1)).astype(int).tolist()))
 
 
@@ -21,14 +21,14 @@ def placed_by_order(problem: Problem) -> bool:
         plain = placement(degrees, sizes, DEFAULT_ORDER)
     except ValueError:
         return False
-    return np.allclose(plain, np.asarray(problem.layout.factor, float))
+    return np.allclose(plain, np.asarray(problem.placed.factor, float))
 
 
 def order_notes(problem: Problem, tool: str) -> list[str]:
-    """A note where the tool's own rank order gives another placement."""
+    """A note where the tool's rank order gives another placement."""
     if placed_by_order(problem):
         return []
-    factor = np.rint(np.asarray(problem.layout.factor, float)).astype(int)
+    factor = np.rint(np.asarray(problem.placed.factor, float)).astype(int)
     tiers = ", ".join(problem.system.tier_order)
     split = ", ".join(
         f"{axis} {'x'.join(map(str, row))}"

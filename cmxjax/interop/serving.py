@@ -70,7 +70,7 @@ def instance_of(problem: Problem, tool: str, microbatches: int) -> Instance:
     if copies > 1:
         notes.append(f"{copies} engines with these options, each with its own experts")
     redundant = _redundant(problem, notes)
-    if problem.layout.attention == "sp_tp_sp":
+    if problem.placed.attention == "sp_tp_sp":
         notes.append("not expressed: sequence-parallel stages around attention")
     degrees |= {"dp": degrees["dp"] // copies, "edp": 1}
     devices = degrees["dp"] * group * degrees["pp"]
@@ -91,7 +91,7 @@ def instance_of(problem: Problem, tool: str, microbatches: int) -> Instance:
 
 def _redundant(problem: Problem, notes: list[str]) -> int:
     """Redundant experts, in the place of shared ones that ranks of their own hold."""
-    routing = problem.layout.routing
+    routing = problem.placed.routing
     shared = round(float(routing.shared_replicas))
     redundant = round(float(routing.redundant_experts))
     if shared:

@@ -27,11 +27,11 @@ def layers_of_chunks(problem: Problem, pp: int) -> list[int]:
         # a rank's chunks are pp apart; its first ones take what doesn't divide
         return [n // times + (turn < n % times) for turn in range(times) for n in given]
     count, layers = pp * times, _layers(problem)
-    found = [layers // count] * count
+    chunks = [layers // count] * count
     middle = sorted(range(count), key=lambda i: abs(i - (count - 1) / 2))
     for i in middle[: layers % count]:
-        found[i] += 1
-    return found
+        chunks[i] += 1
+    return chunks
 
 
 def layout_string(chunks: list[int], drafts: int = 0) -> str:

@@ -3,8 +3,10 @@
 import math
 
 from ..job.workload import Train
+from ..machine.machine import Machine
 from ..specs.build import Problem
 from ..specs.errors import SpecError
+from ..step.train_price import trainer_of
 from .launch import Launch, Options
 from .ranks import degrees_of, order_notes
 from .stages import even, layers_of_chunks, layout_string
@@ -140,12 +142,12 @@ def _check(problem: Problem, w: Train, degrees: dict[str, int], tool: str) -> No
         mistakes.append("layout.vpp: needs pp > 1; use 1")
     experts = None if a is None else a.experts
     if experts is not None:
-        if degrees["tp"] > 1 and not problem.layout.sequence_parallel:
+        if degrees["tp"] > 1 and not problem.placed.sequence_parallel:
             mistakes.append(
                 "layout.sequence_parallel = false: experts with tp > 1 need it; set true"
             )
-        spare = float(problem.layout.routing.redundant_experts)
-        if spare or float(problem.layout.routing.shared_replicas):
+        spare = float(problem.placed.routing.redundant_experts)
+        if spare or float(problem.placed.routing.shared_replicas):
             mistakes.append("routing: no spare or shared replicas in training; use 0")
         routed = float(experts.routed)
         if routed % degrees["ep"]:
@@ -169,7 +171,7 @@ def _shared(
         options.add("--expert-tensor-parallel-size", degrees["etp"])
         options.add("--moe-token-dispatcher-type", "alltoall")
         options.add("--moe-grouped-gemm")
-    if problem.layout.sequence_parallel and degrees["tp"] > 1:
+    if problem.placed.sequence_parallel and degrees["tp"] > 1:
         options.add("--sequence-parallel")
     options.add("--micro-batch-size", int(w.micro_batch))
     options.add("--global-batch-size", int(w.global_batch))
@@ -178,7 +180,9 @@ def _shared(
 
 def _distributed_optimizer(options: Options, problem: Problem) -> None:
     options.add("--use-distributed-optimizer")
-    trainer = problem.machine.runtime
+    machine = problem.machine
+    assert isinstance(machine, Machine)
+    trainer = trainer_of(machine)
     if float(trainer.data_exposed_fraction) < 1.0:
         options.add("--overlap-grad-reduce")
         options.add("--overlap-param-gather")
@@ -216,7 +220,7 @@ def _schedule(w: Train, tool: str) -> list[str]:
 
 def _overlaps(problem: Problem, degrees: dict[str, int]) -> bool:
     """Whether expert exchanges run beside another micro-batch's compute."""
-    return degrees["ep"] > 1 and problem.layout.microbatches != "1"
+    return degrees["ep"] > 1 and problem.placed.microbatches != "1"
 
 
 def _no_overlap(problem: Problem, w: Train, pp: int, chunks: int) -> str:

@@ -1,18 +1,20 @@
 """Jobs side by side: pytrees of one kind along a leading axis, for `vmap`."""
 
+import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar
+from typing import TypeGuard, TypeVar
 
 import jax
 import jax.numpy as jnp
 
+from .._types import PyTree
 from ..machine.machine import Machine
 from ..machine.pad import padded, with_algorithms, with_deduplication, with_tiers
 from .layout import Layout
 from .workload import Decode, Serve
 
 T = TypeVar("T")
-_SHAPED = (Machine, Layout, Decode, Serve)
+Shaped = Machine | Layout | Decode | Serve
 
 
 def stack(trees: Sequence[T], tiers: int = 0) -> T:
@@ -42,7 +44,7 @@ def stack(trees: Sequence[T], tiers: int = 0) -> T:
     names = dict.fromkeys(name for m in machines for name in m.library.algorithms)
     once = any(m.exchange.deduplicates is not None for m in machines)
 
-    def shaped(node: Any) -> Any:
+    def shaped(node: PyTree) -> PyTree:
         if isinstance(node, Machine):
             machine = with_algorithms(with_tiers(node, count), tuple(names))
             return with_deduplication(machine) if once else machine
@@ -62,39 +64,39 @@ def stack(trees: Sequence[T], tiers: int = 0) -> T:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *alike)
 
 
-def _is_shaped(node: Any) -> bool:
-    return isinstance(node, _SHAPED)
+def _is_shaped(node: object) -> TypeGuard[Shaped]:
+    return isinstance(node, Shaped)
 
 
-def _nodes(tree: Any) -> list[Any]:
+def _nodes(tree: PyTree) -> list[Shaped]:
     return [x for x in jax.tree.leaves(tree, is_leaf=_is_shaped) if _is_shaped(x)]
 
 
-def _drafts(node: Any) -> bool:
+def _drafts(node: object) -> TypeGuard[Decode | Serve]:
     return isinstance(node, Decode | Serve)
 
 
-def _tiers(node: Any) -> int:
+def _tiers(node: Shaped) -> int:
     if isinstance(node, Machine):
         return node.tiers.size.shape[-1]
     return node.factor.shape[-1] if isinstance(node, Layout) else 0
 
 
-def _differences(one: Any, other: Any, path: str = "") -> Iterator[str]:
+def _differences(one: object, other: object, path: str = "") -> Iterator[str]:
     """Where two trees differ in structure, with both values."""
     if type(one) is not type(other):
         yield f"{path or 'class'} ({type(one).__name__}, {type(other).__name__})"
-    elif isinstance(one, dict):
+    elif isinstance(one, dict) and isinstance(other, dict):
         for key in one.keys() | other.keys():
             where = f"{path}.{key}".lstrip(".")
             if (key in one) != (key in other):
                 yield f"{where} (only one has it)"
             else:
                 yield from _differences(one[key], other[key], where)
-    elif hasattr(one, "__dataclass_fields__"):
-        for name, field in one.__dataclass_fields__.items():
-            where = f"{path}.{name}".lstrip(".")
-            mine, theirs = getattr(one, name), getattr(other, name)
+    elif dataclasses.is_dataclass(one):
+        for field in dataclasses.fields(one):
+            where = f"{path}.{field.name}".lstrip(".")
+            mine, theirs = getattr(one, field.name), getattr(other, field.name)
             if field.metadata.get("pytree_node", True):
                 yield from _differences(mine, theirs, where)
             elif mine != theirs:

@@ -5,8 +5,6 @@ so a padded machine gives the same numbers; it takes longer to evaluate (a decod
 a dense model on two tiers twice as long on four), so single jobs are not padded.
 """
 
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
@@ -24,7 +22,7 @@ FILLED = {"size": 1.0, "bytes_per_s": 1.0, "efficiency": 1.0, "oversubscription"
 FILLED |= {"latency_s": 0.0, "scale_up": 0.0}
 
 
-def padded(values: Any, count: int, fill: float) -> Any:
+def padded(values: Leaf, count: int, fill: float) -> Leaf:
     """An array with `count` entries on its last axis, new ones at the end."""
     missing = count - values.shape[-1]
     if missing <= 0:

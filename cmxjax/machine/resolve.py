@@ -3,8 +3,8 @@
 Names end here: programs take a `Machine`, whose leaves are leaves of the system.
 """
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
@@ -89,8 +89,8 @@ def tiers_of(system: System) -> Tiers:
         leaves = [getattr(tier, name) for tier in ordered_tiers(system)]
         if any(isinstance(leaf, Tracer) for leaf in leaves):
             return jnp.stack(leaves)
-        found = np.stack(leaves)
-        return found if found.dtype == object else jnp.asarray(found)
+        joined = np.stack(leaves)
+        return joined if joined.dtype == object else jnp.asarray(joined)
 
     names = ("size", "bytes_per_s", "latency_s", "efficiency", "oversubscription")
     tiers, edge = ordered_tiers(system), system.tier_order.index(system.scale_up_tier)
@@ -102,7 +102,7 @@ def tiers_of(system: System) -> Tiers:
     )
 
 
-def _mask(rows: Any) -> Leaf:
+def _mask(rows: Sequence[bool]) -> Leaf:
     return jnp.asarray(np.array(rows, float))
 
 
@@ -133,9 +133,9 @@ def _peaks(system: System, choices: Choices) -> dict[str, Leaf]:
 
 
 def _cluster(system: System, name: str) -> FabricRate:
-    """The published cluster, or the system's own network."""
-    own = FabricRate(rate_factor=jnp.ones(()), node_exponent=jnp.zeros(()))
-    return system.fabrics[name] if name else own
+    """The published cluster, or the system's network."""
+    full_rate = FabricRate(rate_factor=jnp.ones(()), node_exponent=jnp.zeros(()))
+    return system.fabrics[name] if name else full_rate
 
 
 def _storage(system: System) -> SideLink:
@@ -151,11 +151,19 @@ Meets = Choices | Mapping[str, Choices]
 """What a job chooses; of phase `serve` what each pool does, by role."""
 
 
-def machine_of(system: System, choices: Meets) -> Any:
+@overload
+def machine_of(system: System, choices: Choices) -> Machine: ...
+
+
+@overload
+def machine_of(system: System, choices: Meets) -> Machine | dict[str, Machine]: ...
+
+
+def machine_of(system: System, choices: Meets) -> Machine | dict[str, Machine]:
     """The machine of a job, or the machines of pools by role."""
     if isinstance(choices, Choices):
         return resolve(system, choices)
-    return {role: resolve(system, own) for role, own in choices.items()}
+    return {role: resolve(system, chosen) for role, chosen in choices.items()}
 
 
 def origins(system: System, choices: Meets) -> list[str]:

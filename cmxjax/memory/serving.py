@@ -185,13 +185,15 @@ def attention_memory(
         layout: of the devices with attention, dense layers and head.
         expert: of those with the experts.
     """
-    own = layout.replace(routing=expert.routing)
-    whole = decode_memory(a, w, own, sharpness)
+    routed_layout = layout.replace(routing=expert.routing)
+    whole = decode_memory(a, w, routed_layout, sharpness)
     drafting = a.draft_layers * smooth.smaller(w.draft_tokens, 1.0)
     tokens = w.sequences_per_device * (1.0 + w.draft_tokens)
     copies = _copies(a, expert) * tokens
     return whole._replace(
-        weights=weight_bytes(a, own, w.software, True, drafting, sharpness, routed=False),
+        weights=weight_bytes(
+            a, routed_layout, w.software, True, drafting, sharpness, routed=False
+        ),
         communication=copies * _copy_bytes(a, w.software),
     )
 
@@ -240,12 +242,12 @@ def _cache_bytes(
         tokens: of each of them.
         drafts: modules that draft tokens.
     """
-    tp, found = degree(layout, "tp"), []
+    tp, mixer_bytes = degree(layout, "tp"), []
     for i, count in enumerate(a.half_counts.mixers):
         mixer, often = a.mixers[i], count + drafts if i in a.draft.mixers else count
         kept = sequence_bytes(mixer, software.sizes, tokens) * mixer.kv_share(tp)
-        found.append(sequences[i] * kept * often)
-    return added(found)
+        mixer_bytes.append(sequences[i] * kept * often)
+    return added(mixer_bytes)
 
 
 def _activations(

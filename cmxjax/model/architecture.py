@@ -1,12 +1,13 @@
 """A decoder-only model: kinds of layers, how many of each, and in which order."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax.numpy as jnp
 from flax import struct
+from jaxtyping import Array
 
-from .._types import Leaf, Scalar
+from .._types import Leaf, Real, Scalar
 from ..switch import Switch
 from .feed_forwards import Dense, Experts
 from .grouped_query import GroupedQuery
@@ -14,6 +15,8 @@ from .latent import Latent
 from .recurrent import Recurrent
 
 MOST_LAYERS = 256
+
+Number = TypeVar("Number", bound=Real)
 
 
 class Kind(NamedTuple):
@@ -102,8 +105,8 @@ class Architecture(struct.PyTreeNode, kw_only=True, frozen=True):
     @property
     def experts(self) -> Experts | None:
         """The mixture, of which a model has one kind at most."""
-        found = [f for f in self.feed_forwards if isinstance(f, Experts)]
-        return found[0] if found else None
+        mixtures = [f for f in self.feed_forwards if isinstance(f, Experts)]
+        return mixtures[0] if mixtures else None
 
     @property
     def attention(self) -> GroupedQuery | Latent | Recurrent:
@@ -128,7 +131,7 @@ class Architecture(struct.PyTreeNode, kw_only=True, frozen=True):
         )
 
 
-def added(values: Iterable[Any]) -> Any:
+def added(values: Iterable[Number]) -> Number | Array:
     """Sum that adds no zero in front."""
     values = [*values]
     return sum(values[1:], values[0]) if values else jnp.zeros(())
@@ -177,9 +180,9 @@ def layer_parameters(a: Architecture, weights: Halves) -> Scalar:
     """Weights of all layers, norms included, from those of each half."""
     norms, counts = norm_parameters(a), a.half_counts
     return added(
-        count * (own + norm)
+        count * (half + norm)
         for group in zip(counts, weights, norms, strict=True)
-        for count, own, norm in zip(*group, strict=True)
+        for count, half, norm in zip(*group, strict=True)
     )
 
 

@@ -31,11 +31,11 @@ ALIASES = {
 
 def convention_named(name: str) -> str:
     """The convention of a name or alias. Raises `ValueError` if there is none."""
-    found = ALIASES.get(name, name)
-    if found not in CONVENTIONS:
+    convention = ALIASES.get(name, name)
+    if convention not in CONVENTIONS:
         known = ", ".join([*CONVENTIONS, *ALIASES])
         raise ValueError(f"unknown; use one of {known}")
-    return found
+    return convention
 
 
 def matrix_parameters(a: Architecture) -> Scalar:
@@ -53,11 +53,11 @@ def matrix_parameters(a: Architecture) -> Scalar:
 def pair_products(a: Architecture, tokens: Scalar) -> Scalar:
     """Multiply-adds of scores and contexts for a token that sees so many, in all layers
     and draft modules."""
-    found = []
+    products = []
     for i, (count, mixer) in enumerate(zip(a.half_counts.mixers, a.mixers, strict=True)):
         often = count + a.draft_layers if i in a.draft.mixers else count
-        found.append(often * mixer.products(tokens))
-    return added(found)
+        products.append(often * mixer.products(tokens))
+    return added(products)
 
 
 FLOP_PER_WEIGHT = 6.0

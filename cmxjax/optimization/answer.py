@@ -2,7 +2,7 @@
 
 import math
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..job.layout import AXES
 from ..job.workload import Train
@@ -75,7 +75,7 @@ class Answer(NamedTuple):
         }
 
     @property
-    def changes(self) -> dict[str, Any]:
+    def changes(self) -> dict[str, object]:
         """Dotted keys that turn the scenario into the answer."""
         return {} if self.point is None else changes_of(self.question, self.point)
 
@@ -87,17 +87,17 @@ class Answer(NamedTuple):
         if self.score is None:
             return ["no whole layout of these devices is allowed by the model"]
         sure = self.certificate.optimum is None and self.certificate.bound is not None
-        found = "none found" if sure or self.method == "gradient" else "there is none"
+        verdict = "none found" if sure or self.method == "gradient" else "there is none"
         asked = [f"{limit.quantity} {limit.value:g}" for limit in self.question.limits]
         limits = " and ".join(["memory", *asked])
         if self.score.worst in self.question.needs:
             # these hold or don't, so by how much says nothing
             lacked = self.question.needs[self.score.worst]
-            return [f"no layout within {limits} that has {lacked}: {found}"]
+            return [f"no layout within {limits} that has {lacked}: {verdict}"]
         worst = math.exp(self.score.violation) - 1.0
-        return [f"no layout within {limits}: {found}; the nearest is {worst:.1%} over"]
+        return [f"no layout within {limits}: {verdict}; the nearest is {worst:.1%} over"]
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """The contract of `optimize --json`."""
         q = self.question
         return {
@@ -119,7 +119,7 @@ class Answer(NamedTuple):
         }
 
 
-def front_rows(answer: Answer) -> dict[str, list[dict[str, Any]]]:
+def front_rows(answer: Answer) -> dict[str, list[dict[str, object]]]:
     """The fronts of throughput against each cost, with the layouts."""
     first = answer.front.fields[0]
     return {
@@ -135,7 +135,7 @@ def front_rows(answer: Answer) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def changes_of(question: Question, point: Point) -> dict[str, Any]:
+def changes_of(question: Question, point: Point) -> dict[str, object]:
     """Dotted keys that turn the scenario into a point of its space; None unsets one."""
     space, family = question.space, question.families[point.family]
     factor = factor_of(point, len(space.frames[0].units)).astype(int)
@@ -157,7 +157,7 @@ def changes_of(question: Question, point: Point) -> dict[str, Any]:
         "devices": space.frames[point.frame].devices,
         **degrees,
         "placement": split,
-        "sequence_parallel": question.problem.layout.sequence_parallel,
+        "sequence_parallel": question.problem.placed.sequence_parallel,
         # those of the scenario belong to its own degrees
         "stages": None,
     }
@@ -188,10 +188,15 @@ def changes_of(question: Question, point: Point) -> dict[str, Any]:
 def optimize(
     scenario: Scenario,
     *,
+    objective: str | None = None,
+    limits: tuple[str, ...] = (),
+    pinned: dict[str, int] | None = None,
+    settings: dict[str, tuple] | None = None,
+    devices: tuple[int, ...] = (),
+    calibration: str | None = None,
     method: str = "auto",
     certify: bool | None = None,
     seed: int = 0,
-    **options: Any,
 ) -> Answer:
     """Choose degrees, placement on the tiers, batch and experts of a job together.
 
@@ -201,8 +206,8 @@ def optimize(
         certify: compare with the exhaustive optimum even of a large space; False leaves
             any comparison out.
         seed: of the restarts.
-        **options: those of `ask`: objective, limits, pinned, settings, devices,
-            calibration.
+
+    The other arguments are those of `ask`.
 
     Raises:
         SpecError: (a `ValueError`) the scenario or an option is wrong.
@@ -210,7 +215,15 @@ def optimize(
     if method not in METHODS:
         raise SpecError([f"--method {method}: use one of {', '.join(METHODS)}"])
     start = time.perf_counter()
-    question = ask(scenario, **options)
+    question = ask(
+        scenario,
+        objective=objective,
+        limits=limits,
+        pinned=pinned,
+        settings=settings,
+        devices=devices,
+        calibration=calibration,
+    )
     points = question.points
     if method == "auto":
         method = "enumerate" if points <= ENUMERATED else "gradient"
@@ -220,16 +233,20 @@ def optimize(
                 [f"--method enumerate: {points:,} points; add --certify to sweep them"]
             )
         return _enumerated(question, points, start)
-    found = search(question, seed)
+    result = search(question, seed)
     if certify is False:
-        certificate = _certificate(question, found, points, None, bounded=False)
-        return _answer(question, found.best, found.score, certificate, found.front, start)
+        certificate = _certificate(question, result, points, None, bounded=False)
+        return _answer(
+            question, result.best, result.score, certificate, result.front, start
+        )
     sweep = exhaustive(question) if certify or points <= LARGEST else None
-    certificate = _certificate(question, found, points, sweep)
+    certificate = _certificate(question, result, points, sweep)
     if sweep is None:
-        return _answer(question, found.best, found.score, certificate, found.front, start)
+        return _answer(
+            question, result.best, result.score, certificate, result.front, start
+        )
     # the sweep is exact, so its answer stands where the search missed it
-    best, score = found.best, found.score
+    best, score = result.best, result.score
     if score is None or (sweep.score is not None and sweep.score.rank < score.rank):
         best, score = sweep.best, sweep.score
     return _answer(question, best, score, certificate, sweep.front, start)
@@ -260,7 +277,7 @@ def _enumerated(question: Question, points: int, start: float) -> Answer:
 
 def _certificate(
     question: Question,
-    found: Search,
+    result: Search,
     points: int,
     sweep: Sweep | None,
     *,
@@ -268,9 +285,9 @@ def _certificate(
 ) -> Certificate:
     """Four numbers: relaxed, rounded, optimum or bound, gap."""
     evaluations = {
-        "search_exact": found.exact,
-        "search_gradients": found.gradients,
-        "search_total": found.exact + GRADIENT_COST * found.gradients,
+        "search_exact": result.exact,
+        "search_gradients": result.gradients,
+        "search_total": result.exact + GRADIENT_COST * result.gradients,
     }
     optimum = limit = reference = None
     if sweep is not None:
@@ -284,14 +301,14 @@ def _certificate(
         if proven.score is not None:
             reference = proven.score
             limit = question.value(reference)
-    own = found.score
+    score = result.score
     beyond = None
-    if own is not None and own.feasible and reference is not None:
-        beyond = gap(own, reference)
+    if score is not None and score.feasible and reference is not None:
+        beyond = gap(score, reference)
     return Certificate(
-        relaxed=None if found.relaxed is None else question.value(found.relaxed),
-        rounded=question.value(found.rounded.objective)
-        if found.rounded is not None and found.rounded.feasible
+        relaxed=None if result.relaxed is None else question.value(result.relaxed),
+        rounded=question.value(result.rounded.objective)
+        if result.rounded is not None and result.rounded.feasible
         else None,
         optimum=optimum,
         bound=limit,

@@ -2,7 +2,6 @@
 
 import math
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -13,10 +12,13 @@ from ..machine.system import ordered_tiers
 from ..model.architecture import Architecture
 from ..specs.build import Problem, build
 from ..specs.errors import SpecError, all_of
-from ..specs.scenario_file import Scenario, TrainScenario
+from ..specs.scenario_file import DecodeScenario, PrefillScenario, Scenario, TrainScenario
 from . import serving, ways
 from .question import DEFAULT_OBJECTIVE, FIELDS, Question, Target, target_of
-from .space import Rules, Setting, Space, frames_of
+from .space import Frame, Rules, Setting, Space, frames_of
+
+Planned = DecodeScenario | PrefillScenario | TrainScenario
+"""What has a layout to choose."""
 
 
 def ask(
@@ -44,7 +46,7 @@ def ask(
     Raises:
         SpecError: naming each mistake.
     """
-    if scenario.phase not in FIELDS:
+    if not isinstance(scenario, Planned):
         known = ", ".join(FIELDS)
         raise SpecError([f"optimize: phase = {scenario.phase!r}: use one of {known}"])
     parts, (bounds, (fields, target)) = all_of(
@@ -65,7 +67,7 @@ def ask(
 
 
 def _job(
-    scenario: Scenario,
+    scenario: Planned,
     devices: tuple[int, ...],
     pinned: dict[str, int],
     settings: dict[str, tuple],
@@ -79,8 +81,8 @@ def _job(
     if isinstance(problem.workload, Train) and isinstance(scenario, TrainScenario):
         batch = problem.workload.global_batch * 0.0 + scenario.workload.global_batch
         workload = problem.workload.replace(global_batch=batch)
-        own = problem.scenario.model_copy(update={"workload": scenario.workload})
-        problem = problem._replace(workload=workload, scenario=own)
+        given = problem.scenario.model_copy(update={"workload": scenario.workload})
+        problem = problem._replace(workload=workload, scenario=given)
     frames, rules, (free, tried) = all_of(
         lambda: _frames(problem, counts),
         lambda: _rules(problem, pinned),
@@ -97,7 +99,7 @@ def _wanted(
     return bounds, target_of(phase, objective, bounds)
 
 
-def _frames(problem: Problem, counts: tuple[int, ...]) -> tuple[Any, ...]:
+def _frames(problem: Problem, counts: tuple[int, ...]) -> tuple[Frame, ...]:
     """How the devices lie on the tiers."""
     sizes = tuple(float(tier.size) for tier in ordered_tiers(problem.system))
     frames = frames_of(counts, sizes)
@@ -111,7 +113,7 @@ def _frames(problem: Problem, counts: tuple[int, ...]) -> tuple[Any, ...]:
     return frames
 
 
-def _devices(scenario: Any) -> int:
+def _devices(scenario: Planned) -> int:
     """The scenario's number of devices, from its degrees where it isn't given."""
     spec = scenario.layout
     if spec.devices is not None:
@@ -121,7 +123,7 @@ def _devices(scenario: Any) -> int:
     return int(max(attention, experts))
 
 
-def _bare(scenario: Any, devices: int) -> Scenario:
+def _bare(scenario: Planned, devices: int) -> Scenario:
     """The scenario with data parallelism alone, which every model allows."""
     layout = scenario.layout
     kept = {
@@ -130,8 +132,9 @@ def _bare(scenario: Any, devices: int) -> Scenario:
         "sequence_parallel": layout.sequence_parallel,
     }
     routing = {"redundant_experts": 0.0, "shared_replicas": 0.0}
-    changes: dict[str, Any] = {
-        "layout": type(layout)(**kept),
+    bare = type(layout)(**kept)
+    changes: dict[str, object] = {
+        "layout": bare,
         "routing": scenario.routing.model_copy(
             update={**routing, "experts_per_device": None}
         ),
@@ -146,7 +149,7 @@ def _bare(scenario: Any, devices: int) -> Scenario:
             "vpp": layout.vpp,
             "overlapped_microbatches": layout.overlapped_microbatches,
         }
-        changes["layout"] = changes["layout"].model_copy(update=given)
+        changes["layout"] = bare.model_copy(update=given)
     if scenario.phase == "prefill":
         # a device alone must admit a prompt
         w = scenario.workload
@@ -201,25 +204,25 @@ def _settings(
     if mistakes:
         raise SpecError(mistakes)
     settings = (
-        Setting(name, tuple(sorted(set(given.get(name, own.values)))))
-        for name, own in free.items()
+        Setting(name, tuple(sorted(set(given.get(name, setting.values)))))
+        for name, setting in free.items()
     )
     return tuple(settings), tried
 
 
 def _families(
-    scenario: Any, problem: Problem, tried: dict[str, tuple]
+    scenario: Planned, problem: Problem, tried: dict[str, tuple]
 ) -> tuple[serving.Family, ...]:
     """The scenario's own family first, of training if it is among the ways tried."""
-    own = problem._replace(
-        layout=problem.layout.replace(
+    given = problem._replace(
+        layout=problem.placed.replace(
             attention=scenario.layout.attention or "dp",
-            routing=problem.layout.routing.replace(
+            routing=problem.placed.routing.replace(
                 dispatches_shared=scenario.routing.shared_replicas > 0
             ),
         )
     )
-    found = serving.families(own)
+    families = serving.families(given)
     if not isinstance(problem.workload, Train):
-        return found
-    return ways.combined(problem.workload, found[0], tried)
+        return families
+    return ways.combined(problem.workload, families[0], tried)

@@ -8,7 +8,7 @@ of it at their summed rate. So the exact optimum over degrees alone, which are f
 bounds the optimum over all placements.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -93,7 +93,7 @@ def bound(question: Question) -> Bound:
         for start in range(0, total, CHUNK):
             rows = np.resize(np.arange(start, min(start + CHUNK, total)), CHUNK)
             place, level = np.divmod(rows, len(combinations))
-            found: Any = score_rows(
+            scores = score_rows(
                 inputs,
                 question.target,
                 table[place],
@@ -102,7 +102,7 @@ def bound(question: Question) -> Bound:
                 question.fields,
                 names,
             )
-            objective, violation, *_ = jax.device_get(found)
+            objective, violation, *_ = jax.device_get(scores)
             good = violation <= TOLERANCE
             best = min(best, float(np.where(good, objective, np.inf).min()))
         points += total

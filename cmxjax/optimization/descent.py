@@ -1,16 +1,17 @@
 """Adam on the relaxed problem: annealed sharpness, penalties, many restarts."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import Array
 
 from ..job.layout import AXES
 from ..smooth import anneal
 from .plan import Margins, faces, margins_of, plan_of, rule_violations
-from .question import FAST_COMPILE, STATIC, Question, score
+from .question import FAST_COMPILE, STATIC, Question, Target, score
 from .serving import Family
 from .space import Rules
 
@@ -71,7 +72,7 @@ def descend(question: Question, family: Family, effort: Effort, seed: int) -> De
     low, high = np.where(linear[:, None], bounds, np.log(np.maximum(bounds, 1e-300))).T
     places = rng.normal(0.0, 1.0, (effort.restarts, len(space.settings)))
     names = tuple(setting.name for setting in space.settings)
-    found = _run(
+    snapshots = _run(
         question.inputs,
         question.target,
         margins,
@@ -85,18 +86,18 @@ def descend(question: Question, family: Family, effort: Effort, seed: int) -> De
         space.rules._replace(pinned=()),
         any(degree > 1 for _, degree in space.rules.pinned),
     )
-    logs, values, objective, violation = map(np.asarray, found)
+    logs, values, objective, violation = map(np.asarray, snapshots)
     return Descent(logs, values, objective, violation, frames)
 
 
 def _descended(
     inputs: tuple,
-    target: Any,
+    target: Target,
     margins: Margins,
     start: tuple,
     box: tuple,
-    sharpness: Any,
-    penalty: Any,
+    sharpness: Array,
+    penalty: Array,
     family: Family,
     fields: tuple[str, ...],
     names: tuple[str, ...],
@@ -106,32 +107,32 @@ def _descended(
     """All restarts; the loop over them is not unrolled into one wide program, which
     would take much longer to compile than these few rows take to run."""
 
-    def decoded(variables: tuple, own: Margins) -> tuple:
+    def decoded(variables: tuple, margin: Margins) -> tuple:
         logits, places = variables
         low, high, linear = box
         inside = low + (high - low) * jax.nn.sigmoid(places)
-        return plan_of(logits, own, scaled), jnp.where(linear, inside, jnp.exp(inside))
+        return plan_of(logits, margin, scaled), jnp.where(linear, inside, jnp.exp(inside))
 
-    def loss(variables: tuple, own: Margins, s: Any, weight: Any) -> tuple:
-        logs, values = decoded(variables, own)
-        found = score(inputs, target, family, fields, names, jnp.exp(logs), values, s)
+    def loss(variables: tuple, margin: Margins, s: Array, weight: Array) -> tuple:
+        logs, values = decoded(variables, margin)
+        scored = score(inputs, target, family, fields, names, jnp.exp(logs), values, s)
         extra = rule_violations(logs.sum(axis=1), rules)
-        violations = jnp.concatenate([found.violations, extra])
+        violations = jnp.concatenate([scored.violations, extra])
         excess = jax.nn.softplus(20.0 * violations).sum() / 20.0
-        return found.objective + weight * excess, (found.objective, violations.max())
+        return scored.objective + weight * excess, (scored.objective, violations.max())
 
     optimizer = optax.adam(RATE)
 
     def one(restart: tuple) -> tuple:
-        variables, own = restart
+        variables, margin = restart
 
         def step(carry: tuple, schedule: tuple) -> tuple:
             variables, state = carry
-            gradient, aux = jax.grad(loss, has_aux=True)(variables, own, *schedule)
+            gradient, aux = jax.grad(loss, has_aux=True)(variables, margin, *schedule)
             # a step has one length, whatever the scale of the objective
             updates, state = optimizer.update(gradient, state)
             moved = optax.apply_updates(variables, updates)
-            return (moved, state), (*decoded(variables, own), *aux)
+            return (moved, state), (*decoded(variables, margin), *aux)
 
         carry = (variables, optimizer.init(variables))
         _, trace = jax.lax.scan(step, carry, (sharpness, penalty))

@@ -46,18 +46,18 @@ class Scored(NamedTuple):
         return (self.violation, self.objective)
 
 
-def gap(own: Scored, best: float) -> float:
+def gap(score: Scored, best: float) -> float:
     """How far a score is above the best objective or its bound, as a share of it.
 
     The same point scored in programs of other widths differs in the last digits: no gap.
     """
-    beyond = own.objective - best
+    beyond = score.objective - best
     return 0.0 if abs(beyond) <= TOLERANCE else math.expm1(beyond)
 
 
-def scored_of(found: tuple, row: int) -> Scored:
+def scored_of(scores: tuple, row: int) -> Scored:
     """The score of one row of what `score_rows` finds."""
-    objective, violation, worst, logs = (part[row] for part in found)
+    objective, violation, worst, logs = (part[row] for part in scores)
     return Scored(float(objective), float(violation), int(worst), tuple(logs.tolist()))
 
 
@@ -103,9 +103,9 @@ class Evaluator:
         self._run(family, [point])
 
     def _score(self, family: int, points: list[Point]) -> None:
-        found = tuple(map(np.asarray, self._run(family, points)))
+        scores = tuple(map(np.asarray, self._run(family, points)))
         for row, point in enumerate(points):
-            self.known[point] = scored_of(found, row)
+            self.known[point] = scored_of(scores, row)
 
     def _run(self, family: int, points: list[Point]) -> tuple:
         question, padded = self.question, points + points[-1:] * (ROWS - len(points))

@@ -52,22 +52,22 @@ def footprints(devices: int, sizes: tuple[float, ...]) -> list[tuple[int, ...]]:
     level at least as well replaces the other, since traffic is never slower further
     in. Empty where the devices can't be arranged in whole units.
     """
-    found: list[tuple[int, ...]] = []
+    every: list[tuple[int, ...]] = []
 
     def extend(left: int, taken: tuple[int, ...]) -> None:
         tier = len(taken)
         if tier == len(sizes):
             if left == 1:
-                found.append(taken)
+                every.append(taken)
             return
         for units in divisors(left):
             if units <= sizes[tier]:
                 extend(left // units, (*taken, units))
 
     extend(devices, ())
-    inner = {f: np.cumprod(f) for f in found}
+    inner = {f: np.cumprod(f) for f in every}
     return [
         f
-        for f in found
-        if not any(g != f and (inner[g] >= inner[f]).all() for g in found)
+        for f in every
+        if not any(g != f and (inner[g] >= inner[f]).all() for g in every)
     ]

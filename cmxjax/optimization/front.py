@@ -1,9 +1,11 @@
 """The Pareto front of throughput against latency, memory and energy."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+
+from .evaluator import Point
 
 
 class Entry(NamedTuple):
@@ -11,7 +13,7 @@ class Entry(NamedTuple):
 
     throughput: float
     cost: float
-    point: Any
+    point: Point
 
 
 class Front:
@@ -21,7 +23,9 @@ class Front:
         self.fields = fields[:4]
         self.entries: dict[str, list[Entry]] = {name: [] for name in self.fields[1:]}
 
-    def add(self, logs: np.ndarray, good: np.ndarray, make: Callable[[int], Any]) -> None:
+    def add(
+        self, logs: np.ndarray, good: np.ndarray, make: Callable[[int], Point]
+    ) -> None:
         """Add feasible points.
 
         Args:
@@ -33,11 +37,11 @@ class Front:
         if not len(rows):
             return
         for k, name in enumerate(self.fields[1:], start=1):
-            own = self.entries[name]
+            entries = self.entries[name]
             cost, rate = logs[rows, k], logs[rows, 0]
-            if own:
-                costs = np.array([entry.cost for entry in own])
-                rates = np.array([entry.throughput for entry in own])
+            if entries:
+                costs = np.array([entry.cost for entry in entries])
+                rates = np.array([entry.throughput for entry in entries])
                 place = np.searchsorted(costs, cost, side="right") - 1
                 fresh = (place < 0) | (rate > rates[np.maximum(place, 0)] + MARGIN)
             else:
@@ -45,18 +49,18 @@ class Front:
             kept = rows[fresh]
             kept = kept[_undominated(logs[kept, 0], logs[kept, k])]
             new = [Entry(logs[i, 0], logs[i, k], make(int(i))) for i in kept]
-            merged = own + new
+            merged = entries + new
             keep = _undominated(
                 np.array([entry.throughput for entry in merged]),
                 np.array([entry.cost for entry in merged]),
             )
             self.entries[name] = [merged[i] for i in keep]
 
-    def table(self, name: str) -> list[tuple[float, float, Any]]:
+    def table(self, name: str) -> list[tuple[float, float, Point]]:
         """Throughput, cost and point, in SI, from the cheapest on."""
-        found = self.entries[name]
+        entries = self.entries[name]
         return [
-            (float(np.exp(e.throughput)), float(np.exp(e.cost)), e.point) for e in found
+            (float(np.exp(e.throughput)), float(np.exp(e.cost)), e.point) for e in entries
         ]
 
 

@@ -21,14 +21,14 @@ def neighbors(factor: np.ndarray, rules: Rules) -> list[np.ndarray]:
     folding, or to or from the pipeline in both foldings at once; or two axes exchange
     a prime factor each in two tiers.
     """
-    found = [*_within(factor, rules.experts > 0), *_between(factor)]
-    if not found:
+    moved = [*_within(factor, rules.experts > 0), *_between(factor)]
+    if not moved:
         return []
-    stacked = np.stack(found)
+    stacked = np.stack(moved)
     good = allowed(rules, stacked.astype(np.int64).prod(axis=2))
-    own = factor.tobytes()
+    key = factor.tobytes()
     distinct = {row.tobytes(): row for row in stacked[good]}
-    distinct.pop(own, None)
+    distinct.pop(key, None)
     return list(distinct.values())
 
 
@@ -53,7 +53,7 @@ def _foldings(experts: bool) -> list[tuple[int, ...]]:
 
 
 def _within(factor: np.ndarray, experts: bool) -> list[np.ndarray]:
-    found = []
+    placements = []
     outside = EXPERT if experts else EXPERT[-1:]
     attention = _foldings(False)[0]
     for tier in range(factor.shape[1]):
@@ -66,11 +66,11 @@ def _within(factor: np.ndarray, experts: bool) -> list[np.ndarray]:
             ]
             pairs = [(a, e) for a in attention for e in outside]
             for moves in single:
-                found.append(_moved(factor, moves, prime))
+                placements.append(_moved(factor, moves, prime))
             for a, e in pairs:
-                found.append(_staged(factor, a, e, tier, prime, inwards=True))
-                found.append(_staged(factor, a, e, tier, prime, inwards=False))
-    return [matrix for matrix in found if matrix is not None]
+                placements.append(_staged(factor, a, e, tier, prime, inwards=True))
+                placements.append(_staged(factor, a, e, tier, prime, inwards=False))
+    return [matrix for matrix in placements if matrix is not None]
 
 
 def _staged(
@@ -95,7 +95,7 @@ def _between(factor: np.ndarray) -> list[np.ndarray]:
     Equal ones only move the axes; others turn, say, 24 stages on 4 replicas into 16 on
     6, which single moves reach over much worse layouts only.
     """
-    found = []
+    placements = []
     tiers = range(factor.shape[1])
     dp, edp = AXES.index("dp"), AXES.index("edp")
     for one, other in itertools.permutations(tiers, 2):
@@ -104,10 +104,10 @@ def _between(factor: np.ndarray) -> list[np.ndarray]:
                 for given in primes(int(factor[a, one])):
                     for taken in primes(int(factor[b, other])):
                         moved = _moved(factor, [(a, b, one)], given)
-                        found.append(_moved(moved, [(b, a, other)], taken))
+                        placements.append(_moved(moved, [(b, a, other)], taken))
         for given in primes(int(factor[PIPELINE, one])):
             for taken in primes(int(np.gcd(factor[dp, other], factor[edp, other]))):
                 moved = _staged(factor, dp, edp, one, given, inwards=False)
                 if moved is not None:
-                    found.append(_staged(moved, dp, edp, other, taken, inwards=True))
-    return [matrix for matrix in found if matrix is not None]
+                    placements.append(_staged(moved, dp, edp, other, taken, inwards=True))
+    return [matrix for matrix in placements if matrix is not None]

@@ -7,13 +7,14 @@ that are given are scaled to theirs in turn, as Sinkhorn's iteration does.
 """
 
 import itertools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .._types import Real
 from ..job.layout import AXES
 from .factors import PIPELINE
 from .space import Frame, Rules
@@ -28,11 +29,11 @@ CLOSED = -1e9
 class Margins(NamedTuple):
     """What the plan's rows and columns must sum to."""
 
-    units: Any
+    units: Real
     """Logs of the tiers' units, (tier,)."""
-    open: Any
+    open: np.ndarray | Array
     """Which axes may split at all, (axis,)."""
-    given: Any
+    given: Real
     """Logs of given degrees, (axis,); negative where the degree is free."""
 
 
@@ -72,8 +73,8 @@ def margins_of(frame: Frame, rules: Rules, used: tuple[str, ...]) -> Margins:
 
 
 def _shared_out(
-    logits: Any, available: Any, axes: slice, margins: Margins, scaled: bool
-) -> Any:
+    logits: Array, available: Array, axes: slice, margins: Margins, scaled: bool
+) -> Array:
     """Each tier's log size over some axes, (axis, tier).
 
     At least one axis takes what no other may.
@@ -87,7 +88,7 @@ def _shared_out(
         return plan
     given = jnp.asarray(margins.given)[axes, None]
 
-    def round_(plan: Any, _: None) -> tuple[Any, None]:
+    def round_(plan: Array, _: None) -> tuple[Array, None]:
         rows = plan.sum(axis=1, keepdims=True)
         scale = jnp.where(given >= 0.0, given / jnp.maximum(rows, 1e-9), 1.0)
         plan = plan * scale
@@ -97,7 +98,9 @@ def _shared_out(
     return jax.lax.scan(round_, plan, None, length=ROUNDS)[0]
 
 
-def plan_of(logits: Float[Array, "axis tier"], margins: Margins, scaled: bool) -> Any:
+def plan_of(
+    logits: Float[Array, "axis tier"], margins: Margins, scaled: bool
+) -> Float[Array, "axis tier"]:
     """Log of the placement matrix, (axis, tier).
 
     Args:
@@ -110,7 +113,7 @@ def plan_of(logits: Float[Array, "axis tier"], margins: Margins, scaled: bool) -
     return jnp.concatenate([attention, expert])
 
 
-def rule_violations(log_degrees: Float[Array, " axis"], rules: Rules) -> Any:
+def rule_violations(log_degrees: Float[Array, " axis"], rules: Rules) -> Array:
     """Logs of degrees over what the model has to split."""
     caps = {
         "tp": rules.heads,

@@ -1,9 +1,10 @@
 """A machine split into pools, and how good the split is."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from ..serve.metrics import ServeMetrics
 from ..specs.build import Problem
 from ..specs.scenario_file import ServeScenario
 
@@ -32,7 +33,7 @@ class PoolSplit(NamedTuple):
     splits: list[Split]
     evaluations: dict[str, int]
     """Model evaluations by what took them."""
-    metrics: Any
+    metrics: ServeMetrics
     """Of phase `serve`, at the best split."""
 
     @property
@@ -73,7 +74,7 @@ class PoolSplit(NamedTuple):
         ]
         return given.model_copy(update={"pools": pools})
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """The contract of `optimize --json` for phase `serve`."""
         return {
             "phase": "serve",

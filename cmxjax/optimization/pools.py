@@ -15,15 +15,17 @@ next to the relaxed split are tried, and every split is, to show what that costs
 import itertools
 import math
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import Array
 
+from .._types import Sharpness
 from ..job.layout import Pool, Pools, devices
 from ..phases.metrics import metrics
+from ..serve.metrics import ServeMetrics
 from ..specs.build import Problem, build
 from ..specs.errors import SpecError
 from ..specs.scenario_file import Scenario, ServeScenario
@@ -69,9 +71,9 @@ def split_pools(
             [f"devices = {total}: one instance of each ({parts}) doesn't fit; use more"]
         )
     whole = _whole_splits(sizes, total)
-    found = _evaluate(problem, sizes, whole)
-    rates = np.asarray(found.capacity_requests_per_s)
-    _check_served(found, rates)
+    m = _evaluate(problem, sizes, whole)
+    rates = np.asarray(m.capacity_requests_per_s)
+    _check_served(m, rates)
     splits = [
         Split(
             {role: int(n) for role, n in zip(sizes, counts)},
@@ -84,7 +86,7 @@ def split_pools(
         share, relaxed = _climbed(problem, sizes, total)
         spent = STEPS * GRADIENT_COST + 1
     else:
-        share, relaxed = _relaxed(found, sizes, total)
+        share, relaxed = _relaxed(m, sizes, total)
         spent = 1
     near = _nearest(share, sizes, total, whole)
     rounded = max((splits[i] for i in near), key=lambda s: s.requests_per_s)
@@ -102,7 +104,7 @@ def split_pools(
             "rounded": len(near),
             "exhaustive": len(whole),
         },
-        metrics=jax.tree.map(lambda leaf: np.asarray(leaf)[best], found),
+        metrics=jax.tree.map(lambda leaf: np.asarray(leaf)[best], m),
     )
 
 
@@ -140,7 +142,9 @@ Sizes = tuple[tuple[str, int], ...]
 """Roles and the devices of an instance of each."""
 
 
-def _metrics_at(inputs: tuple, counts: Any, sizes: Sizes, sharpness: Any = None) -> Any:
+def _metrics_at(
+    inputs: tuple, counts: Array, sizes: Sizes, sharpness: Sharpness = None
+) -> ServeMetrics:
     """Metrics at numbers of instances, (role,), whole or not."""
     machines, model, workload, layout = inputs
     pools: dict[str, Pool] = dict(layout.pools)
@@ -151,24 +155,24 @@ def _metrics_at(inputs: tuple, counts: Any, sizes: Sizes, sharpness: Any = None)
 
 
 @partial(jax.jit, static_argnames="sizes")
-def _every(inputs: tuple, counts: Any, sizes: Sizes) -> Any:
+def _every(inputs: tuple, counts: Array, sizes: Sizes) -> ServeMetrics:
     """Metrics at many splits, (split, role)."""
     one = partial(_metrics_at, inputs, sizes=sizes)
     return jax.lax.map(one, counts, batch_size=min(64, len(counts)))
 
 
 @partial(jax.jit, static_argnames="sizes")
-def _climb(inputs: tuple, total: Any, sizes: Sizes) -> tuple[Any, Any]:
+def _climb(inputs: tuple, total: Array, sizes: Sizes) -> tuple[Array, Array]:
     """Shares of the devices after Adam, and what they serve, exactly."""
     optimizer = optax.adam(RATE)
     each = jnp.asarray([float(size) for _, size in sizes])
 
-    def counts(logits: Any) -> Any:
+    def counts(logits: Array) -> Array:
         return total * jax.nn.softmax(logits) / each
 
-    def loss(logits: Any) -> Any:
-        found = _metrics_at(inputs, counts(logits), sizes, jnp.asarray(SHARPNESS))
-        return -jnp.log(found.capacity_requests_per_s)
+    def loss(logits: Array) -> Array:
+        m = _metrics_at(inputs, counts(logits), sizes, jnp.asarray(SHARPNESS))
+        return -jnp.log(m.capacity_requests_per_s)
 
     def step(state: tuple, _: None) -> tuple[tuple, None]:
         logits, memory = state
@@ -190,22 +194,22 @@ def _climbed(
     return {role: float(share) for role, share in zip(sizes, shares)}, float(rate)
 
 
-def _evaluate(problem: Problem, sizes: dict[str, int], whole: np.ndarray) -> Any:
+def _evaluate(problem: Problem, sizes: dict[str, int], whole: np.ndarray) -> ServeMetrics:
     """Metrics of phase `serve` at every split."""
     counts = jnp.asarray(whole, float)
     inputs = problem.inputs
     return jax.device_get(_every(inputs, counts, tuple(sizes.items())))
 
 
-def _check_served(found: Any, rates: np.ndarray) -> None:
+def _check_served(m: ServeMetrics, rates: np.ndarray) -> None:
     """Raises `SpecError` if memory or limits leave nothing at any split."""
-    excess = np.asarray(found.memory_excess_bytes).min()
+    excess = np.asarray(m.memory_excess_bytes).min()
     if excess > 0.0:
         raise SpecError([f"pools: {excess / 1e9:.3g} GB a device don't fit into memory"])
     if rates.max() <= 0.0 or not np.isfinite(rates).all():
         late = [
             role
-            for role, pool in found.pools.items()
+            for role, pool in m.pools.items()
             if np.asarray(pool.requests_per_s).max() <= 1e-9
         ]
         raise SpecError(
@@ -217,20 +221,20 @@ def _check_served(found: Any, rates: np.ndarray) -> None:
 
 
 def _relaxed(
-    found: Any, sizes: dict[str, int], total: int
+    m: ServeMetrics, sizes: dict[str, int], total: int
 ) -> tuple[dict[str, float], float]:
     """Shares that balance the pools, and the rate that they serve."""
     paces = {}
     for role in sizes:
-        pool = found.pools[role]
+        pool = m.pools[role]
         paces[role] = float(
             np.asarray(pool.requests_per_s)[0] / np.asarray(pool.devices)[0]
         )
     whole = sum(1.0 / pace for pace in paces.values())
     share = {role: 1.0 / pace / whole for role, pace in paces.items()}
     rate = total / whole
-    if "cache" in found.pools:
-        rate = min(rate, float(np.asarray(found.pools["cache"].requests_per_s)[0]))
+    if "cache" in m.pools:
+        rate = min(rate, float(np.asarray(m.pools["cache"].requests_per_s)[0]))
     return share, rate
 
 
@@ -241,13 +245,13 @@ def _nearest(
     and that one takes the rest."""
     exact = np.array([share[role] * total / size for role, size in sizes.items()])
     near = np.abs(whole - exact) < 1.0
-    found: dict[tuple, int] = {}
+    rows: dict[tuple, int] = {}
     for rest in range(len(sizes)):
         others = np.delete(near, rest, axis=1).all(axis=1)
         for i in np.flatnonzero(others):
             key = (rest, *np.delete(whole[i], rest).tolist())
-            best = found.get(key, int(i))
-            found[key] = int(i) if whole[i, rest] > whole[best, rest] else best
-    if found:
-        return sorted(set(found.values()))
+            best = rows.get(key, int(i))
+            rows[key] = int(i) if whole[i, rest] > whole[best, rest] else best
+    if rows:
+        return sorted(set(rows.values()))
     return [int(np.abs(whole - exact).max(axis=1).argmin())]

@@ -2,7 +2,7 @@
 
 import math
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -58,11 +58,11 @@ NO_LIMIT = 1e3
 class Target(NamedTuple):
     """Objective and limits as arrays over the fields, so that all share a program."""
 
-    weights: Any
+    weights: Array | np.ndarray
     """The objective is weights @ log(field); it is minimized."""
-    signs: Any
+    signs: Array | np.ndarray
     """+1 where a field is bounded from above, -1 from below."""
-    bounds: Any
+    bounds: Array | np.ndarray
     """Logs of the bounds."""
 
 
@@ -88,8 +88,8 @@ class Question(NamedTuple):
     def needs(self) -> dict[int, str]:
         """What a layout needs beside memory and limits, by the place of its violation
         in a score."""
-        own = ways.NEEDS if isinstance(self.problem.workload, Train) else ()
-        names = (WHOLE[self.problem.scenario.phase], *own)
+        others = ways.NEEDS if isinstance(self.problem.workload, Train) else ()
+        names = (WHOLE[self.problem.scenario.phase], *others)
         return dict(enumerate(names, start=1))
 
     @property
@@ -127,11 +127,11 @@ def target_of(
             limit is not above 0.
     """
     quantities = (objective, *(limit.quantity for limit in limits))
-    found, _ = all_of(
+    asked, _ = all_of(
         lambda: all_of(*(partial(_field, quantity, phase) for quantity in quantities)),
         lambda: all_of(*(partial(_check_bound, limit) for limit in limits)),
     )
-    fields = list(dict.fromkeys((*FIELDS[phase], *found)))
+    fields = list(dict.fromkeys((*FIELDS[phase], *asked)))
     weights, bounds = np.zeros(len(fields)), np.full(len(fields), NO_LIMIT)
     signs = np.ones(len(fields))
     weights[fields.index(_field(objective, phase))] = -1.0 if is_rate(objective) else 1.0
@@ -183,25 +183,25 @@ def score(
     layout = layout_of(a, layout, family, factor, chosen, sharpness)
     sizes = {name: value for name, value in chosen.items() if hasattr(workload, name)}
     workload = ways.on_way(workload.replace(**sizes), family)
-    found = metrics(machine, a, workload, layout, sharpness)
-    logs = jnp.log(jnp.stack([getattr(found, field) for field in fields]))
-    memory = jnp.log(found.memory_bytes / machine.chip.memory_usable_bytes)
+    m = metrics(machine, a, workload, layout, sharpness)
+    logs = jnp.log(jnp.stack([getattr(m, field) for field in fields]))
+    memory = jnp.log(m.memory_bytes / machine.chip.memory_usable_bytes)
     bounded = target.signs * (logs - target.bounds)
     grouping = unshared(workload, layout, sharpness)
-    own = ways.violations(a, workload, layout, family, sharpness)
-    violations = jnp.concatenate([jnp.stack([memory, grouping]), own, bounded])
-    return Score(target.weights @ logs, violations, logs)
+    unmet = ways.violations(a, workload, layout, family, sharpness)
+    violations = jnp.concatenate([jnp.stack([memory, grouping]), unmet, bounded])
+    return Score(jnp.matmul(target.weights, logs), violations, logs)
 
 
 def _score_rows(
     inputs: tuple,
     target: Target,
-    factors: Any,
-    values: Any,
+    factors: Array,
+    values: Array,
     family: Family,
     fields: tuple[str, ...],
     names: tuple[str, ...],
-) -> tuple[Any, Any, Any, Any]:
+) -> tuple[Array, Array, Array, Array]:
     """Exact objective, worst violation, which it is, and logs of many points, in pieces.
 
     Args:
@@ -209,10 +209,10 @@ def _score_rows(
         values: (row, setting).
     """
 
-    def one(row: tuple) -> tuple[Scalar, Scalar, Any, Any]:
-        factor, own = row
+    def one(row: tuple) -> tuple[Scalar, Scalar, Array, Array]:
+        factor, chosen = row
         exact = score(
-            inputs, target, family, fields, names, factor.astype(own.dtype), own
+            inputs, target, family, fields, names, factor.astype(chosen.dtype), chosen
         )
         worst = exact.violations.argmax()
         return exact.objective, exact.violations.max(), worst, exact.logs

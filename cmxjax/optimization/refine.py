@@ -39,14 +39,14 @@ def settle(evaluator: Evaluator, points: list[Point], reach: int) -> list[Point]
 
 
 def _around(point: Point, step: int, shape: list[int]) -> list[Point]:
-    found = []
+    points = []
     for k, size in enumerate(shape):
         for move in (-step, step) if size > 2 else (-1, 1):
             level = int(np.clip(point.levels[k] + move, 0, size - 1))
             levels = (*point.levels[:k], level, *point.levels[k + 1 :])
             if levels != point.levels:
-                found.append(point._replace(levels=levels))
-    return found
+                points.append(point._replace(levels=levels))
+    return points
 
 
 def refine(evaluator: Evaluator, starts: list[Point], budget: int) -> None:
@@ -78,14 +78,14 @@ def _expand(evaluator: Evaluator, best: dict[tuple, Point], place: tuple) -> tup
     ]
     new = [other for other in near if _placement(other) not in best]
     scores = evaluator(new)
-    own = evaluator.known[point]
-    promising = [p for p, score in zip(new, scores) if _close(score, own)]
+    here = evaluator.known[point]
+    promising = [p for p, score in zip(new, scores) if _close(score, here)]
     longest = max(len(s.values) for s in question.space.settings)
     _keep(evaluator, best, new)
     _keep(evaluator, best, settle(evaluator, promising, longest // 24))
     ranks = {_placement(p): evaluator.known[best[_placement(p)]].rank for p in near}
-    found = min(ranks, key=lambda key: ranks[key], default=None)
-    return found if found is not None and ranks[found] < own.rank else None
+    lowest = min(ranks, key=lambda key: ranks[key], default=None)
+    return lowest if lowest is not None and ranks[lowest] < here.rank else None
 
 
 def _placement(point: Point) -> tuple:
@@ -112,10 +112,10 @@ def _scan(evaluator: Evaluator) -> None:
 
     Whole tiles make throughput jump with the batch, which a pattern search can miss.
     """
-    found = evaluator.best()
-    if found is None:
+    best = evaluator.best()
+    if best is None:
         return
-    point, size = found[0], len(evaluator.question.space.settings[0].values)
+    point, size = best[0], len(evaluator.question.space.settings[0].values)
     middle = point.levels[0]
     near = range(max(0, middle - SCANNED), min(size, middle + SCANNED + 1))
     evaluator([point._replace(levels=(level, *point.levels[1:])) for level in near])

@@ -28,9 +28,9 @@ def round_plan(
     order = [np.argsort(distance, kind="stable") for distance in distances]
     width, longest = NEAREST, max(map(len, tables))
     while True:
-        found = _combined(tables, distances, order, rules, width)
-        if found or width >= longest:
-            return found[:count]
+        matrices = _combined(tables, distances, order, rules, width)
+        if matrices or width >= longest:
+            return matrices[:count]
         width = min(longest, 4 * width)
 
 

@@ -109,13 +109,13 @@ def _explore(evaluator: Evaluator, budget: int, rng: np.random.Generator) -> Non
     question = evaluator.question
     space, longest = question.space, len(question.space.settings[0].values)
     for _ in range(EXPLORED):
-        found = evaluator.best()
-        if found is None or evaluator.count >= budget * 3 // 4:
+        best = evaluator.best()
+        if best is None or evaluator.count >= budget * 3 // 4:
             return
         frame = int(rng.integers(len(space.frames)))
         drawn = random_placements(space.frames[frame], space.rules, DRAWN, rng)
         points = [
-            point_of(int(rng.integers(len(question.families))), frame, f, found[0].levels)
+            point_of(int(rng.integers(len(question.families))), frame, f, best[0].levels)
             for f in drawn
         ]
         scores = dict(zip(points, evaluator(points)))
@@ -132,22 +132,22 @@ def _relaxed(descent: Descent) -> float | None:
 def _starts(scores: dict[Point, Scored]) -> list[Point]:
     """The best rounded points, no two of a family with the same degrees, so that climbs
     start in different places; every family has some."""
-    found: dict[tuple, Point] = {}
+    distinct: dict[tuple, Point] = {}
     for point in sorted(scores, key=lambda point: scores[point].rank):
         splits = np.frombuffer(point.splits, np.int16).reshape(len(AXES), -1)
-        found.setdefault((point.family, *splits.prod(axis=1).tolist()), point)
-    ranked = list(found.values())
+        distinct.setdefault((point.family, *splits.prod(axis=1).tolist()), point)
+    ranked = list(distinct.values())
     firsts = ranked[:SETTLED]
     for family in {point.family for point in ranked}:
-        own = [point for point in ranked if point.family == family]
-        firsts += [point for point in own[: SETTLED // 4] if point not in firsts]
+        members = [point for point in ranked if point.family == family]
+        firsts += [point for point in members[: SETTLED // 4] if point not in firsts]
     return firsts
 
 
 def _rounded(question: Question, descent: Descent) -> list[Point]:
     """Whole points near every snapshot, in every family."""
     space = question.space
-    found: dict[Point, None] = {}
+    points: dict[Point, None] = {}
     for restart, frame in enumerate(descent.frames):
         for logs, values in zip(descent.logs[restart], descent.values[restart]):
             levels = tuple(
@@ -156,8 +156,8 @@ def _rounded(question: Question, descent: Descent) -> list[Point]:
             )
             for factor in round_plan(logs, space.frames[frame], space.rules, ROUNDED):
                 for family in range(len(question.families)):
-                    found[point_of(family, int(frame), factor, levels)] = None
-    return list(found)
+                    points[point_of(family, int(frame), factor, levels)] = None
+    return list(points)
 
 
 def _front(evaluator: Evaluator) -> Front:

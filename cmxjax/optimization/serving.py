@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
+from jax import Array
 
 from .. import smooth
-from .._types import Scalar, Sharpness
+from .._types import Real, Scalar, Sharpness
 from ..job.layout import AXES, Layout, Routing, degree
 from ..job.workload import Decode, Prefill, Train
 from ..model.architecture import Architecture
@@ -60,21 +61,21 @@ def model_of(problem: Problem) -> Architecture:
 
 def families(problem: Problem) -> tuple[Family, ...]:
     """The scenario's own way first, then what else the model and the phase allow."""
-    a, layout = model_of(problem), problem.layout
-    own = Family("sp_tp_sp" if layout.attention == "sp_tp_sp" else "tp")
-    own = own._replace(dispatches_shared=layout.routing.dispatches_shared)
+    a, layout = model_of(problem), problem.placed
+    given = Family("sp_tp_sp" if layout.attention == "sp_tp_sp" else "tp")
+    given = given._replace(dispatches_shared=layout.routing.dispatches_shared)
     if isinstance(problem.workload, Train):
-        return (own._replace(microbatches=layout.microbatches),)
-    found = [own]
+        return (given._replace(microbatches=layout.microbatches),)
+    ways = [given]
     if isinstance(problem.workload, Prefill) and any(
         mixer.shares_cache for mixer in a.mixers
     ):
-        other = "tp" if own.attention == "sp_tp_sp" else "sp_tp_sp"
-        found.append(own._replace(attention=other))
+        other = "tp" if given.attention == "sp_tp_sp" else "sp_tp_sp"
+        ways.append(given._replace(attention=other))
     if isinstance(problem.workload, Decode) and a.experts is not None:
         if float(a.experts.shared) == 1.0:
-            found.append(own._replace(dispatches_shared=not own.dispatches_shared))
-    return tuple(found)
+            ways.append(given._replace(dispatches_shared=not given.dispatches_shared))
+    return tuple(ways)
 
 
 def settings(problem: Problem) -> tuple[Setting, ...]:
@@ -120,7 +121,7 @@ class Slots(NamedTuple):
 
 
 def expert_slots(
-    a: Architecture, family: Family, ep: Any, extra: Any, sharpness: Sharpness
+    a: Architecture, family: Family, ep: Real | int, extra: Real, sharpness: Sharpness
 ) -> Slots:
     """The fewest whole slots per rank that hold all experts, and `extra` more.
 
@@ -146,8 +147,8 @@ def layout_of(
     a: Architecture,
     base: Layout,
     family: Family,
-    factor: Any,
-    values: Mapping[str, Any],
+    factor: Array,
+    values: Mapping[str, Scalar],
     sharpness: Sharpness,
 ) -> Layout:
     """The layout of a point of the space."""

@@ -5,14 +5,16 @@ is cut into contiguous stages. A pipeline is as fast as its slowest stage. With 
 1F1B stage s of p keeps the activations of p - s micro-batches.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import Array
 from jaxtyping import Float, Int
 
+from .._types import Scalar
 from ..smooth import anneal
 
 STEPS, RATE = 300, 0.05
@@ -118,23 +120,23 @@ def relaxed_cuts(
 
 
 @jax.jit
-def _descend(sums: Any, start: Any) -> Any:
+def _descend(sums: Array, start: Array) -> Array:
     units = jnp.arange(sums.shape[0] * 1.0)
 
-    def cuts_of(lengths: Any) -> Any:
+    def cuts_of(lengths: Array) -> Array:
         inner = jnp.cumsum(jax.nn.softmax(lengths)) * units[-1]
         return jnp.concatenate([jnp.zeros(1), inner[:-1], units[-1:]])
 
-    def loss(lengths: Any, sharpness: Any) -> Any:
+    def loss(lengths: Array, sharpness: Scalar) -> Array:
         spans = jnp.diff(jnp.interp(cuts_of(lengths), units, sums)) * start.shape[0]
         return jax.nn.logsumexp(sharpness * spans) / sharpness
 
     optimizer = optax.adam(RATE)
 
-    def step(carry: tuple, sharpness: Any) -> tuple:
+    def step(carry: tuple, sharpness: Array) -> tuple:
         lengths, state = carry
         updates, state = optimizer.update(jax.grad(loss)(lengths, sharpness), state)
-        lengths = optax.apply_updates(lengths, updates)
+        lengths = jnp.asarray(optax.apply_updates(lengths, updates))
         return (lengths, state), (lengths, loss(lengths, SHARPNESS[1]))
 
     schedule = anneal(*SHARPNESS, STEPS)

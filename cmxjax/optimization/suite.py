@@ -5,7 +5,7 @@ mixtures of experts. Each problem has a generator of its own, so adding one neve
 another. Written before the searches that are judged by it.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -43,7 +43,7 @@ class Case(NamedTuple):
     """One problem: a scenario, what is free in it, and what is asked."""
 
     name: str
-    scenario: dict[str, Any]
+    scenario: dict[str, object]
     pinned: dict[str, int]
     """Degrees that are not free, by axis."""
     settings: dict[str, tuple[float, ...]]
@@ -65,7 +65,7 @@ def _case(seed: int, i: int) -> Case:
     # few of the large jobs: their spaces are the slow ones to enumerate
     counts = DEVICES[system]
     devices = counts[int(len(counts) * rng.random() ** 1.5)]
-    scenario: dict[str, Any] = {
+    scenario: dict[str, object] = {
         "system": system,
         "model": model,
         "phase": phase,

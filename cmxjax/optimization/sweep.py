@@ -1,9 +1,10 @@
 """The exhaustive sweep: every point exactly, keeping the best and the front."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from jax import Array
 
 from .evaluator import TOLERANCE, Point, Scored, point_of, scored_of
 from .front import Front
@@ -31,7 +32,7 @@ class _Chunk(NamedTuple):
     frame: int
     table: np.ndarray
     rows: np.ndarray
-    found: tuple[Any, Any, Any, Any]
+    scores: tuple[Array, Array, Array, Array]
 
 
 def exhaustive(question: Question) -> Sweep:
@@ -41,7 +42,7 @@ def exhaustive(question: Question) -> Sweep:
     front = Front(question.fields)
     for chunk in _one_ahead(_chunks(question)):
         size = len(chunk.rows)
-        scores = tuple(np.asarray(x)[:size] for x in chunk.found)
+        scores = tuple(np.asarray(x)[:size] for x in chunk.scores)
         objective, violation, _, logs = scores
         good = violation <= TOLERANCE
         count, feasible = count + size, feasible + int(good.sum())
@@ -67,7 +68,7 @@ def _chunks(question: Question) -> Iterator[_Chunk]:
             for start in range(0, total, CHUNK):
                 rows = np.arange(start, min(start + CHUNK, total))
                 place, level = np.divmod(np.resize(rows, CHUNK), len(combinations))
-                found = score_rows(
+                scores = score_rows(
                     question.inputs,
                     question.target,
                     table[place],
@@ -76,7 +77,7 @@ def _chunks(question: Question) -> Iterator[_Chunk]:
                     question.fields,
                     names,
                 )
-                yield _Chunk(family, frame, table, rows, found)
+                yield _Chunk(family, frame, table, rows, scores)
 
 
 def _one_ahead(chunks: Iterator[_Chunk]) -> Iterator[_Chunk]:

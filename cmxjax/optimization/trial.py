@@ -49,7 +49,7 @@ def attempt(case: Case, seed: int = 0) -> Trial:
     """Search a problem, then sweep it."""
     question = question_of(case)
     start = time.perf_counter()
-    found = search(question, seed)
+    result = search(question, seed)
     middle = time.perf_counter()
     swept = exhaustive(question)
     end = time.perf_counter()
@@ -57,20 +57,20 @@ def attempt(case: Case, seed: int = 0) -> Trial:
         case.name,
         swept.points,
         swept.feasible,
-        _gap(found.score, swept.score),
-        _gap(found.rounded, swept.score),
-        found.exact,
-        found.gradients,
-        swept.points / found.evaluations,
+        _gap(result.score, swept.score),
+        _gap(result.rounded, swept.score),
+        result.exact,
+        result.gradients,
+        swept.points / result.evaluations,
         middle - start,
         end - middle,
     )
 
 
-def _gap(own, best) -> float:
+def _gap(score, best) -> float:
     if best is None or not best.feasible:
-        claims = own is not None and own.feasible
+        claims = score is not None and score.feasible
         return -math.inf if claims else math.nan
-    if own is None or not own.feasible:
+    if score is None or not score.feasible:
         return math.inf
-    return gap(own, best.objective)
+    return gap(score, best.objective)

@@ -7,7 +7,6 @@ tried in all of them.
 
 from collections.abc import Mapping
 from itertools import product
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -37,25 +36,27 @@ MOST_VPP = 10**9
 
 def checked(given: Mapping[str, tuple]) -> tuple[dict[str, tuple], list[str]]:
     """Values to try as families have them, and what is wrong with them."""
-    found: dict[str, list] = {}
+    accepted: dict[str, list] = {}
     mistakes = []
     known = ", ".join(SCHEDULES)
     for name in WAYS:
         for value in given.get(name, ()):
             if name == "schedule":
-                own, remedy = value if value in SCHEDULES else None, f"one of {known}"
+                parsed, remedy = value if value in SCHEDULES else None, f"one of {known}"
             elif name == "vpp":
-                own, remedy = _whole(value, MOST_VPP), "whole numbers from 1"
+                parsed, remedy = _whole(value, MOST_VPP), "whole numbers from 1"
             else:
-                own, remedy = _whole(value, 2), "1 or 2"
-            if own is None:
+                parsed, remedy = _whole(value, 2), "1 or 2"
+            if parsed is None:
                 mistakes.append(f"{name} = {value}: use {remedy}")
             else:
-                found.setdefault(name, []).append(str(own) if name == OVERLAPPED else own)
-    return {name: tuple(values) for name, values in found.items()}, mistakes
+                accepted.setdefault(name, []).append(
+                    str(parsed) if name == OVERLAPPED else parsed
+                )
+    return {name: tuple(values) for name, values in accepted.items()}, mistakes
 
 
-def _whole(value: Any, most: int) -> int | None:
+def _whole(value: object, most: int) -> int | None:
     """A whole number from 1 to `most`, or None."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer):
         return None
@@ -63,28 +64,28 @@ def _whole(value: Any, most: int) -> int | None:
     return int(value) if 1 <= value <= most and float(value).is_integer() else None
 
 
-def combined(w: Train, own: Family, tried: Mapping[str, tuple]) -> tuple[Family, ...]:
+def combined(w: Train, given: Family, tried: Mapping[str, tuple]) -> tuple[Family, ...]:
     """Every combination of what is to be tried, the scenario's own first if among them.
 
     A schedule gets as many of the chunks as it can have.
     """
-    own = own._replace(chunks=int(w.chunks))
+    given = given._replace(chunks=int(w.chunks))
     if not tried:
-        return (own,)
-    found = []
+        return (given,)
+    ways = []
     for schedule, chunks, overlapped in product(
         tried.get("schedule", (w.schedule,)),
-        tried.get("vpp", (own.chunks,)),
-        tried.get(OVERLAPPED, (own.microbatches,)),
+        tried.get("vpp", (given.chunks,)),
+        tried.get(OVERLAPPED, (given.microbatches,)),
     ):
-        found.append(_way(own._replace(microbatches=overlapped), schedule, chunks))
-    found.sort(key=lambda way: way != _way(own, w.schedule, own.chunks))
-    return tuple(dict.fromkeys(found))
+        ways.append(_way(given._replace(microbatches=overlapped), schedule, chunks))
+    ways.sort(key=lambda way: way != _way(given, w.schedule, given.chunks))
+    return tuple(dict.fromkeys(ways))
 
 
-def _way(own: Family, schedule: str, chunks: int) -> Family:
+def _way(family: Family, schedule: str, chunks: int) -> Family:
     chunks = min(chunks, MOST_CHUNKS.get(schedule, chunks))
-    return own._replace(schedule=schedule_of(schedule, chunks), chunks=chunks)
+    return family._replace(schedule=schedule_of(schedule, chunks), chunks=chunks)
 
 
 def on_way(w: Decode | Prefill | Train, family: Family) -> Decode | Prefill | Train:
@@ -141,16 +142,16 @@ def _short(w: Train, layout: Layout, sharpness: Sharpness) -> Scalar:
     return jnp.where(odd & (pp > 1.0), jnp.maximum(least, 1.0), least)
 
 
-def changes_of(family: Family, pp: int) -> dict[str, Any]:
+def changes_of(family: Family, pp: int) -> dict[str, object]:
     """Dotted keys that turn a scenario with `pp` stages into one on this way."""
     # a single stage runs its chunks one after the other, as if they were one
     chunks = family.chunks if pp > 1 else 1
     if family.schedule is None:
         return {"layout.vpp": chunks} if family.chunks > 1 else {}
     interleaved = family.schedule == "interleaved"
-    own = family.microbatches
+    overlapped = family.microbatches
     return {
         "workload.schedule": "1f1b" if interleaved else family.schedule,
         "layout.vpp": chunks,
-        f"layout.{OVERLAPPED}": own if own == "auto" else int(own),
+        f"layout.{OVERLAPPED}": overlapped if overlapped == "auto" else int(overlapped),
     }

@@ -1,7 +1,5 @@
 """The one function that everything calls: metrics of a scenario."""
 
-from typing import Any
-
 import jax
 
 from .._types import Sharpness
@@ -43,7 +41,7 @@ def metrics(
     workload: Workload,
     layout: Layout | Pools,
     sharpness: Sharpness = None,
-) -> Any:
+) -> Metrics:
     """Predict a scenario: pure, compiled, and differentiable in every float leaf.
 
     Args:
@@ -71,7 +69,7 @@ def explain(
     workload: Workload,
     layout: Layout | Pools,
     sharpness: Sharpness = None,
-) -> Any:
+) -> Metrics:
     """`metrics` with the breakdown and busy times, which cost one reverse pass through
     the composition of the step."""
     args = machine, model, workload, layout, sharpness
@@ -90,7 +88,7 @@ def _predicted(
     if isinstance(w, Serve):
         if a is None or not isinstance(layout, Pools) or not isinstance(machine, dict):
             raise TypeError("phase serve needs a model, and machines and pools by role")
-        machine = {role: own.ready for role, own in machine.items()}
+        machine = {role: each.ready for role, each in machine.items()}
         return serve_metrics(machine, a, w, layout, sharpness, explains)
     if isinstance(layout, Pools) or not isinstance(machine, Machine):
         raise TypeError(f"only phase serve has pools, not {w.kind}")

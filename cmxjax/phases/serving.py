@@ -1,7 +1,5 @@
 """Phases decode and prefill: rates, memory and power of one serving step."""
 
-from typing import Any
-
 import jax.numpy as jnp
 from flax import struct
 
@@ -14,7 +12,7 @@ from ..machine.machine import Machine
 from ..memory.serving import Memory, decode_memory, excess_bytes, prefill_memory
 from ..model.architecture import Architecture, total_parameters
 from ..step.busy import Filled
-from ..step.costs import Breakdown, Explained, found_in
+from ..step.costs import Breakdown, Explained, times_in
 from ..step.price import decode_job, prefill_job
 from ..step.serving import served
 
@@ -88,7 +86,7 @@ def decode_metrics(
     """Predict one decode step."""
     job = decode_job(machine, a, w, layout, sharpness)
     step = served(job, sharpness)
-    times, breakdown = found_in(step.step, explains)
+    times, breakdown = times_in(step.step, explains)
     per_step = tokens_per_step(w)
     rate = w.sequences_per_device * per_step / times.step_s
     memory = decode_memory(a, w, layout, sharpness)
@@ -119,7 +117,7 @@ def prefill_metrics(
     """Predict one prefill batch, without queueing."""
     job = prefill_job(machine, a, w, layout, sharpness)
     step = served(job, sharpness)
-    times, breakdown = found_in(step.step, explains)
+    times, breakdown = times_in(step.step, explains)
     layer, steady = times.layer, times.steady_s
     memory = prefill_memory(a, w, layout, sharpness)
     rate = w.tokens_per_device / steady
@@ -143,7 +141,7 @@ def _common(
     memory: Memory,
     filled: Filled,
     step_s: Scalar,
-) -> dict[str, Any]:
+) -> dict[str, Leaf]:
     """Rates, memory and power of a serving phase.
 
     `filled` is that of the mean device of the pipeline, in a step of `step_s`.

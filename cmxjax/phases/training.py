@@ -1,7 +1,5 @@
 """Metrics of a training step: rates, utilization, memory, energy, goodput."""
 
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -23,7 +21,7 @@ from ..model.flops import (
     flop_per_weight,
     outside_flop_per_token,
 )
-from ..step.costs import HIGHEST, Breakdown, Explained, found_in
+from ..step.costs import HIGHEST, Breakdown, Explained, times_in
 from ..step.train_price import train_job, trainer_of
 from ..step.training import TrainTimes, trained
 from ..switch import either
@@ -85,7 +83,7 @@ class TrainMetrics(Explained, struct.PyTreeNode, kw_only=True, frozen=True):
     """Wall clock to train on 1e12 tokens, failures included."""
     trillion_tokens_cost_usd: Leaf
     parameters: Leaf
-    memory_of_stages: dict[str, Any] | None
+    memory_of_stages: dict[str, Leaf] | None
     """Bytes on a device of each stage by class, (stage,): of those that the layout lists,
     or of the first stage, of the second and of the last."""
     exposed_tp_time_s: Leaf | None
@@ -112,7 +110,7 @@ def train_metrics(
     trainer = trainer_of(machine)
     holding = holding_of(a, w, layout, trainer.routing_skew, trainer.stages, sharpness)
     step = trained(train_job(machine, a, w, layout, holding), sharpness)
-    times, breakdown = found_in(step, explains)
+    times, breakdown = times_in(step, explains)
     memory = train_memory(trainer, a, w, layout, holding)
     return TrainMetrics(
         step_time_s=times.step_s,
@@ -131,7 +129,7 @@ def train_metrics(
     )
 
 
-def _exposed(shares: Breakdown | None) -> dict[str, Any]:
+def _exposed(shares: Breakdown | None) -> dict[str, Leaf]:
     if shares is None:
         return dict.fromkeys(EXPOSED)
     member = [
@@ -167,7 +165,7 @@ def _recompute_factor(a: Architecture, w: Train, per_token: Scalar) -> Scalar:
 
 def _rates(
     machine: Machine, a: Architecture, w: Train, layout: Layout, times: TrainTimes
-) -> dict[str, Any]:
+) -> dict[str, Leaf]:
     """Rates, utilization, energy, goodput and cost.
 
     Power takes the share of matrix work at its best rate, and that of a busy pipeline
@@ -207,7 +205,7 @@ def _rates(
     }
 
 
-def _memory(machine: Machine, memory: TrainMemory) -> dict[str, Any]:
+def _memory(machine: Machine, memory: TrainMemory) -> dict[str, Leaf]:
     """Classes of the worst device, and the whole of the first and the last stage."""
     total = memory.total
     worst = TrainMemory(*jnp.unstack(jnp.stack(memory)[:, jnp.argmax(total)]))

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import jax.numpy as jnp
 from jaxtyping import Array
 
 from .. import smooth
@@ -136,7 +137,7 @@ def collective_s(
         exposed: share of the protocol's floor that does not hide behind the wire time.
     """
     busy = smooth.overlap_s(costs["transfer"], costs["protocol"], exposed, sharpness)
-    return several * (costs["start"] + busy)
+    return jnp.multiply(several, costs["start"] + busy)
 
 
 def mesh_costs(

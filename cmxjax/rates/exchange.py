@@ -117,8 +117,8 @@ def exchange_costs(
     group, held = copies.group, copies.tokens * copies.per_token
     dispatches = kind == "dispatch"
     wire = port_s(group.fabric, copies.tiers * copy_bytes, mode.efficiency, sharpness)
-    own = held * copies.load / group.ranks
-    to_self = 2.0 * own * copy_bytes / memory_bytes_per_s
+    kept = held * copies.load / group.ranks
+    to_self = 2.0 * kept * copy_bytes / memory_bytes_per_s
     # every rank posts and adds up as many copies; the busiest one moves more
     costs = {
         "start": _start_s(dispatches, group, mode, sharpness),

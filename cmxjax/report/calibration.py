@@ -59,15 +59,15 @@ def _kinds(result: Calibrated):
     )
     rows = result.setup.rows
     for kind in sorted({kind_of(row) for row in rows}):
-        own = np.array([kind_of(row) == kind for row in rows]) & result.fitted
-        if not own.any():
+        chosen = np.array([kind_of(row) == kind for row in rows]) & result.fitted
+        if not chosen.any():
             continue
         errors = (result.prior_log_error, result.log_error, result.cross.log_error)
-        before, fit, left = (np.abs(np.expm1(e[own])) for e in errors)
-        inside = np.abs(result.cross.log_error[own]) <= result.cross.sigma[own]
+        before, fit, left = (np.abs(np.expm1(e[chosen])) for e in errors)
+        inside = np.abs(result.cross.log_error[chosen]) <= result.cross.sigma[chosen]
         table.add_row(
             kind,
-            str(own.sum()),
+            str(chosen.sum()),
             f"{np.median(before):.1%}",
             f"{np.median(fit):.1%}",
             f"{np.median(left):.1%}",
@@ -101,24 +101,24 @@ def _far_off(result: Calibrated):
 
 def calibration_tables(result: Calibrated) -> Group:
     """Parameters, errors by kind, rows far off, and the summary."""
-    found = summary(result)
+    totals = summary(result)
     covered = ", ".join(
         f"{share:.0%} inside the {name} % interval"
-        for name, share in found["coverage"].items()
+        for name, share in result.coverage.items()
     )
     off = ", ".join(f"{k} {v:.1%}" for k, v in result.discrepancy.items())
     lines = [
-        f"{found['rows_fitted']} rows fitted by {found['parameters']} parameters;"
-        f" {found['rows_predicted_only']} more predicted only;"
-        f" {found['restarts_at_the_optimum']} starts end at the optimum.",
-        f"Median error: prior {found['median_error_prior']:.1%}, fit"
-        f" {found['median_error_fit']:.1%}, runs left out in turn"
-        f" {found['median_error_cross_validation']:.1%}, tables"
-        f" {found['median_error_tables_left_out']:.1%}, sources"
-        f" {found['median_error_sources_left_out']:.1%}.",
+        f"{totals['rows_fitted']} rows fitted by {totals['parameters']} parameters;"
+        f" {totals['rows_predicted_only']} more predicted only;"
+        f" {totals['restarts_at_the_optimum']} starts end at the optimum.",
+        f"Median error: prior {totals['median_error_prior']:.1%}, fit"
+        f" {totals['median_error_fit']:.1%}, runs left out in turn"
+        f" {totals['median_error_cross_validation']:.1%}, tables"
+        f" {totals['median_error_tables_left_out']:.1%}, sources"
+        f" {totals['median_error_sources_left_out']:.1%}.",
         f"Model discrepancy: {off}.",
         f"Left-out rows: {covered}; median sigma"
-        f" {found['median_sigma_cross_validation']:.1%}.",
+        f" {totals['median_sigma_cross_validation']:.1%}.",
         "What the data say least about:",
         *(
             f"  {d.words} (information {d.information:.2g} of the prior's)"
@@ -156,11 +156,11 @@ def _draw_fit(result: Calibrated, path: Path) -> None:
     )
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
-    for axis, (name, own) in zip(axes.flat, sorted(panels.items())):
-        observed = np.array([result.setup.rows[i].spec.value for i in own])
-        before = observed * np.exp(result.prior_log_error[own])
-        after = observed * np.exp(result.log_error[own])
-        sigma = after * result.sigma[own]
+    for axis, (name, chosen) in zip(axes.flat, sorted(panels.items())):
+        observed = np.array([result.setup.rows[i].spec.value for i in chosen])
+        before = observed * np.exp(result.prior_log_error[chosen])
+        after = observed * np.exp(result.log_error[chosen])
+        sigma = after * result.sigma[chosen]
         axis.plot(observed, before, "x", ms=4, color="gray", label="prior")
         axis.errorbar(observed, after, yerr=sigma, fmt="o", ms=4, lw=0.8, label="fit")
         low = 0.9 * min(observed.min(), after.min(), before.min())
@@ -187,14 +187,14 @@ def _draw_residuals(result: Calibrated, path: Path) -> None:
     figure, axis = subplots(figsize=(12, 5), layout="constrained")
     place, ticks = 0, []
     for k, kind in enumerate(sorted(kinds)):
-        own = kinds[kind]
-        x = place + np.arange(len(own))
+        chosen = kinds[kind]
+        x = place + np.arange(len(chosen))
         ticks.append((x.mean(), kind))
-        place += len(own) + 2
+        place += len(chosen) + 2
         axis.errorbar(
             x,
-            100.0 * result.cross.log_error[own],
-            yerr=100.0 * result.cross.sigma[own],
+            100.0 * result.cross.log_error[chosen],
+            yerr=100.0 * result.cross.sigma[chosen],
             fmt="o",
             ms=3,
             lw=0.8,

@@ -1,41 +1,45 @@
 """Tables and picture of a co-design."""
 
 import math
-from typing import Any
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from ..optimization.codesign.result import Codesign, Design, Run
 from ..units import dimension_of, format_si
-from .pictures import save, subplots
+from .pictures import Axes, save, subplots
 from .tables import make_table, number
 
 
-def codesign_tables(found: Codesign) -> Group:
+def codesign_tables(result: Codesign) -> Group:
     """Resources, items, workloads, the path over budgets, and how good it is."""
-    parts: list[Any] = [_resources(found), _items(found), _workloads(found), _path(found)]
-    parts += [Text(line) for line in _quality(found)]
+    parts: list[RenderableType] = [
+        _resources(result),
+        _items(result),
+        _workloads(result),
+        _path(result),
+    ]
+    parts += [Text(line) for line in _quality(result)]
     verdict = Text("feasible", style="green")
-    if not found.best.feasible:
-        verdict = Text("not feasible: " + "; ".join(found.best.reasons), style="red")
-    elif found.gain is not None:
-        verdict = Text(f"feasible; the mix gains {found.gain - 1.0:+.1%}", style="green")
+    if not result.best.feasible:
+        verdict = Text("not feasible: " + "; ".join(result.best.reasons), style="red")
+    elif result.gain is not None:
+        verdict = Text(f"feasible; the mix gains {result.gain - 1.0:+.1%}", style="green")
     return Group(*parts, verdict)
 
 
-def _resources(found: Codesign):
-    best, c = found.best, found.best.certificate
-    budget = format_si(best.budget, found.spec.dimension)
-    names = sorted({job.problem.calibration for job in found.jobs})
+def _resources(result: Codesign):
+    best, c = result.best, result.best.certificate
+    budget = format_si(best.budget, result.spec.dimension)
+    names = sorted({job.problem.calibration for job in result.jobs})
     title = (
-        f"{found.spec.title}: best machine for {budget} in {found.seconds:.1f} s"
+        f"{result.spec.title}: best machine for {budget} in {result.seconds:.1f} s"
         f" (calibration: {', '.join(names)})"
     )
     columns = ("now", "best", "times", "of the budget", "elasticity", "marginal gain", "")
     table = make_table(title, "resource", *columns)
-    for k, (name, resource) in enumerate(found.spec.resources.items()):
-        path = next((p for p in best.values if _moves(found, name, p)), None)
+    for k, (name, resource) in enumerate(result.spec.resources.items()):
+        path = next((p for p in best.values if _moves(result, name, p)), None)
         cells = ["-", "-"]
         if path is not None:
             factor = best.multipliers[name] ** resource.power
@@ -52,28 +56,28 @@ def _resources(found: Codesign):
     return table
 
 
-def _moves(found: Codesign, resource: str, path: str) -> bool:
-    return path in found.leaves[resource]
+def _moves(result: Codesign, resource: str, path: str) -> bool:
+    return path in result.leaves[resource]
 
 
-def _items(found: Codesign):
+def _items(result: Codesign):
     table = make_table("what it is spent on", "item", "now", "best", "kind", "source")
-    unit = found.spec.dimension
-    for name, item in found.spec.items.items():
-        spent = found.now.spent[name], found.best.spent[name]
+    unit = result.spec.dimension
+    for name, item in result.spec.items.items():
+        spent = result.now.spent[name], result.best.spent[name]
         shown = [format_si(value, unit) for value in spent]
         table.add_row(name, *shown, item.kind, f"{item.source}: {item.locator}")
     table.add_section()
-    shown = [format_si(design.cost, unit) for design in (found.now, found.best)]
+    shown = [format_si(design.cost, unit) for design in (result.now, result.best)]
     table.add_row("sum", *shown, "", "")
     return table
 
 
-def _workloads(found: Codesign):
+def _workloads(result: Codesign):
     columns = ("metric", "now", "best", "whole batch", "mean batch", "used of the limits")
     table = make_table("workloads", "workload", *columns)
-    for k, job in enumerate(found.jobs):
-        first, last = found.now.runs[k], found.best.runs[k]
+    for k, job in enumerate(result.jobs):
+        first, last = result.now.runs[k], result.best.runs[k]
         unit = "tokens_per_s" if job.form.whole_system else job.form.field
         shown = [number(unit, run.metric) for run in (first, last)]
         whole = "-" if last.whole is None else number(unit, last.whole[0])
@@ -93,20 +97,20 @@ def _told(run: Run) -> dict[str, float]:
     }
 
 
-def _path(found: Codesign):
-    names = list(found.spec.resources)
+def _path(result: Codesign):
+    names = list(result.spec.resources)
     table = make_table("over budgets", "budget", "mix", *names, "")
-    for design in found.path:
-        gain = math.exp(design.mean - found.now.mean)
+    for design in result.path:
+        gain = math.exp(design.mean - result.now.mean)
         shown = [f"{design.multipliers[name]:.3f}" for name in names]
         mark = "" if design.feasible else "not feasible"
-        budget = format_si(design.budget, found.spec.dimension)
+        budget = format_si(design.budget, result.spec.dimension)
         table.add_row(budget, f"{gain:.3f}x", *shown, mark)
     return table
 
 
-def _quality(found: Codesign) -> list[str]:
-    best, c = found.best, found.best.certificate
+def _quality(result: Codesign) -> list[str]:
+    best, c = result.best, result.best.certificate
     lines = []
     if c is not None and best.relaxed is not None:
         lines += [
@@ -119,45 +123,45 @@ def _quality(found: Codesign) -> list[str]:
             f" {best.best_exchange:.1e}.",
         ]
     lines.append(
-        f"{found.gradients:,} gradients, {found.machines:,} machines evaluated exactly,"
+        f"{result.gradients:,} gradients, {result.machines:,} machines evaluated exactly,"
         " each with its batches searched."
     )
     return lines
 
 
-def draw_codesign(found: Codesign, path: str) -> None:
+def draw_codesign(result: Codesign, path: str) -> None:
     """Resources over the budget, the mix over the budget, where the budget goes.
 
     Raises:
         SpecError: the file can't be written.
     """
     figure, axes = subplots(1, 3, figsize=(14, 4.2), layout="constrained")
-    good = [design for design in found.path if design.feasible]
-    scale = 1e3 if found.spec.dimension == "power" else 1.0
-    unit = "kW" if found.spec.dimension == "power" else found.spec.dimension
+    good = [design for design in result.path if design.feasible]
+    scale = 1e3 if result.spec.dimension == "power" else 1.0
+    unit = "kW" if result.spec.dimension == "power" else result.spec.dimension
     budgets = [design.budget / scale for design in good]
-    for k, name in enumerate(found.spec.resources):
+    for k, name in enumerate(result.spec.resources):
         values = [design.multipliers[name] for design in good]
         axes[0].plot(budgets, values, marker="os^vD*P"[k % 7], label=name)
     axes[0].set(yscale="log", ylabel="times what it is", ylim=(0.2, 5.0))
     ticks = (0.25, 0.5, 1.0, 2.0, 4.0)
     axes[0].set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     axes[0].legend(fontsize=8, ncols=4, loc="upper center", bbox_to_anchor=(0.5, 1.2))
-    mix = [math.exp(design.mean - found.now.mean) for design in good]
+    mix = [math.exp(design.mean - result.now.mean) for design in good]
     axes[1].plot(budgets, mix, marker="o", label="best machine")
-    now = found.now.cost / scale
+    now = result.now.cost / scale
     axes[1].plot([now], [1.0], "kx", label="the machine as it is")
     axes[1].set(ylabel="mix of workloads, times what it is")
     axes[1].legend(fontsize=8)
     for axis in axes[:2]:
         axis.set_xlabel(f"budget, {unit}")
         axis.grid(alpha=0.3)
-    _spent(axes[2], [found.now, found.best], scale, unit)
-    axes[1].set_title(found.spec.title)
+    _spent(axes[2], [result.now, result.best], scale, unit)
+    axes[1].set_title(result.spec.title)
     save(figure, path)
 
 
-def _spent(axis: Any, designs: list[Design], scale: float, unit: str) -> None:
+def _spent(axis: Axes, designs: list[Design], scale: float, unit: str) -> None:
     bottom = [0.0, 0.0]
     for name in designs[0].spent:
         values = [design.spent[name] / scale for design in designs]

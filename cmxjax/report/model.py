@@ -1,6 +1,6 @@
 """A model as it was understood: its layers by kind, with what they weigh and keep."""
 
-from typing import Any
+from typing import TypedDict
 
 from rich.table import Table
 
@@ -58,30 +58,39 @@ def _half(spec: DenseSpec | ExpertsSpec) -> str:
 
 def _places(layers: list[Layer], kind: Layer) -> str:
     """Which layers are of a kind, in runs: 0-2, 4."""
-    found: list[list[int]] = []
+    spans: list[list[int]] = []
     for i, layer in enumerate(layers):
         if layer == kind:
-            if found and found[-1][1] == i - 1:
-                found[-1][1] = i
+            if spans and spans[-1][1] == i - 1:
+                spans[-1][1] = i
             else:
-                found.append([i, i])
-    runs = [str(a) if a == b else f"{a}-{b}" for a, b in found]
+                spans.append([i, i])
+    runs = [str(a) if a == b else f"{a}-{b}" for a, b in spans]
     return ", ".join(runs if len(runs) <= 6 else [*runs[:5], "...", runs[-1]])
 
 
-def _kinds(a: Architecture, file: ModelFile) -> list[dict[str, Any]]:
+class _Kind(TypedDict):
+    layers: str
+    count: int
+    halves: list[str]
+    parameters: float
+    cache_bytes_per_token: float
+    state_bytes: float
+
+
+def _kinds(a: Architecture, file: ModelFile) -> list[_Kind]:
     layers, known, norms = file.depth, known_of(a).halves, norm_parameters(a)
     mixers, halves = [*file.mixer_specs], [*file.half_specs]
-    rows = []
+    rows: list[_Kind] = []
     for kind in dict.fromkeys(layers):
-        own = [mixers.index(name) for name in kind.mixers]
+        mixed = [mixers.index(name) for name in kind.mixers]
         others = [halves.index(name) for name in kind.feed_forwards]
-        weights = sum(float(known.mixers[i] + norms.mixers[i]) for i in own)
+        weights = sum(float(known.mixers[i] + norms.mixers[i]) for i in mixed)
         weights += sum(float(known.feed_forwards[i]) for i in others)
         weights += sum(float(norms.feed_forwards[i]) for i in others)
         texts = [_mixer(file.mixer_specs[name]) for name in kind.mixers]
         texts += [_half(file.half_specs[name]) for name in kind.feed_forwards]
-        grows = [a.mixers[i] for i in own if a.mixers[i].caches]
+        grows = [a.mixers[i] for i in mixed if a.mixers[i].caches]
         rows.append(
             {
                 "layers": _places(layers, kind),
@@ -89,13 +98,13 @@ def _kinds(a: Architecture, file: ModelFile) -> list[dict[str, Any]]:
                 "halves": texts,
                 "parameters": weights,
                 "cache_bytes_per_token": sum(float(m.kv_width) for m in grows) * BF16,
-                "state_bytes": sum(float(a.mixers[i].state) for i in own) * BF16,
+                "state_bytes": sum(float(a.mixers[i].state) for i in mixed) * BF16,
             }
         )
     return rows
 
 
-def understood(file: ModelFile) -> tuple[Table, dict[str, Any]]:
+def understood(file: ModelFile) -> tuple[Table, dict[str, object]]:
     """A table of a model's layers with their sums, and the same as data; caches and
     states in 16 bits."""
     a = architecture_of(file)
@@ -117,7 +126,7 @@ def understood(file: ModelFile) -> tuple[Table, dict[str, Any]]:
         f"{total:,.0f} parameters, {active:,.0f} active; checkpoint {stored / 1e9:.4g} GB"
         f"{_formats(file)}"
     )
-    data = {
+    data: dict[str, object] = {
         "layers": rows,
         "parameters": total,
         "active_parameters": active,

@@ -1,8 +1,6 @@
 """Tables, picture and scenario file of an answer of the layout search."""
 
-from typing import Any
-
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from ..job.layout import AXES
@@ -41,7 +39,7 @@ def answer_tables(answer: Answer) -> Group:
         if value is None:
             continue
         table.add_row(key, _short(value))
-    parts: list[Any] = [table, _certificate_table(answer)]
+    parts: list[RenderableType] = [table, _certificate_table(answer)]
     latency = answer.front.fields[1]
     if answer.front.entries[latency]:
         parts.append(_front_table(answer, latency))
@@ -77,7 +75,7 @@ def _certificate_table(answer: Answer):
     return table
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -96,7 +94,7 @@ def _front_table(answer: Answer, cost: str):
         degrees = " ".join(
             f"{axis}{changes[f'layout.{axis}']}"
             for axis in AXES
-            if changes[f"layout.{axis}"] > 1
+            if changes[f"layout.{axis}"] != 1
         )
         settings = " ".join(
             f"{key.removeprefix('workload.').removeprefix('layout.')}={_short(value)}"
@@ -129,7 +127,7 @@ def write_picture(answer: Answer, path: str) -> None:
     save(figure, path)
 
 
-def as_scenario(answer: Answer) -> dict[str, Any]:
+def as_scenario(answer: Answer) -> dict[str, object]:
     """The raw keys of a scenario with the answer's layout."""
     return raw_scenario(answer.question.problem.scenario, answer.changes)
 

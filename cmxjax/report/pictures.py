@@ -1,14 +1,20 @@
 """Pictures without a display."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..specs.errors import SpecError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes as Axes
+    from matplotlib.figure import Figure as Figure
+else:
+    Axes = Figure = object  # only what draws imports matplotlib
 
 DOTS_PER_INCH = 130
 
 
-def subplots(*shape: int, **settings: Any) -> tuple[Any, Any]:
+def subplots(*shape: int, **settings: Any) -> tuple[Figure, Any]:
     """A figure and its axes, as `pyplot.subplots` makes them, on no screen.
 
     Matplotlib takes half a second to import, which only what draws should pay.
@@ -27,7 +33,7 @@ def subplots(*shape: int, **settings: Any) -> tuple[Any, Any]:
     return pyplot.subplots(*shape, **settings)
 
 
-def save(figure: Any, path: str | Path, option: str = "--picture") -> None:
+def save(figure: Figure, path: str | Path, option: str = "--picture") -> None:
     """Write a figure in the format of the path's suffix, and close it.
 
     Raises:

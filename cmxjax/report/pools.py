@@ -10,53 +10,53 @@ ROWS = 12
 """Splits that are printed, those next to the best one; the JSON holds all."""
 
 
-def split_tables(found: PoolSplit) -> Group:
+def split_tables(split: PoolSplit) -> Group:
     """The best pools, how good the rounded ones are, and the splits around them."""
-    p, best = found.problem, found.best
+    p, best = split.problem, split.best
     title = f"serve on {p.system.name}: best pools (calibration: {p.calibration})"
     table = make_table(
         title, "role", "instances", "devices", "relaxed devices", "within limits"
     )
     for role, count in best.instances.items():
-        own = found.metrics.pools[role]
+        pool = split.metrics.pools[role]
         table.add_row(
             role,
             f"{count}",
             f"{best.devices[role]}",
-            f"{found.share[role] * found.devices:.1f}",
-            number("requests_per_s", float(own.requests_per_s)),
+            f"{split.share[role] * split.devices:.1f}",
+            number("requests_per_s", float(pool.requests_per_s)),
         )
-    table.caption = f"{found.idle_devices} of {found.devices} devices idle"
-    return Group(table, _certificate(found), _splits(found))
+    table.caption = f"{split.idle_devices} of {split.devices} devices idle"
+    return Group(table, _certificate(split), _splits(split))
 
 
-def _certificate(found: PoolSplit) -> Table:
+def _certificate(split: PoolSplit) -> Table:
     table = make_table("how good it is", "", "value", "model evaluations")
-    spent = found.evaluations
+    spent = split.evaluations
     rows = {
-        f"relaxed, {'gradient' if 'expert' in found.share else 'closed form'}": (
-            found.relaxed_requests_per_s,
+        f"relaxed, {'gradient' if 'expert' in split.share else 'closed form'}": (
+            split.relaxed_requests_per_s,
             spent["relaxed"],
         ),
-        "rounded to whole instances": (found.rounded.requests_per_s, spent["rounded"]),
-        "exhaustive optimum": (found.best.requests_per_s, spent["exhaustive"]),
+        "rounded to whole instances": (split.rounded.requests_per_s, spent["rounded"]),
+        "exhaustive optimum": (split.best.requests_per_s, spent["exhaustive"]),
     }
     for name, (rate, evaluations) in rows.items():
         table.add_row(name, number("requests_per_s", rate), f"{evaluations:,}")
-    table.add_row("gap of the rounded", f"{found.rounding_gap:.2%}", "")
-    table.add_row("cost of whole instances", f"{found.gap:.2%}", "")
+    table.add_row("gap of the rounded", f"{split.rounding_gap:.2%}", "")
+    table.add_row("cost of whole instances", f"{split.gap:.2%}", "")
     return table
 
 
-def _splits(found: PoolSplit) -> Table:
+def _splits(answer: PoolSplit) -> Table:
     """Splits whose first pool is closest in size to the best one's."""
-    role = next(iter(found.best.instances))
+    role = next(iter(answer.best.instances))
 
     def apart(split: Split) -> int:
-        return abs(split.instances[role] - found.best.instances[role])
+        return abs(split.instances[role] - answer.best.instances[role])
 
-    table = make_table("splits", *found.best.instances, "requests within limits")
-    near = sorted(found.splits, key=apart)[:ROWS]
+    table = make_table("splits", *answer.best.instances, "requests within limits")
+    near = sorted(answer.splits, key=apart)[:ROWS]
     for split in sorted(near, key=lambda split: split.instances[role]):
         counts = [f"{count}" for count in split.instances.values()]
         table.add_row(*counts, number("requests_per_s", split.requests_per_s))

@@ -2,10 +2,9 @@
 
 import csv
 from pathlib import Path
-from typing import Any
 
 
-def write_rows(rows: list[dict[str, Any]], path: Path) -> None:
+def write_rows(rows: list[dict[str, object]], path: Path) -> None:
     """Write rows under a header of all their keys, by first appearance.
 
     The folder is made where it isn't there; what a row lacks stays empty.

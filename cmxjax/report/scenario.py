@@ -1,14 +1,14 @@
 """A scenario as a file that `predict` takes."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ..specs.errors import SpecError
 from ..specs.scenario_file import Scenario
 
 
-def raw_scenario(scenario: Scenario, changes: dict[str, Any]) -> dict[str, Any]:
+def raw_scenario(scenario: Scenario, changes: Mapping[str, object]) -> dict[str, object]:
     """The keys of a scenario as in a file, dotted ones changed; None leaves one out."""
     raw = scenario.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
     for name in ("system", "model"):
@@ -23,7 +23,7 @@ def raw_scenario(scenario: Scenario, changes: dict[str, Any]) -> dict[str, Any]:
     return raw
 
 
-def write_scenario(scenario: Scenario, changes: dict[str, Any], path: str) -> None:
+def write_scenario(scenario: Scenario, changes: Mapping[str, object], path: str) -> None:
     """Write a scenario with dotted keys changed.
 
     Raises:
@@ -38,7 +38,7 @@ def write_scenario(scenario: Scenario, changes: dict[str, Any], path: str) -> No
         raise SpecError([problem]) from None
 
 
-def _toml(value: Any) -> str:
+def _toml(value: object) -> str:
     """A value as inline TOML."""
     if isinstance(value, dict):
         rows = ", ".join(f"{json.dumps(k)} = {_toml(v)}" for k, v in value.items())

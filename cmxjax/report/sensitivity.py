@@ -21,55 +21,57 @@ SMALLEST = 1e-3
 BARS = 25
 
 
-def sensitivity_tables(found: Sensitivity) -> Group:
+def sensitivity_tables(result: Sensitivity) -> Group:
     """Elasticities with one-sided values at kinks, and the what-if beside them."""
     title = (
-        f"elasticities of {found.quantity} = {number(found.field, found.value)}"
-        f" (calibration: {found.problem.calibration})"
+        f"elasticities of {result.quantity} = {number(result.field, result.value)}"
+        f" (calibration: {result.problem.calibration})"
     )
     more = f"{WHAT_IF - 1.0:+.0%}"
     table = make_table(
         title, "leaf", "value", "elasticity", f"{more}, exact", f"{more}, first order", ""
     )
-    shown = [e for e in found.leaves if max(abs(e.elasticity), abs(e.right)) > SMALLEST]
+    shown = [e for e in result.leaves if max(abs(e.elasticity), abs(e.right)) > SMALLEST]
     for e in shown:
         value = format_si(e.value, dimension_of(e.path))
         changes = f"{e.larger - 1.0:+.2%}", f"{e.first_order - 1.0:+.2%}"
         table.add_row(e.path, value, f"{e.elasticity:+.4f}", *changes, e.note)
-    rest = len(found.leaves) - len(shown)
+    rest = len(result.leaves) - len(shown)
     lines = [
         f"{rest} more leaves have elasticities below {SMALLEST:g}.",
-        f"Times minus rates: {found.time_sum:+.6f}. A time gives +1 and a rate -1:"
+        f"Times minus rates: {result.time_sum:+.6f}. A time gives +1 and a rate -1:"
         " with every latency doubled and every rate halved it doubles.",
     ]
     return Group(table, *(Text(line) for line in lines))
 
 
-def draw_elasticities(found: Sensitivity, path: Path) -> None:
+def draw_elasticities(result: Sensitivity, path: Path) -> None:
     """A bar for each of the largest elasticities."""
-    largest = [e for e in found.leaves if abs(e.elasticity) > SMALLEST][:BARS][::-1]
+    largest = [e for e in result.leaves if abs(e.elasticity) > SMALLEST][:BARS][::-1]
     height = 1.2 + 0.28 * len(largest)
     figure, axes = subplots(figsize=(9, height), layout="constrained")
     values = [e.elasticity for e in largest]
     colors = ["tab:red" if v > 0 else "tab:blue" for v in values]
     axes.barh([e.path for e in largest], values, color=colors)
     axes.axvline(0.0, color="gray", lw=0.8)
-    axes.set_xlabel(f"d ln {found.quantity} / d ln leaf")
-    system = found.problem.system.name
-    axes.set_title(f"{found.quantity} on {system}: what it follows")
+    axes.set_xlabel(f"d ln {result.quantity} / d ln leaf")
+    system = result.problem.system.name
+    axes.set_title(f"{result.quantity} on {system}: what it follows")
     save(figure, path)
 
 
-def draw_binding(key: str, values: list[float], found: list[Prediction], path: Path):
+def draw_binding(
+    key: str, values: list[float], predictions: list[Prediction], path: Path
+):
     """Share of the step that each resource takes, over a workload key."""
     shares: dict[str, list[float]] = {}
-    for prediction in found:
+    for prediction in predictions:
         total = sum(prediction.breakdown.values())
-        own: dict[str, float] = {}
+        percents: dict[str, float] = {}
         for name, value in prediction.breakdown.items():
             group = resource_of(name)
-            own[group] = own.get(group, 0.0) + 100.0 * value / total
-        for name, value in own.items():
+            percents[group] = percents.get(group, 0.0) + 100.0 * value / total
+        for name, value in percents.items():
             shares.setdefault(name, []).append(value)
     order = sorted(shares, key=lambda name: -max(shares[name]))
     order = [name for name in order if max(shares[name]) > 0.5]
@@ -78,8 +80,8 @@ def draw_binding(key: str, values: list[float], found: list[Prediction], path: P
     axes.set(xlabel=key, ylabel="share of the time, %", ylim=(0, 100))
     axes.set(xlim=(min(values), max(values)), xscale="log")
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
-    system = found[0].problem.system.name
-    axes.set_title(f"{found[0].problem.scenario.phase} on {system}: what binds")
+    system = predictions[0].problem.system.name
+    axes.set_title(f"{predictions[0].problem.scenario.phase} on {system}: what binds")
     save(figure, path)
 
 
@@ -93,19 +95,19 @@ def resource_of(component: str) -> str:
     return "host" if block == "host" else f"{block} latency"
 
 
-def solution_table(found: Solution) -> Table | Text:
+def solution_table(solution: Solution) -> Table | Text:
     """The leaves' values, or why there are none."""
-    if found.reason:
-        return Text("not solved: " + found.reason, style="red")
-    target = found.target
+    if solution.reason:
+        return Text("not solved: " + solution.reason, style="red")
+    target = solution.target
     title = (
         f"{target.quantity} = {target.meaning} (calibration:"
-        f" {found.problem.calibration}); {found.iterations} Newton steps"
+        f" {solution.problem.calibration}); {solution.iterations} Newton steps"
     )
     table = make_table(title, "leaf", "value", "times what it is")
-    for path, value in found.values.items():
+    for path, value in solution.values.items():
         shown = format_si(value, dimension_of(path))
-        table.add_row(path, shown, f"{found.factor:.4g}")
+        table.add_row(path, shown, f"{solution.factor:.4g}")
     return table
 
 

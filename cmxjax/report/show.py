@@ -1,8 +1,8 @@
 """What `show` prints of a system, model or any other shipped file."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.syntax import Syntax
 
 from ..specs.errors import SpecError
@@ -17,8 +17,8 @@ from .tables import alternatives_table, figures_table, leaves_table
 class Shown(NamedTuple):
     """Something to print and the same as data."""
 
-    renderable: Any
-    data: Any
+    renderable: RenderableType
+    data: dict[str, object]
 
 
 def show(name: str) -> Shown:

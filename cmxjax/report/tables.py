@@ -51,14 +51,15 @@ def _pools_table(prediction: Prediction) -> Table:
     columns = ("devices", "instances", "within limits", "utilization", "memory")
     table = make_table("pools", "role", *columns, "bound by")
     for role, pool in prediction.pools.items():
+        values = {name: v for name, v in pool.items() if isinstance(v, float)}
         table.add_row(
             role,
-            f"{pool['devices']:g}",
-            f"{pool['instances']:g}",
-            number("requests_per_s", pool["requests_per_s"]),
-            f"{pool['utilization']:.1%}",
-            number("memory_bytes", pool["memory_bytes"]) if role != "cache" else "-",
-            pool["bound"],
+            f"{values['devices']:g}",
+            f"{values['instances']:g}",
+            number("requests_per_s", values["requests_per_s"]),
+            f"{values['utilization']:.1%}",
+            number("memory_bytes", values["memory_bytes"]) if role != "cache" else "-",
+            str(pool["bound"]),
         )
     return table
 

@@ -92,11 +92,11 @@ def _memory(inputs: Inputs, batch: Scalar, sharpness: Sharpness) -> dict[str, Me
         inputs.pools.pools[ROLE].layout,
         _prompts(inputs),
     )
-    own = progress(prompts, layout)
+    step = progress(prompts, layout)
     group = degree(layout, "tp") * degree(layout, "cp")
     held = prompts.replace(
-        tokens_per_device=own.prompts * w.prompt_tokens / group,
-        cached_fraction=1.0 - own.tokens / w.prompt_tokens,
+        tokens_per_device=step.prompts * w.prompt_tokens / group,
+        cached_fraction=1.0 - step.tokens / w.prompt_tokens,
     )
     work = decode_workload(w, ROLE, batch)
     decode = decode_memory(inputs.a, work, layout, sharpness)

@@ -11,13 +11,14 @@ a pool of their own, which domains of them share; or compute prompts beside (`co
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from .. import smooth
-from .._types import Scalar, Sharpness
+from .._types import Leaf, Scalar, Sharpness
 from ..energy import job_power_w
 from ..implicit import roots
 from ..job.layout import Pools, degree, devices, instances
@@ -168,20 +169,23 @@ def one_sequence(scheme: Scheme, inputs: Inputs) -> Scalar:
 
 
 class _Held(NamedTuple):
-    """Bytes on a device of a pool."""
+    """Bytes on a device of a pool, at one batch or at several."""
 
-    total: Scalar
-    kv_cache: Scalar
+    total: Leaf
+    kv_cache: Leaf
 
 
 def _held(
-    scheme: Scheme, inputs: Inputs, batches: list, sharpness: Sharpness
-) -> dict[str, Any]:
+    scheme: Scheme, inputs: Inputs, batches: list[Scalar], sharpness: Sharpness
+) -> dict[str, _Held]:
     """Memory by pool at several batches, a `_Held` with a leading axis."""
 
     def one(batch: Scalar) -> dict[str, _Held]:
-        found = scheme.memory(inputs, batch, sharpness)
-        return {role: _Held(own.total, own.kv_cache) for role, own in found.items()}
+        memories = scheme.memory(inputs, batch, sharpness)
+        return {
+            role: _Held(memory.total, memory.kv_cache)
+            for role, memory in memories.items()
+        }
 
     return jax.vmap(one)(jnp.stack([jnp.asarray(batch, float) for batch in batches]))
 
@@ -199,8 +203,8 @@ def fullest_batch(scheme: Scheme, inputs: Inputs, sharpness: Sharpness) -> Scala
     cache = _held(scheme, inputs, [least, 2.0 * least], sharpness)[scheme.role].kv_cache
 
     def excess(inputs: Inputs, batch: Scalar) -> tuple:
-        found = scheme.memory(inputs, batch, sharpness)
-        fullest = smooth.maximum_of([memory.total for memory in found.values()], None)
+        memories = scheme.memory(inputs, batch, sharpness)
+        fullest = smooth.maximum_of([memory.total for memory in memories.values()], None)
         return fullest[None] - _usable_bytes(scheme, inputs), ()
 
     end = usable / (cache[1] - cache[0]) * least
@@ -213,10 +217,10 @@ def generate(
     """Batch, time per token and capacity of the pools that generate."""
     fullest = fullest_batch(scheme, inputs, sharpness)
 
-    def conditions(inputs: tuple[Inputs, Scalar], batch: Scalar) -> tuple[Any, Point]:
-        own, offered = inputs
-        point = scheme.point(own, batch, sharpness)
-        held = batch - _tokens_per_device(scheme, own, offered) * point.tpot_s
+    def conditions(args: tuple[Inputs, Scalar], batch: Scalar) -> tuple[Array, Point]:
+        inputs, offered = args
+        point = scheme.point(inputs, batch, sharpness)
+        held = batch - _tokens_per_device(scheme, inputs, offered) * point.tpot_s
         unstable = point.stable - 1.0
         worst = unstable
         for share in point.limits.values():
@@ -224,19 +228,19 @@ def generate(
         held = smooth.larger(held, unstable * batch)
         return jnp.stack([held, worst, unstable]), point
 
-    found = roots(conditions, (inputs, offered_requests_per_s), fullest)
-    points = [jax.tree.map(lambda leaf: leaf[i], found.values) for i in range(3)]  # noqa: B023
+    solution = roots(conditions, (inputs, offered_requests_per_s), fullest)
+    points = [jax.tree.map(lambda leaf: leaf[i], solution.values) for i in range(3)]  # noqa: B023
     rates = [
         _requests_per_s(scheme, inputs, batch, point.tpot_s)
-        for batch, point in zip(found.x, points)
+        for batch, point in zip(solution.x, points)
     ]
-    batch, tpot = found.x[0], points[0].tpot_s
+    batch, tpot = solution.x[0], points[0].tpot_s
     short = rates[0] < offered_requests_per_s * (1.0 - 1e-9)
     by_little = batch / _tokens_per_device(scheme, inputs, offered_requests_per_s)
     usable = _usable_bytes(scheme, inputs)
-    batches = [batch, found.x[1], one_sequence(scheme, inputs)]
+    batches = [batch, solution.x[1], one_sequence(scheme, inputs)]
     held = _held(scheme, inputs, batches, sharpness)
-    totals = {role: own.total for role, own in held.items()}
+    totals = {role: memory.total for role, memory in held.items()}
     return Generation(
         served_requests_per_s=jnp.where(short, rates[0], offered_requests_per_s),
         sequences_per_device=batch,
@@ -262,10 +266,10 @@ def _requests_per_s(scheme: Scheme, inputs: Inputs, batch, tpot_s) -> Scalar:
     return batch / (tpot_s * _tokens_per_device(scheme, inputs, 1.0))
 
 
-def generation_power_w(inputs: Inputs, found: Generation) -> Scalar:
+def generation_power_w(inputs: Inputs, generation: Generation) -> Scalar:
     """Power of the pools that generate, at the batch that they have."""
     total = jnp.zeros(())
-    for role, loads in found.point.loads.items():
+    for role, loads in generation.point.loads.items():
         count = jnp.asarray(inputs.pools.pools[role].devices)
         total = total + job_power_w(inputs.machines[role], count, *loads)
     return total

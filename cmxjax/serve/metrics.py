@@ -88,13 +88,13 @@ def serve_metrics(
     decoded in a batch whose size follows from Little's law. Where more arrive than can be
     served, metrics are those at what is served.
     """
-    found = served(Inputs(machines, a, w, layout), sharpness)
-    own = found.generation
-    pools = pool_metrics(found, sharpness)
-    parts = request_parts(found)
+    state = served(Inputs(machines, a, w, layout), sharpness)
+    generation = state.generation
+    pools = pool_metrics(state, sharpness)
+    parts = request_parts(state)
     first = [seconds for part, seconds in parts.items() if part != "decode"]
     ttft = sum(first, jnp.zeros(())) if first else None
-    tokens, power = found.per_s * w.output_tokens, power_w(found)
+    tokens, power = state.per_s * w.output_tokens, power_w(state)
     devices = sum(
         (p.devices for role, p in layout.pools.items() if role != "cache"), jnp.zeros(())
     )
@@ -106,16 +106,16 @@ def serve_metrics(
         waiting_time_s=parts.get("waiting"),
         prefill_time_s=parts.get("prefill"),
         transfer_time_s=parts.get("transfer"),
-        tpot_s=own.tpot_s,
-        step_time_s=own.tpot_s * tokens_per_step(w),
-        attention_stream_time_s=own.point.extra.get("attention_time"),
-        moe_stream_time_s=own.point.extra.get("expert_time"),
-        dispatch_time_s=own.point.extra.get("dispatch_time"),
-        combine_time_s=own.point.extra.get("combine_time"),
+        tpot_s=generation.tpot_s,
+        step_time_s=generation.tpot_s * tokens_per_step(w),
+        attention_stream_time_s=generation.point.extra.get("attention_time"),
+        moe_stream_time_s=generation.point.extra.get("expert_time"),
+        dispatch_time_s=generation.point.extra.get("dispatch_time"),
+        combine_time_s=generation.point.extra.get("combine_time"),
         request_time_s=sum(parts.values(), jnp.zeros(())),
-        sequences_per_device=own.sequences_per_device,
-        prefill_tokens_per_device=prefill_tokens(found),
-        served_requests_per_s=found.per_s,
+        sequences_per_device=generation.sequences_per_device,
+        prefill_tokens_per_device=prefill_tokens(state),
+        served_requests_per_s=state.per_s,
         requests_per_s=smooth.minimum(w.requests_per_s, capacity, sharpness),
         capacity_requests_per_s=capacity,
         tokens_per_s=tokens,
@@ -127,9 +127,9 @@ def serve_metrics(
             [p.memory_excess_bytes for p in pools.values()], None
         ),
         placement_excess=smooth.maximum_of(placed, None),
-        excess_requests_per_s=w.requests_per_s - found.per_s,
+        excess_requests_per_s=w.requests_per_s - state.per_s,
         ttft_excess_s=_beyond(ttft, w.ttft_limit_s),
-        tpot_excess_s=_beyond(own.tpot_s, w.tpot_limit_s),
+        tpot_excess_s=_beyond(generation.tpot_s, w.tpot_limit_s),
         power_w=power,
         energy_per_token_j=power / tokens,
         parameters=total_parameters(a) * jnp.ones(()),

@@ -1,6 +1,7 @@
 """Pools together: the rate that all of them can take, and what bounds each."""
 
-from typing import Any, NamedTuple
+from collections.abc import Container
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from flax import struct
@@ -64,7 +65,7 @@ class Served(NamedTuple):
         return self.generation.served_requests_per_s
 
 
-def scheme_of(roles: Any) -> Scheme:
+def scheme_of(roles: Container[str]) -> Scheme:
     """How the pools generate: with a pool of experts, beside prompts, or alone."""
     if "expert" in roles:
         return step_scheme("attention")
@@ -90,8 +91,8 @@ def served(inputs: Inputs, sharpness: Sharpness) -> Served:
     if "cache" in layout.pools:
         cache = _cache_per_s(inputs, scheme)
         rate = smooth.minimum(rate, BUSIEST * cache, sharpness)
-    found = generate(scheme, inputs, rate, sharpness)
-    return Served(inputs, scheme, prefill, hand_over, cache, found)
+    generation = generate(scheme, inputs, rate, sharpness)
+    return Served(inputs, scheme, prefill, hand_over, cache, generation)
 
 
 def _handed_over_per_s(hand_over: Transfer, pool: Pool) -> Scalar:
@@ -114,111 +115,112 @@ def _cache_per_s(inputs: Inputs, scheme: Scheme) -> Scalar:
     return rate / cache_bytes(a, w.software[role].sizes, cached)
 
 
-def prefill_tokens(found: Served) -> Scalar | None:
+def prefill_tokens(state: Served) -> Scalar | None:
     """Prompt tokens per device that are computed at once."""
-    if found.prefill is not None:
-        return found.prefill.tokens_per_device
-    return found.inputs.workload.tokens_per_device if _colocated(found) else None
+    if state.prefill is not None:
+        return state.prefill.tokens_per_device
+    return state.inputs.workload.tokens_per_device if _colocated(state) else None
 
 
-def _colocated(found: Served) -> bool:
-    return found.scheme.role == "decode" and found.prefill is None
+def _colocated(state: Served) -> bool:
+    return state.scheme.role == "decode" and state.prefill is None
 
 
-def request_parts(found: Served) -> dict[str, Scalar]:
+def request_parts(state: Served) -> dict[str, Scalar]:
     """Seconds of a request, one after another."""
-    decode = found.generation.tpot_s * found.inputs.workload.output_tokens
+    decode = state.generation.tpot_s * state.inputs.workload.output_tokens
     parts = {}
-    if found.prefill is not None and found.hand_over is not None:
+    if state.prefill is not None and state.hand_over is not None:
         parts = {
-            "waiting": prefill_wait_s(found.prefill, found.per_s),
-            "prefill": found.prefill.batch_s,
-            "transfer": found.hand_over.seconds,
+            "waiting": prefill_wait_s(state.prefill, state.per_s),
+            "prefill": state.prefill.batch_s,
+            "transfer": state.hand_over.seconds,
         }
-    elif "prefill" in found.generation.point.extra:
-        own = found.generation.point.extra
-        parts = {name: own[name] for name in ("waiting", "prefill")}
+    elif "prefill" in state.generation.point.extra:
+        extra = state.generation.point.extra
+        parts = {name: extra[name] for name in ("waiting", "prefill")}
     return {**parts, "decode": decode}
 
 
-def power_w(found: Served) -> Scalar:
+def power_w(state: Served) -> Scalar:
     """Power of all pools; the hosts that hold the cache are counted with the devices."""
-    machines, _, _, layout = found.inputs
-    power = generation_power_w(found.inputs, found.generation)
-    if found.prefill is not None:
+    machines, _, _, layout = state.inputs
+    power = generation_power_w(state.inputs, state.generation)
+    if state.prefill is not None:
         pool = layout.pools["prefill"]
         power = power + prefill_power_w(
-            machines["prefill"], pool, found.prefill, found.per_s
+            machines["prefill"], pool, state.prefill, state.per_s
         )
     return power
 
 
-def pool_metrics(found: Served, sharpness: Sharpness) -> dict[str, PoolMetrics]:
+def pool_metrics(state: Served, sharpness: Sharpness) -> dict[str, PoolMetrics]:
     """Every pool by role."""
     metrics = {}
-    for role in found.inputs.pools.pools:
+    for role in state.inputs.pools.pools:
         if role == "prefill":
-            metrics[role] = _of_prefill(found, sharpness)
+            metrics[role] = _of_prefill(state, sharpness)
         elif role == "cache":
-            metrics[role] = _of_cache(found)
+            metrics[role] = _of_cache(state)
         else:
-            metrics[role] = _of_generation(found, role, sharpness)
+            metrics[role] = _of_generation(state, role, sharpness)
     return metrics
 
 
-def _of_cache(found: Served) -> PoolMetrics:
-    assert found.cache_per_s is not None
+def _of_cache(state: Served) -> PoolMetrics:
+    assert state.cache_per_s is not None
     zero = jnp.zeros(())
     return PoolMetrics(
-        devices=found.inputs.pools.pools["cache"].devices,
+        devices=state.inputs.pools.pools["cache"].devices,
         instances=jnp.ones(()),
-        requests_per_s=BUSIEST * found.cache_per_s,
-        utilization=found.per_s / found.cache_per_s,
+        requests_per_s=BUSIEST * state.cache_per_s,
+        utilization=state.per_s / state.cache_per_s,
         memory_bytes=zero,
         memory_excess_bytes=zero,
         limits={"bandwidth": jnp.ones(())},
     )
 
 
-def _of_prefill(found: Served, sharpness: Sharpness) -> PoolMetrics:
-    machines, _, w, layout = found.inputs
-    pool, own, hand_over = layout.pools["prefill"], found.prefill, found.hand_over
-    assert own is not None
+def _of_prefill(state: Served, sharpness: Sharpness) -> PoolMetrics:
+    machines, _, w, layout = state.inputs
+    pool, prefill, hand_over = layout.pools["prefill"], state.prefill, state.hand_over
+    assert prefill is not None
     assert hand_over is not None
-    within = own.utilization_limit * own.full_requests_per_s
+    within = prefill.utilization_limit * prefill.full_requests_per_s
     sent = _handed_over_per_s(hand_over, pool)
     per_s = smooth.minimum(within, sent, sharpness)
     limits = {
-        "compute": per_s / (BUSIEST * own.full_requests_per_s),
+        "compute": per_s / (BUSIEST * prefill.full_requests_per_s),
         "transfer": per_s / sent,
     }
     if w.ttft_limit_s is not None:
-        limits["ttft"] = (own.bare_s + prefill_wait_s(own, per_s)) / w.ttft_limit_s
+        wait_s = prefill_wait_s(prefill, per_s)
+        limits["ttft"] = (prefill.bare_s + wait_s) / w.ttft_limit_s
     return PoolMetrics(
         devices=pool.devices,
         instances=instances(pool),
         requests_per_s=per_s,
-        utilization=found.per_s / own.full_requests_per_s,
+        utilization=state.per_s / prefill.full_requests_per_s,
         limits=limits,
-        memory_bytes=own.memory.total,
-        memory_excess_bytes=excess_bytes(machines["prefill"], own.memory),
+        memory_bytes=prefill.memory.total,
+        memory_excess_bytes=excess_bytes(machines["prefill"], prefill.memory),
     )
 
 
-def _of_generation(found: Served, role: str, sharpness: Sharpness) -> PoolMetrics:
-    pool, own = found.inputs.pools.pools[role], found.generation
-    per_s = own.requests_per_s
-    limits = {**own.limits, "memory": own.memory_shares[role]}
-    if found.hand_over is not None and role == found.scheme.role:
-        most = _handed_over_per_s(found.hand_over, pool)
+def _of_generation(state: Served, role: str, sharpness: Sharpness) -> PoolMetrics:
+    pool, generation = state.inputs.pools.pools[role], state.generation
+    per_s = generation.requests_per_s
+    limits = {**generation.limits, "memory": generation.memory_shares[role]}
+    if state.hand_over is not None and role == state.scheme.role:
+        most = _handed_over_per_s(state.hand_over, pool)
         limits["transfer"] = per_s / most
         per_s = smooth.minimum(per_s, most, sharpness)
     return PoolMetrics(
         devices=pool.devices,
         instances=instances(pool),
         requests_per_s=per_s,
-        utilization=found.per_s / own.full_requests_per_s,
+        utilization=state.per_s / generation.full_requests_per_s,
         limits=limits,
-        memory_bytes=own.memory_bytes[role],
-        memory_excess_bytes=own.memory_excess_bytes[role],
+        memory_bytes=generation.memory_bytes[role],
+        memory_excess_bytes=generation.memory_excess_bytes[role],
     )

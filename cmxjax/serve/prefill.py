@@ -97,14 +97,15 @@ def prefill_pool(
     def one(tokens: Scalar) -> PrefillPool:
         return _with_batch(machine, a, w, pool, tokens, hand_over_s, sharpness)
 
-    found = jax.vmap(one)(batches)
+    candidates = jax.vmap(one)(batches)
     # where no batch is in time, the one that is the least late
-    rates = found.utilization_limit * found.full_requests_per_s + 1e-6 / found.bare_s
+    limits, full = candidates.utilization_limit, candidates.full_requests_per_s
+    rates = limits * full + 1e-6 / candidates.bare_s
     if sharpness is None:
         weights = (jnp.arange(len(SHARES)) == jnp.argmax(rates)) * 1.0
     else:
         weights = jax.nn.softmax(8.0 * sharpness * jnp.log(rates))
-    return jax.tree.map(lambda x: jnp.dot(weights, x, precision=HIGHEST), found)
+    return jax.tree.map(lambda x: jnp.dot(weights, x, precision=HIGHEST), candidates)
 
 
 def _with_batch(
@@ -145,9 +146,9 @@ def prefill_wait_s(pool: PrefillPool, requests_per_s: Scalar) -> Scalar:
 
 
 def prefill_power_w(
-    machine: Machine, pool: Pool, found: PrefillPool, requests_per_s: Scalar
+    machine: Machine, pool: Pool, prefill: PrefillPool, requests_per_s: Scalar
 ) -> Scalar:
     """Power of the pool at a rate of requests; waiting devices idle."""
-    busy = requests_per_s / found.full_requests_per_s
-    loads = [busy * seconds / found.steady_s for seconds in found.filled]
+    busy = requests_per_s / prefill.full_requests_per_s
+    loads = [busy * seconds / prefill.steady_s for seconds in prefill.filled]
     return job_power_w(machine, jnp.asarray(pool.devices), *loads)

@@ -111,20 +111,20 @@ def _mistakes(spec: BudgetSpec) -> Iterable[str]:
 
 def unpriced(spec: BudgetSpec) -> list[str]:
     """Resources that cost nothing, or less the more there is of them, with a remedy."""
-    found = []
+    problems = []
     for name in spec.resources:
         powers = [item.scales.get(name, 0.0) for item in spec.items.values()]
         if not any(power > 0.0 for power in powers):
-            found.append(
+            problems.append(
                 f"resources.{name}: no item costs more with it, so there is no limit to"
                 f" it; give an item scales = {{ {name} = 1 }}"
             )
         elif any(power < 0.0 for power in powers):
-            found.append(
+            problems.append(
                 f"resources.{name}: an item costs less the more there is of it; use"
                 " exponents of at least 0"
             )
-    return found
+    return problems
 
 
 def leaves_named(
@@ -140,11 +140,11 @@ def leaves_named(
         SpecError: a pattern names no leaf or a fraction, or two resources share a leaf.
     """
     paths, mistakes = list(known), []
-    found: dict[str, list[str]] = {}
+    named: dict[str, list[str]] = {}
     owner: dict[str, str] = {}
     for name, resource in spec.resources.items():
         label = f"{where}: resources.{name}.leaves"
-        own: list[str] = []
+        leaves: list[str] = []
         for pattern in resource.leaves:
             hits = [path for path in paths if matches(path, pattern)]
             if not hits:
@@ -152,8 +152,8 @@ def leaves_named(
                     f"{label}: {pattern!r}: {spec.system} has no such leaf; see"
                     f" `cmxjax show {spec.system}`"
                 )
-            own += hits
-        for path in own:
+            leaves += hits
+        for path in leaves:
             if is_fraction(path):
                 mistakes.append(
                     f"{label}: {path}: a share can't be multiplied; leave it out"
@@ -161,7 +161,7 @@ def leaves_named(
             if path in owner:
                 mistakes.append(f"{label}: {path} belongs to {owner[path]} too")
             owner[path] = name
-        found[name] = own
+        named[name] = leaves
     if mistakes:
         raise SpecError(mistakes)
-    return found
+    return named

@@ -1,11 +1,12 @@
 """From a validated scenario to the pytrees of one prediction."""
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from jax import Array
 
-from ..job.layout import AXES, Layout, Routing
+from ..job.layout import AXES, Layout, Pools, Routing
 from ..job.workload import (
     BYTES,
     Collective,
@@ -20,6 +21,7 @@ from ..job.workload import (
     balance_of,
     sizes_of,
 )
+from ..machine.machine import Machine
 from ..machine.pad import MOST_TIERS, padded
 from ..machine.resolve import Choices, Meets, machine_of
 from ..machine.system import System
@@ -64,7 +66,7 @@ from .scenario_file import (
     SystemScenario,
     TrainScenario,
 )
-from .serve_build import serve_job
+from .serve_build import Builders, serve_job
 from .system_load import LoadedSystem, Reference, load_system
 from .train_build import check_stages, train_workload
 
@@ -82,9 +84,9 @@ class Problem(NamedTuple):
     """What the job uses of the system; of phase `serve` by role of the pool."""
     model: Architecture | None
     workload: Workload
-    layout: Any
+    layout: Layout | Pools
     """A Layout; of phase `serve` the Pools."""
-    theta: dict[str, Any]
+    theta: dict[str, Array]
     """Calibrated parameters by leaf path of the system."""
     calibration: str
     fitted: Calibration
@@ -92,7 +94,7 @@ class Problem(NamedTuple):
     scenario: Scenario
 
     @property
-    def machine(self) -> Any:
+    def machine(self) -> Machine | dict[str, Machine]:
         """The calibrated machine; of phase `serve` by role of the pool."""
         return machine_of(apply(self.system, self.theta), self.choices)
 
@@ -102,12 +104,22 @@ class Problem(NamedTuple):
         return self.model
 
     @property
-    def inputs(self) -> tuple[Any, Architecture | None, Workload, Any]:
+    def placed(self) -> Layout:
+        """The layout of a phase without pools."""
+        assert isinstance(self.layout, Layout)
+        return self.layout
+
+    @property
+    def inputs(
+        self,
+    ) -> tuple[
+        Machine | dict[str, Machine], Architecture | None, Workload, Layout | Pools
+    ]:
         """What `metrics` takes."""
         return self.machine, self.model, self.workload, self.layout
 
 
-Job = tuple[Workload, Any, Meets]
+Job = tuple[Workload, Layout | Pools, Meets]
 """A workload, its layout, and what it uses of the system."""
 
 
@@ -276,7 +288,9 @@ def _group_layout(factor: np.ndarray) -> Layout:
     )
 
 
-def _decode(context: _Context, scenario: DecodeScenario) -> Job:
+def _decode(
+    context: _Context, scenario: DecodeScenario
+) -> tuple[Decode, Layout, Choices]:
     w = scenario.workload
     acceptance = w.acceptance
     if len(acceptance) == 1:
@@ -335,7 +349,9 @@ def _cache_link(context: _Context, scenario: PrefillScenario) -> str:
     return link
 
 
-def _prefill(context: _Context, scenario: PrefillScenario) -> Job:
+def _prefill(
+    context: _Context, scenario: PrefillScenario
+) -> tuple[Prefill, Layout, Choices]:
     w = scenario.workload
     (software, choices), layout, link, _ = all_of(
         lambda: _software(context, "normal"),
@@ -504,7 +520,7 @@ def _train(context: _Context, scenario: TrainScenario) -> Job:
 
 def _serve(context: _Context, scenario: ServeScenario) -> Job:
     _software(context, "low_latency")
-    return serve_job(context, scenario, {"prefill": _prefill, "decode": _decode})
+    return serve_job(context, scenario, Builders(_prefill, _decode))
 
 
 _BUILDERS = {

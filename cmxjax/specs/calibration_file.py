@@ -2,7 +2,6 @@
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pydantic import ValidationError, model_validator
@@ -57,7 +56,7 @@ class Calibration(Strict):
     """Leaves whose prior widths are part of the discrepancy."""
     discrepancy: dict[str, NonNegative] = {}
     """Relative error of the model itself, by level; see `level_of`."""
-    provenance: dict[str, Any] = {}
+    provenance: dict[str, object] = {}
 
     @model_validator(mode="after")
     def _square(self) -> "Calibration":
@@ -152,8 +151,8 @@ def calibration_for(
         chosen = shipped_calibration(name)
         if chosen.system == system:
             return chosen
-    own = [c for c in map(shipped_calibration, names) if c.system == system]
-    claimed = [c for c in own if phase in c.phases]
-    for calibration in claimed + [c for c in own if not c.phases]:
+    shipped = [c for c in map(shipped_calibration, names) if c.system == system]
+    claimed = [c for c in shipped if phase in c.phases]
+    for calibration in claimed + [c for c in shipped if not c.phases]:
         return calibration
     return Calibration(name=UNCALIBRATED, system=system)

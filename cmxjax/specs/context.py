@@ -1,8 +1,10 @@
 """What building a scenario needs at every step, and small helpers for it."""
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax.numpy as jnp
+from jax import Array
 
 from ..job.workload import Dtypes
 from ..machine.resolve import MULTIPLIED
@@ -26,12 +28,12 @@ class Context(NamedTuple):
         return self.model is not None and self.model.file.mixture is not None
 
 
-def leaf(value: Any):
+def leaf(value: object) -> Array:
     """A float array: what pytrees hold."""
     return jnp.asarray(value, float)
 
 
-def pick(options: dict[str, Any], name: str, key: str, where: str) -> str:
+def pick(options: Mapping[str, object], name: str, key: str, where: str) -> str:
     """The name, if it is among the options. Raises `SpecError`."""
     if name not in options:
         raise SpecError(

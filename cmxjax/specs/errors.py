@@ -1,9 +1,15 @@
 """One message for all mistakes of a file."""
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TypeVar, overload
 
 from pydantic import ValidationError
+
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+D = TypeVar("D")
+E = TypeVar("E")
 
 LONGEST_VALUE = 80
 """Characters of a wrong value that a message repeats."""
@@ -17,7 +23,42 @@ class SpecError(ValueError):
         super().__init__("\n".join(self.mistakes))
 
 
-def all_of(*checks: Callable[[], Any]) -> list[Any]:
+@overload
+def all_of(one: Callable[[], A], other: Callable[[], B], /) -> tuple[A, B]: ...
+
+
+@overload
+def all_of(
+    one: Callable[[], A], other: Callable[[], B], third: Callable[[], C], /
+) -> tuple[A, B, C]: ...
+
+
+@overload
+def all_of(
+    one: Callable[[], A],
+    other: Callable[[], B],
+    third: Callable[[], C],
+    fourth: Callable[[], D],
+    /,
+) -> tuple[A, B, C, D]: ...
+
+
+@overload
+def all_of(
+    one: Callable[[], A],
+    other: Callable[[], B],
+    third: Callable[[], C],
+    fourth: Callable[[], D],
+    fifth: Callable[[], E],
+    /,
+) -> tuple[A, B, C, D, E]: ...
+
+
+@overload
+def all_of(*checks: Callable[[], A]) -> tuple[A, ...]: ...
+
+
+def all_of(*checks: Callable[[], object]) -> tuple[object, ...]:
     """Results of several checks. Raises `SpecError` with the mistakes of all of them,
     each once."""
     results, mistakes = [], []
@@ -28,7 +69,7 @@ def all_of(*checks: Callable[[], Any]) -> list[Any]:
             mistakes += [new for new in error.mistakes if new not in mistakes]
     if mistakes:
         raise SpecError(mistakes)
-    return results
+    return tuple(results)
 
 
 _REMEDIES = {
@@ -49,7 +90,7 @@ _REMEDIES = {
 }
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """A wrong value as a message repeats it: ` = value`, cut to a readable length."""
     if value is None or isinstance(value, dict | list):
         return ""

@@ -1,7 +1,8 @@
 """A printed number with its unit and where it was read."""
 
 import math
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import (
     AfterValidator,
@@ -17,7 +18,7 @@ from ..units import UNITS, dimension_of, to_si
 if TYPE_CHECKING:
     from pydantic import ValidationInfo as Info
 else:
-    Info = Any  # a protocol that can't be checked while a test runs
+    Info = object  # a protocol that can't be checked while a test runs
 
 
 class Strict(BaseModel):
@@ -43,7 +44,7 @@ LARGEST = 1e30
 LONGEST_QUANTITY = 64
 
 
-def number(value: Any) -> float:
+def number(value: object) -> float:
     """A parsed value as a float. Raises `ValueError` if it is no finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError("must be a number")
@@ -145,7 +146,7 @@ def listed_source(source: str, info: Info) -> str:
     return source
 
 
-def listing(raw: dict[str, Any]) -> dict[str, Any]:
+def listing(raw: Mapping[str, object]) -> dict[str, object]:
     """The validation context of a file: the sources that it lists, if it says so well."""
     sources = raw.get("sources")
     return {"sources": sources if isinstance(sources, dict) else None}
@@ -153,8 +154,8 @@ def listing(raw: dict[str, Any]) -> dict[str, Any]:
 
 def mistakes_of(figures: dict[str, Figure]) -> list[str]:
     """What is wrong with the figures of the leaves at these paths, one line each."""
-    found = {path: check_figure(path, figure) for path, figure in figures.items()}
-    return [f"{path}.{problem}" for path, problem in found.items() if problem]
+    problems = {path: check_figure(path, figure) for path, figure in figures.items()}
+    return [f"{path}.{problem}" for path, problem in problems.items() if problem]
 
 
 class Leaves(Strict):
@@ -162,21 +163,21 @@ class Leaves(Strict):
 
     @field_validator("*")
     @classmethod
-    def _dimensions(cls, value: Any, info: Info) -> Any:
+    def _dimensions(cls, value: object, info: Info) -> object:
         name = info.field_name or ""
         if isinstance(value, Figure) and (problem := check_figure(name, value)):
             raise ValueError(problem)
         if isinstance(value, dict):
-            found = mistakes_of({f"{name}.{key}": item for key, item in value.items()})
-            if found:
-                raise ValueError("\n".join(m.removeprefix(f"{name}.") for m in found))
+            problems = mistakes_of({f"{name}.{key}": item for key, item in value.items()})
+            if problems:
+                raise ValueError("\n".join(m.removeprefix(f"{name}.") for m in problems))
         return value
 
 
-def quantity(dimension: str) -> Any:
+def quantity(dimension: str) -> object:
     """A number in SI or a string such as `"40 MiB"` of the given dimension."""
 
-    def parse(value: Any) -> float:
+    def parse(value: object) -> float:
         if isinstance(value, str):
             return parse_quantity(value, dimension)
         return number(value)

@@ -4,7 +4,6 @@ import json
 import tomllib
 from importlib.resources import files as package_files
 from pathlib import Path
-from typing import Any
 
 from .errors import SpecError, shown
 
@@ -45,14 +44,14 @@ def read_text(path: Path) -> str:
     return text
 
 
-def _deeper_than(levels: int, node: Any) -> bool:
+def _deeper_than(levels: int, node: object) -> bool:
     if not isinstance(node, dict | list):
         return False
     items = node.values() if isinstance(node, dict) else node
     return levels == 0 or any(_deeper_than(levels - 1, item) for item in items)
 
 
-def parse_toml(text: str, where: str) -> dict[str, Any]:
+def parse_toml(text: str, where: str) -> dict[str, object]:
     """Parse TOML. Raises `SpecError` for syntax, with the line."""
     too_deep = f"{where}: nested too deeply; use at most {DEEPEST} levels of tables"
     try:
@@ -68,7 +67,7 @@ def parse_toml(text: str, where: str) -> dict[str, Any]:
     return value
 
 
-def parse_json(text: str, where: str) -> dict[str, Any]:
+def parse_json(text: str, where: str) -> dict[str, object]:
     """Parse a JSON object. Raises `SpecError` for syntax or another kind of value."""
     try:
         value = json.loads(text)
@@ -98,7 +97,7 @@ def missing(group: str, name: str) -> str | None:
     )
 
 
-def load(group: str, name: str) -> tuple[dict[str, Any], str]:
+def load(group: str, name: str) -> tuple[dict[str, object], str]:
     """Contents and printable name of a shipped spec or a user's file.
 
     Raises:

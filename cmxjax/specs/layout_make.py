@@ -1,7 +1,5 @@
 """Layouts made in Python, from degrees and a machine."""
 
-from typing import Any
-
 import numpy as np
 from pydantic import ValidationError
 
@@ -56,7 +54,7 @@ def layout(
     *,
     redundant_experts: float = 0.0,
     shared_replicas: float = 0.0,
-    **keys: Any,
+    **keys: object,
 ) -> Layout:
     """Parallel degrees placed on a machine's tiers, as a scenario's `layout` would be.
 

@@ -1,6 +1,6 @@
 """What a measurement file may say: sources, scenarios, measurements."""
 
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 from pydantic import Field, ValidationError, field_validator
 
@@ -80,8 +80,8 @@ class MeasurementSpec(Strict):
 
     id: Text
     scenario: str
-    set: dict[str, Any] = {}
-    ratio_to: dict[str, Any] | None = None
+    set: dict[str, object] = {}
+    ratio_to: dict[str, object] | None = None
     assumed: KnownKeys = []
     quantity: Literal[tuple(QUANTITIES)]  # pyright: ignore[reportInvalidTypeForm]
     part: Literal["attention", "moe"] | None = Field(None, validate_default=True)
@@ -131,8 +131,8 @@ class MeasurementSpec(Strict):
 
 class MeasurementFile(Strict):
     sources: dict[str, Source]
-    scenarios: dict[str, dict[str, Any]] = Field(min_length=1)
-    measurements: list[dict[str, Any]] = Field(min_length=1)
+    scenarios: dict[str, dict[str, object]] = Field(min_length=1)
+    measurements: list[dict[str, object]] = Field(min_length=1)
     """Validated one by one, so that a message names its measurement."""
 
 
@@ -162,10 +162,10 @@ def load_measurements(name: str) -> list[Measurement]:
     except ValidationError as error:
         mistakes += explain(error, where)
     scenarios = _of_type(dict, raw.get("scenarios"))
-    found = _of_type(list, raw.get("measurements"))
+    listed = _of_type(list, raw.get("measurements"))
     context = listing(raw) | {"scenarios": scenarios}
     rows, seen, used = [], set(), []
-    for i, row in enumerate(row for row in found if isinstance(row, dict)):
+    for i, row in enumerate(row for row in listed if isinstance(row, dict)):
         name = _of_type(str, row.get("id")) or str(i)
         label = f"{where}: measurements[{name}]"
         if name in seen:
@@ -173,7 +173,7 @@ def load_measurements(name: str) -> list[Measurement]:
         seen.add(name)
         used.append(row.get("scenario"))
         try:
-            rows.append(_measurement(row, context, label))
+            rows.append(_measurement(row, context, scenarios, label))
         except SpecError as error:
             mistakes += error.mistakes
     mistakes += [
@@ -186,22 +186,29 @@ def load_measurements(name: str) -> list[Measurement]:
     return rows
 
 
-def _of_type(kind: type[T], value: Any) -> T:
+def _of_type(kind: type[T], value: object) -> T:
     """The value, or an empty one where validation has refused it."""
     return value if isinstance(value, kind) else kind()
 
 
-def _measurement(row: dict[str, Any], context: dict[str, Any], label: str) -> Measurement:
+def _measurement(
+    row: dict[str, object],
+    context: dict[str, object],
+    scenarios: dict[str, object],
+    label: str,
+) -> Measurement:
     """One row. Raises `SpecError` with the mistakes of its keys and its scenarios."""
     spec, (above, below) = all_of(
         lambda: _validated(row, context, label),
-        lambda: _sides(row, context["scenarios"], label),
+        lambda: _sides(row, scenarios, label),
     )
+    if above is None:
+        raise SpecError([])  # the mistakes of the file say why
     return Measurement(spec, above, below)
 
 
 def _validated(
-    row: dict[str, Any], context: dict[str, Any], label: str
+    row: dict[str, object], context: dict[str, object], label: str
 ) -> MeasurementSpec:
     try:
         return MeasurementSpec.model_validate(row, context=context)
@@ -209,7 +216,9 @@ def _validated(
         raise SpecError(explain(error, label)) from None
 
 
-def _sides(row: dict[str, Any], scenarios: dict[str, Any], label: str) -> tuple[Any, Any]:
+def _sides(
+    row: dict[str, object], scenarios: dict[str, object], label: str
+) -> tuple[Scenario | None, Scenario | None]:
     """Scenarios above and below a row's line; None where its own keys are wrong."""
     name, changes, below = row.get("scenario"), row.get("set", {}), row.get("ratio_to")
     base = scenarios.get(name) if isinstance(name, str) else None
@@ -224,17 +233,19 @@ def _sides(row: dict[str, Any], scenarios: dict[str, Any], label: str) -> tuple[
     return above, _side(changed, f"{label} ratio_to", base, shared)
 
 
-def _side(raw: dict[str, Any], label: str, base: dict[str, Any], shared: str) -> Scenario:
+def _side(
+    raw: dict[str, object], label: str, base: dict[str, object], shared: str
+) -> Scenario:
     """One side of a row. Mistakes of its base are laid to the base, once for all rows."""
     try:
         return validate_scenario(raw, label)
     except SpecError as error:
-        own = _mistakes(base, shared)
-        shared_lines = {line.replace(shared, label, 1): line for line in own}
+        mistakes = _mistakes(base, shared)
+        shared_lines = {line.replace(shared, label, 1): line for line in mistakes}
         raise SpecError(shared_lines.get(m, m) for m in error.mistakes) from None
 
 
-def _mistakes(raw: dict[str, Any], where: str) -> list[str]:
+def _mistakes(raw: dict[str, object], where: str) -> list[str]:
     try:
         validate_scenario(raw, where)
     except SpecError as error:

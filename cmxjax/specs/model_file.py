@@ -329,14 +329,14 @@ class ModelFile(Strict):
             norms=self.norms,
             norm_vectors=self.norm_vectors,
         )
-        found: dict[str, DenseSpec | ExpertsSpec] = {"": network}
-        return found | ({} if self.experts is None else {"experts": self.experts})
+        halves: dict[str, DenseSpec | ExpertsSpec] = {"": network}
+        return halves | ({} if self.experts is None else {"experts": self.experts})
 
     @property
     def mixture(self) -> ExpertsSpec | None:
         """The experts, where there are such."""
-        found = [h for h in self.half_specs.values() if isinstance(h, ExpertsSpec)]
-        return found[0] if found else None
+        mixtures = [h for h in self.half_specs.values() if isinstance(h, ExpertsSpec)]
+        return mixtures[0] if mixtures else None
 
     @property
     def depth(self) -> list[Layer]:

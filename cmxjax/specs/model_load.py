@@ -1,12 +1,14 @@
 """From a model's name, TOML file or Hugging Face config to the Architecture pytree."""
 
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from pydantic import BaseModel, ValidationError
 
+from .._types import Leaf
 from ..job.workload import BYTES
 from ..model.architecture import (
     MOST_LAYERS,
@@ -91,7 +93,7 @@ def _with_changes(file: ModelFile, reference: Reference, where: str) -> ModelFil
             )
             continue
         *parents, last = path.split(".")
-        node: dict[str, Any] = raw
+        node = raw
         for part in parents:
             node = node[part]
         try:
@@ -123,22 +125,22 @@ def load_model(reference: Reference, where: str = "scenario") -> LoadedModel:
     return LoadedModel(architecture_of(file), file)
 
 
-def _leaf(value: float) -> Any:
+def _leaf(value: float) -> Array:
     return jnp.asarray(value, float)
 
 
-def _leaves(spec: BaseModel) -> dict[str, Any]:
+def _leaves(spec: BaseModel) -> dict[str, Leaf]:
     return {key: _leaf(value) for key, value in spec if isinstance(value, float)}
 
 
-def _norms(spec: MixerSpec | DenseSpec | ExpertsSpec, biased: bool) -> dict[str, Any]:
+def _norms(spec: MixerSpec | DenseSpec | ExpertsSpec, biased: bool) -> dict[str, Leaf]:
     vectors = 1.0 + biased if spec.norm_vectors is None else spec.norm_vectors
     one = {"norms": _leaf(spec.norms), "norm_vectors": _leaf(vectors)}
     return one | {"stored": _leaf(1.0)}
 
 
 def _mixer(file: ModelFile, spec: MixerSpec) -> GroupedQuery | Latent | Recurrent:
-    leaves: dict[str, Any] = _leaves(spec)
+    leaves: dict[str, Leaf] = _leaves(spec)
     if isinstance(spec, GroupedQuerySpec):
         biased = file.biased if spec.biased is None else spec.biased
         output = biased if spec.output_biased is None else spec.output_biased
@@ -172,7 +174,7 @@ def _mixer(file: ModelFile, spec: MixerSpec) -> GroupedQuery | Latent | Recurren
 def _half(file: ModelFile, spec: DenseSpec | ExpertsSpec) -> Dense | Experts:
     biased = file.biased if spec.biased is None else spec.biased
     gated = file.gated if spec.gated is None else spec.gated
-    leaves: dict[str, Any] = _leaves(spec) | _norms(spec, biased)
+    leaves: dict[str, Leaf] = _leaves(spec) | _norms(spec, biased)
     leaves |= {"gated": switch(gated), "biased": switch(biased)}
     if isinstance(spec, DenseSpec):
         return Dense(**leaves)
@@ -218,7 +220,7 @@ def stored_in(a: Architecture, file: ModelFile, size: float) -> Architecture:
     if not file.weights:
         return a
 
-    def ratio(*modules: str) -> Any:
+    def ratio(*modules: str) -> Array:
         given = [file.weights[m] for m in modules if m in file.weights]
         return _leaf(given[0] / size if given else 1.0)
 
@@ -237,8 +239,8 @@ def checkpoint_bytes(a: Architecture, file: ModelFile) -> float:
     size, counts, known = BYTES["bf16"], a.half_counts, known_of(a)
     a = stored_in(a, file, size)
     total = float(total_parameters(a)) * size
-    for count, mixer, own in zip(counts.mixers, a.mixers, known.halves.mixers):
-        matrices = own - mixer.vectors
+    for count, mixer, weights in zip(counts.mixers, a.mixers, known.halves.mixers):
+        matrices = weights - mixer.vectors
         total += float(count * matrices * (mixer.stored - 1.0)) * size
     for count, half, network in zip(
         counts.feed_forwards, a.feed_forwards, known.networks, strict=True
@@ -259,7 +261,7 @@ def architecture_of(file: ModelFile) -> Architecture:
     """The pytree of a model file."""
     halves = [_half(file, spec) for spec in file.half_specs.values()]
     kinds, each = _kinds(file)
-    layer = np.array([[float(own == kind) for own in each] for kind in kinds])
+    layer = np.array([[float(name == kind) for name in each] for kind in kinds])
     order = np.zeros((len(kinds), MOST_LAYERS + 1))
     order[:, 1 : len(each) + 1] = layer
     mixed = [k for k in kinds if any(isinstance(halves[i], Experts) for i in k[1])]

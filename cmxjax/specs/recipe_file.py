@@ -83,7 +83,7 @@ def resolve(
             or neither the recipe nor the leaves give a prior width.
     """
     mistakes: list[str] = []
-    found: list[Parameter] = []
+    resolved: list[Parameter] = []
     owner: dict[str, str] = {}
     for spec in recipe.parameters:
         label = f"{where}: parameters.{spec.name}"
@@ -93,7 +93,7 @@ def resolve(
             if not hits:
                 mistakes.append(f"{label}: {pattern}: {recipe.system} has no such leaf")
             leaves += hits
-        if spec.name in (parameter.name for parameter in found):
+        if spec.name in (parameter.name for parameter in resolved):
             mistakes.append(f"{label}: name repeats; give each parameter its own")
         for path in leaves:
             if path in owner:
@@ -105,10 +105,10 @@ def resolve(
             mistakes.append(
                 f"{label}: its leaves are published without a width; write sigma = ..."
             )
-        found.append(Parameter(spec.name, tuple(leaves), sigma, spec.reason))
+        resolved.append(Parameter(spec.name, tuple(leaves), sigma, spec.reason))
     if mistakes:
         raise SpecError(mistakes)
-    return found
+    return resolved
 
 
 def why_excluded(recipe: RecipeSpec, row: str) -> str | None:

@@ -66,18 +66,18 @@ def relatives(
         calibrated: other systems' calibrations, each with its system's figures.
     """
     seen: dict[str, list[tuple[float, float]]] = {}
-    for calibration, own in calibrated:
+    for calibration, known in calibrated:
         for parameter in calibration.parameters.values():
             for path in parameter.leaves:
                 if path.startswith(GROUP) and parameter.identified:
-                    value = unconstrained(path, own[path].si) + parameter.theta
+                    value = unconstrained(path, known[path].si) + parameter.theta
                     seen.setdefault(path, []).append((value, parameter.sigma))
     parameters = {}
-    for path, found in seen.items():
+    for path, values in seen.items():
         figure = figures.get(path)
         if figure is None or figure.prior_sigma == 0.0:
             continue
-        mean, sigma = pooled(*(list(part) for part in zip(*found, strict=True)))
+        mean, sigma = pooled(*(list(part) for part in zip(*values, strict=True)))
         parameters[path] = FittedSpec(
             leaves=[path],
             theta=mean - unconstrained(path, figure.si),
@@ -85,7 +85,7 @@ def relatives(
             prior_sigma=figure.prior_sigma,
             identified=False,
             bic_gain=0.0,
-            reason=f"pooled over {len(found)} calibrated systems",
+            reason=f"pooled over {len(values)} calibrated systems",
         )
     levels = sorted({level for c, _ in calibrated for level in c.discrepancy})
     variances = [p.sigma**2 for p in parameters.values()]

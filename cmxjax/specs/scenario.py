@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Mapping
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -12,8 +11,8 @@ from .scenario_file import SCENARIOS, Scenario
 
 
 def with_overrides(
-    raw: dict[str, Any], changes: dict[str, Any], where: str = "scenario"
-) -> dict[str, Any]:
+    raw: Mapping[str, object], changes: Mapping[str, object], where: str = "scenario"
+) -> dict[str, object]:
     """A scenario's raw keys with dotted keys set; `system.x` changes a leaf of it.
 
     Whole keys come before keys within them, whatever the order of `changes`.
@@ -21,7 +20,7 @@ def with_overrides(
     Raises:
         SpecError: a dotted key runs through something that is not a table.
     """
-    changed = copy.deepcopy(raw)
+    changed = copy.deepcopy(dict(raw))
     mistakes = []
     for dotted, value in sorted(_flat(changes), key=lambda row: row[0].count(".")):
         first, *rest = dotted.split(".")
@@ -38,7 +37,7 @@ def with_overrides(
             node = {**node, ".".join(rest): value}
             changed[first] = node
             continue
-        node = changed
+        node: object = changed
         for part in [first, *rest][:-1]:
             node = _below(node, part)
             if node is None:
@@ -55,16 +54,16 @@ def with_overrides(
     return changed
 
 
-def _below(node: Any, part: str) -> Any:
+def _below(node: object, part: str) -> object:
     """What lies under a key, made if it isn't there; of a list by number."""
     if isinstance(node, list):
         return node[int(part)] if part.isdigit() and int(part) < len(node) else None
     return node.setdefault(part, {}) if isinstance(node, dict) else None
 
 
-def _flat(changes: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+def _flat(changes: Mapping[str, object], prefix: str = "") -> list[tuple[str, object]]:
     """Changes with nested tables written as dotted keys; `{ base = ... }` stays whole."""
-    rows: list[tuple[str, Any]] = []
+    rows: list[tuple[str, object]] = []
     for key, value in changes.items():
         dotted = f"{prefix}{key}"
         if isinstance(value, dict) and value and "base" not in value:
@@ -74,7 +73,7 @@ def _flat(changes: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     return rows
 
 
-def validate_scenario(raw: dict[str, Any], where: str) -> Scenario:
+def validate_scenario(raw: Mapping[str, object], where: str) -> Scenario:
     """Validate a scenario's keys. Raises `SpecError` with every mistake."""
     phase = raw.get("phase")
     if not isinstance(phase, str) or phase not in SCENARIOS:
@@ -90,7 +89,7 @@ def validate_scenario(raw: dict[str, Any], where: str) -> Scenario:
 
 
 def load_scenario(
-    name: str | Mapping[str, Any], changes: dict[str, Any] | None = None
+    name: str | Mapping[str, object], changes: Mapping[str, object] | None = None
 ) -> Scenario:
     """A scenario by its shipped name, from a TOML file or from a dict, with dotted keys
     overridden.

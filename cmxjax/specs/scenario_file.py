@@ -3,7 +3,7 @@
 import difflib
 import math
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, TypeGuard, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 
@@ -14,10 +14,10 @@ from .system_file import Dtype
 from .system_load import Reference
 
 
-def _named(group: str) -> Any:
+def _named(group: str) -> object:
     """A name, a path, or `{ base = NAME, key = value }` with nested or dotted keys."""
 
-    def parse(value: Any) -> Reference:
+    def parse(value: object) -> Reference:
         if isinstance(value, Reference):
             return value
         base = value.get("base") if isinstance(value, dict) else value
@@ -25,9 +25,9 @@ def _named(group: str) -> Any:
             raise ValueError("must be a name, a path, or { base = NAME, key = value }")
         if problem := missing(group, base):
             raise ValueError(problem)
-        changes: dict[str, Any] = {}
+        changes: dict[str, object] = {}
 
-        def visit(prefix: str, node: Any) -> None:
+        def visit(prefix: str, node: object) -> None:
             if isinstance(node, dict) and node:
                 for key, item in node.items():
                     visit(f"{prefix}.{key}" if prefix else key, item)
@@ -52,7 +52,7 @@ else:
     ModelName = _named("models")
 
 
-def _no_bool(value: Any) -> Any:
+def _no_bool(value: object) -> object:
     # a literal 1 would accept true
     if isinstance(value, bool):
         raise ValueError("must not be true or false")
@@ -219,15 +219,22 @@ class CollectiveSpec(Strict):
         return self
 
 
-def _acceptances(value: Any) -> Any:
+def _is_share(value: object) -> TypeGuard[int | float]:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return 0.0 <= value <= 1.0
+
+
+def _acceptances(value: object) -> list[float]:
     values = value if isinstance(value, list) else [value]
     if not values:
         raise ValueError("must not be empty; give a fraction from 0 to 1")
+    shares = []
     for item in values:
-        number = isinstance(item, int | float) and not isinstance(item, bool)
-        if not number or not 0.0 <= item <= 1.0:
+        if not _is_share(item):
             raise ValueError("must be a fraction from 0 to 1, or a list of them")
-    return [float(item) for item in values]
+        shares.append(float(item))
+    return shares
 
 
 class DecodeSpec(Strict):
@@ -266,11 +273,10 @@ class OffloadSpec(Strict):
     link: Text | None = None
 
 
-def _recompute(value: Any) -> Any:
-    if value in ("none", "selective", "full"):
+def _recompute(value: object) -> str | float:
+    if isinstance(value, str) and value in ("none", "selective", "full"):
         return value
-    share = isinstance(value, int | float) and not isinstance(value, bool)
-    if not share or not 0.0 <= value <= 1.0:
+    if not _is_share(value):
         raise ValueError("must be none, selective, full or a fraction from 0 to 1")
     return float(value)
 
@@ -313,7 +319,7 @@ def _known_keys(keys: list[str]) -> list[str]:
     Raises:
         ValueError: one can't be a key, with the nearest one that can.
     """
-    known, found = schema_keys(), []
+    known, mistakes = schema_keys(), []
     for key in keys:
         first, _, rest = key.partition(".")
         item = key.rpartition(".")[0] if key.rpartition(".")[2].isdigit() else key
@@ -321,9 +327,9 @@ def _known_keys(keys: list[str]) -> list[str]:
         if not leaf and key not in known and item not in known:
             short = key[:LONGEST_VALUE]
             (near,) = difflib.get_close_matches(short, known, n=1, cutoff=0.0)
-            found.append(f"{short!r} is no key of a scenario; the nearest is {near}")
-    if found:
-        raise ValueError("\n".join(found))
+            mistakes.append(f"{short!r} is no key of a scenario; the nearest is {near}")
+    if mistakes:
+        raise ValueError("\n".join(mistakes))
     return keys
 
 

@@ -1,16 +1,17 @@
 """From a serving scenario to its workload and pools.
 
 What the schema leaves to the pools has stated defaults: see the README's section on
-serving. Each pool is built as a job of its own phase, so that its layout is checked as
+serving. Each pool is built as a job of its phase, so that its layout is checked as
 there.
 """
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
-from ..job.layout import Pool, Pools, degree
-from ..job.workload import Serve
+from ..job.layout import Layout, Pool, Pools, degree
+from ..job.workload import Decode, Prefill, Serve
 from ..machine.resolve import Choices
 from .context import Context, leaf
 from .errors import SpecError, all_of
@@ -39,11 +40,19 @@ ACCEPTANCE = 0.7
 
 SPLITS = ("devices", "tp", "cp", "dp", "pp", "ep", "etp", "edp")
 
-Builder = Callable[[Context, Any], tuple[Any, Any, Any]]
+Made = tuple[Decode | Prefill, Layout, Choices]
+"""Workload, layout and choices of one pool."""
+
+
+class Builders(NamedTuple):
+    """What builds the jobs of pools."""
+
+    prefill: Callable[[Context, PrefillScenario], Made]
+    decode: Callable[[Context, DecodeScenario], Made]
 
 
 def serve_job(
-    context: Context, scenario: ServeScenario, builders: Mapping[str, Builder]
+    context: Context, scenario: ServeScenario, builders: Builders
 ) -> tuple[Serve, Pools, dict[str, Choices]]:
     """The workload and pools of a serving scenario, and what each uses of the system.
 
@@ -55,9 +64,10 @@ def serve_job(
     """
     roles = roles_of(context, scenario)
     check_keys(context, scenario, roles)
-    links, *built = all_of(
+    every = [partial(_pool, context, scenario, i, builders) for i in range(len(roles))]
+    links, built, _ = all_of(
         lambda: cache_link(context, scenario, roles),
-        *(lambda i=i: _pool(context, scenario, i, builders) for i in range(len(roles))),
+        lambda: all_of(*every),
         lambda: check_devices(context, scenario),
     )
     w, decode = scenario.workload, None
@@ -67,11 +77,11 @@ def serve_job(
         if made is None:
             pools[spec.role] = Pool(devices=leaf(spec.devices), layout=_single(built))
             continue
-        workload, layout, own = made
+        workload, layout, used = made
         pools[spec.role] = Pool(devices=leaf(spec.devices), layout=layout)
         software[spec.role] = workload.software
-        choices[spec.role] = own._replace(cache_link=links)
-        if spec.role == "prefill":
+        choices[spec.role] = used._replace(cache_link=links)
+        if isinstance(workload, Prefill):
             tokens = float(workload.tokens_per_device)
         elif spec.role != "expert":
             decode = workload
@@ -93,7 +103,7 @@ def serve_job(
     return work, Pools(pools=pools), choices
 
 
-def _single(built: list) -> Any:
+def _single(built: tuple[Made | None, ...]) -> Layout:
     """A layout of one device, for a cache: it computes nothing."""
     layout = next(made[1] for made in built if made is not None)
     return layout.replace(factor=layout.factor * 0.0 + 1.0)
@@ -108,8 +118,8 @@ def instance_spec(pool: PoolSpec) -> LayoutSpec:
 
 
 def _pool(
-    context: Context, scenario: ServeScenario, i: int, builders: Mapping[str, Builder]
-) -> tuple[Any, Any, Any] | None:
+    context: Context, scenario: ServeScenario, i: int, builders: Builders
+) -> Made | None:
     """Workload, layout and choices of one pool, built as a job of its phase."""
     pool = scenario.pools[i]
     if pool.role == "cache":
@@ -131,7 +141,7 @@ def _pool(
     common |= {"layout": layout, "routing": _routing(context, scenario, layout)}
     if pool.role == "prefill":
         group = (layout.tp or 1) * (layout.cp or 1)
-        job: Any = PrefillScenario.model_construct(
+        job = PrefillScenario.model_construct(
             phase="prefill",
             workload=PrefillSpec.model_construct(
                 tokens_per_device=max(PREFILL_TOKENS, w.prompt_tokens / group),
@@ -140,19 +150,19 @@ def _pool(
             ),
             **common,
         )
-    else:
-        drafts = 0 if model is None else min(1, int(model.file.draft_layers))
-        job = DecodeScenario.model_construct(
-            phase="decode",
-            workload=DecodeSpec.model_construct(
-                sequences_per_device=1.0,
-                kv_tokens=w.prompt_tokens + 0.5 * w.output_tokens,
-                draft_tokens=drafts,
-                acceptance=[ACCEPTANCE],
-            ),
-            **common,
-        )
-    return builders[job.phase](context._replace(scenario=job, where=where), job)
+        return builders.prefill(context._replace(scenario=job, where=where), job)
+    drafts = 0 if model is None else min(1, int(model.file.draft_layers))
+    job = DecodeScenario.model_construct(
+        phase="decode",
+        workload=DecodeSpec.model_construct(
+            sequences_per_device=1.0,
+            kv_tokens=w.prompt_tokens + 0.5 * w.output_tokens,
+            draft_tokens=drafts,
+            acceptance=[ACCEPTANCE],
+        ),
+        **common,
+    )
+    return builders.decode(context._replace(scenario=job, where=where), job)
 
 
 def _ranks(spec: LayoutSpec) -> int:

@@ -1,7 +1,7 @@
 """What a system file may say."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, StringConstraints, field_validator
 
@@ -184,8 +184,8 @@ class Alternative(Strict):
     @field_validator("set")
     @classmethod
     def _dimensions(cls, figures: dict[str, Figure]) -> dict[str, Figure]:
-        if found := mistakes_of(figures):
-            raise ValueError("\n".join(found))
+        if problems := mistakes_of(figures):
+            raise ValueError("\n".join(problems))
         return figures
 
 
@@ -199,17 +199,19 @@ _REFERENCES = {
 }
 
 
-def names_in(raw: dict[str, Any]) -> dict[str, Any]:
+def names_in(raw: Mapping[str, object]) -> dict[str, object]:
     """What a system file's own keys may refer to, for its validation context.
 
     They are read before validation, so that a wrong reference is found whatever else
     is wrong.
     """
-    tiers = raw["tiers"] if isinstance(raw.get("tiers"), list) else []
-    named = [tier for tier in tiers if isinstance(tier, dict)]
-    names = {
-        key: list(raw[key]) if isinstance(raw.get(key), dict) else None
-        for key in set(_REFERENCES.values())
+    tiers = raw.get("tiers")
+    listed = tiers if isinstance(tiers, list) else []
+    named = [tier for tier in listed if isinstance(tier, dict)]
+    tables = {key: raw.get(key) for key in set(_REFERENCES.values())}
+    names: dict[str, object] = {
+        key: list(table) if isinstance(table, dict) else None
+        for key, table in tables.items()
     }
     return names | {"tiers": [str(tier.get("name")) for tier in named] or None}
 
@@ -263,16 +265,18 @@ class SystemFile(Strict):
 
     @field_validator("expert_parallel")
     @classmethod
-    def _planes_exist(cls, named: dict[str, Any], info: Info) -> dict:
+    def _planes_exist(
+        cls, named: dict[str, dict[str, ExpertModeSpec]], info: Info
+    ) -> dict:
         planes = ["", *(tier.plane for tier in info.data.get("tiers", []))]
-        found = [
+        problems = [
             f"{library}.{mode}.plane = {spec.plane!r}: no tier is on it; use one of"
             f" {', '.join(dict.fromkeys(planes[1:]))}"
             for library, modes in named.items()
             for mode, spec in modes.items()
             if spec.plane not in planes and "tiers" in info.data
         ]
-        found += [
+        problems += [
             f"{library}.{mode}.deduplicates: tokens cross the outermost of several tiers"
             " once and spread inside it, which needs two tiers and no plane for all"
             " traffic; leave it or plane out"
@@ -281,8 +285,8 @@ class SystemFile(Strict):
             if spec.deduplicates
             and (spec.plane or len(info.data.get("tiers", "two")) < 2)
         ]
-        if found:
-            raise ValueError("\n".join(found))
+        if problems:
+            raise ValueError("\n".join(problems))
         return named
 
     @field_validator("alternatives")
@@ -293,14 +297,14 @@ class SystemFile(Strict):
         if any(section not in info.data for section in SECTIONS):
             return alternatives
         known = figures_in(info.data)
-        found = [
+        problems = [
             f"{name}.set.{path}: no such leaf; `cmxjax show` lists them"
             for name, alternative in alternatives.items()
             for path in alternative.set
             if path not in known
         ]
-        if found:
-            raise ValueError("\n".join(found))
+        if problems:
+            raise ValueError("\n".join(problems))
         return alternatives
 
 
@@ -326,13 +330,13 @@ def figures_of(file: SystemFile) -> dict[str, Figure]:
     return figures_in(vars(file))
 
 
-def figures_in(sections: Mapping[str, Any]) -> dict[str, Figure]:
+def figures_in(sections: Mapping[str, object]) -> dict[str, Figure]:
     """Every figure under a system file's validated sections, by leaf path."""
-    found: dict[str, Figure] = {}
+    figures: dict[str, Figure] = {}
 
     def visit(path: str, node) -> None:
         if isinstance(node, Figure):
-            found[path] = node
+            figures[path] = node
         elif isinstance(node, Strict):
             for name, value in node:
                 visit(f"{path}.{name}" if path else name, value)
@@ -345,5 +349,5 @@ def figures_in(sections: Mapping[str, Any]) -> dict[str, Figure]:
 
     for section in SECTIONS:
         visit(section, sections[section])
-    found.setdefault("chip.memory_usable_bytes", found["chip.memory_bytes"])
-    return found
+    figures.setdefault("chip.memory_usable_bytes", figures["chip.memory_bytes"])
+    return figures

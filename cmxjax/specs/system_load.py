@@ -1,11 +1,12 @@
 """From a system's name, file or changed base to the System pytree."""
 
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from pydantic import ValidationError
 
+from .._types import Leaf
 from ..machine.chip import Chip
 from ..machine.libraries import CollectiveLibrary, ExpertMode
 from ..machine.power import Operations, Parts, Power
@@ -48,7 +49,7 @@ class Reference(NamedTuple):
     """A system or model as a scenario names it: a base and changed leaves."""
 
     base: str
-    changes: tuple[tuple[str, Any], ...] = ()
+    changes: tuple[tuple[str, object], ...] = ()
 
 
 class LoadedSystem(NamedTuple):
@@ -60,41 +61,42 @@ class LoadedSystem(NamedTuple):
     file: SystemFile
 
 
-def _defaults() -> dict[str, Any]:
-    return parse_toml((DATA / "defaults.toml").read_text("utf-8"), "defaults.toml")
+def _defaults() -> dict[str, dict[str, object]]:
+    tables = parse_toml((DATA / "defaults.toml").read_text("utf-8"), "defaults.toml")
+    return {name: table for name, table in tables.items() if isinstance(table, dict)}
 
 
-def _filled(raw: dict[str, Any]) -> dict[str, Any]:
+def _filled(raw: dict[str, object]) -> dict[str, object]:
     """The file with every leaf that it leaves out taken from the defaults."""
     defaults = _defaults()
     filled = dict(raw)
     for section, (key, fallback) in _FALLBACKS.items():
-        filled.setdefault(section, fallback)
-        if key and isinstance(filled[section], dict) and filled[section]:
-            filled.setdefault(key, next(iter(filled[section])))
+        table = filled.setdefault(section, fallback)
+        if key and isinstance(table, dict) and table:
+            filled.setdefault(key, next(iter(table)))
 
-    def under(group: str, node: Any) -> Any:
+    def under(group: str, node: object) -> object:
         return {**defaults[group], **node} if isinstance(node, dict) else node
 
     for section in ("chip", "operations", "power", "parts"):
         if section in filled:
             filled[section] = under(section, filled[section])
-    if isinstance(filled.get("tiers"), list):
-        filled["tiers"] = [under("tier", tier) for tier in filled["tiers"]]
-    if isinstance(filled["endpoints"], dict):
-        filled["endpoints"] = {"npu": {}, "cpu": {}} | filled["endpoints"]
+    if isinstance(tiers := filled.get("tiers"), list):
+        filled["tiers"] = [under("tier", tier) for tier in tiers]
+    if isinstance(endpoints := filled["endpoints"], dict):
+        filled["endpoints"] = {"npu": {}, "cpu": {}} | endpoints
     for section, group in _NAMED.items():
-        if isinstance(filled[section], dict):
-            filled[section] = {k: under(group, v) for k, v in filled[section].items()}
-    if isinstance(filled["expert_parallel"], dict):
+        if isinstance(table := filled[section], dict):
+            filled[section] = {k: under(group, v) for k, v in table.items()}
+    if isinstance(libraries := filled["expert_parallel"], dict):
         filled["expert_parallel"] = {
             library: {mode: under("expert_mode", v) for mode, v in modes.items()}
             if isinstance(modes, dict)
             else modes
-            for library, modes in filled["expert_parallel"].items()
+            for library, modes in libraries.items()
         }
-    if isinstance(filled.get("sources", {}), dict):
-        filled["sources"] = {**defaults["sources"], **filled.get("sources", {})}
+    if isinstance(sources := filled.get("sources", {}), dict):
+        filled["sources"] = {**defaults["sources"], **sources}
     return filled
 
 
@@ -149,8 +151,8 @@ def _changed(
     return changed
 
 
-def override(path: str, value: Any) -> Figure:
-    """A user's own value for a leaf: SI, or a string with a unit.
+def override(path: str, value: object) -> Figure:
+    """A user's value for a leaf: SI, or a string with a unit.
 
     Raises:
         ValueError: not a finite, non-negative number of the leaf's dimension.
@@ -181,8 +183,8 @@ def override(path: str, value: Any) -> Figure:
     return figure
 
 
-def _nest(figures: dict[str, Figure]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
+def _nest(figures: dict[str, Figure]) -> dict[str, Leaf]:
+    tree: dict[str, Leaf] = {}
     for path, figure in figures.items():
         *parents, last = path.split(".")
         node = tree
@@ -192,7 +194,7 @@ def _nest(figures: dict[str, Figure]) -> dict[str, Any]:
     return tree
 
 
-def _habits(spec: TrainerSpec) -> dict[str, Any]:
+def _habits(spec: TrainerSpec) -> dict[str, object]:
     """What a training framework does, beside its numbers."""
     return {
         "context": spec.context,

@@ -1,7 +1,5 @@
 """From a training scenario to its workload."""
 
-from typing import Any
-
 from ..job.workload import BYTES, Dtypes, Software, Train, balance_of, sizes_of
 from ..machine.resolve import Choices
 from ..model.flops import convention_named
@@ -164,7 +162,7 @@ def check_stages(context: Context, scenario: TrainScenario, degrees: Degrees) ->
     for them. Raises `SpecError`."""
     w = scenario.workload
     stages, chunks = scenario.layout.stages, scenario.layout.vpp or 1
-    mistakes: list[Any] = []
+    mistakes: list[str] = []
     where = context.where
     layers = 0.0 if context.model is None else context.model.file.layers
     if stages is not None and len(stages) != degrees.pp:

@@ -5,26 +5,28 @@ overlaps these sum to the step; where components overlap they sum to more.
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from .._types import Scalar
+from .._types import PyTree, Scalar
 from ..model.architecture import added
 from ..work.serving import mixer_part
 from .layer import HIGHEST, Counts, Shape, Sharing, Streams, by_part, slowdown_of
 
+Tree = TypeVar("Tree")
+
 
 def runs_of(shape: Shape, counts: Counts, streams: Streams) -> Mapping[str, Scalar]:
     """How often a step runs each part."""
-    found: dict[str, list[Scalar]] = {}
+    layers_of: dict[str, list[Scalar]] = {}
     for kind, layers in zip(shape.kinds, (*counts.layers, counts.drafts), strict=True):
         for part in kind.parts:
-            found.setdefault(part, []).append(layers)
-    runs = {part: streams.microbatches * added(of) for part, of in found.items()}
+            layers_of.setdefault(part, []).append(layers)
+    runs = {part: streams.microbatches * added(of) for part, of in layers_of.items()}
     ends = {"tail": jnp.ones(()), "draft": counts.drafts}
     return runs | {part: often for part, often in ends.items() if part in shape.parts}
 
@@ -56,7 +58,7 @@ def filled(
     return Filled(*jnp.unstack(near)), Filled(*jnp.unstack(other))
 
 
-def _each(part: dict[str, Any], factor: Scalar) -> dict[str, Any]:
+def _each(part: Tree, factor: Scalar) -> Tree:
     return jax.tree.map(lambda seconds: factor * seconds, part)
 
 
@@ -65,9 +67,9 @@ def busy_layer(
     sharing: Sharing,
     counts: Counts,
     share: Scalar,
-    times: dict[str, Any],
+    times: dict[str, PyTree],
     streams: Streams,
-) -> dict[str, Any]:
+) -> dict[str, PyTree]:
     """Busy times of layers and of the model's ends, in one way to overlap."""
     runs, slow = (
         runs_of(shape, counts, streams),
@@ -94,7 +96,7 @@ def busy_layer(
             return sharing.tensor * reduced
         return sharing.tensor * layers[mixer_part(int(name.split(".")[-1]))]
 
-    found = {
+    busy = {
         "operators": {
             resource: seconds * (slower if resource in ("matrix", "vector") else often)
             for resource, seconds in times["operators"].items()
@@ -109,10 +111,10 @@ def busy_layer(
         },
     }
     if not shape.mixture:
-        return found
+        return busy
     wait = mixed * sharing.ranks.several * (1.0 + sharing.wait)
     spread = dict.fromkeys(("transfer", "copies"), 1.0 + sharing.ranks.spread)
-    return found | {
+    return busy | {
         "dispatch": {
             part: wait * spread.get(part, 1.0) * seconds
             for part, seconds in times["dispatch"].items()

@@ -12,7 +12,8 @@ values. Nothing is left over.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -20,10 +21,13 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float
 
-from .._types import Leaf, Scalar
+from .._types import Leaf, PyTree, Scalar
 from ..rates.roofline import RESOURCES
 
 HIGHEST = jax.lax.Precision.HIGHEST
+
+Times = TypeVar("Times")
+Few = TypeVar("Few", bound=Mapping[str, Scalar])
 
 _COLLECTIVE = ("start", "transfer", "protocol")
 _MESH = ("start", "transfer")
@@ -55,26 +59,27 @@ class Costs(NamedTuple):
     """Seconds of each component. Keys of the trees are groups (such as what each layer
     runs), then components, last parts."""
 
-    times: dict[str, Any]
+    times: dict[str, PyTree]
     """Of each alone."""
-    loads: dict[str, Any]
+    loads: dict[str, PyTree]
     """That its bytes occupy each plane and the memory, which components share."""
 
 
-class Composition(NamedTuple):
+@dataclass(frozen=True)
+class Composition(Generic[Times]):
     """A priced step, and how its costs make up its time."""
 
     costs: Costs
-    compose: Callable[[Costs], tuple[Scalar, Any]]
-    """The step's seconds, and what else the composition finds."""
-    busy: Callable[[Any], dict[str, Any]]
-    """From what the composition finds: seconds that each component is busy in a step,
+    compose: Callable[[Costs], tuple[Scalar, Times]]
+    """The step's seconds, and its times in detail."""
+    busy: Callable[[Times], dict[str, PyTree]]
+    """From these times: seconds that each component is busy in a step,
     hidden or not. A tree like the times, each times its runs and slowdown in place."""
     entries: Mapping[str, tuple[str, ...]]
     """See `Entries`."""
 
 
-class Breakdown(struct.PyTreeNode, Mapping[str, Any], kw_only=True, frozen=True):
+class Breakdown(struct.PyTreeNode, Mapping[str, Leaf], kw_only=True, frozen=True):
     """Seconds of a step by component: its share of the step, by its public name.
 
     One array with all of them: in a sweep a table is one result, not a hundred.
@@ -85,7 +90,7 @@ class Breakdown(struct.PyTreeNode, Mapping[str, Any], kw_only=True, frozen=True)
     names: tuple[str, ...] = struct.field(pytree_node=False)
     kind: str = struct.field(pytree_node=False, default="breakdown")
 
-    def __getitem__(self, name: str) -> Any:
+    def __getitem__(self, name: str) -> Leaf:
         if name not in self.names:
             raise KeyError(name)
         return self.seconds[..., self.names.index(name), 0]
@@ -97,7 +102,7 @@ class Breakdown(struct.PyTreeNode, Mapping[str, Any], kw_only=True, frozen=True)
         return len(self.names)
 
     @property
-    def busy(self) -> dict[str, Any]:
+    def busy(self) -> dict[str, Leaf]:
         """Seconds that each component is busy in a step, hidden or not."""
         return {name: self.seconds[..., i, 1] for i, name in enumerate(self.names)}
 
@@ -108,12 +113,12 @@ class Explained:
     breakdown: Breakdown | None
 
     @property
-    def busy(self) -> dict[str, Any] | None:
+    def busy(self) -> dict[str, Leaf] | None:
         """Seconds that each component is busy, hidden or not."""
         return None if self.breakdown is None else self.breakdown.busy
 
 
-def breakdown_of(shares: Mapping[str, Any], busy: Mapping[str, Any]) -> Breakdown:
+def breakdown_of(shares: Mapping[str, Scalar], busy: Mapping[str, Scalar]) -> Breakdown:
     """A breakdown of few components, given one by one under the same names."""
     table = [[shares[name], busy[name]] for name in shares]
     return Breakdown(seconds=jnp.array(table), names=tuple(shares))
@@ -125,7 +130,7 @@ under one first key have the same parts; a component without an array is listed 
 
 
 def named(
-    trees: Sequence[dict[str, Any]], entries: Entries
+    trees: Sequence[dict[str, PyTree]], entries: Entries
 ) -> tuple[tuple[str, ...], Float[Array, " name"]]:
     """Sums of trees of seconds by public name: the names and the sums.
 
@@ -133,8 +138,8 @@ def named(
         trees: keyed by group, by component, by whatever else, last by part. A key of
             `entries` is no component: its arrays have one for each entry.
     """
-    one: dict[str, Any] = {}
-    arrays: dict[str, dict[str, Any]] = {}
+    one: dict[str, Array] = {}
+    arrays: dict[str, dict[str, Array]] = {}
     for path, leaf in (row for tree in trees for row in jax.tree.leaves_with_path(tree)):
         keys = [str(step.key) for step in path[1:] if hasattr(step, "key")]
         array = ".".join(keys[:-1])
@@ -146,27 +151,30 @@ def named(
             key, table = f"{keys[0]}.{keys[-1]}", one
             value = leaf.sum() if leaf.ndim else leaf
         table[key] = table[key] + value if key in table else value
-    names, found = [*one], [jnp.stack([jnp.asarray(value) for value in one.values()])]
+    names, totals = [*one], [jnp.stack([jnp.asarray(value) for value in one.values()])]
     for first in dict.fromkeys(array.split(".")[0] for array in entries):
         alike = {
             array: of for array, of in entries.items() if array.split(".")[0] == first
         }
         components = tuple(dict.fromkeys(name for of in alike.values() for name in of))
-        sums: Any = 0.0
+        sums: Array | float = 0.0
         for array, parts in (
             (array, arrays[array]) for array in alike if array in arrays
         ):
-            member = [[float(own == name) for name in components] for own in alike[array]]
+            member = [
+                [float(component == name) for name in components]
+                for component in alike[array]
+            ]
             stacked = jnp.stack([*parts.values()])
             sums = sums + jnp.dot(stacked, np.array(member), precision=HIGHEST)
         parts = next(arrays[array] for array in alike if array in arrays)
         names += [f"{name}.{part}" for part in parts for name in components]
-        found.append(sums.ravel())
-    return tuple(names), jnp.concatenate(found)
+        totals.append(jnp.ravel(sums))
+    return tuple(names), jnp.concatenate(totals)
 
 
 def composed(
-    costs: Mapping[str, Scalar], compose: Callable[[Any], Scalar], explains: bool
+    costs: Few, compose: Callable[[Few], Scalar], explains: bool
 ) -> tuple[Scalar, Breakdown | None]:
     """Time of few components that each run once, and its breakdown where asked for."""
     if not explains:
@@ -175,16 +183,16 @@ def composed(
     return time, breakdown_of(jax.tree.map(jnp.multiply, costs, slopes), costs)
 
 
-def found_in(step: Composition, explains: bool) -> tuple[Any, Breakdown | None]:
-    """What a step's composition finds, and its breakdown where asked for."""
+def times_in(step: Composition[Times], explains: bool) -> tuple[Times, Breakdown | None]:
+    """Times of a step, and its breakdown where asked for."""
     return explained(step) if explains else (step.compose(step.costs)[1], None)
 
 
-def explained(step: Composition) -> tuple[Any, Breakdown]:
-    """What a step's composition finds, and its breakdown by one reverse pass through it,
+def explained(step: Composition[Times]) -> tuple[Times, Breakdown]:
+    """Times of a step, and its breakdown by one reverse pass through its composition,
     whose trace the value shares."""
-    step_s, pull, found = jax.vjp(step.compose, step.costs, has_aux=True)
+    step_s, pull, times = jax.vjp(step.compose, step.costs, has_aux=True)
     (slopes,) = pull(jnp.ones_like(step_s))
     names, shares = named(jax.tree.map(jnp.multiply, step.costs, slopes), step.entries)
-    _, busy = named([step.busy(found)], step.entries)
-    return found, Breakdown(seconds=jnp.stack([shares, busy], axis=-1), names=names)
+    _, busy = named([step.busy(times)], step.entries)
+    return times, Breakdown(seconds=jnp.stack([shares, busy], axis=-1), names=names)

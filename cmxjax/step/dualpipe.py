@@ -58,14 +58,14 @@ def dualpipe_s(line: Line, m: Scalar, sharpness: Sharpness) -> Scalar:
     devices = smooth.larger(0.5 * line.stages, 1.0)
     inner = devices - 1.0 - near(line.ahead)  # devices further in
     known = inner[-1] + 1.0  # the innermost device, and those further in like it
-    f, b, w = (near(x) for x in line.own)
-    far_f, far_b, far_w = (far(x) for x in line.own)
+    f, b, w = (near(x) for x in line.work)
+    far_f, far_b, far_w = (far(x) for x in line.work)
     # sums over the devices further out
     f_out, b_out, w_out = (near(x) for x in line.before)
     far_f_out, far_b_out, far_w_out = (far(x) for x in line.after)
     split, way_out = far_f + far_b + far_w, far_f + b + w
-    own, way_out_out = f + far_b + far_w + way_out, far_f_out + b_out + w_out
-    own_out = f_out + far_b_out + far_w_out + way_out_out
+    cycle, way_out_out = f + far_b + far_w + way_out, far_f_out + b_out + w_out
+    cycle_out = f_out + far_b_out + far_w_out + way_out_out
 
     def total(further_out: Array, one_device: Array) -> Scalar:
         """Sum over all devices."""
@@ -74,13 +74,13 @@ def dualpipe_s(line: Line, m: Scalar, sharpness: Sharpness) -> Scalar:
     first = f_out + 2.0 * inner * f
     filled = first + (devices - inner) * (f + far_f)
     trip = first + f + far_f_out + far_f
-    alone = filled + inner * split + own + way_out_out
+    alone = filled + inner * split + cycle + way_out_out
     # a device that splits its first backward pass holds up the next but innermost one,
     # of which its mean over devices is known
     mean = total(f_out + far_w_out, f + far_w) / devices
     later = smooth.larger(split + mean - (far_b + far_w + way_out)[-1], 0.0)
     later = later * smooth.within(inner, 0.0, 1.0)
-    busy = (0.5 * m - devices - 1.0 - inner) * own
+    busy = (0.5 * m - devices - 1.0 - inner) * cycle
     back = far_b_out + far_b + (inner + 1.0) * b
     kept = back + devices * w + 0.5 * (devices - 1.0 - inner) * (far_w - w)
     last = line.first.weight
@@ -93,8 +93,8 @@ def dualpipe_s(line: Line, m: Scalar, sharpness: Sharpness) -> Scalar:
     fill = smooth.larger(most_filled, most_trip + most_later) + inward
     works = total(f_out, f) + devices * (f + far_f)[-1] + far_b[-1]
     fill = smooth.larger(fill, works) + turn
-    away = busy - own_out - own + total(own_out, own)
-    steady = smooth.larger(away, busy + inner * (own - f))
+    away = busy - cycle_out - cycle + total(cycle_out, cycle)
+    steady = smooth.larger(away, busy + inner * (cycle - f))
     drain = smooth.larger(most_drain, inward + total(b_out, b) + last)
-    time = smooth.larger(fill, alone) + steady + drain + line.own.weight[-1]
+    time = smooth.larger(fill, alone) + steady + drain + line.work.weight[-1]
     return smooth.largest(near(line.present) * time, sharpness)

@@ -1,7 +1,5 @@
 """Dispatch and combine of a mixture layer, for serving and training alike."""
 
-from typing import Any
-
 import jax.numpy as jnp
 
 from .._types import Scalar, Sharpness
@@ -48,7 +46,7 @@ def price_exchanges(
     tokens: Scalar,
     sharpness: Sharpness,
     arriving: Scalar = 1.0,
-) -> tuple[dict[str, Any], dict[str, Any]]:
+) -> tuple[dict[str, dict[str, Scalar]], dict[str, dict[str, list[Scalar]]]]:
     """Costs of both exchanges of some tokens, and what they keep each plane busy with.
 
     Args:
@@ -75,7 +73,7 @@ def price_split_experts(
     load: ExpertLoad,
     tokens: Scalar,
     sharpness: Sharpness,
-) -> dict[str, Any]:
+) -> dict[str, dict[str, Scalar]]:
     """Ranks that split an expert between them also share the tokens that each got, and
     add up their parts of the results."""
     group = group_of(machine.fabric, splits(layout, "etp"))

@@ -14,7 +14,7 @@ cores); xDeepServe, arXiv 2508.02520, section 3.3 (pools apart, and its sum of a
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .. import smooth
-from .._types import Scalar, Sharpness
+from .._types import PyTree, Scalar, Sharpness
 from ..model.architecture import Architecture, Kind, added
 from ..rates.collectives import collective_s
 from ..rates.exchange import Ranks, exchange_s
@@ -231,11 +231,11 @@ def links_of(shape: Shape, sharing: Sharing, costs: Costs, sharpness: Sharpness)
     mixers = {}
     for mixer in dict.fromkeys(mixer for kind in shape.kinds for mixer in kind.mixers):
         place = mixer.split(".")[-1]
-        found = [x for name, x in tensor.items() if name.split(".")[-1] == place]
-        found += [tensor["all_reduce"]] if "all_reduce" in tensor else []
+        terms = [x for name, x in tensor.items() if name.split(".")[-1] == place]
+        terms += [tensor["all_reduce"]] if "all_reduce" in tensor else []
         exchanges = times["context_parallel"].get(mixer, {}).values()
-        found += [added(parts.values()) for parts in exchanges]
-        mixers[mixer] = added(found)
+        terms += [added(parts.values()) for parts in exchanges]
+        mixers[mixer] = added(terms)
     exchanged = [jnp.zeros(()), jnp.zeros(())]
     if shape.mixture:
         meshes = times["expert_tensor"]
@@ -269,14 +269,14 @@ class Loads(NamedTuple):
     """Dispatch and combine."""
 
 
-def _loads(shape: Shape, loads: dict[str, Any]) -> Loads:
+def _loads(shape: Shape, loads: dict[str, PyTree]) -> Loads:
     values = jnp.unstack(by_part(loads["operators"]["memory"], shape.ops))
 
     def planes(*keys: str) -> list[Scalar]:
-        found: Any = loads
+        branch: PyTree = loads
         for key in keys:
-            found = found.get(key, {})
-        return found.get("transfer", [])
+            branch = branch.get(key, {})
+        return branch.get("transfer", [])
 
     mixers = dict.fromkeys(part for kind in shape.kinds for part in kind.mixers)
     return Loads(
@@ -292,16 +292,16 @@ def _floor_s(
 ) -> Scalar:
     """Least time of some layers of each kind together, None for one, from what their
     halves load."""
-    read, own, other = [], [], []
+    read, nears, fars = [], [], []
     for kind, count in layers:
         read += _often(count, [loads.memory_s[part] for part in kind.parts])
         near = [loads.reduced_s] * len(kind.mixers)
         near += [loads.mixers_s[mixer] for mixer in kind.mixers]
         far = [loads.reduced_s] * kind.sums
         far += loads.exchanged_s if kind.experts else []
-        own.append(_often(count, _sums(*near)))
-        other.append(_often(count, _sums(*far)))
-    busy = contended_s(*_alike(_sums(*own), _sums(*other)), sharpness)
+        nears.append(_often(count, _sums(*near)))
+        fars.append(_often(count, _sums(*far)))
+    busy = contended_s(*_alike(_sums(*nears), _sums(*fars)), sharpness)
     return smooth.maximum(added(read), busy, sharpness)
 
 
@@ -314,9 +314,9 @@ def _sums(*planes: list[Scalar]) -> list[Scalar]:
     return [added(each) for each in zip(*(of for of in planes if of), strict=True)]
 
 
-def _alike(own: list[Scalar], other: list[Scalar]) -> tuple[list[Scalar], list[Scalar]]:
-    none: list[Scalar] = [jnp.zeros(())] * max(len(own), len(other))
-    return own or none, other or none
+def _alike(near: list[Scalar], far: list[Scalar]) -> tuple[list[Scalar], list[Scalar]]:
+    none: list[Scalar] = [jnp.zeros(())] * max(len(near), len(far))
+    return near or none, far or none
 
 
 def parts_s(
@@ -341,10 +341,10 @@ def _sides(
     feed-forward half."""
     mixer = added(parts[part] for part in kind.mixers)
     half = added(parts[part] for part in kind.halves + kind.experts)
-    own, other = links.near_s(kind), links.far_s(kind)
+    near, far = links.near_s(kind), links.far_s(kind)
     if shape.streams == "cores":
-        return mixer + own, half + other
-    return mixer + half, own + other
+        return mixer + near, half + far
+    return mixer + half, near + far
 
 
 def _exposed(shape: Shape, sharing: Sharing, streams: Streams) -> Scalar:
@@ -371,8 +371,8 @@ def layer_s(
     count, kind = streams.microbatches, shape.kinds[place]
     if shape.streams == "pools" and kind.experts:
         experts = added(parts[part] for part in kind.experts)
-        own = added(parts[part] for part in kind.mixers + kind.halves)
-        near = own + links.near_s(kind)
+        computed = added(parts[part] for part in kind.mixers + kind.halves)
+        near = computed + links.near_s(kind)
         away = near + links.exchanged_s[0] + experts + links.exchanged_s[1]
         far, port = domains * count * experts, count * links.port_s
         return smooth.maximum_of([count * near, far, port, away], sharpness)
@@ -443,17 +443,17 @@ def layer_of(
     near, far = [], []
     for kind in shape.kinds:
         apart = shape.streams == "pools" and kind.experts
-        own, other = kind.mixers, kind.halves + kind.experts
+        near_parts, far_parts = kind.mixers, kind.halves + kind.experts
         if apart:
-            own, other = kind.mixers + kind.halves, kind.experts
-        near.append(added(parts[part] for part in own) + links.near_s(kind))
-        far.append(added(parts[part] for part in other))
+            near_parts, far_parts = kind.mixers + kind.halves, kind.experts
+        near.append(added(parts[part] for part in near_parts) + links.near_s(kind))
+        far.append(added(parts[part] for part in far_parts))
         if shape.streams != "pools":
             far[-1] = links.far_s(kind) + far[-1]
     each = [times[kind] for kind in shape.kinds]
     sent, summed = links.exchanged_s
     tail, draft = (parts.get(name, jnp.zeros(())) for name in ("tail", "draft"))
-    own = typical(shape, counts, near), typical(shape, counts, far)
+    typical_s = typical(shape, counts, near), typical(shape, counts, far)
     one = typical(shape, counts, each)
     one_half = halves_s(*args[:2], counts, *args[3:], sharpness)
-    return Layer(tuple(each), one_half, one, *own, sent, summed, tail, draft)
+    return Layer(tuple(each), one_half, one, *typical_s, sent, summed, tail, draft)

@@ -41,7 +41,7 @@ class Line(NamedTuple):
     Arrays are over these candidates; `before` and `after` are sums over stages.
     """
 
-    own: PassTimes
+    work: PassTimes
     before: PassTimes
     after: PassTimes
     whole: PassTimes
@@ -80,17 +80,17 @@ def line_of_stages(work: PassTimes) -> Line:
 def _coefficients() -> np.ndarray:
     """What the candidates of `line_of_classes` are made of, (row, class, weight).
 
-    Rows: own work of the first, both outermost middle and the last stage; what is
+    Rows: work of the first, both outermost middle and the last stage; what is
     before each; what is after each; the whole line. Classes: first, middle, last.
     Weights: 1, more (a second stage), some (a third), rest (a fourth and so on, where
     there is a third), inner (stages between the ends).
     """
     one, more, some, rest, inner = np.eye(5)
     o = np.zeros(5)
-    own = [[one, o, o], [o, some, o], [o, some, o], [one - more, o, more]]
+    work = [[one, o, o], [o, some, o], [o, some, o], [one - more, o, more]]
     before = [[o, o, o], [some, o, o], [some, rest, o], [more, inner, o]]
     after = [[o, inner, more], [o, rest, some], [o, o, some], [o, o, o]]
-    return np.array([*own, *before, *after, [one, inner, more]])
+    return np.array([*work, *before, *after, [one, inner, more]])
 
 
 _COEFFICIENTS = _coefficients()
@@ -113,11 +113,11 @@ def line_of_classes(
     rows = jnp.dot(_COEFFICIENTS, weights, precision=highest)
     # a stage counts for one beside its three kinds of work
     classes = jnp.stack([*first, one, *middle, one, *last, one]).reshape(3, 4)
-    found = jnp.einsum("cw,rc->wr", classes, rows, precision=highest)
-    listed = jnp.split(found[:, :12].reshape(12, 4), 12)
-    own, before, after = (
+    table = jnp.einsum("cw,rc->wr", classes, rows, precision=highest)
+    listed = jnp.split(table[:, :12].reshape(12, 4), 12)
+    work, before, after = (
         PassTimes(*(x[0] for x in listed[k : k + 9 : 3])) for k in range(3)
     )
     present, ahead, behind = (x[0] for x in listed[9:])
-    whole = PassTimes(*(x[0] for x in jnp.split(found[:3, 12], 3)))
-    return Line(own, before, after, whole, behind, ahead, present, first, stages)
+    whole = PassTimes(*(x[0] for x in jnp.split(table[:3, 12], 3)))
+    return Line(work, before, after, whole, behind, ahead, present, first, stages)

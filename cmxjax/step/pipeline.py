@@ -55,8 +55,8 @@ def _both(work: PassTimes):
 
 def _gpipe(line: Line, m: Scalar, chunks: Scalar, sharpness: Sharpness) -> Scalar:
     """Two flow shops of equal jobs: their sum over stages and m - 1 of the longest."""
-    slowest = smooth.largest(line.own.forward, sharpness) + smooth.largest(
-        _both(line.own), sharpness
+    slowest = smooth.largest(line.work.forward, sharpness) + smooth.largest(
+        _both(line.work), sharpness
     )
     return line.whole.total + (m - 1.0) * slowest
 
@@ -69,9 +69,9 @@ def _1f1b(line: Line, m: Scalar, chunks: Scalar, sharpness: Sharpness) -> Scalar
 
 def _plain_1f1b(line: Line, m: Scalar, chunks: Scalar, sharpness: Sharpness) -> Scalar:
     after = line.after.total
-    waits = _positive(after - line.behind * line.own.forward)
-    waits = waits + _positive(after - line.behind * _both(line.own))
-    return smooth.largest(line.before.total + m * line.own.total + waits, sharpness)
+    waits = _positive(after - line.behind * line.work.forward)
+    waits = waits + _positive(after - line.behind * _both(line.work))
+    return smooth.largest(line.before.total + m * line.work.total + waits, sharpness)
 
 
 def _interleaved(line: Line, m: Scalar, chunks: Scalar, sharpness: Sharpness) -> Scalar:
@@ -79,14 +79,14 @@ def _interleaved(line: Line, m: Scalar, chunks: Scalar, sharpness: Sharpness) ->
 
     A stage runs 2 d + (v - 1) p chunks forward before its first backward.
     """
-    own, before, after, whole = line.own, line.before, line.after, line.whole
+    work, before, after, whole = line.work, line.before, line.after, line.whole
     rounds = (chunks - 1.0) * line.stages
     warm = (2.0 * line.behind + rounds + 1.0) / chunks
-    down = whole.forward + rounds * smooth.largest(own.forward, sharpness)
-    up = _both(whole) + rounds * smooth.largest(_both(own), sharpness)
-    first = (down + _both(after) - before.forward) / chunks - warm * own.forward
-    last = (up + after.forward - _both(before)) / chunks - warm * _both(own)
-    path = before.total / chunks + m * own.total + _positive(first) + _positive(last)
+    down = whole.forward + rounds * smooth.largest(work.forward, sharpness)
+    up = _both(whole) + rounds * smooth.largest(_both(work), sharpness)
+    first = (down + _both(after) - before.forward) / chunks - warm * work.forward
+    last = (up + after.forward - _both(before)) / chunks - warm * _both(work)
+    path = before.total / chunks + m * work.total + _positive(first) + _positive(last)
     return smooth.largest(path, sharpness)
 
 
@@ -94,20 +94,20 @@ def _zero_bubble(line: Line, m: Scalar, chunks: Scalar, sharpness: Sharpness) ->
     """ZB-H1: as many activations as 1F1B; gradients of weights fill the gaps.
 
     They lag by as many micro-batches as there are stages ahead. The longest path ends
-    with the stage's own work, or goes up with the last micro-batch, or first comes down
+    with the work of the stage, or goes up with the last micro-batch, or first comes down
     and back with it. Equal stages idle for (p - 1)(F + B - W). Chunks (ZB-V) divide it.
     """
-    own, before, ahead, behind = line.own, line.before, line.ahead, line.behind
+    work, before, ahead, behind = line.work, line.before, line.ahead, line.behind
     after = line.after.forward + line.after.backward
-    start = before.forward + _positive(after - behind * own.forward) + m * own.forward
-    stays = start + m * (own.backward + own.weight)
+    start = before.forward + _positive(after - behind * work.forward) + m * work.forward
+    stays = start + m * (work.backward + work.weight)
     up = before.backward + line.first.weight
-    gone = _positive(m - ahead - 1.0) * own.weight + m * own.backward
-    early = _positive(m - behind - 1.0) * own.backward
-    early = early + _positive(m - line.stages) * own.weight + after + own.backward
+    gone = _positive(m - ahead - 1.0) * work.weight + m * work.backward
+    early = _positive(m - behind - 1.0) * work.backward
+    early = early + _positive(m - line.stages) * work.weight + after + work.backward
     leaves = start + smooth.larger(gone, early) + up
     whole = smooth.largest(smooth.larger(stays, leaves), sharpness)
-    busy = m * smooth.largest(own.total, sharpness)
+    busy = m * smooth.largest(work.total, sharpness)
     return busy + (whole - busy) / chunks
 
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .. import smooth
-from .._types import Scalar, Sharpness
+from .._types import PyTree, Scalar, Sharpness
 from ..job.layout import Layout, degree, devices, splits
 from ..job.workload import Decode, Prefill, Software
 from ..machine.machine import Machine
@@ -87,7 +87,7 @@ def decode_job(
 
     Args:
         chunk: prompt tokens that ride along, if any.
-        pools: experts on devices of their own, if so.
+        pools: experts on other devices, if so.
     """
     engine, drafts, sizes = engine_of(machine), w.draft_tokens, w.software.sizes
     ops = declared(a, pools.layout if pools else layout, sizes, decodes=True)
@@ -205,7 +205,7 @@ def price(job: Job, streams: Streams, sharpness: Sharpness) -> Priced:
     mesh = partial(mesh_costs, library=machine.library, sharpness=sharpness)
     tensor = price_collectives(machine, asked.tensor, sharpness)
     context = [] if pools is not None else asked.context
-    times: dict[str, Any] = {
+    times: dict[str, PyTree] = {
         "operators": used,
         "tensor_parallel": {
             request.name: {part: x[i] for part, x in tensor[form].items()}
@@ -227,18 +227,18 @@ def price(job: Job, streams: Streams, sharpness: Sharpness) -> Priced:
     return Priced(Costs(times, loads), filled_s(machine.chip, table))
 
 
-def _loads(job: Job, asked: Asked, cp: Group, memory_s: Array) -> dict[str, Any]:
+def _loads(job: Job, asked: Asked, cp: Group, memory_s: Array) -> dict[str, PyTree]:
     """What attention keeps busy that both streams share, where they share it."""
     if job.streams != "cores":
         return {}
     library, fabric = job.machine.library, job.machine.fabric
-    loads: dict[str, Any] = {"operators": {"memory": memory_s}}
-    found: dict[str, Any] = {}
+    loads: dict[str, PyTree] = {"operators": {"memory": memory_s}}
+    tensor: dict[str, dict[str, list[Scalar]]] = {}
     for request in asked.tensor:
         group = group_of(fabric, request.splits)
         planes = plane_loads_s(request.kind, group, library, request.payload_bytes)
-        found[request.name] = {"transfer": planes}
-    loads["tensor_parallel"] = found
+        tensor[request.name] = {"transfer": planes}
+    loads["tensor_parallel"] = tensor
     loads["context_parallel"] = {
         mixer_part(i): {
             "transfer": plane_loads_s("all_to_all", cp, library, sum(sizes) * cp.ranks)
@@ -250,7 +250,7 @@ def _loads(job: Job, asked: Asked, cp: Group, memory_s: Array) -> dict[str, Any]
 
 def _exchanges(
     job: Job, load: ExpertLoad, tokens: Scalar, sharpness: Sharpness
-) -> tuple[dict[str, Any], dict[str, Any]]:
+) -> tuple[dict[str, PyTree], dict[str, dict[str, list[Scalar]]]]:
     """Dispatch and combine of one micro-batch, and what they keep each plane busy with.
 
     To a pool a sender's port is busy with its own copies, an expert's with those that
@@ -263,7 +263,7 @@ def _exchanges(
         arriving = smooth.larger(ratio * pools.domains, 1.0) / load.busiest
     group = _experts_group(job)
     times, loads = price_exchanges(*args, group, load, tokens, sharpness, arriving)
-    split: dict[str, Any] = {}
+    split: dict[str, dict[str, Scalar]] = {}
     if pools is None:
         split = price_split_experts(*args, job.layout, load, tokens, sharpness)
     return times | {"expert_tensor": split}, loads
@@ -273,12 +273,12 @@ def _experts_group(job: Job) -> Group:
     return expert_group(job.machine, job.experts_layout, job.pools is not None)
 
 
-def price_once(job: Job) -> dict[str, Any]:
+def price_once(job: Job) -> dict[str, dict[str, Scalar]]:
     """What a step does once: the host, hand-over between stages, cached prefixes."""
     machine = job.machine
     stages = group_of(machine.fabric, splits(job.layout, "pp"))
     payload = job.batch_tokens * job.a.hidden * ACTIVATION_BYTES
-    once: dict[str, Any] = {"host": {"step": job.host_s}}
+    once: dict[str, dict[str, Scalar]] = {"host": {"step": job.host_s}}
     if job.pools is None:
         once["pipeline"] = chain_costs(stages, machine.library, payload)
     return once if job.cache_s is None else once | {"cache": {"load": job.cache_s}}

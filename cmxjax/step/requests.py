@@ -1,12 +1,13 @@
 """The collectives of a step on their groups, those of one form priced in one program."""
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
-from .._types import Scalar, Sharpness
+from .._types import Leaf, Scalar, Sharpness
 from ..machine.machine import Machine
 from ..rates.collectives import collective_costs, several_of
 from ..rates.fabric import group_of
@@ -19,7 +20,7 @@ class Request(NamedTuple):
     component: str
     """What the breakdown counts it as."""
     kind: str
-    splits: Any
+    splits: Float[Array, " tier"]
     """How many ways its group splits within each tier, (tier,)."""
     payload_bytes: Scalar
 
@@ -47,7 +48,7 @@ def several_ranks(
 
 def price_collectives(
     machine: Machine, requests: Iterable[Request], sharpness: Sharpness
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, dict[str, Leaf]]:
     """Seconds of the parts of each request: by form, with an entry for each of the form.
 
     The requests of one form run through one vmapped function: a training step has up to
@@ -61,11 +62,13 @@ def price_collectives(
 
 def _of_form(
     machine: Machine, form: str, members: list[Request], sharpness: Sharpness
-) -> dict[str, Any]:
+) -> dict[str, Leaf]:
     library = machine.library
     reduced = {"reduce_scatter": library.reduce_efficiency}
 
-    def one(splits: Any, payload: Any, rate: Any) -> dict[str, Any]:
+    def one(
+        splits: Float[Array, " tier"], payload: Scalar, rate: Scalar
+    ) -> dict[str, Scalar]:
         slowed = library.replace(
             efficiency=library.efficiency * rate,
             small_efficiency=library.small_efficiency * rate,

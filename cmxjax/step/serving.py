@@ -6,7 +6,7 @@ composition.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array
 
 from .. import smooth
-from .._types import Scalar, Sharpness
+from .._types import PyTree, Scalar, Sharpness
 from ..job.layout import degree
 from ..model.architecture import added
 from .busy import Filled, busy_layer, filled
@@ -34,6 +34,8 @@ from .layer import (
     typical,
 )
 from .price import Job, price, price_once, shape_of, sharing_of
+
+Mode = TypeVar("Mode")
 
 SPLITS = tuple(cores / 12.0 for cores in range(3, 11))
 """Shares of the cores that an engine considers for its attention stream."""
@@ -59,7 +61,7 @@ def streams_of(microbatches: str) -> Streams:
     return Streams(jnp.asarray(count), jnp.asarray(count - 1.0))
 
 
-def in_each(microbatches: str, function: Callable[..., Any], *modes: Any) -> Any:
+def in_each(microbatches: str, function: Callable[..., PyTree], *modes: PyTree) -> PyTree:
     """`function` of each way to overlap that is weighed."""
     return jax.vmap(function)(*modes) if microbatches == "auto" else function(*modes)
 
@@ -142,7 +144,7 @@ def compose(
     if shape.microbatches == "auto":
         best = smooth.minimum(total[0], total[1], sharpness)
         first = total[0] <= total[1]
-    layer, own = _of_faster(first, (modes, repeated))
+    layer, repeated = _of_faster(first, (modes, repeated))
     once = costs.times["once"]
     tail = layer.tail_s + counts.drafts * layer.draft_s + once["host"]["step"]
     best = best * counts.fullest
@@ -150,14 +152,14 @@ def compose(
     step = steady + sum(once.get("pipeline", {}).values())
     if shape.fills:
         step = step + (1.0 - 1.0 / counts.stages) * best
-    times = ServingTimes(step, steady, layer, step - own * counts.fullest, first)
+    times = ServingTimes(step, steady, layer, step - repeated * counts.fullest, first)
     return step, times
 
 
 class Served(NamedTuple):
     """A serving step, priced and chosen."""
 
-    step: Composition
+    step: Composition[ServingTimes]
     filled: Callable[[ServingTimes], tuple[Filled, Filled]]
     """From its times how long a device's matrix units and memory are filled; and one's
     with the experts, where they are on a pool of their own."""
@@ -187,18 +189,18 @@ def served(job: Job, sharpness: Sharpness) -> Served:
     costs = Costs({"layer": times, "once": once}, {"layer": priced.costs.loads})
     share = choose(shape, sharing, counts, priced.costs, sharpness)
 
-    def busy(found: ServingTimes) -> dict[str, Any]:
+    def busy(step_times: ServingTimes) -> dict[str, PyTree]:
         each = partial(busy_layer, shape, sharing, counts, share)
-        layer = _of_faster(found.first, weighed(each, times, streams))
+        layer = _of_faster(step_times.first, weighed(each, times, streams))
         return {
             "layer": layer,
             "once": once | {"host": {"step": counts.stages * job.host_s}},
         }
 
-    def fills(found: ServingTimes) -> tuple[Filled, Filled]:
+    def fills(step_times: ServingTimes) -> tuple[Filled, Filled]:
         seconds = priced.filled_s, times["operators"]["memory"]
         each = weighed(partial(filled, shape, counts), *seconds, streams)
-        return _of_faster(found.first, each)
+        return _of_faster(step_times.first, each)
 
     composition = Composition(
         costs=costs,
@@ -218,7 +220,7 @@ def times_of(
     return times, made.filled(times)
 
 
-def _of_faster(first: Array | None, modes: Any) -> Any:
+def _of_faster(first: Array | None, modes: Mode) -> Mode:
     """Of two ways to overlap along a leading axis the faster, or the only one."""
     if first is None:
         return modes

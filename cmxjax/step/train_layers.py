@@ -1,13 +1,13 @@
 """Layers of a training step: compute beside collectives, and what each hides."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from .. import smooth
-from .._types import Scalar, Sharpness
+from .._types import PyTree, Scalar, Sharpness
 from ..job.layout import Layout, degree
 from ..job.workload import Train
 from ..model.architecture import Architecture, Kind
@@ -69,7 +69,7 @@ class Compute(NamedTuple):
 
 
 def compute_of(
-    shape: Shape, times: dict[str, Any], exposed: Scalar, sharpness: Sharpness
+    shape: Shape, times: dict[str, PyTree], exposed: Scalar, sharpness: Sharpness
 ) -> Compute:
     """Operator times of one micro-batch, summed by part."""
     both = roofline_s(times["inputs"], exposed, 1.0, sharpness)
@@ -120,7 +120,7 @@ class Exchanges(NamedTuple):
 
 
 def communication_of(
-    shape: Shape, times: dict[str, Any], sharing: Sharing, sharpness: Sharpness
+    shape: Shape, times: dict[str, PyTree], sharing: Sharing, sharpness: Sharpness
 ) -> tuple[Exchanges, Reduction]:
     """Collectives of one layer and micro-batch, and those of data parallelism.
 
@@ -134,16 +134,16 @@ def communication_of(
     section 4.1).
     """
     zero = jnp.zeros(())
-    found: dict[tuple[str, str], Scalar] = {}
+    totals: dict[tuple[str, str], Scalar] = {}
     for form, members in by_form(shape.requests).items():
         costs, several = times["collectives"][form], jnp.stack(sharing.several[form])
         seconds = collective_s(costs, several, sharing.protocol, sharpness)
         for request, x in zip(members, jnp.unstack(seconds), strict=True):
             key = request.kind, request.name
-            found[key] = found[key] + x if key in found else x
+            totals[key] = totals[key] + x if key in totals else x
 
     def of(kind: str, name: str) -> Scalar:
-        return found.get((kind, name), zero)
+        return totals.get((kind, name), zero)
 
     expert = zero
     if shape.a.experts is not None:
@@ -186,7 +186,7 @@ class LayerPasses(NamedTuple):
 
 def passes_of(
     shape: Shape,
-    times: dict[str, Any],
+    times: dict[str, PyTree],
     sharing: Sharing,
     x: Exchanges,
     reduction: Reduction,
@@ -216,8 +216,8 @@ def passes_of(
         back = c.backward[part] + c.weight[part]
         back = smooth.overlap_s(back, x.context_backward[place], ring, s)
         again = w.selective.on * core
-        own = block(at_place("mixer", place))
-        return in_turn(own, PassTimes(core, back + again, 0.0 * core))
+        projections = block(at_place("mixer", place))
+        return in_turn(projections, PassTimes(core, back + again, 0.0 * core))
 
     def worked(place: int) -> PassTimes:
         part = at_place("half", place)
@@ -227,8 +227,8 @@ def passes_of(
     halves = [worked(i) for i in range(len(a.feed_forwards))]
     made: dict[Kind, PassTimes] = {}
     for kind in dict.fromkeys((*a.kinds, a.draft)):
-        own = [mixers[i] for i in kind.mixers]
-        layer = in_turn(*own, *(halves[i] for i in kind.feed_forwards))
+        parts = [mixers[i] for i in kind.mixers]
+        layer = in_turn(*parts, *(halves[i] for i in kind.feed_forwards))
         if a.has_experts(kind):
             layer = _exchanged(shape, sharing, layer, x.expert, s)
         made[kind] = _recomputed(w, layer)

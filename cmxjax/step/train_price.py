@@ -1,12 +1,13 @@
 """Price of a training step: seconds of each component alone, on one machine."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from .. import smooth
-from .._types import Scalar, Sharpness
+from .._types import PyTree, Scalar, Sharpness
 from ..job.layout import Layout, degree, devices, splits
 from ..job.workload import BYTES, Train
 from ..machine.chip import Chip
@@ -84,12 +85,12 @@ def price(job: Job, sharpness: Sharpness) -> Costs:
     """Seconds of each component of one micro-batch, layer or step."""
     machine, a, w, layout, holding = job[:5]
     software, trainer = w.software, trainer_of(machine)
-    own = holding.tokens * a.hidden * ELEMENT
+    hop_bytes = holding.tokens * a.hidden * ELEMENT
     stages = group_of(machine.fabric, splits(layout, "pp"))
-    times: dict[str, Any] = {
+    times: dict[str, PyTree] = {
         "operators": _operators(job, sharpness),
         "collectives": price_collectives(machine, job.requests, sharpness),
-        "pipeline": chain_costs(stages, machine.library, own),
+        "pipeline": chain_costs(stages, machine.library, hop_bytes),
         "host": _host(machine, trainer, layout, sharpness),
         "optimizer": {"step": _update_s(job, sharpness)},
     }
@@ -122,7 +123,9 @@ def _driven(chip: Chip, trainer: Trainer, sizes: Mapping[str, Scalar]) -> Chip:
     )
 
 
-def _operators(job: Job, sharpness: Sharpness) -> dict[str, Any]:
+def _operators(
+    job: Job, sharpness: Sharpness
+) -> dict[str, dict[str, Float[Array, "*pass op"]]]:
     """Operators of the forward pass and of the gradients of inputs, (2, op), and of the
     gradients of weights; eager launches, at the rates of the framework's kernels."""
     a, w, holding = job.a, job.w, job.holding
@@ -145,7 +148,7 @@ def _operators(job: Job, sharpness: Sharpness) -> dict[str, Any]:
 
 def _host(
     machine: Machine, trainer: Trainer, layout: Layout, sharpness: Sharpness
-) -> dict[str, Any]:
+) -> dict[str, Scalar | dict[str, Scalar]]:
     """The host's time in a step, and in jobs on several nodes for a layer (asynchronous
     tensor parallelism cuts a GEMM into as many pieces as the group has ranks) and for a
     message between stages, of which the busiest has up to two in a pass."""
@@ -169,18 +172,18 @@ def _layer_requests(
     before; what they put out is summed in bf16 (Transformer Engine,
     transformer_engine/pytorch/module/linear.py: quantizers of its gathers).
     """
-    tokens, found = holding.tokens, []
-    own, tp = tokens * a.hidden * ELEMENT, degree(layout, "tp")
+    tokens, requests = holding.tokens, []
+    rank_bytes, tp = tokens * a.hidden * ELEMENT, degree(layout, "tp")
     quantized = tokens * a.hidden * w.software.sizes.activation
 
     def ask(kind: str, axis: str, component: str, payload: Scalar, name: str) -> None:
-        found.append(Request(name, component, kind, splits(layout, axis), payload))
+        requests.append(Request(name, component, kind, splits(layout, axis), payload))
 
     if layout.attention != "dp" and layout.sequence_parallel:
         ask("all_gather", "tp", "tensor_parallel", quantized, "tp")
-        ask("reduce_scatter", "tp", "tensor_parallel", own, "tp")
+        ask("reduce_scatter", "tp", "tensor_parallel", rank_bytes, "tp")
     elif layout.attention != "dp":
-        ask("all_reduce", "tp", "tensor_parallel", own * tp, "tp")
+        ask("all_reduce", "tp", "tensor_parallel", rank_bytes * tp, "tp")
     for i, mixer in enumerate(a.mixers):
         cp, holders = at_place("cp", i), degree(layout, "tp")
         if w.context == "all_to_all":
@@ -191,10 +194,12 @@ def _layer_requests(
         pairs = mixer.ring_elements(tokens, w.micro_batch, holders) * ELEMENT
         ask("all_gather", "cp", "context_parallel", pairs, cp)
         ask("reduce_scatter", "cp", "context_parallel", pairs, cp)
-    return found
+    return requests
 
 
-def _data_axes(a: Architecture, layout: Layout) -> dict[str, tuple[Any, Scalar]]:
+def _data_axes(
+    a: Architecture, layout: Layout
+) -> dict[str, tuple[Float[Array, " tier"], Scalar]]:
     """How the ranks that hold the same weights split over the tiers, and how many there
     are, by component."""
     ranks, expert_ranks = data_ranks(layout)
@@ -228,14 +233,14 @@ def _data_requests(
     once = Held(*(x[0] for x in holding.weights))
     if w.zero == 0:
         return ask("all_reduce", "once", once, gradient)
-    found = ask("all_gather", "once", once, weight) if w.zero < 3 else []
+    requests = ask("all_gather", "once", once, weight) if w.zero < 3 else []
     if w.zero == 1:
-        return found + ask("reduce_scatter", "once", once, gradient)
+        return requests + ask("reduce_scatter", "once", once, gradient)
     for i, held in enumerate(holding.layer_weights):
         layer = at_place("layer", i)
-        found += ask("reduce_scatter", layer, held, gradient)
-        found += ask("all_gather", layer, held, weight) if w.zero >= 3 else []
-    return found
+        requests += ask("reduce_scatter", layer, held, gradient)
+        requests += ask("all_gather", layer, held, weight) if w.zero >= 3 else []
+    return requests
 
 
 def _owned(job: Job, sharpness: Sharpness) -> tuple[Scalar, Scalar]:
@@ -258,20 +263,20 @@ def _update_s(job: Job, sharpness: Sharpness) -> Scalar:
     return (UPDATE_BYTES * owned + NORM_BYTES * kept) / rate
 
 
-def _offload(job: Job, sharpness: Sharpness) -> dict[str, Any]:
+def _offload(job: Job, sharpness: Sharpness) -> dict[str, dict[str, Scalar]]:
     """Traffic over the host link: in each pass of a layer a share of its activations and
     weights; in the optimizer gradients go out and weights come back."""
     w, holding, link = job.w, job.holding, job.machine.offload
     assert link is not None
     rate = link.bytes_per_s * link.efficiency
-    found: dict[str, Any] = {}
+    times: dict[str, dict[str, Scalar]] = {}
     layers = zip(
         kept_of_layer(w, holding.activations), holding.layer_weights, strict=True
     )
     for i, (kept, held) in enumerate(layers):
         weights = added(held) * BYTES["bf16"] * w.offload_weights
         moved = kept * w.offload_activations + weights
-        found[at_place("layer", i)] = {"transfer": moved / rate}
+        times[at_place("layer", i)] = {"transfer": moved / rate}
     owned, _ = _owned(job, sharpness)
     moved = owned * (BYTES["fp32"] + BYTES["bf16"]) * w.offload_optimizer
-    return found | {"optimizer": {"transfer": moved / rate}}
+    return times | {"optimizer": {"transfer": moved / rate}}

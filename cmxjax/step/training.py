@@ -1,13 +1,13 @@
 """One training step: layers forward and backward, pipeline, gradients, optimizer."""
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from .. import smooth
-from .._types import Scalar, Sharpness
+from .._types import PyTree, Scalar, Sharpness
 from ..job.layout import Layout, degree, devices
 from ..machine.runtimes import Trainer
 from ..model.architecture import added
@@ -116,7 +116,7 @@ def compose(
     shares = [count / a.layers for count in a.counts]
     every = zip(passes.layers, shares, strict=True)
     mean = in_turn(*(scaled(layer, share) for layer, share in every))
-    found = TrainTimes(
+    step_times = TrainTimes(
         step_s=(pipe + rest) * stretch,
         layer=scaled(mean, stretch),
         pipeline_s=pipe * stretch,
@@ -129,44 +129,45 @@ def compose(
         bubble=1.0 - microbatches * line.whole.total / line.stages / pipe,
         stretch=stretch,
     )
-    return found.step_s, found
+    return step_times.step_s, step_times
 
 
-def _update_s(times: dict[str, Any]) -> Scalar:
+def _update_s(times: dict[str, PyTree]) -> Scalar:
     """The optimizer, and its state over the host link."""
     moved = times.get("offload", {}).get("optimizer", {})
     return sum(moved.values(), times["optimizer"]["step"])
 
 
 def busy(
-    shape: Shape, sharing: Sharing, holding: Holding, costs: Costs, found: TrainTimes
-) -> dict[str, Any]:
+    shape: Shape, sharing: Sharing, holding: Holding, costs: Costs, step_times: TrainTimes
+) -> dict[str, PyTree]:
     """What each component takes of the critical stage's work, hidden or not.
 
     At a sharpness of 1 nothing overlaps, so this work is linear in its components, with
     their runs as slopes; but for what a ring or a pipeline's hops expose.
     """
     serial = sharing._replace(context=1.0, pipeline=1.0)
-    own = found.line.own.total * found.line.present
+    microbatches = step_times.microbatches
+    stage_s = step_times.line.work.total * step_times.line.present
     if shape.w.schedule == "dualpipe":  # a device holds a stage and its mirror image
-        own = 0.5 * (own + own[::-1])
-    critical = (jnp.arange(len(own)) == jnp.argmax(own)) * 1.0
+        stage_s = 0.5 * (stage_s + stage_s[::-1])
+    critical = (jnp.arange(len(stage_s)) == jnp.argmax(stage_s)) * 1.0
 
-    def work_s(times: dict[str, Any]) -> Scalar:
+    def work_s(times: dict[str, PyTree]) -> Scalar:
         exchanges, reduction = communication_of(shape, times, serial, 1.0)
         passes = passes_of(shape, times, serial, exchanges, reduction, 1.0)
-        each = _line(shape, passes, holding).own.total
+        each = _line(shape, passes, holding).work.total
         if shape.w.schedule == "dualpipe":
             each = 0.5 * (each + each[::-1])
         once = sum(reduction.once.values()) + times["host"]["step"] + _update_s(times)
-        return (found.microbatches * jnp.dot(critical, each) + once) * sharing.stretch
+        return (microbatches * jnp.dot(critical, each) + once) * sharing.stretch
 
     times = costs.times["step"]
     (runs,) = jax.linear_transpose(work_s, times)(jnp.ones(()))
     return {"step": jax.tree.map(jnp.multiply, times, runs)}
 
 
-def trained(job: Job, sharpness: Sharpness) -> Composition:
+def trained(job: Job, sharpness: Sharpness) -> Composition[TrainTimes]:
     """Price a training step and say how it composes."""
     sharing, costs = sharing_of(job, sharpness), price(job, sharpness)
     shape = Shape(job.a, job.w, job.layout, job.ops, job.requests)

@@ -70,7 +70,7 @@ def joined_ops(a: Architecture, sizes: Sizes, ops: Declarations) -> Declarations
     The step's own core doesn't see the chunk's tokens, which it finds under other names.
     """
 
-    def own(op: Op) -> Op:
+    def narrowed(op: Op) -> Op:
         narrow = op.role in APART and op.rows == "head_rows"
         return op._replace(rows="own_head_rows") if narrow else op
 
@@ -80,7 +80,7 @@ def joined_ops(a: Architecture, sizes: Sizes, ops: Declarations) -> Declarations
         for op in mixer_ops(a, sizes, i, decodes=False)
         if op.role in APART
     ]
-    return [*((part, own(op)) for part, op in ops), *core]
+    return [*((part, narrowed(op)) for part, op in ops), *core]
 
 
 def _renamed(op: Op) -> Op:
@@ -108,11 +108,11 @@ def joined_rows(
     both = {name: rows[name] + chunk[name] for name in JOINT}
     batch = rows["batch_tokens"] + chunk["batch_tokens"]
     alone = {CHUNK + name: there * value for name, value in chunk.items()}
-    own = {"own_head_rows": rows["head_rows"]}
-    return rows | both | own | alone | {"batch_tokens": batch}
+    decoded = {"own_head_rows": rows["head_rows"]}
+    return rows | both | decoded | alone | {"batch_tokens": batch}
 
 
 def launched(ops: Declarations, rows: dict[str, Scalar]):
     """Whether each operator is launched: those of a chunk without tokens aren't."""
-    own = np.array([0.0 if op.rows.startswith(CHUNK) else 1.0 for _, op in ops])
-    return own + (1.0 - own) * rows[f"{CHUNK}one"]
+    decoded = np.array([0.0 if op.rows.startswith(CHUNK) else 1.0 for _, op in ops])
+    return decoded + (1.0 - decoded) * rows[f"{CHUNK}one"]

@@ -40,12 +40,12 @@ def layer_weights(a: Architecture, layout: Layout) -> tuple[Held, ...]:
     """Weights that one device holds of a layer of each kind; last of a draft module's."""
     mixers = [_mixer_weights(a, i, layout) for i in range(len(a.mixers))]
     halves = [_half_weights(a, i, layout) for i in range(len(a.feed_forwards))]
-    found = []
+    weights = []
     for kind in (*a.kinds, a.draft):
-        own = [mixers[i] for i in kind.mixers] + [halves[i] for i in kind.feed_forwards]
-        shared, expert = (jnp.asarray(added(x)) for x in zip(*own, strict=True))
-        found.append(Held(shared, expert))
-    return tuple(found)
+        parts = [mixers[i] for i in kind.mixers] + [halves[i] for i in kind.feed_forwards]
+        shared, expert = (jnp.asarray(added(x)) for x in zip(*parts, strict=True))
+        weights.append(Held(shared, expert))
+    return tuple(weights)
 
 
 def _mixer_weights(a: Architecture, place: int, layout: Layout) -> Held:
@@ -85,8 +85,8 @@ def stage_weights(
     drafts = span.head * a.draft_layers
     shared = drafts * (draft.shared + 2.0 * a.hidden**2) + tables
     expert = drafts * draft.expert
-    for count, own in zip(span.layers, kinds, strict=True):
-        shared, expert = shared + count * own.shared, expert + count * own.expert
+    for count, layer in zip(span.layers, kinds, strict=True):
+        shared, expert = shared + count * layer.shared, expert + count * layer.expert
     return Held(shared, expert)
 
 

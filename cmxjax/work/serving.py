@@ -42,16 +42,16 @@ def declared(
     Decode attends to latents (MLA) as they are and has draft steps; prefill expands
     them.
     """
-    found: Declarations = []
+    declarations: Declarations = []
     for i in range(len(a.mixers)):
         ops = mixer_ops(a, sizes, i, decodes)
-        found += [(mixer_part(i), op) for op in ops]
+        declarations += [(mixer_part(i), op) for op in ops]
     for i in range(len(a.feed_forwards)):
         parts = half_parts(a, i)
         for op in half_ops(a, i, not layout.routing.dispatches_shared):
-            found.append((parts[-1 if op.block == "experts" else 0], op))
-    found += [("tail", op) for op in tail_ops(a)]
-    return found + [("draft", op) for op in (draft_ops(a) if decodes else [])]
+            declarations.append((parts[-1 if op.block == "experts" else 0], op))
+    declarations += [("tail", op) for op in tail_ops(a)]
+    return declarations + [("draft", op) for op in (draft_ops(a) if decodes else [])]
 
 
 def parts_of(ops: Declarations) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """Which layers of the model each pipeline stage of a training job holds."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -30,26 +30,26 @@ class Span(NamedTuple):
 def head_layers(a: Architecture) -> Scalar:
     """Weights of the head over those that a token meets in a layer."""
     known, kind = known_of(a), a.draft
-    found = [known.halves.mixers[i] for i in kind.mixers]
+    weights = [known.halves.mixers[i] for i in kind.mixers]
     for i in kind.feed_forwards:
         half, network = a.feed_forwards[i], known.networks[i]
         many = half.topk + half.shared if isinstance(half, Experts) else 1.0
-        found.append(many * network)
-    return a.vocabulary * a.hidden / added(found)
+        weights.append(many * network)
+    return a.vocabulary * a.hidden / added(weights)
 
 
-def _below(a: Architecture, layers: Any) -> list[Any]:
+def _below(a: Architecture, layers: PerStage) -> list[PerStage]:
     """Layers of each kind among as many first ones; of a part of a layer its share."""
     if len(a.kinds) == 1:
         return [layers]
     whole = jnp.clip(jnp.floor(layers), 0.0, MOST_LAYERS - 1.0)
     place = whole.astype(int)
-    found = []
+    below = []
     for row in jnp.unstack(jnp.asarray(a.order)[:-1]):
         low = row.at[place].get(mode="promise_in_bounds")
         high = row.at[place + 1].get(mode="promise_in_bounds")
-        found.append(low + (layers - whole) * (high - low))
-    return [*found, layers - added(found)]
+        below.append(low + (layers - whole) * (high - low))
+    return [*below, layers - added(below)]
 
 
 def end_spans(
@@ -91,7 +91,7 @@ def end_spans(
     return Span(position, tuple(held), embedding, head)
 
 
-def listed_spans(a: Architecture, stage_layers: Any) -> Span:
+def listed_spans(a: Architecture, stage_layers: Float[Array, " stage"]) -> Span:
     """Stages whose layers are given one by one, (stage,)."""
     count = stage_layers.shape[-1]
     through = _below(a, jnp.cumsum(stage_layers))

@@ -7,12 +7,13 @@ batch of scenarios, so a vmapped table compiles fast and vectorizes well.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jaxtyping import Array, Float
 
 from .._types import Leaf, Real, Scalar
 from ..job.workload import BYTES, Sizes
@@ -59,15 +60,27 @@ class Op(NamedTuple):
     mixer (tokens meeting), or `core gemm` (a projection that belongs to the core)."""
 
 
-def gemm(name: str, rows: str, columns: Scalar, depth: Scalar, **more: Any) -> Op:
+def gemm(
+    name: str,
+    rows: str,
+    columns: Scalar,
+    depth: Scalar,
+    **more: Form | str | tuple[str, Scalar],
+) -> Op:
     """A weight GEMM of a mixer."""
-    settings = {
-        "dtype": "activation",
-        "weight_bytes": {"weight": 1.0},
-        "in_bytes": {"activation": 1.0},
-        "out_bytes": 2.0,
-    }
-    return Op(name, "attention", "gemm", rows, columns, depth, **settings | more)
+    op = Op(
+        name,
+        "attention",
+        "gemm",
+        rows,
+        columns,
+        depth,
+        dtype="activation",
+        weight_bytes={"weight": 1.0},
+        in_bytes={"activation": 1.0},
+        out_bytes=2.0,
+    )
+    return op._replace(**more)
 
 
 FEATURES = (
@@ -83,9 +96,9 @@ def at_place(feature: str, place: int) -> str:
 
 
 def placed(op: Op, place: int) -> Op:
-    """An operator that reads the features of its own mixer."""
+    """An operator that reads the features of its mixer."""
 
-    def own(feature: str) -> str:
+    def local(feature: str) -> str:
         return at_place(feature, place) if feature in FEATURES else feature
 
     weight = op.weight_bytes
@@ -93,10 +106,10 @@ def placed(op: Op, place: int) -> Op:
         weight = {at_place("mixer weight", place): weight["weight"]}
     return op._replace(
         weight_bytes=weight,
-        rows=own(op.rows),
-        groups=own(op.groups),
-        split_columns=own(op.split_columns),
-        extra=(own(op.extra[0]), op.extra[1]),
+        rows=local(op.rows),
+        groups=local(op.groups),
+        split_columns=local(op.split_columns),
+        extra=(local(op.extra[0]), op.extra[1]),
     )
 
 
@@ -124,8 +137,10 @@ def sizes_by_name(
     return {"bf16": BYTES["bf16"]} | sizes._asdict() | flags
 
 
-def evaluated(forms: Sequence[Form], sizes: Mapping[str, Scalar]) -> Real:
-    """The number of each form, (form,)."""
+def evaluated(
+    forms: Sequence[Form], sizes: Mapping[str, Scalar]
+) -> Float[Array, " form"] | Float[np.ndarray, " form"]:
+    """The number of each form."""
     maps = [form if isinstance(form, Mapping) else {"one": form} for form in forms]
     names = [*dict.fromkeys(name for form in maps for name in form if name != "one")]
     known = np.array([form.get("one", 0.0) for form in maps])
@@ -155,7 +170,7 @@ class OpTable(struct.PyTreeNode, kw_only=True, frozen=True):
     kind: str = struct.field(pytree_node=False, default="op_table")
 
 
-def select(values: Mapping[str, Any], names: Sequence[str]):
+def select(values: Mapping[str, Scalar], names: Sequence[str]) -> Real:
     """`values[names[i]]` for each operator i, as a sum over constant masks."""
     total = 0.0
     for name in dict.fromkeys(names):
@@ -189,8 +204,7 @@ def tabulate(
         for op in ops
         for form in (op.weight_bytes, op.in_bytes, op.out_bytes, {op.dtype: 1.0})
     ]
-    numbers: Any = evaluated(forms, sizes)
-    numbers = numbers.reshape(-1, 4)
+    numbers = evaluated(forms, sizes).reshape(-1, 4)
     weight, read, written, element = (numbers[:, i] for i in range(4))
     extra = column([op.extra[1] for op in ops])
     extra = extra * select(features, [op.extra[0] for op in ops])

@@ -71,30 +71,34 @@ def declared(
     Parts are, by the place of each, `mixer` (projections, norm, residual), `core` (scores
     to context) and `half`; `embedding`, `head` (with the loss) and `draft`.
     """
-    found: list[tuple[str, Op]] = []
+    declarations: list[tuple[str, Op]] = []
     for i, mixer in enumerate(a.mixers):
         core, ops = at_place("core", i), mixer_ops(a, sizes, i, decodes=False)
         for op in ops:
             if op.role != "core":
-                found.append((at_place("mixer", i), op))
+                declarations.append((at_place("mixer", i), op))
             elif fused or isinstance(mixer, Recurrent):
-                found.append((core, op))
+                declarations.append((core, op))
         wrap = _stream_ops(a, mixer.norms, "norm_rows")
-        found += [(at_place("mixer", i), op) for op in wrap]
+        declarations += [(at_place("mixer", i), op) for op in wrap]
         if not (fused or isinstance(mixer, Recurrent)):
-            found += [(core, placed(op, i)) for op in _unfused(a, mixer, sequence_tokens)]
+            declarations += [
+                (core, placed(op, i)) for op in _unfused(a, mixer, sequence_tokens)
+            ]
     for i, half in enumerate(a.feed_forwards):
         mixture = half is a.experts
         ops = half_ops(a, i, shared_here=True)
         ops += _stream_ops(a, half.norms, "tokens" if mixture else "norm_rows")
         ops += _permutation(a) if mixture else []
-        found += [(at_place("half", i), op) for op in ops]
-    found += [("embedding", _embedding(a)), *(("head", op) for op in _head(a))]
-    found += [("draft", op) for op in _draft(a)]
-    found = [(part, op) for part, op in found if op.role not in REPLACED]
+        declarations += [(at_place("half", i), op) for op in ops]
+    declarations += [("embedding", _embedding(a)), *(("head", op) for op in _head(a))]
+    declarations += [("draft", op) for op in _draft(a)]
+    declarations = [(part, op) for part, op in declarations if op.role not in REPLACED]
     if quantized:
-        found += [(part, _cast(op, sizes)) for part, op in found if op.dtype in QUANTIZED]
-    return sorted(found, key=lambda row: row[1].kind != "gemm")
+        declarations += [
+            (part, _cast(op, sizes)) for part, op in declarations if op.dtype in QUANTIZED
+        ]
+    return sorted(declarations, key=lambda row: row[1].kind != "gemm")
 
 
 def _cast(op: Op, sizes: Sizes) -> Op:

@@ -52,13 +52,17 @@ def rows_of(options: Options) -> list[dict]:
     )
     rows = []
     for name, only in TOGETHER.items():
-        found = cmx.match([share], ENERGY, against.second.value, only=only)
-        now = found.now / found.target
-        changed = {key: found.joint[key] for key in only}
-        row = {"what": name, "now": round(now, 4), "reached": round(found.joint_ratio, 4)}
+        result = cmx.match([share], ENERGY, against.second.value, only=only)
+        now = result.now / result.target
+        changed = {key: result.joint[key] for key in only}
+        row = {
+            "what": name,
+            "now": round(now, 4),
+            "reached": round(result.joint_ratio, 4),
+        }
         rows.append(row | {key: round(value, 4) for key, value in changed.items()})
         if name == "everything":
-            for single in found.singles:
+            for single in result.singles:
                 row = {"what": f"{single.resource} alone", "now": round(now, 4)}
                 row["reached"] = round(min(single.best, 1.0), 4)
                 factor = single.multiplier or single.best_multiplier

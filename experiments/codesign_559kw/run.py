@@ -36,7 +36,7 @@ class Options:
 def design_rows(options: Options, name: str, mix: list, npus: str) -> tuple[list, dict]:
     """The path over budgets of one mix, and all of it for the JSON."""
     only = PARTS if npus == "384" else ()
-    found = cmx.codesign(
+    result = cmx.codesign(
         mix,
         BUDGET,
         spend=options.spend,
@@ -45,27 +45,27 @@ def design_rows(options: Options, name: str, mix: list, npus: str) -> tuple[list
         seed=options.seed,
     )
     rows = []
-    for design in found.path:
+    for design in result.path:
         row = {"mix": name, "npus": npus, "budget_kw": round(design.budget / 1e3, 1)}
-        row |= {"gain": round(math.exp(design.mean - found.now.mean), 4)}
+        row |= {"gain": round(math.exp(design.mean - result.now.mean), 4)}
         row |= {key: round(value, 4) for key, value in design.multipliers.items()}
         row["feasible"] = design.feasible
         if design.certificate is not None:
             row["marginal_gain"] = round(design.certificate.budget_multiplier, 4)
             row["spread"] = float(f"{design.certificate.spread:.2g}")
         rows.append(row | {"best_exchange": float(f"{design.best_exchange:.2g}")})
-    print(name, npus, rows[len(rows) // 2], f"{found.seconds:.0f} s", flush=True)
-    details = found.as_json()
+    print(name, npus, rows[len(rows) // 2], f"{result.seconds:.0f} s", flush=True)
+    details = result.as_json()
     del details["path"]  # the table has it
     if name == "decode" and npus == "any":
-        details["layout"] = layout_again(options, found)
+        details["layout"] = layout_again(options, result)
         print(details["layout"], flush=True)
     return rows, details
 
 
-def layout_again(options: Options, found) -> dict:
+def layout_again(options: Options, result) -> dict:
     """Whether the published layout is still right on the best machine."""
-    values = {k: v for k, v in found.best.values.items() if not k.endswith("latency_s")}
+    values = {k: v for k, v in result.best.values.items() if not k.endswith("latency_s")}
     size = "system.tiers.supernode.size"
     changes = values | {size: round(values[size])}
     answer = cmx.optimize(
@@ -78,7 +78,7 @@ def layout_again(options: Options, found) -> dict:
     )
     npus = 8.0 * values[size]
     return {
-        "published_tokens_per_s_per_npu": found.best.runs[0].metric / npus,
+        "published_tokens_per_s_per_npu": result.best.runs[0].metric / npus,
         "searched_tokens_per_s_per_npu": answer.value,
         "searched": answer.changes,
     }
@@ -101,8 +101,8 @@ def draw(rows: list[dict], spend_kw: float) -> None:
     axes[0].set_ylim(0.2, 9.0)
     axes[0].legend(fontsize=8, ncols=2, loc="upper center")
     for mix, npus in dict.fromkeys((row["mix"], row["npus"]) for row in rows):
-        own = [row for row in rows if (row["mix"], row["npus"]) == (mix, npus)]
-        good = [row for row in own if row["feasible"]]
+        path = [row for row in rows if (row["mix"], row["npus"]) == (mix, npus)]
+        good = [row for row in path if row["feasible"]]
         line = "-o" if npus == "384" else "--o"
         points = [row["budget_kw"] for row in good], [row["gain"] for row in good]
         axes[1].plot(*points, line, label=f"{mix}, {npus} NPUs")
@@ -120,8 +120,8 @@ def main(options: Options) -> None:
     rows, details = [], {}
     for name, mix in mixes.items():
         for npus in ("384", "any"):
-            own, details[f"{name}, {npus} NPUs"] = design_rows(options, name, mix, npus)
-            rows += own
+            path, details[f"{name}, {npus} NPUs"] = design_rows(options, name, mix, npus)
+            rows += path
     write_rows(rows, RESULTS / "codesign.csv")
     (RESULTS / "codesign.json").write_text(json.dumps(details, indent=1) + "\n")
     draw(rows, float(options.spend.split()[0]))

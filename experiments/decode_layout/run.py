@@ -45,10 +45,12 @@ def row_of(options: Options, limit_ms: float, devices: int) -> dict:
     if not answer.feasible or answer.value is None:
         return row
     changes, c = answer.changes, answer.certificate
+    batch = changes["workload.sequences_per_device"]
+    assert isinstance(batch, float)
     row |= {
         "tokens_per_s_per_npu": round(answer.value, 1),
         "tpot_ms": round(1e3 * answer.metrics["tpot_s"], 2),
-        "batch_per_npu": 2 * changes["workload.sequences_per_device"],
+        "batch_per_npu": 2 * batch,
         **{key: changes[f"layout.{key}"] for key in KEYS},
         "experts_per_die": changes["routing.experts_per_device"],
         "shared_replicas": changes["routing.shared_replicas"],
@@ -75,10 +77,10 @@ def draw(options: Options, rows: list[dict]) -> None:
     """Throughput over the size of an instance, a line for each limit."""
     figure, axis = subplots(figsize=(6, 3.6))
     for limit_ms in options.limits_ms:
-        own = [row for row in rows if row["limit_ms"] == limit_ms and row["feasible"]]
+        line = [row for row in rows if row["limit_ms"] == limit_ms and row["feasible"]]
         axis.plot(
-            [row["dies"] for row in own],
-            [row["tokens_per_s_per_npu"] for row in own],
+            [row["dies"] for row in line],
+            [row["tokens_per_s_per_npu"] for row in line],
             marker="o",
             label=f"TPOT {limit_ms:g} ms",
         )

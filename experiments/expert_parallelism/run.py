@@ -55,6 +55,8 @@ def row_of(options: Options, ep: int) -> dict:
     if not answer.feasible:
         return row
     changes = answer.changes
+    batch = changes["workload.sequences_per_device"]
+    assert isinstance(batch, float)
     best = cmx.predict(cmx.load_scenario(SCENARIO, changes), options.calibration)
     even = cmx.load_scenario(SCENARIO, changes | {"routing.balance": "uniform"})
     balanced = cmx.predict(even, options.calibration).values["tokens_per_s_per_package"]
@@ -63,7 +65,7 @@ def row_of(options: Options, ep: int) -> dict:
     row |= {
         "tokens_per_s_per_npu": round(rate, 1),
         "tpot_ms": round(1e3 * best.values["tpot_s"], 2),
-        "batch_per_npu": 2 * changes["workload.sequences_per_device"],
+        "batch_per_npu": 2 * batch,
         "experts_per_die": changes["routing.experts_per_device"],
         "redundant_experts": changes["routing.redundant_experts"],
         "shared_replicas": changes["routing.shared_replicas"],
@@ -91,11 +93,11 @@ def main(options: Options) -> None:
 
 def draw(options: Options, rows: list[dict]) -> None:
     """Throughput at each EP degree, and what a die is busy with."""
-    found = [row for row in rows if row["feasible"]]
+    feasible = [row for row in rows if row["feasible"]]
     figure, (rate, cost) = subplots(1, 2, figsize=(9, 3.6))
-    places = range(len(found))
-    rate.bar(places, [row["tokens_per_s_per_npu"] for row in found])
-    for place, row in zip(places, found):
+    places = range(len(feasible))
+    rate.bar(places, [row["tokens_per_s_per_npu"] for row in feasible])
+    for place, row in zip(places, feasible):
         rate.annotate(
             f"{row['batch_per_npu']:g}\n{row['memory_used']:.0%}",
             (place, row["tokens_per_s_per_npu"]),
@@ -107,7 +109,7 @@ def draw(options: Options, rows: list[dict]) -> None:
     rate.set_title("best at each EP (batch per NPU, memory used)", fontsize=9)
     rate.margins(y=0.15)
     for name, marker in zip(TIMES, "os^v"):
-        times = [row[f"{name} (us)"] for row in found]
+        times = [row[f"{name} (us)"] for row in feasible]
         cost.plot(places, times, marker=marker, label=name)
     cost.set_ylabel("us of a layer and micro-batch")
     cost.set_title("at batch 96 per NPU", fontsize=9)
@@ -116,7 +118,7 @@ def draw(options: Options, rows: list[dict]) -> None:
     cost.legend(fontsize=7)
     for axis in (rate, cost):
         axis.set_xlabel("EP degree")
-        axis.set_xticks(list(places), [str(row["ep"]) for row in found])
+        axis.set_xticks(list(places), [str(row["ep"]) for row in feasible])
     figure.tight_layout()
     save(figure, RESULTS / "expert_parallelism.svg")
 

@@ -83,18 +83,18 @@ def draw(options: Options, rows: list[dict]) -> None:
     size = len(options.devices)
     figure, axes = subplots(1, size, figsize=(3 * size, 3.4), sharey=True)
     for axis, devices in zip(np.atleast_1d(axes), options.devices):
-        own = [row for row in rows if row["devices"] == devices]
+        panel = [row for row in rows if row["devices"] == devices]
         lines = {"round_robin": "s", "greedy": "^", "ours": "o", "bound": ""}
         for name, marker in lines.items():
             axis.plot(
-                [row["zipf_exponent"] for row in own],
-                [row[name] for row in own],
+                [row["zipf_exponent"] for row in panel],
+                [row[name] for row in panel],
                 marker=marker,
                 linestyle="--" if name == "bound" else "-",
                 color="black" if name == "bound" else None,
                 label=name.replace("_", " "),
             )
-        slots = own[0]["slots_per_device"]
+        slots = panel[0]["slots_per_device"]
         axis.set_title(f"{devices} devices x {slots} slots", fontsize=9)
         axis.set_xlabel("Zipf exponent of expert load")
         axis.set_yscale("log")

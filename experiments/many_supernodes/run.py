@@ -35,20 +35,20 @@ class Options:
     seed: int = 0
 
 
-def outward(units: list[int], found: dict, last: str) -> dict[str, list[int]] | None:
+def outward(units: list[int], changes: dict, last: str) -> dict[str, list[int]] | None:
     """The same degrees with one axis outermost, the others filling tiers from inside.
 
     Returns:
         For each axis the ways it splits within each tier; None where the degrees don't
         divide the tiers that way.
     """
-    degrees = {axis: found[f"layout.{axis}"] for axis in AXES}
+    degrees = {axis: changes[f"layout.{axis}"] for axis in AXES}
     inside = [axis for axis in FROM_INSIDE if axis != last]
     free = {side: list(units) for side in FOLDINGS}
     placed: dict[str, list[int]] = {}
     for axis in [*inside, last]:
         # a pipeline splits the devices of both foldings
-        sides = [name for name, own in FOLDINGS.items() if axis in own]
+        sides = [name for name, axes in FOLDINGS.items() if axis in axes]
         left, row = degrees[axis], [1] * len(units)
         for tier in range(len(units)):
             row[tier] = math.gcd(left, *(free[side][tier] for side in sides))
@@ -81,18 +81,20 @@ def rows_of(options: Options, count: int) -> list[dict]:
     )
     if not answer.feasible:
         return [{"supernodes": count, "outermost": "best", "feasible": False}]
-    found, c = answer.changes, answer.certificate
+    chosen, c = answer.changes, answer.certificate
     units = [2, 8, 48, count]
-    variants = {"best": found["layout.placement"]}
+    placement = chosen["layout.placement"]
+    assert isinstance(placement, dict)
+    variants = {"best": placement}
     if count > 1:
         for axis in AXES:
-            split = outward(units, found, axis)
+            split = outward(units, chosen, axis)
             if split and split[axis][-1] > 1 and split not in variants.values():
                 variants[axis] = split
     rows = []
     for name, split in variants.items():
         split = {axis: row for axis, row in split.items() if max(row) > 1}
-        changes = job | found | {"layout.placement": split}
+        changes = job | chosen | {"layout.placement": split}
         values = cmx.predict(
             cmx.load_scenario(SCENARIO, changes), options.calibration
         ).values
@@ -105,9 +107,9 @@ def rows_of(options: Options, count: int) -> list[dict]:
             "tokens_per_s_per_npu": round(values["tokens_per_s_per_package"], 1),
             "mfu": round(values["mfu"], 4),
             "step_time_s": round(values["step_time_s"], 3),
-            **{axis: found[f"layout.{axis}"] for axis in AXES},
-            "micro_batch": found["workload.micro_batch"],
-            "recompute": found["workload.recompute"],
+            **{axis: chosen[f"layout.{axis}"] for axis in AXES},
+            "micro_batch": chosen["workload.micro_batch"],
+            "recompute": chosen["workload.recompute"],
         }
         if name == "best":
             row["certified_by"] = "bound" if c.optimum is None else "optimum"
@@ -131,10 +133,10 @@ def draw(options: Options, rows: list[dict]) -> None:
     figure, axis = subplots(figsize=(6, 3.6))
     rows = [row for row in rows if row["feasible"]]
     for name in dict.fromkeys(row["outermost"] for row in rows):
-        own = [row for row in rows if row["outermost"] == name]
+        line = [row for row in rows if row["outermost"] == name]
         axis.plot(
-            [row["supernodes"] for row in own],
-            [row["tokens_per_s_per_npu"] for row in own],
+            [row["supernodes"] for row in line],
+            [row["tokens_per_s_per_npu"] for row in line],
             marker="o",
             linewidth=2.5 if name == "best" else 1,
             label=name if name == "best" else f"{name} outermost",

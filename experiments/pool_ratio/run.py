@@ -44,25 +44,27 @@ def row_of(options: Options, npus: int, prompt: int, output: int) -> dict:
         "workload.tpot_limit": options.tpot_limit_s,
     }
     scenario = cmx.load_scenario(SERVE, changes)
-    found = cmx.split_pools(scenario, 2 * options.npus, calibration=options.calibration)
-    pools = found.metrics.pools
+    split = cmx.split_pools(scenario, 2 * options.npus, calibration=options.calibration)
+    pools = split.metrics.pools
     six = 6.0 * pools["prefill"].requests_per_s / pools["prefill"].instances
+    tokens = split.metrics.prefill_tokens_per_device
+    assert tokens is not None
     one = pools["decode"].requests_per_s / pools["decode"].instances
     return {
         "decode_instance_npus": npus,
         "prompt_tokens": prompt,
         "output_tokens": output,
-        "prefill_share": round(found.share["prefill"], 4),
-        "prefill_instances": found.best.instances["prefill"],
-        "decode_instances": found.best.instances["decode"],
-        "idle_npus": found.idle_devices // 2,
-        "requests_per_s": round(found.best.requests_per_s, 2),
-        "relaxed_requests_per_s": round(found.relaxed_requests_per_s, 2),
-        "rounded_requests_per_s": round(found.rounded.requests_per_s, 2),
-        "splits": found.evaluations["exhaustive"],
+        "prefill_share": round(split.share["prefill"], 4),
+        "prefill_instances": split.best.instances["prefill"],
+        "decode_instances": split.best.instances["decode"],
+        "idle_npus": split.idle_devices // 2,
+        "requests_per_s": round(split.best.requests_per_s, 2),
+        "relaxed_requests_per_s": round(split.relaxed_requests_per_s, 2),
+        "rounded_requests_per_s": round(split.rounded.requests_per_s, 2),
+        "splits": split.evaluations["exhaustive"],
         "six_prefill_requests_per_s": round(float(six), 2),
         "one_decode_requests_per_s": round(float(one), 2),
-        "prefill_tokens_per_npu": 2 * float(found.metrics.prefill_tokens_per_device),
+        "prefill_tokens_per_npu": 2 * float(tokens),
         "decode_bound": max(
             pools["decode"].limits, key=lambda k: float(pools["decode"].limits[k])
         ),
@@ -84,14 +86,14 @@ def draw(options: Options, rows: list[dict]) -> None:
     """The best share over the prompt, for instances as published."""
     figure, axis = subplots(figsize=(7.6, 3.8))
     for output in options.outputs:
-        own = [
+        line = [
             row
             for row in rows
             if row["output_tokens"] == output and row["decode_instance_npus"] == 160
         ]
         axis.plot(
-            [row["prompt_tokens"] for row in own],
-            [row["prefill_share"] for row in own],
+            [row["prompt_tokens"] for row in line],
+            [row["prefill_share"] for row in line],
             marker="o",
             label=f"{output} output tokens",
         )

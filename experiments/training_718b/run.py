@@ -68,8 +68,8 @@ def row_of(options: Options, system: str, npus: int, vpp: int, published: bool) 
     }
     if not answer.feasible:
         return row
-    found, c = answer.changes, answer.certificate
-    best = cmx.load_scenario(SCENARIO, changes | found)
+    chosen, c = answer.changes, answer.certificate
+    best = cmx.load_scenario(SCENARIO, changes | chosen)
     prediction = cmx.predict(best, options.calibration)
     values = prediction.values
     usable = float(prediction.problem.system.chip.memory_usable_bytes)
@@ -78,10 +78,10 @@ def row_of(options: Options, system: str, npus: int, vpp: int, published: bool) 
         "mfu": round(values["mfu"], 4),
         "bubble": round(values["bubble"], 4),
         "memory_used": round(values["memory_bytes"] / usable, 3),
-        **{axis: found[f"layout.{axis}"] for axis in AXES},
-        "micro_batch": found["workload.micro_batch"],
-        "recompute": found["workload.recompute"],
-        "placement": found["layout.placement"],
+        **{axis: chosen[f"layout.{axis}"] for axis in AXES},
+        "micro_batch": chosen["workload.micro_batch"],
+        "recompute": chosen["workload.recompute"],
+        "placement": chosen["layout.placement"],
         "certified_by": "bound" if c.optimum is None else "optimum",
         "gap": c.gap,
         "points": c.points,

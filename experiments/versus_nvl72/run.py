@@ -62,7 +62,7 @@ class Options:
 
 def sides(options: Options, phase: str, limit: str, layouts: str) -> list:
     """Both scenarios, with the layouts that ship or the best under the limit."""
-    found = []
+    scenarios = []
     for (name, changes), devices in zip(JOBS[phase], DEVICES):
         scenario = cmx.load_scenario(name, changes)
         if layouts == "searched":
@@ -76,8 +76,8 @@ def sides(options: Options, phase: str, limit: str, layouts: str) -> list:
             )
             kept = {k: v for k, v in changes.items() if not k.startswith("routing")}
             scenario = cmx.load_scenario(name, kept | answer.changes)
-        found.append(scenario)
-    return found
+        scenarios.append(scenario)
+    return scenarios
 
 
 def rows_of(options: Options, phase: str, limit: str, layouts: str) -> list[dict]:
@@ -91,7 +91,7 @@ def rows_of(options: Options, phase: str, limit: str, layouts: str) -> list[dict
     }
     rows = []
     for per, scale in ways.items():
-        found = cmx.versus(
+        result = cmx.versus(
             first,
             second,
             "tokens_rate_per_package",
@@ -100,15 +100,15 @@ def rows_of(options: Options, phase: str, limit: str, layouts: str) -> list[dict
             workload_sigmas=sigmas if phase == "decode" else {},
         )
         row = {"phase": phase, "limit": limit or "-", "layouts": layouts, "per": per}
-        for name, side in (("cloudmatrix384", found.first), ("nvl72", found.second)):
+        for name, side in (("cloudmatrix384", result.first), ("nvl72", result.second)):
             row |= {
                 f"{name}_tokens_per_s": round(side.value, 1),
                 f"{name}_sigma": round(side.sigma, 4),
                 f"{name}_devices": side.problem.scenario.layout.devices,
                 f"{name}_batch": side.batch and round(side.batch, 1),
             }
-        row |= {"ratio": round(found.ratio, 4), "sigma": round(found.sigma, 4)}
-        rows.append(row | {"probability": float(f"{found.probability:.3g}")})
+        row |= {"ratio": round(result.ratio, 4), "sigma": round(result.sigma, 4)}
+        rows.append(row | {"probability": float(f"{result.probability:.3g}")})
     return rows
 
 

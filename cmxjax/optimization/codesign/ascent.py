@@ -13,14 +13,16 @@ section 17.3). Sharpness is annealed from round to round.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import Array
 from jaxtyping import Bool, Float
 
+from ..._types import Scalar
 from ...smooth import anneal
 from ..question import FAST_COMPILE
 
@@ -35,9 +37,12 @@ RATE = (0.05, 2e-4)
 RHO = 10.0
 ROUNDS, STEPS = 36, 40
 
-Terms = Callable[[Any, Any, Any, Any], tuple[Any, Any]]
-"""(data, own, x, sharpness) to what is maximized and to what must not exceed 0; `own` is
-what a start has for itself. Hashable, as each needs a program."""
+D = TypeVar("D")
+B = TypeVar("B")
+
+Terms = Callable[[D, B, Array, Array], tuple[Scalar, Array]]
+"""(data, bound, x, sharpness) to what is maximized and to what must not exceed 0; `bound`
+is what a start has for itself. Hashable, as each needs a program."""
 
 
 class Ascent(NamedTuple):
@@ -65,33 +70,35 @@ class Slopes(NamedTuple):
 
 
 def _ascended(
-    terms: Terms,
-    data: Any,
-    owned: Any,
-    starts: Any,
-    finals: Any,
+    terms: Terms[D, B],
+    data: D,
+    owned: B,
+    starts: Array,
+    finals: Array,
     box: tuple,
     schedule: tuple,
 ) -> tuple:
     optimizer = optax.scale_by_adam(b1=0.8, b2=0.99)
 
-    def lagrangian(x: Any, own: Any, mu: Any, sharpness: Any) -> Any:
-        value, c = terms(data, own, x, sharpness)
+    def lagrangian(x: Array, bound: B, mu: Array, sharpness: Array) -> tuple:
+        value, c = terms(data, bound, x, sharpness)
         over = jnp.maximum(0.0, mu + RHO * c)
         return -value + (over**2 - mu**2).sum() / (2.0 * RHO), (value, c)
 
-    def one(x: Any, own: Any, final: Any) -> tuple:
+    def one(x: Array, bound: B, final: Array) -> tuple:
         def step(carry: tuple, now: tuple) -> tuple:
             x, mu, state = carry
             progress, rate, last = now
             sharpness = SHARPNESS[0] * (final / SHARPNESS[0]) ** progress
-            slope, (value, c) = jax.grad(lagrangian, has_aux=True)(x, own, mu, sharpness)
+            slope, (value, c) = jax.grad(lagrangian, has_aux=True)(
+                x, bound, mu, sharpness
+            )
             update, state = optimizer.update(slope, state)
             mu = jnp.where(last, jnp.maximum(0.0, mu + RHO * c), mu)
             moved = optax.projections.projection_box(x - rate * update, *box)
             return (moved, mu, state), (value, c.max())
 
-        shape = jax.eval_shape(lambda y: terms(data, own, y, jnp.ones(())), x)[1]
+        shape = jax.eval_shape(lambda y: terms(data, bound, y, jnp.ones(())), x)[1]
         carry = (x, jnp.zeros(shape.shape, x.dtype), optimizer.init(x))
         carry, (values, worst) = jax.lax.scan(step, carry, schedule)
         return carry[0], values[-1], worst[-1]
@@ -103,18 +110,18 @@ _run = jax.jit(_ascended, static_argnums=0, compiler_options=FAST_COMPILE)
 
 
 @partial(jax.jit, static_argnums=0, compiler_options=FAST_COMPILE)
-def _slopes(terms: Terms, data: Any, own: Any, x: Any, sharpness: Any) -> tuple:
-    def both(y: Any) -> tuple:
-        found = terms(data, own, y, sharpness)
-        return found, found
+def _slopes(terms: Terms[D, B], data: D, bound: B, x: Array, sharpness: Array) -> tuple:
+    def both(y: Array) -> tuple:
+        pair = terms(data, bound, y, sharpness)
+        return pair, pair
 
     return jax.jacfwd(both, has_aux=True)(x)
 
 
 def ascend(
-    terms: Terms,
-    data: Any,
-    owned: Any,
+    terms: Terms[D, B],
+    data: D,
+    owned: B,
     starts: Float[np.ndarray, "start variable"],
     low: Float[np.ndarray, " variable"],
     high: Float[np.ndarray, " variable"],
@@ -138,10 +145,10 @@ def ascend(
 
 
 def slopes(
-    terms: Terms, data: Any, own: Any, x: Float[np.ndarray, " variable"]
+    terms: Terms[D, B], data: D, bound: B, x: Float[np.ndarray, " variable"]
 ) -> Slopes:
     """Terms at a point, with gradient and Jacobian."""
     sharpness = jnp.asarray(SHARPNESS[1], float)
-    found = _slopes(terms, data, own, jnp.asarray(x, float), sharpness)
-    (up, across), (value, c) = jax.device_get(found)
+    jacobian = _slopes(terms, data, bound, jnp.asarray(x, float), sharpness)
+    (up, across), (value, c) = jax.device_get(jacobian)
     return Slopes(float(value), c, up, across)

@@ -75,19 +75,19 @@ def codesign(
     pool = ends.x[:, : setup.mix.resources]
     for _ in range(2):  # once more from what was found for the other budgets
         answers = _refined(setup, pool, logs)
-        machines += sum(found.evaluations for found in answers)
-        pool = np.array([found.z for found in answers])
+        machines += sum(answer.evaluations for answer in answers)
+        pool = np.array([answer.z for answer in answers])
     designs = []
-    for i, found in enumerate(answers):
-        own = np.arange(i * (restarts + 1), (i + 1) * (restarts + 1))
-        own = own[ends.sharp[own]]
-        order = np.lexsort((-ends.objective[own], np.round(ends.violation[own], 3)))
-        x = ends.x[own[order[0]]]
+    for i, answer in enumerate(answers):
+        rows = np.arange(i * (restarts + 1), (i + 1) * (restarts + 1))
+        rows = rows[ends.sharp[rows]]
+        order = np.lexsort((-ends.objective[rows], np.round(ends.violation[rows], 3)))
+        x = ends.x[rows[order[0]]]
         terms = partial(slopes, setup.mix, setup.data, jnp.asarray(logs[i]))
-        design = design_of(setup, found.z, math.exp(logs[i]))._replace(
+        design = design_of(setup, answer.z, math.exp(logs[i]))._replace(
             certificate=certify(terms, x, (low, high), setup.mix.resources),
             relaxed=terms(x).objective,
-            best_exchange=found.best_exchange,
+            best_exchange=answer.best_exchange,
         )
         designs.append(design)
     best = designs[factors.index(1.0)]
@@ -111,13 +111,13 @@ def _refined(
     logs: Float[np.ndarray, " budget"],
 ) -> list[Refined]:
     """The best exact machine of each budget, from all of the pool made to cost it."""
-    found: list[Refined] = []
+    refined: list[Refined] = []
     for log_budget in logs:
-        smaller = [found[-1].z] if found else []
+        smaller = [refined[-1].z] if refined else []
         rows = _tried(setup, pool, smaller, log_budget)
         args = setup.mix, setup.data, setup.prices, rows, setup.box, log_budget
-        found.append(refine(*args))
-    return found
+        refined.append(refine(*args))
+    return refined
 
 
 def _amount(spec: BudgetSpec, spend: str | float | None) -> float:
@@ -159,9 +159,9 @@ def _with_batches(
     setup: Setup, z: Float[np.ndarray, "row resource"], seed: int
 ) -> Float[np.ndarray, "row variable"]:
     """Machines with about the batches that suit them, for batches rest on many kinks."""
-    found = exact_rows(setup.mix, setup.data, z)
+    exact = exact_rows(setup.mix, setup.data, z)
     free = [k for k, form in enumerate(setup.mix.forms) if form.batch]
-    logs = np.log(found.batches[:, free])
+    logs = np.log(exact.batches[:, free])
     logs += np.random.default_rng(seed).normal(0.0, 0.3, logs.shape)
     return np.concatenate([z, np.clip(logs, -SPAN, SPAN)], axis=1)
 
@@ -182,17 +182,17 @@ def _tried(
 def design_of(setup: Setup, z: Float[np.ndarray, " resource"], budget: float) -> Design:
     """What a machine costs and does, exactly."""
     names = list(setup.spec.resources)
-    found = exact_rows(setup.mix, setup.data, z[None])
+    exact = exact_rows(setup.mix, setup.data, z[None])
     multipliers = {name: math.exp(v) for name, v in zip(names, z)}
     values = {
         path: setup.known[path] * multipliers[name] ** setup.spec.resources[name].power
         for name, paths in setup.leaves.items()
         for path in paths
     }
-    runs = [_run(setup, found, z, k) for k in range(len(setup.jobs))]
+    runs = [_run(setup, exact, z, k) for k in range(len(setup.jobs))]
     cost = float(np.exp(log_costs(setup.prices, z[None])[0]))
     spent = dict(zip(setup.spec.items, spend(setup.prices, z).tolist()))
-    own = dict(zip(names, shares(setup.prices, z).tolist()))
+    parts = dict(zip(names, shares(setup.prices, z).tolist()))
     reasons = [
         f"{setup.jobs[k].share.scenario.phase}: {name} is {used:.3g} times the limit"
         for k, run in enumerate(runs)
@@ -208,9 +208,9 @@ def design_of(setup: Setup, z: Float[np.ndarray, " resource"], budget: float) ->
         multipliers,
         values,
         spent,
-        own,
+        parts,
         runs,
-        float(found.value[0]),
+        float(exact.value[0]),
         None,
         None,
         0.0,
@@ -218,17 +218,17 @@ def design_of(setup: Setup, z: Float[np.ndarray, " resource"], budget: float) ->
     )
 
 
-def _run(setup: Setup, found: Rows, z: np.ndarray, k: int) -> Run:
+def _run(setup: Setup, exact: Rows, z: np.ndarray, k: int) -> Run:
     job, form = setup.jobs[k], setup.mix.forms[k]
     names = [quantity.partition("=")[0] for quantity in job.share.limits]
     names += ["memory", "devices", "requests of a group"]
-    used = np.exp(found.constraints[k][0])
+    used = np.exp(exact.constraints[k][0])
     batch = None
     if form.batch:
-        own = float(getattr(job.problem.workload, form.batch))
-        batch = own * float(found.batches[0, k])
+        given = float(getattr(job.problem.workload, form.batch))
+        batch = given * float(exact.batches[0, k])
     whole = whole_batch(setup.mix, setup.data, z, k)
     if whole is not None:
         whole = math.exp(form.sign * whole[0]), whole[1]
-    metric = math.exp(form.sign * float(found.objectives[0, k]))
+    metric = math.exp(form.sign * float(exact.objectives[0, k]))
     return Run(metric, batch, whole, dict(zip(names, used.tolist())))

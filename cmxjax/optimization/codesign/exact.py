@@ -1,10 +1,11 @@
 """Exact outcomes of machines, each with the batch that its limits and memory allow."""
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax import Array
 from jaxtyping import Float
 
 from .mix import Data, Form, Mix, Moved, outcome
@@ -41,24 +42,26 @@ class Rows(NamedTuple):
 
 
 @partial(jax.jit, static_argnums=0)
-def _points(form: Form, moved: Moved, bounds: Any, z: Any, b: Any) -> Any:
+def _points(
+    form: Form, moved: Moved, bounds: Array, z: Array, b: Array
+) -> tuple[Array, Array]:
     """Outcomes of pairs of a machine and a log batch; all calls have one size."""
 
-    def at(z: Any, batch: Any) -> tuple:
-        found = outcome(form, moved, bounds, z, batch, None)
-        return found.objective, found.constraints
+    def at(z: Array, batch: Array) -> tuple[Array, Array]:
+        made = outcome(form, moved, bounds, z, batch, None)
+        return made.objective, made.constraints
 
     return jax.vmap(at)(z, b)
 
 
 def _outcomes(mix: Mix, data: Data, job: int, z: np.ndarray, b: np.ndarray) -> tuple:
     """Objectives and constraints of any number of pairs."""
-    found = []
+    pieces = []
     for first in range(0, len(b), SIZE):
         rows = np.minimum(np.arange(first, first + SIZE), len(b) - 1)
         args = mix.forms[job], data.jobs[job], data.bounds[job]
-        found.append(jax.device_get(_points(*args, z[rows], b[rows])))
-    values, used = (np.concatenate(part)[: len(b)] for part in zip(*found))
+        pieces.append(jax.device_get(_points(*args, z[rows], b[rows])))
+    values, used = (np.concatenate(part)[: len(b)] for part in zip(*pieces))
     return values, used
 
 
@@ -92,8 +95,8 @@ def exact_rows(mix: Mix, data: Data, z: Float[np.ndarray, "row resource"]) -> Ro
     The batch is searched on nested grids for the best that meets the limits. Assumes
     that what meets them is one interval, as more work never takes less time.
     """
-    found = [_with_best_batch(mix, data, job, z) for job in range(len(mix.forms))]
-    batches, objectives, constraints = zip(*found)
+    best = [_with_best_batch(mix, data, job, z) for job in range(len(mix.forms))]
+    batches, objectives, constraints = zip(*best)
     each = np.stack(objectives, axis=1)
     value = each @ np.asarray(data.weights)
     return Rows(each, np.exp(np.stack(batches, axis=1)), list(constraints), value)
@@ -110,12 +113,12 @@ def whole_batch(
     form, (_, _, workload, _) = mix.forms[job], data.jobs[job].inputs
     if not form.batch:
         return None
-    own = float(getattr(workload, form.batch))
+    given = float(getattr(workload, form.batch))
     sizes = np.arange(1.0, LARGEST_BATCH + 1.0)
     if form.batch == "tokens_per_device":
         sizes = sizes * 16.0
     rows = np.broadcast_to(z, (len(sizes), len(z)))
-    values, used = _outcomes(mix, data, job, rows, np.log(sizes / own))
+    values, used = _outcomes(mix, data, job, rows, np.log(sizes / given))
     merit = np.where(used.max(axis=1) <= MET, values, -np.inf)
     k = int(merit.argmax())
     return (float(merit[k]), float(sizes[k])) if np.isfinite(merit[k]) else None

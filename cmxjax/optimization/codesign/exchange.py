@@ -64,9 +64,9 @@ def candidates(
     return moved[kept]
 
 
-def merit(found: Rows) -> Float[np.ndarray, " row"]:
+def merit(rows: Rows) -> Float[np.ndarray, " row"]:
     """Feasible machines by their value, the others below by how much they miss."""
-    return np.where(found.violation > 0.0, -1e3 * (1.0 + found.violation), found.value)
+    return np.where(rows.violation > 0.0, -1e3 * (1.0 + rows.violation), rows.value)
 
 
 def refine(
@@ -80,9 +80,9 @@ def refine(
     """Best exact exchange after exchange, from each of the best starts."""
     order = np.argsort(-merit(exact_rows(mix, data, starts)))[:STARTS]
     args = mix, data, prices
-    found = [_refined(*args, starts[k], box, log_budget) for k in order]
-    best = max(found, key=lambda one: (-one.violation, one.value))
-    tried = len(starts) + sum(one.evaluations for one in found)
+    refined = [_refined(*args, starts[k], box, log_budget) for k in order]
+    best = max(refined, key=lambda one: (-one.violation, one.value))
+    tried = len(starts) + sum(one.evaluations for one in refined)
     return best._replace(evaluations=tried)
 
 
@@ -98,14 +98,14 @@ def _refined(
     for stride in STRIDES:
         for _ in range(ROUNDS):
             rows = candidates(prices, z, box, stride, log_budget)
-            found = exact_rows(mix, data, rows)
+            exact = exact_rows(mix, data, rows)
             evaluations += len(rows)
-            ranks = merit(found)
+            ranks = merit(exact)
             best = int(ranks.argmax())
             gain = float(ranks[best] - ranks[0])
-            value, violation = float(found.value[0]), float(found.violation[0])
+            value, violation = float(exact.value[0]), float(exact.violation[0])
             if gain <= GAIN:
                 break
-            z, value = rows[best], float(found.value[best])
-            violation = float(found.violation[best])
+            z, value = rows[best], float(exact.value[best])
+            violation = float(exact.violation[best])
     return Refined(z, value, violation, max(gain, 0.0), evaluations)

@@ -1,7 +1,7 @@
 """The least change of a machine that brings its mix per unit of cost to a target."""
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -54,9 +54,9 @@ class Match(NamedTuple):
         """Whether changes within the bounds reach the target together."""
         return self.joint_ratio >= 1.0 - 1e-6
 
-    def as_json(self) -> dict[str, Any]:
-        found = self._asdict() | {"solved": self.solved}
-        return found | {"singles": [single._asdict() for single in self.singles]}
+    def as_json(self) -> dict[str, object]:
+        fields: dict[str, object] = {**self._asdict(), "solved": self.solved}
+        return fields | {"singles": [single._asdict() for single in self.singles]}
 
 
 def match(
@@ -95,9 +95,9 @@ def match(
 
 def _merit(setup: Setup, z: Float[np.ndarray, "row resource"]) -> np.ndarray:
     """Log of the mix over the cost; minus infinity where limits are broken."""
-    found: Rows = exact_rows(setup.mix, setup.data, z)
-    value = found.value - log_costs(setup.prices, z)
-    return np.where(found.violation > 0.0, -np.inf, value)
+    exact: Rows = exact_rows(setup.mix, setup.data, z)
+    value = exact.value - log_costs(setup.prices, z)
+    return np.where(exact.violation > 0.0, -np.inf, value)
 
 
 def _single(setup: Setup, k: int, goal: float) -> Single:
@@ -137,8 +137,8 @@ def _joint(setup: Setup, goal: float, seed: int) -> tuple[dict[str, float], floa
     starts[:, count:] *= 0.1
     owned = jnp.full(RESTARTS, goal)
     ends = ascend(setup.mix, setup.data, owned, starts, low, high).x[:, :count]
-    found = [_shortened(setup, end, goal, low[:count], high[:count]) for end in ends]
-    best = min(found, key=lambda z: _regret(setup, z[None], goal)[0])
+    refined = [_shortened(setup, end, goal, low[:count], high[:count]) for end in ends]
+    best = min(refined, key=lambda z: _regret(setup, z[None], goal)[0])
     ratio = math.exp(_merit(setup, best[None])[0] - goal)
     return dict(zip(names, np.exp(best).tolist())), ratio
 

@@ -1,10 +1,11 @@
 """The workloads that a machine is designed for, as functions of its multipliers."""
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from ..._types import Scalar, Sharpness
 from ...answers.limits import parse_limit
@@ -70,8 +71,8 @@ class Job(NamedTuple):
 class Outcome(NamedTuple):
     """Log of the metric, negated where it is minimized, and logs of used / allowed."""
 
-    objective: Scalar
-    constraints: Any
+    objective: Array
+    constraints: Array
 
 
 def job_of(share: Share, calibration: str | None) -> Job:
@@ -130,7 +131,7 @@ def jobs_of(
     """
     if not shares:
         raise SpecError(["codesign: name at least one workload"])
-    jobs: list[Job] = all_of(*(lambda s=s: job_of(s, calibration) for s in shares))
+    jobs = list(all_of(*(lambda s=s: job_of(s, calibration) for s in shares)))
     machines = sorted({job.problem.system.name for job in jobs})
     if len(machines) > 1:
         raise SpecError(
@@ -151,14 +152,16 @@ def shares_of(
         SpecError: a limit is wrong or concerns none of them.
     """
     parsed = {text: parse_limit(text).quantity for text in limits}
-    found, used = [], set()
+    shares, used = [], set()
     for scenario, weight in scenarios:
-        own = tuple(t for t, quantity in parsed.items() if _predicts(scenario, quantity))
-        used |= set(own)
-        found.append(Share(scenario, weight, own, objective))
+        concerned = tuple(
+            t for t, quantity in parsed.items() if _predicts(scenario, quantity)
+        )
+        used |= set(concerned)
+        shares.append(Share(scenario, weight, concerned, objective))
     if idle := [text for text in limits if text not in used]:
         raise SpecError([f"--limit {text}: no workload predicts it" for text in idle])
-    return found
+    return shares
 
 
 def _predicts(scenario: Scenario, quantity: str) -> bool:
@@ -184,9 +187,9 @@ class Moved(NamedTuple):
 
     inputs: tuple
     """What `metrics` takes."""
-    powers: Any
+    powers: Array | np.ndarray
     """Of each number in each resource's multiplier, (number, resource)."""
-    batch: Any
+    batch: Array | np.ndarray
     """1 for the number that is the batch, (number,)."""
 
 
@@ -194,7 +197,7 @@ def moved_by(job: Job, moves: Moves, resources: int) -> Moved:
     """A job whose machine follows the resources."""
     paths = paths_of(job.problem)
     powers = [
-        row_of(paths, {path: power for path, own, power in moves if own == k})
+        row_of(paths, {path: power for path, resource, power in moves if resource == k})
         for k in range(resources)
     ]
     batch = row_of(paths, {f"workload.{job.form.batch}": 1.0})
@@ -204,9 +207,9 @@ def moved_by(job: Job, moves: Moves, resources: int) -> Moved:
 def outcome(
     form: Form,
     moved: Moved,
-    bounds: Any,
-    z: Any,
-    batch: Any,
+    bounds: Array | np.ndarray,
+    z: Array,
+    batch: Array,
     sharpness: Sharpness,
 ) -> Outcome:
     """What a workload makes of a machine.
@@ -217,19 +220,19 @@ def outcome(
         z: logs of the resources' multipliers.
         batch: log of the multiplier of the batch; unused where the batch is fixed.
     """
-    inputs = scaled(moved.inputs, moved.powers @ z + moved.batch * batch)
+    inputs = scaled(moved.inputs, jnp.matmul(moved.powers, z) + moved.batch * batch)
     machine, _, workload, layout = inputs
-    found = metrics(*inputs, sharpness)
-    value = form.sign * jnp.log(getattr(found, form.field))
+    m = metrics(*inputs, sharpness)
+    value = form.sign * jnp.log(getattr(m, form.field))
     if form.whole_system:
         value = value + jnp.log(machine.scale_up_devices)
     used = [
-        sign * (jnp.log(getattr(found, field)) - bounds[i])
+        sign * (jnp.log(getattr(m, field)) - bounds[i])
         for i, (field, sign) in enumerate(form.limits)
     ]
-    if hasattr(found, "memory_bytes"):
-        used.append(jnp.log(found.memory_bytes / machine.chip.memory_usable_bytes))
-        used.append(jnp.log1p(found.placement_excess))
+    if hasattr(m, "memory_bytes"):
+        used.append(jnp.log(m.memory_bytes / machine.chip.memory_usable_bytes))
+        used.append(jnp.log1p(m.placement_excess))
     if form.batch:
         # a group of devices holds at least one whole request
         used.append(unshared(workload, layout, jnp.ones(())))
@@ -240,8 +243,8 @@ class Data(NamedTuple):
     """What the terms of a mix take beside the variables."""
 
     jobs: tuple[Moved, ...]
-    bounds: tuple[Any, ...]
-    weights: Any
+    bounds: tuple[Array | np.ndarray, ...]
+    weights: Array | np.ndarray
     prices: Prices
 
 
@@ -258,20 +261,22 @@ class Mix(NamedTuple):
     """`gain`: most of the mix within a budget. `change`: least change that brings the
     mix over the cost to a target."""
 
-    def __call__(self, data: Data, own: Any, x: Any, sharpness: Sharpness) -> tuple:
+    def __call__(
+        self, data: Data, bound: Array, x: Array, sharpness: Sharpness
+    ) -> tuple[Scalar, Array]:
         z, at, value, used = x[: self.resources], self.resources, 0.0, []
         for form, moved, bounds, weight in zip(
             self.forms, data.jobs, data.bounds, data.weights
         ):
             batch = x[at] if form.batch else jnp.zeros(())
             at += bool(form.batch)
-            found = outcome(form, moved, bounds, z, batch, sharpness)
-            value = value + weight * found.objective
-            used.append(found.constraints)
+            made = outcome(form, moved, bounds, z, batch, sharpness)
+            value = value + weight * made.objective
+            used.append(made.constraints)
         cost = log_cost(data.prices, z)
         if self.aim == "change":
-            return -0.5 * (z @ z), jnp.concatenate([(own - value + cost)[None], *used])
-        return value, jnp.concatenate([(cost - own)[None], *used])
+            return -0.5 * (z @ z), jnp.concatenate([(bound - value + cost)[None], *used])
+        return value, jnp.concatenate([(cost - bound)[None], *used])
 
 
 def data_of(jobs: list[Job], moves: Moves, resources: int, prices: Prices) -> Data:

@@ -1,7 +1,7 @@
 """What a co-design found."""
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ...specs.budget_file import BudgetSpec
 from .certificate import Certificate
@@ -71,7 +71,7 @@ class Codesign(NamedTuple):
             return None
         return math.exp(self.best.mean - self.now.mean)
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """The contract of `optimize --budget --json`."""
         return {
             "budget_file": self.spec.title,
@@ -97,14 +97,14 @@ class Codesign(NamedTuple):
         }
 
 
-def _plain(design: Design) -> dict[str, Any]:
+def _plain(design: Design) -> dict[str, object]:
     """A design for JSON, which has no NaN."""
-    found = design._asdict() | {"feasible": design.feasible}
-    found["runs"] = [run._asdict() for run in design.runs]
+    fields: dict[str, object] = {**design._asdict(), "feasible": design.feasible}
+    fields["runs"] = [run._asdict() for run in design.runs]
     c = design.certificate
     if c is not None:
         marginal = [None if math.isnan(m) else m for m in c.marginal.tolist()]
-        found["certificate"] = {
+        fields["certificate"] = {
             "elasticities": c.elasticities.tolist(),
             "marginal_gain": marginal,
             "at": c.at,
@@ -113,4 +113,4 @@ def _plain(design: Design) -> dict[str, Any]:
             "spread": c.spread,
             "violation": c.violation,
         }
-    return found
+    return fields

@@ -52,15 +52,15 @@ def exact(
     upper[nx : nx + nz], upper[-1] = 1.0, np.inf
     kind = np.ones(size)
     kind[-1] = 0.0
-    found = milp(
+    result = milp(
         objective,
         constraints=LinearConstraint(np.array(rows), low, high),  # pyright: ignore
         integrality=kind,
         bounds=Bounds(0.0, upper),  # pyright: ignore
         options={"time_limit": time_limit_s, "mip_rel_gap": 1e-6},
     )
-    if found.status != 0:
-        raise ArithmeticError(f"no proven optimum: {found.message}")
-    held = np.round(found.x[:nx]).astype(int).reshape(x.shape).sum(axis=1)
+    if result.status != 0:
+        raise ArithmeticError(f"no proven optimum: {result.message}")
+    held = np.round(result.x[:nx]).astype(int).reshape(x.shape).sum(axis=1)
     table = np.stack([np.repeat(np.arange(experts), held[:, d]) for d in range(devices)])
-    return float(found.fun) * devices / float(load.sum()), table
+    return float(result.fun) * devices / float(load.sum()), table

@@ -141,17 +141,17 @@ def _elsewhere(
     counts = replicas(table, len(loads))
     mean = loads.mean(axis=1) / counts
     device, slot = place
-    own = table[device, slot]
+    expert = table[device, slot]
     for node in wanted[:4]:
         rows = slice(node * per_node, (node + 1) * per_node)
-        gap = np.abs(mean[table[rows]] - mean[own])
+        gap = np.abs(mean[table[rows]] - mean[expert])
         for flat in np.argsort(gap, axis=None)[:4]:
             d, s = np.unravel_index(int(flat), gap.shape)
             d = int(d) + node * per_node
-            table[device, slot], table[d, s] = table[d, s], own
+            table[device, slot], table[d, s] = table[d, s], expert
             cost = cost_of(table, loads, nodes)
             gain = cost.weighed(traffic_weight) < best.weighed(traffic_weight) - EPSILON
             if gain and cost.slowest <= best.slowest * (1.0 + EPSILON):
                 return cost, node
-            table[d, s], table[device, slot] = table[device, slot], own
+            table[d, s], table[device, slot] = table[device, slot], expert
     return None

@@ -61,28 +61,30 @@ def place_experts(
     start = time.perf_counter()
     loads = _checked(loads, devices, per_device, nodes)
     counts = np.stack(
-        [replica_counts(own.mean(axis=1), devices * per_device) for own in loads]
+        [replica_counts(load.mean(axis=1), devices * per_device) for load in loads]
     )
     relaxed = spread(loads, counts, devices, per_device, seed)
     tables, costs, baselines, plain = [], [], [], []
-    for own, rounded in zip(loads, relaxed):
-        packed = greedy(own.mean(axis=1), devices, per_device)
-        starts = [(cost_of(table, own, nodes), table) for table in (rounded, packed)]
+    for load, rounded in zip(loads, relaxed):
+        packed = greedy(load.mean(axis=1), devices, per_device)
+        starts = [(cost_of(table, load, nodes), table) for table in (rounded, packed)]
         baseline = starts[1][0]
         priced = []
         for _, table in sorted(starts, key=_rank):
             if priced and len(loads) > FEW and priced[0][0].slowest <= baseline.slowest:
                 break
-            better = improve(table, own, nodes, traffic_weight)
-            priced.append((cost_of(better, own, nodes), better))
+            better = improve(table, load, nodes, traffic_weight)
+            priced.append((cost_of(better, load, nodes), better))
         if per_device * devices <= SMALL:
-            priced += _kicked(min(priced, key=_rank)[1], own, nodes, traffic_weight, seed)
+            priced += _kicked(
+                min(priced, key=_rank)[1], load, nodes, traffic_weight, seed
+            )
         best, table = min(priced, key=_rank)
         tables.append(table)
         costs.append(best)
         baselines.append(baseline)
         turns = round_robin(loads.shape[1], devices, per_device)
-        plain.append(cost_of(turns, own, nodes))
+        plain.append(cost_of(turns, load, nodes))
     seconds = time.perf_counter() - start
     return ExpertPlan(np.stack(tables), costs, baselines, plain, seconds)
 

@@ -1,11 +1,11 @@
 """Relaxed placement: replicas to devices as a transport plan, annealed, then rounded."""
 
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
 
@@ -18,10 +18,10 @@ SHARPNESS = (10.0, 200.0)
 
 @partial(jax.jit, static_argnames=("per_device",))
 def plans(
-    each: Float[Any, "layer item time"],
-    start: Float[Any, "layer item device"],
+    each: Float[Array, "layer item time"],
+    start: Float[Array, "layer item device"],
     per_device: int,
-) -> Any:
+) -> Float[Array, "layer item device"]:
     """Plans of every layer, (layer, item, device): rows sum to 1, columns to slots.
 
     Mirror descent on the smooth maximum of the device loads, averaged over time: the
@@ -30,15 +30,15 @@ def plans(
     """
     sharp = jnp.geomspace(*SHARPNESS, STEPS)
 
-    def slowest(plan: Any, each: Any, sharpness: Any) -> Any:
+    def slowest(plan: Array, each: Array, sharpness: Array) -> Array:
         busy = jnp.einsum("id,it->td", plan, each)
         smooth = jax.nn.logsumexp(sharpness * busy, axis=1) / sharpness
         return smooth.mean()
 
-    def layer(args: tuple) -> Any:
+    def layer(args: tuple) -> Array:
         each, plan = args
 
-        def step(plan: Any, sharpness: Any) -> tuple:
+        def step(plan: Array, sharpness: Array) -> tuple:
             gradient = jax.grad(slowest)(plan, each, sharpness)
             scale = jnp.abs(gradient).max() + 1e-12
             plan = plan * jnp.exp(-RATE * gradient / scale)
@@ -69,10 +69,10 @@ def spread(
     # random starts break the symmetry between devices
     start = np.exp(rng.normal(0.0, 1.0, (*items.shape, devices)))
     start /= start.sum(axis=2, keepdims=True)
-    found = np.asarray(
+    relaxed = np.asarray(
         plans(each.astype(np.float32), start.astype(np.float32), per_device)
     )
-    return np.stack([_rounded(p, own, per_device) for p, own in zip(found, items)])
+    return np.stack([_rounded(p, held, per_device) for p, held in zip(relaxed, items)])
 
 
 def _rounded(plan: np.ndarray, items: np.ndarray, per_device: int) -> np.ndarray:
