@@ -48,11 +48,12 @@ def megatron(problem: Problem) -> Launch:
             notes.append(f"{OVERLAP_LOST}: {MEGATRON.name} can't with {obstacles}")
         else:
             options.add("--overlap-moe-expert-parallel-comm")
-    if w.zero == 1:
+    zero = int(w.zero)
+    if zero == 1:
         _distributed_optimizer(options, problem)
-    elif w.zero:
+    elif zero:
         options.add("--use-megatron-fsdp")
-        options.add("--data-parallel-sharding-strategy", SHARDING[w.zero])
+        options.add("--data-parallel-sharding-strategy", SHARDING[zero])
         notes.append("Megatron FSDP also needs its own checkpoint format")
     options.add("--bf16")
     precision = _precision(problem)
@@ -73,8 +74,9 @@ def mindspeed(problem: Problem) -> Launch:
     options, notes = Options(MINDSPEED), order_notes(problem, MINDSPEED.name)
     chunks = layers_of_chunks(problem, degrees["pp"])
     mistakes = []
-    if w.zero > 1:
-        mistakes.append(f"workload.zero = {w.zero}: use 0 or 1")
+    zero = int(w.zero)
+    if zero > 1:
+        mistakes.append(f"workload.zero = {zero}: use 0 or 1")
     if _precision(problem) != "bf16":
         mistakes.append(f"workload.precision = {_precision(problem)!r}: use 'bf16'")
     uneven = not even(problem, degrees["pp"])
@@ -92,7 +94,7 @@ def mindspeed(problem: Problem) -> Launch:
     notes += _recompute(options, problem, w, chunks) + _schedule(w, MINDSPEED.name)
     if _overlaps(problem, degrees):
         notes.append(OVERLAP_LOST)
-    if w.zero:
+    if zero:
         _distributed_optimizer(options, problem)
     options.add("--bf16")
     if share := float(w.offload_optimizer):
@@ -234,7 +236,7 @@ def _no_overlap(problem: Problem, w: Train, pp: int, chunks: int) -> str:
         "layers recomputed in full": float(w.recompute_fraction) > 0.0,
         "more than one draft layer": _drafts(problem) > 1,
         "a draft layer and pp = 1": _drafts(problem) == 1 and pp == 1,
-        "FSDP": w.zero > 1,
+        "FSDP": int(w.zero) > 1,
     }
     return ", ".join(reason for reason, holds in obstacles.items() if holds)
 

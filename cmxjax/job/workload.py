@@ -193,11 +193,15 @@ class Train(struct.PyTreeNode, kw_only=True, frozen=True):
     offload_optimizer: Leaf
     peak_flop_per_s: Leaf
     """What a utilization divides by; 0 takes the chip's peak for the precision."""
+    zero: Leaf
+    """Stage, 0 to 3: data-parallel ranks split the optimizer's state from 1 on, gradients
+    from 2, weights at 3 (Rajbhandari et al., arXiv 1910.02054)."""
     selective: Switch
     """The core of attention (scores to context) runs again in the backward pass."""
     software: Software
     schedule: str = struct.field(pytree_node=False, default="1f1b")
-    zero: int = struct.field(pytree_node=False, default=1)
+    shards: bool = struct.field(pytree_node=False, default=True)
+    """`zero` is 1 or more; at 0 gradients are all-reduced instead."""
     fused_attention: bool = struct.field(pytree_node=False, default=True)
     context: str = struct.field(pytree_node=False, default="ring")
     """How context parallelism exchanges keys and values: `ring` or `all_to_all`."""

@@ -76,23 +76,22 @@ def train_memory(
     split = weights.shared / ranks + weights.expert / expert_ranks
     size, narrow = BYTES["bf16"], sizes.activation < BYTES["bf16"]
     size = size + either(narrow, QUANTIZED_COPIES * sizes.activation, 0.0)
-    held = split if w.zero >= 3 else whole
+    held = either(w.zero >= 3.0, split, whole)
     largest = smooth.larger_of(map(added, holding.layer_weights))
     gathered = largest * PRESENT_LAYERS * size
-    state = split if w.zero >= 1 else whole
-    kept = (split if w.zero >= 2 else whole) * sizes.gradient
+    state = either(w.zero >= 1.0, split, whole)
+    kept = either(w.zero >= 2.0, split, whole) * sizes.gradient
     beside = either(sizes.gradient > BYTES["bf16"], BYTES["bf16"], 0.0)
     kept = kept + trainer.keeps_working_gradients.on * whole * beside
     alive = _activations(a, w, layout, holding)
     overhead = trainer.memory_overhead_bytes + alive * trainer.activation_slack
     here, optimizer = held * size, 3.0 * state * sizes.master
-    if w.zero >= 3:
-        overhead = overhead + gathered
+    overhead = overhead + either(w.zero >= 3.0, gathered, 0.0)
     if w.offloads:
         away = here * w.offload_weights
         here, optimizer = here - away, optimizer * (1.0 - w.offload_optimizer)
-        if w.zero < 3:
-            overhead = overhead + smooth.smaller(gathered, away)
+        beside = smooth.smaller(gathered, away)
+        overhead = overhead + either(w.zero < 3.0, beside, 0.0)
     return TrainMemory(
         weights=here,
         gradients=kept,

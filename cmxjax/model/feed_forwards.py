@@ -11,9 +11,12 @@ from ..switch import Switch
 class GroupLimit(NamedTuple):
     """Of how many groups of experts a token may use how many."""
 
-    groups: int = 1
-    topk_groups: int = 1
+    groups: Leaf = 1.0
+    topk_groups: Leaf = 1.0
 
+
+MOST_GROUPS = 16
+"""Most groups that a token may use where the choice is limited."""
 
 ANY_GROUP = GroupLimit()
 
@@ -79,6 +82,10 @@ class Experts(FeedForward, struct.PyTreeNode, kw_only=True, frozen=True):
     extra: Leaf
     """Weights that stand beside the experts: a bias of the router, a gate of the shared
     one, and what it has more than a routed one where those are narrower."""
+    groups: Leaf
+    topk_groups: Leaf
+    """Of as many groups of experts, one after another on the devices, those that a token
+    may use: node-limited routing (DeepSeek-V3, arXiv 2412.19437, section 2.1.2)."""
     norms: Leaf
     norm_vectors: Leaf
     stored: Leaf
@@ -86,10 +93,6 @@ class Experts(FeedForward, struct.PyTreeNode, kw_only=True, frozen=True):
     """The same of shared experts."""
     has_shared: bool = struct.field(pytree_node=False, default=True)
     """False where `shared` is 0, so that no kernels are launched for it."""
-    groups: int = struct.field(pytree_node=False, default=1)
-    topk_groups: int = struct.field(pytree_node=False, default=1)
-    """Of as many groups of experts, one after another on the devices, those that a token
-    may use: node-limited routing (DeepSeek-V3, arXiv 2412.19437, section 2.1.2)."""
     kind: str = struct.field(pytree_node=False, default="experts")
 
     @property

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import Field, field_validator, model_validator
 
 from ..model.architecture import MOST_LAYERS
+from ..model.feed_forwards import MOST_GROUPS
 from .figures import Info, NonNegative, Positive, Source, Strict, Text, listed_source
 
 
@@ -157,7 +158,13 @@ class ExpertsSpec(_HalfSpec):
     @field_validator("topk_groups")
     @classmethod
     def _among_groups(cls, topk_groups: float, info: Info) -> float:
-        return _at_most(topk_groups, info, "groups", "groups")
+        used = _at_most(topk_groups, info, "groups", "groups")
+        if MOST_GROUPS < used < info.data.get("groups", used):
+            raise ValueError(
+                f"at most {MOST_GROUPS} groups can be chosen from, or all"
+                f" {info.data['groups']:g}; use fewer, or all if any may be used"
+            )
+        return used
 
     @field_validator("topk")
     @classmethod

@@ -189,7 +189,6 @@ def _half(file: ModelFile, spec: DenseSpec | ExpertsSpec) -> Dense | Experts:
         "extra": _leaf(spec.extra + more),
     }
     leaves["shared_stored"] = _leaf(1.0)
-    leaves |= {"groups": int(spec.groups), "topk_groups": int(spec.topk_groups)}
     return Experts(has_shared=spec.shared > 0, **leaves)
 
 

@@ -39,11 +39,15 @@ def several_ranks(
     requests: Iterable[Request], sharpness: Sharpness
 ) -> dict[str, list[Scalar]]:
     """Whether the group of each request has several ranks, by form."""
-
-    def several(request: Request) -> Scalar:
-        return several_of(jnp.prod(request.splits), sharpness)
-
-    return {form: [*map(several, of)] for form, of in by_form(requests).items()}
+    several: dict[int, Scalar] = {}  # of one group, however many requests it has
+    for request in (requests := [*requests]):
+        if id(request.splits) not in several:
+            ranks = jnp.prod(request.splits)
+            several[id(request.splits)] = several_of(ranks, sharpness)
+    return {
+        form: [several[id(request.splits)] for request in members]
+        for form, members in by_form(requests).items()
+    }
 
 
 def price_collectives(

@@ -1,6 +1,6 @@
 """Layers of a training step: compute beside collectives, and what each hides."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from ..model.architecture import Architecture, Kind
 from ..rates.collectives import collective_s
 from ..rates.exchange import Ranks, exchange_s
 from ..rates.roofline import roofline_s
+from ..switch import either
 from ..work.serving import parts_of
 from ..work.table import Op, at_place
 from .costs import HIGHEST
@@ -85,10 +86,18 @@ def compute_of(
 class Reduction(NamedTuple):
     """Seconds of data-parallel traffic of a device."""
 
-    once: dict[str, Scalar]
-    """By kind, of a step."""
-    layer: dict[str, tuple[Scalar, ...]]
-    """For each micro-batch and layer, by kind."""
+    all_reduce: Scalar
+    """Of a step, as the next two."""
+    all_gather: Scalar
+    reduce_scatter: Scalar
+    layer_gather: tuple[Scalar, ...]
+    """For each micro-batch, by kind of layer, as the next."""
+    layer_scatter: tuple[Scalar, ...]
+
+    @property
+    def step_s(self) -> Scalar:
+        """All of a step, nothing hidden."""
+        return self.all_reduce + self.all_gather + self.reduce_scatter
 
     def once_s(self, line: Line, exposed: Scalar, sharpness: Sharpness) -> Scalar:
         """What one step's traffic adds: it hides beside one pass of a micro-batch.
@@ -97,9 +106,9 @@ class Reduction(NamedTuple):
         weights beside its first forward pass.
         """
         behind, ahead = line.first.backward + line.first.weight, line.first.forward
-        reduced = self.once["reduce_scatter"] + self.once["all_reduce"]
+        reduced = self.reduce_scatter + self.all_reduce
         scatter = smooth.overlap_s(behind, reduced, exposed, sharpness)
-        gather = smooth.overlap_s(ahead, self.once["all_gather"], exposed, sharpness)
+        gather = smooth.overlap_s(ahead, self.all_gather, exposed, sharpness)
         return scatter - behind + gather - ahead
 
 
@@ -165,12 +174,30 @@ def communication_of(
         # half of an all-reduce gathers the shares
         hop=sum(times["pipeline"].values()) / hops + 0.5 * of("all_reduce", "tp"),
     )
-    kinds, layers = ("reduce_scatter", "all_gather"), range(len(shape.a.kinds))
-    return exchanges, Reduction(
-        once={kind: of(kind, "once") for kind in (*kinds, "all_reduce")},
-        layer={
-            kind: tuple(of(kind, at_place("layer", i)) for i in layers) for kind in kinds
-        },
+    return exchanges, _reduction(shape, of)
+
+
+def _reduction(shape: Shape, of: Callable[[str, str], Scalar]) -> Reduction:
+    """What the stage of ZeRO has of the traffic that was asked for."""
+    w, layers = shape.w, [at_place("layer", i) for i in range(len(shape.a.kinds))]
+    if not w.shards:
+        none = (jnp.zeros(()),) * len(layers)
+        return Reduction(
+            all_reduce=of("all_reduce", "once"),
+            all_gather=none[0],
+            reduce_scatter=none[0],
+            layer_gather=none,
+            layer_scatter=none,
+        )
+    each, whole = w.zero >= 2.0, w.zero >= 3.0
+    gathers = (of("all_gather", layer) for layer in layers)
+    scatters = (of("reduce_scatter", layer) for layer in layers)
+    return Reduction(
+        all_reduce=jnp.zeros(()),
+        all_gather=either(whole, 0.0, of("all_gather", "once")),
+        reduce_scatter=either(each, 0.0, of("reduce_scatter", "once")),
+        layer_gather=tuple(either(whole, x, 0.0) for x in gathers),
+        layer_scatter=tuple(either(each, x, 0.0) for x in scatters),
     )
 
 
@@ -313,15 +340,13 @@ def _beside(
     sharpness: Sharpness,
 ) -> PassTimes:
     """A layer with what moves beside each of its micro-batches: offload and ZeRO."""
-    forward, backward, zero = layer.forward, layer.backward, shape.w.zero
+    forward, backward = layer.forward, layer.backward
     for seconds in moved.values():  # to the host and back
         forward = smooth.overlap_s(forward, seconds, sharing.offload, sharpness)
         backward = smooth.overlap_s(backward, seconds, sharing.offload, sharpness)
-    gather = reduction.layer["all_gather"][place]
-    scatter = reduction.layer["reduce_scatter"][place]
-    if zero >= 3:
+    if shape.w.shards:
+        gather = reduction.layer_gather[place]
+        both = reduction.layer_scatter[place] + gather
         forward = smooth.overlap_s(forward, gather, sharing.data, sharpness)
-        scatter = scatter + gather
-    if zero >= 2:
-        backward = smooth.overlap_s(backward, scatter, sharing.data, sharpness)
+        backward = smooth.overlap_s(backward, both, sharing.data, sharpness)
     return PassTimes(forward, backward, layer.weight)

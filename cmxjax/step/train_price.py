@@ -216,7 +216,8 @@ def _data_requests(
 
     ZeRO 0 all-reduces gradients once a step; 1 and 2 scatter them reduced and gather the
     updated weights, 2 scatters for every micro-batch; 3 also gathers each layer's weights
-    for every pass. Experts reduce over the ranks that hold the same ones.
+    for every pass. All of 1 to 3 are asked for; `Reduction` counts what a stage does.
+    Experts reduce over the ranks that hold the same ones.
 
     Reference: Rajbhandari et al., arXiv 1910.02054, section 7.
     """
@@ -231,15 +232,14 @@ def _data_requests(
         ]
 
     once = Held(*(x[0] for x in holding.weights))
-    if w.zero == 0:
+    if not w.shards:
         return ask("all_reduce", "once", once, gradient)
-    requests = ask("all_gather", "once", once, weight) if w.zero < 3 else []
-    if w.zero == 1:
-        return requests + ask("reduce_scatter", "once", once, gradient)
+    requests = ask("all_gather", "once", once, weight)
+    requests += ask("reduce_scatter", "once", once, gradient)
     for i, held in enumerate(holding.layer_weights):
         layer = at_place("layer", i)
         requests += ask("reduce_scatter", layer, held, gradient)
-        requests += ask("all_gather", layer, held, weight) if w.zero >= 3 else []
+        requests += ask("all_gather", layer, held, weight)
     return requests
 
 
@@ -250,7 +250,7 @@ def _owned(job: Job, sharpness: Sharpness) -> tuple[Scalar, Scalar]:
         job.holding.weights, _data_axes(job.a, job.layout).values()
     ):
         whole = whole + held
-        owned = owned + held / (ranks if job.w.zero >= 1 else 1.0)
+        owned = owned + held / either(job.w.zero >= 1.0, ranks, 1.0)
     return smooth.largest(owned, sharpness), smooth.largest(whole, sharpness)
 
 
@@ -258,7 +258,7 @@ def _update_s(job: Job, sharpness: Sharpness) -> Scalar:
     """Time of the optimizer: bytes of the states that a device owns over the memory's
     rate."""
     chip, (owned, whole) = job.machine.chip, _owned(job, sharpness)
-    kept = owned if job.w.zero >= 2 else whole
+    kept = either(job.w.zero >= 2.0, owned, whole)
     rate = chip.memory_bytes_per_s * chip.memory_efficiency
     return (UPDATE_BYTES * owned + NORM_BYTES * kept) / rate
 

@@ -159,7 +159,7 @@ def busy(
         each = _line(shape, passes, holding).work.total
         if shape.w.schedule == "dualpipe":
             each = 0.5 * (each + each[::-1])
-        once = sum(reduction.once.values()) + times["host"]["step"] + _update_s(times)
+        once = reduction.step_s + times["host"]["step"] + _update_s(times)
         return (microbatches * jnp.dot(critical, each) + once) * sharing.stretch
 
     times = costs.times["step"]

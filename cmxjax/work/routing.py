@@ -1,16 +1,17 @@
 """How routed tokens fall on ranks and experts: statistics that know no machine."""
 
-import math
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 
 from .. import smooth
 from .._types import Leaf, Scalar
 from ..job.layout import Layout, degree
 from ..job.workload import Balance
 from ..model.architecture import Architecture
-from ..model.feed_forwards import GroupLimit
+from ..model.feed_forwards import MOST_GROUPS, GroupLimit
+from ..switch import either
 
 SAMPLING_FLOOR = 1e-2  # keeps the square root smooth where there is one rank
 
@@ -90,8 +91,9 @@ def open_places(places: Leaf, limit: GroupLimit) -> Leaf:
     a token may use with the chance of t draws without replacement.
     """
     groups, used = limit
-    if used >= groups:
-        return places
     held = smooth.smaller(smooth.larger(groups / places, 1.0), groups - used + 1.0)
-    missed = math.prod(1.0 - held / (groups - drawn) for drawn in range(used))
-    return places * (1.0 - missed)
+    drawn = np.arange(float(MOST_GROUPS))
+    drawn = drawn.reshape(-1, *[1] * jnp.ndim(places))
+    left = smooth.larger(groups - drawn, 1.0)
+    missed = jnp.prod(either(drawn < used, 1.0 - held / left, 1.0), axis=0)
+    return either(used < groups, places * (1.0 - missed), places)
