@@ -163,14 +163,33 @@ class Decode(struct.PyTreeNode, kw_only=True, frozen=True):
     kind: str = struct.field(pytree_node=False, default="decode")
 
 
+class Images(struct.PyTreeNode, kw_only=True, frozen=True):
+    """Images of a prompt, as a vision tower gets them."""
+
+    per_prompt: Leaf
+    tiles: Leaf
+    """Of an image: pieces that the tower works on by themselves; mostly 1."""
+    patches: Leaf
+    """Of a tile, with tokens of its own that a tower adds."""
+    tokens: Leaf
+    """Of an image in the language model, which a prompt's tokens include."""
+    split: Switch
+    """A tensor-parallel group splits the tower's heads, rather than the tiles."""
+    kind: str = struct.field(pytree_node=False, default="images")
+
+
 class Prefill(struct.PyTreeNode, kw_only=True, frozen=True):
     """One prefill batch."""
 
     tokens_per_device: Leaf
     """Prompt tokens admitted per device and batch, cached ones included."""
     prompt_tokens: Leaf
+    """Those of images included."""
     cached_fraction: Leaf
+    """Of prompts, and so of their images."""
     software: Software
+    images: Images | None = None
+    """That these devices encode, if any."""
     kind: str = struct.field(pytree_node=False, default="prefill")
 
 
@@ -218,6 +237,7 @@ class Serve(struct.PyTreeNode, kw_only=True, frozen=True):
 
     requests_per_s: Leaf
     prompt_tokens: Leaf
+    """Those of images included."""
     output_tokens: Leaf
     cached_fraction: Leaf
     """Share of a prompt whose keys and values are in the cache."""
@@ -230,6 +250,8 @@ class Serve(struct.PyTreeNode, kw_only=True, frozen=True):
     acceptance: Leaf
     software: dict[str, Software]
     """By role of the pool."""
+    images: Images | None = None
+    """Of each prompt, if any."""
     kind: str = struct.field(pytree_node=False, default="serve")
 
 

@@ -14,6 +14,8 @@ from ..model.architecture import Architecture, Halves, added, known_of
 from ..model.feed_forwards import Experts
 from ..switch import either
 from ..work.serving import sequence_bytes
+from ..work.vision import Place, with_prompts
+from .vision import vision_memory
 
 WORKSPACE_ROWS = 4.0
 """Copies of the batch's hidden states that are alive at once (assumed): residual, normed
@@ -164,12 +166,35 @@ def prefill_memory(
     sizes = tokens, w.tokens_per_device, w.tokens_per_device * cp, tp
     elements = smooth.larger_of(mixer.prefill_elements(*sizes) for mixer in a.mixers)
     attention = elements * w.software.sizes.attention
-    return Memory(
+    memory = Memory(
         weights=weight_bytes(a, layout, w.software, sharpness=sharpness),
         kv_cache=_cache_bytes(a, layout, w.software, held, w.prompt_tokens, 0.0),
         communication=_buffer_bytes(a, layout, w.software, tokens),
         activations=_activations(a, layout, w.software, tokens, attention, logits),
     )
+    if w.images is None:
+        return memory
+    return _with_tower(memory, a, with_prompts(w, layout), sharpness)
+
+
+def _with_tower(
+    memory: Memory, a: Architecture, place: Place, sharpness: Sharpness
+) -> Memory:
+    """Memory of a device that encodes images too; the first stage holds the tower."""
+    if a.vision is None:
+        return memory
+    tower = vision_memory(a.vision, place, sharpness)
+    activations = smooth.larger(memory.activations, tower.activations)
+    return memory._replace(
+        weights=memory.weights + tower.weights,
+        activations=activations + tower.embeddings,
+    )
+
+
+def encode_memory(a: Architecture, place: Place, sharpness: Sharpness = None) -> Memory:
+    """Memory of a device that encodes images only."""
+    zero = jnp.zeros(())
+    return _with_tower(Memory(zero, zero, zero, zero), a, place, sharpness)
 
 
 def attention_memory(

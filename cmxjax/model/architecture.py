@@ -13,6 +13,7 @@ from .feed_forwards import Dense, Experts
 from .grouped_query import GroupedQuery
 from .latent import Latent
 from .recurrent import Recurrent
+from .vision import Vision
 
 MOST_LAYERS = 256
 
@@ -70,6 +71,9 @@ class Architecture(struct.PyTreeNode, kw_only=True, frozen=True):
     """Weights of the norm behind the layers, over the model's width."""
     extra: Leaf
     """Other weights outside layers, such as a bias of the head."""
+    vision: Vision | None = None
+    """The tower that a job with images runs; None where it has no images, or the model
+    no tower."""
     known: Known | None = None
     """What `weighed` fills in; it stays when sizes are replaced, so weigh last."""
     kinds: tuple[Kind, ...] = struct.field(pytree_node=False)
@@ -193,14 +197,15 @@ def embedding_parameters(a: Architecture) -> Scalar:
 
 
 def total_parameters(a: Architecture) -> Scalar:
-    """Weights of the model, draft modules not counted.
+    """Weights of the model, its vision tower included, draft modules not counted.
 
     This is how model cards count: 671e9 for DeepSeek-V3, whose checkpoint holds
     another 14e9 for its multi-token-prediction module.
     """
-    return layer_parameters(a, known_of(a).halves) + embedding_parameters(a)
+    language = layer_parameters(a, known_of(a).halves) + embedding_parameters(a)
+    return language if a.vision is None else language + a.vision.parameters
 
 
 def active_parameters(a: Architecture) -> Scalar:
-    """Weights that take part in one token's forward pass."""
+    """Weights that take part in one token's forward pass through the language model."""
     return layer_parameters(a, met_parameters(a)) + embedding_parameters(a)

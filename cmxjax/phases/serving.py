@@ -58,6 +58,8 @@ class PrefillMetrics(Explained, struct.PyTreeNode, kw_only=True, frozen=True):
     combine_time_s: Leaf
     host_time_s: Leaf
     cache_load_time_s: Leaf
+    vision_time_s: Leaf | None
+    """Of the vision tower, for the images of a batch; None without images."""
     tokens_per_s_per_device: Leaf
     tokens_per_s_per_package: Leaf
     tokens_per_s: Leaf
@@ -128,6 +130,7 @@ def prefill_metrics(
         combine_time_s=layer.combine_s,
         host_time_s=job.host_s,
         cache_load_time_s=job.cache_s,
+        vision_time_s=times.vision_s,
         breakdown=breakdown,
         **_common(machine, a, layout, rate, memory, step.filled(times)[0], steady),
     )

@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from ..model.architecture import MOST_LAYERS
 from ..model.feed_forwards import MOST_GROUPS
 from .figures import Info, NonNegative, Positive, Source, Strict, Text, listed_source
+from .vision_file import VisionSpec
 
 
 def _at_most(value: float, info: Info, key: str, what: str) -> float:
@@ -249,6 +250,10 @@ class ModelFile(Strict):
     ] = {}
     """Bytes of a stored weight by module, scales included, where the file's modules have
     formats of their own; a job that gives dtypes.weight has that for all."""
+    vision: VisionSpec | None = None
+    """The tower that encodes images; `published` counts it where it gives one."""
+    vision_unread: str = ""
+    """Why a file's tower isn't understood; its language model is."""
     published: Published | None = None
 
     @field_validator("source")

@@ -36,6 +36,7 @@ from .model_file import (
     ModelFile,
 )
 from .system_load import Reference
+from .vision_file import vision_of
 
 _KINDS = ("grouped_query", "latent", "recurrent", "dense", "mixture")
 
@@ -72,6 +73,8 @@ def model_leaves(file: ModelFile) -> dict[str, float]:
             groups[path] = spec
         if isinstance(spec, LatentSpec) and spec.indexer is not None:
             groups[f"{path}.indexer"] = spec.indexer
+    if file.vision is not None:
+        groups["vision"] = file.vision
     return {
         f"{path}.{key}".lstrip("."): value
         for path, group in groups.items()
@@ -277,6 +280,7 @@ def architecture_of(file: ModelFile) -> Architecture:
         dropout=switch(file.biased),
         final_vectors=_leaf(last),
         extra=_leaf(file.extra),
+        vision=None if file.vision is None else vision_of(file.vision),
         kinds=tuple(kinds),
         draft=[*kinds, *mixed][-1],
     )

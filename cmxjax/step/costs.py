@@ -50,6 +50,7 @@ PARTS: dict[str, tuple[str, ...]] = {
         for block in ("norms", "attention", "dense", "router", "experts", "shared")
     },
     **{block: RESOURCES for block in ("embedding", "head", "draft")},
+    "vision": RESOURCES + _COLLECTIVE,
 }
 """Every component of a step and its parts, as reports and JSON name them:
 `component.part`. A path of the costs is named by its component and its last key."""

@@ -31,6 +31,7 @@ from ..rates.roofline import roofline_s
 from ..work.serving import Declarations, half_parts, mixer_part, parts_of
 from ..work.table import select
 from .costs import Costs
+from .vision import TowerCounts
 
 HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -66,6 +67,8 @@ class Counts(NamedTuple):
     """Layers of the fullest pipeline stage over the mean."""
     domains: Scalar
     """Of attention devices that share the experts' pool."""
+    tower: TowerCounts | None = None
+    """Of a batch's images, where there are such."""
 
 
 class LayerKind(NamedTuple):

@@ -23,11 +23,13 @@ from ..work.chunk import joined_ops, launched
 from ..work.routing import ExpertLoad, expert_load
 from ..work.serving import Declarations, cache_bytes, declared, mixer_part
 from ..work.table import sizes_by_name, tabulate
+from ..work.vision import with_prompts
 from .asks import ACTIVATION_BYTES, Asked, decode_asks, prefill_asks
 from .costs import Costs
 from .exchanges import expert_group, price_exchanges, price_split_experts
 from .layer import Shape, Sharing, Streams, layer_kinds
 from .requests import by_form, price_collectives
+from .vision import Tower
 
 
 class Pools(NamedTuple):
@@ -61,6 +63,8 @@ class Job(NamedTuple):
     chunked: bool = False
     cache_s: Scalar | None = None
     """Load of cached prefixes, where there are such."""
+    tower: Tower | None = None
+    """What encodes the prompts' images, if there are any."""
 
     @property
     def experts_layout(self) -> Layout:
@@ -107,6 +111,7 @@ def decode_job(
         streams=together if pools is None else "pools",
         fills=False,
         chunked=chunk is not None,
+        tower=None if chunk is None else tower_of(a, chunk, layout),
     )
 
 
@@ -130,7 +135,15 @@ def prefill_job(
         streams="links",
         fills=True,
         cache_s=cache_load_s(machine, a, w, sharpness),
+        tower=tower_of(a, w, layout),
     )
+
+
+def tower_of(a: Architecture, w: Prefill, layout: Layout) -> Tower | None:
+    """What encodes the images of prompts on the devices that compute them."""
+    if a.vision is None or w.images is None:
+        return None
+    return Tower(a.vision, with_prompts(w, layout), splits(layout, "tp"))
 
 
 def cache_load_s(

@@ -34,6 +34,7 @@ from .layer import (
     typical,
 )
 from .price import Job, price, price_once, shape_of, sharing_of
+from .vision import PricedTower, price_tower, tower_busy, tower_filled, tower_s
 
 Mode = TypeVar("Mode")
 
@@ -53,6 +54,8 @@ class ServingTimes(NamedTuple):
     """Of the step, without repeated layers."""
     first: Array | None
     """Whether the first of two ways to overlap is the faster; None if one is weighed."""
+    vision_s: Scalar | None = None
+    """Of the step, for its images; None where there are none."""
 
 
 def streams_of(microbatches: str) -> Streams:
@@ -148,11 +151,18 @@ def compose(
     once = costs.times["once"]
     tail = layer.tail_s + counts.drafts * layer.draft_s + once["host"]["step"]
     best = best * counts.fullest
+    vision = None
+    if counts.tower is not None:  # the first stage's, which hold up all batches
+        exposed = sharing.roofline, sharing.protocol
+        each = tower_s(counts.tower, *exposed, once["vision"], sharpness)
+        vision = counts.stages * each
     steady = best + counts.stages * tail + sum(once.get("cache", {}).values())
+    steady = steady if vision is None else steady + vision
     step = steady + sum(once.get("pipeline", {}).values())
     if shape.fills:
         step = step + (1.0 - 1.0 / counts.stages) * best
-    times = ServingTimes(step, steady, layer, step - repeated * counts.fullest, first)
+    rest = step - repeated * counts.fullest
+    times = ServingTimes(step, steady, layer, rest, first, vision)
     return step, times
 
 
@@ -181,26 +191,32 @@ def counts_of(job: Job, sharpness: Sharpness) -> Counts:
 def served(job: Job, sharpness: Sharpness) -> Served:
     """Price a serving step, choose the split of the cores, and say how it composes."""
     shape, sharing = shape_of(job), sharing_of(job, sharpness)
-    counts = counts_of(job, sharpness)
+    counts, tower = counts_of(job, sharpness), None
+    if job.tower is not None:
+        tower = price_tower(job.machine, job.tower, sharpness)
+        counts = counts._replace(tower=tower.counts)
     streams = streams_of(shape.microbatches)
     weighed = partial(in_each, shape.microbatches)
     priced = weighed(lambda mode: price(job, mode, sharpness), streams)
     times, once = priced.costs.times, price_once(job)
+    once = once if tower is None else once | {"vision": tower.times}
     costs = Costs({"layer": times, "once": once}, {"layer": priced.costs.loads})
     share = choose(shape, sharing, counts, priced.costs, sharpness)
 
     def busy(step_times: ServingTimes) -> dict[str, PyTree]:
         each = partial(busy_layer, shape, sharing, counts, share)
         layer = _of_faster(step_times.first, weighed(each, times, streams))
-        return {
-            "layer": layer,
-            "once": once | {"host": {"step": counts.stages * job.host_s}},
-        }
+        ends = once | {"host": {"step": counts.stages * job.host_s}}
+        if tower is not None:
+            seen = tower_busy(tower.counts, tower.times)
+            ends["vision"] = jax.tree.map(lambda x: counts.stages * x, seen)
+        return {"layer": layer, "once": ends}
 
     def fills(step_times: ServingTimes) -> tuple[Filled, Filled]:
         seconds = priced.filled_s, times["operators"]["memory"]
         each = weighed(partial(filled, shape, counts), *seconds, streams)
-        return _of_faster(step_times.first, each)
+        near, far = _of_faster(step_times.first, each)
+        return near if tower is None else _beside(near, tower), far
 
     composition = Composition(
         costs=costs,
@@ -209,6 +225,12 @@ def served(job: Job, sharpness: Sharpness) -> Served:
         entries={"operators": tuple(op.block for _, op in job.ops)},
     )
     return Served(composition, fills)
+
+
+def _beside(layers: Filled, tower: PricedTower) -> Filled:
+    """What layers and a tower fill on the mean device of a pipeline."""
+    pairs = zip(layers, tower_filled(tower), strict=True)
+    return Filled(*(seconds + encoding for seconds, encoding in pairs))
 
 
 def times_of(

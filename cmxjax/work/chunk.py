@@ -57,10 +57,14 @@ def chunk_of(w: Prefill, layout: Layout) -> Prefill:
     new = w.prompt_tokens * (1.0 - w.cached_fraction)
     reached = w.prompt_tokens - 0.5 * (new - step.tokens)
     group = degree(layout, "tp") * degree(layout, "cp")
+    images = w.images
+    if images is not None:  # so that a step encodes the share that its tokens are
+        images = images.replace(per_prompt=images.per_prompt * reached / w.prompt_tokens)
     return w.replace(
         tokens_per_device=step.prompts * reached / group,
         prompt_tokens=reached,
         cached_fraction=1.0 - step.tokens / reached,
+        images=images,
     )
 
 

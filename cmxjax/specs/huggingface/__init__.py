@@ -10,6 +10,7 @@ from .formats import weights_of
 from .halves import Family, dense, experts, grouped, latent
 from .layers import Names, layers_of
 from .recurrent import recurrent
+from .vision import vision_of
 
 NESTED = ("text_config", "llm_config", "language_config", "thinker_config")
 """Where multi-modal files keep their language model."""
@@ -102,6 +103,9 @@ def _model(
     }
     q = c.raw.get("quantization_config") or around.get("quantization_config")
     raw["weights"] = weights_of(c, q, len(layers))
+    tower = vision_of(around, c.where, hidden)
+    raw |= {} if tower.keys is None else {"vision": tower.keys}
+    raw |= {"vision_unread": tower.problem} if tower.problem else {}
     if family.positions is not None:
         raw["positions"] = c.count("positions") + family.positions
     width = c.number("intermediate", 0.0)
