@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+IMAGE_NUMBERS = ("per_prompt", "tiles", "patches", "tokens")
+"""Of a workload's images, as answers echo them: patches are those of a tile, tokens those
+of an image in the language model."""
+
+
 class Prediction(NamedTuple):
     """Metrics of one scenario and whether it can run at all."""
 
@@ -54,6 +59,22 @@ class Prediction(NamedTuple):
         )
         title = f"{p.scenario.phase} on {p.system.name} (calibration: {p.calibration})"
         return "\n".join([title, *rows, verdict])
+
+    @property
+    def images(self) -> dict[str, float] | None:
+        """What a prompt is made of, if it has images."""
+        images = getattr(self.problem.workload, "images", None)
+        if images is None:
+            return None
+        total = float(self.problem.workload.prompt_tokens)  # pyright: ignore
+        each = {name: float(getattr(images, name)) for name in IMAGE_NUMBERS}
+        of_images = each["per_prompt"] * each["tokens"]
+        return {
+            "text_tokens": total - of_images,
+            "image_tokens": of_images,
+            "prompt_tokens": total,
+            **each,
+        }
 
     def to_dict(self) -> dict[str, object]:
         """What `predict --json` prints."""
@@ -108,6 +129,7 @@ class Prediction(NamedTuple):
             "system": self.problem.system.name,
             "calibration": self.problem.calibration,
             **self.values,
+            **({} if self.images is None else {"images": self.images}),
             **({"pools": self.pools} if self.pools else {}),
             **({"stages": self.stages} if self.stages else {}),
             "breakdown": self.breakdown,

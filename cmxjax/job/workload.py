@@ -173,7 +173,7 @@ class Images(struct.PyTreeNode, kw_only=True, frozen=True):
     """Of a tile, with tokens of its own that a tower adds."""
     tokens: Leaf
     """Of an image in the language model, which a prompt's tokens include."""
-    split: Switch
+    splits_heads: bool = struct.field(pytree_node=False, default=False)
     """A tensor-parallel group splits the tower's heads, rather than the tiles."""
     kind: str = struct.field(pytree_node=False, default="images")
 

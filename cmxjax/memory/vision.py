@@ -4,9 +4,8 @@ from typing import NamedTuple
 
 from .. import smooth
 from .._types import Scalar, Sharpness
-from ..job.layout import degree
 from ..model.vision import Vision
-from ..work.vision import ELEMENT, Place, embedding_bytes, share_of
+from ..work.vision import ELEMENT, Place, embedding_bytes, ranks_of, share_of
 
 WORKSPACE_ROWS = 4.0
 """Copies of the hidden states that are alive at once, as for a language model."""
@@ -24,8 +23,8 @@ class VisionMemory(NamedTuple):
 
 def vision_memory(v: Vision, place: Place, sharpness: Sharpness) -> VisionMemory:
     """Memory of the fullest device in a batch with images, all encoded at once."""
-    images, tp = place.images, degree(place.layout, "tp")
-    share = share_of(images, place.count, place.ways, sharpness)
+    images, tp = place.images, ranks_of(place)
+    share = share_of(images, place.mean, place.ways, sharpness)
     rows = share.tiles * images.patches
     half = v.feed_forward
     attention = smooth.larger_of(2.0 * m.query + m.pair for m in v.mixers)

@@ -8,6 +8,9 @@ from ..serve.metrics import ServeMetrics
 from ..specs.build import Problem
 from ..specs.scenario_file import ServeScenario
 
+WAITING = {"expert", "encode"}
+"""Roles of pools on whose size the rate of others depends."""
+
 
 class Split(NamedTuple):
     """A machine split into whole instances."""
@@ -40,6 +43,11 @@ class PoolSplit(NamedTuple):
     def gap(self) -> float:
         """What whole instances cost."""
         return 1.0 - self.best.requests_per_s / self.relaxed_requests_per_s
+
+    @property
+    def climbed(self) -> bool:
+        """Whether pools wait for each other, so that the split isn't a closed form."""
+        return bool(WAITING & self.share.keys())
 
     @property
     def rounding_gap(self) -> float:
@@ -83,7 +91,7 @@ class PoolSplit(NamedTuple):
             "objective": "request_capacity_rate",
             "maximized": True,
             "method": "gradient, and every split"
-            if "expert" in self.share
+            if self.climbed
             else "closed form, and every split",
             "feasible": True,
             "reason": "",

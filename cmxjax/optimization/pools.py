@@ -29,7 +29,7 @@ from ..serve.metrics import ServeMetrics
 from ..specs.build import Problem, build
 from ..specs.errors import SpecError
 from ..specs.scenario_file import Scenario, ServeScenario
-from .pool_split import PoolSplit, Split
+from .pool_split import WAITING, PoolSplit, Split
 from .search import GRADIENT_COST
 
 LARGEST = 200_000
@@ -82,7 +82,7 @@ def split_pools(
         )
         for counts, rate in zip(whole, rates)
     ]
-    if "expert" in sizes:
+    if WAITING & sizes.keys():
         share, relaxed = _climbed(problem, sizes, total)
         spent = STEPS * GRADIENT_COST + 1
     else:

@@ -104,11 +104,36 @@ def _kinds(a: Architecture, file: ModelFile) -> list[_Kind]:
     return rows
 
 
+def _tower(a: Architecture, file: ModelFile) -> _Kind:
+    """The vision tower as data: a row beside those of layers."""
+    spec, v = file.vision, a.vision
+    assert spec is not None
+    assert v is not None
+    some = f", {spec.layers - (spec.full_layers or 0.0):g} layers with windows of"
+    windows = "" if spec.window is None else f"{some} {spec.window:g}"
+    size = f"patches of {spec.patch:g}, {spec.merge:g}x{spec.merge:g} a token"
+    halves = [
+        f"multi-head attention {spec.heads:g} heads{windows}",
+        f"{'gated' if spec.gated else 'plain'} network {spec.intermediate:g}",
+        f"projector of {len(spec.projections)} matrices ({size})",
+    ]
+    return {
+        "layers": "vision tower",
+        "count": int(spec.layers),
+        "halves": halves,
+        "parameters": float(v.parameters),
+        "cache_bytes_per_token": 0.0,
+        "state_bytes": 0.0,
+    }
+
+
 def understood(file: ModelFile) -> tuple[Table, dict[str, object]]:
     """A table of a model's layers with their sums, and the same as data; caches and
     states in 16 bits."""
     a = architecture_of(file)
     rows = _kinds(a, file)
+    if a.vision is not None:
+        rows.append(_tower(a, file))
     total, active = float(total_parameters(a)), float(active_parameters(a))
     stored = checkpoint_bytes(a, file)
     columns = ("layers", "count", "what", "parameters", "cache B/token", "state B")
@@ -124,16 +149,28 @@ def understood(file: ModelFile) -> tuple[Table, dict[str, object]]:
         )
     table.caption = (
         f"{total:,.0f} parameters, {active:,.0f} active; checkpoint {stored / 1e9:.4g} GB"
-        f"{_formats(file)}"
+        f"{_formats(file)}{_tower_note(a, file)}"
     )
     data: dict[str, object] = {
         "layers": rows,
         "parameters": total,
         "active_parameters": active,
+        "vision_parameters": 0.0 if a.vision is None else float(a.vision.parameters),
+        "vision_unread": file.vision_unread,
         "checkpoint_bytes": stored,
         "weights": {str(key): value for key, value in file.weights.items()},
     }
     return table, data
+
+
+def _tower_note(a: Architecture, file: ModelFile) -> str:
+    """What a caption says of the vision tower."""
+    if a.vision is not None:
+        each = "the row of the tower is for all its layers"
+        return f"; with the vision tower, which jobs without images don't load ({each})"
+    if file.vision_unread:
+        return f"; without its vision tower, so no images: {file.vision_unread}"
+    return ""
 
 
 def _formats(file: ModelFile) -> str:
@@ -144,15 +181,21 @@ def _formats(file: ModelFile) -> str:
 
 def models_table(names: list[str]) -> Table:
     """Shipped models with their parameters, active ones and cache, in 16 bits."""
-    columns = ("model", "parameters", "active", "cache B/token", "layers")
+    columns = ("model", "parameters", "of vision", "active", "cache B/token", "layers")
     table = make_table("models", *columns)
     for name in names:
         a = architecture_of(file := read_model_file(name))
         counts = zip(a.half_counts.mixers, a.mixers, strict=True)
         cache = sum(float(n * m.kv_width) for n, m in counts if grows(m)) * BF16
-        sums = float(total_parameters(a)), float(active_parameters(a))
-        table.add_row(name, *(f"{x:.4g}" for x in (*sums, cache)), f"{file.layers:g}")
-    table.caption = "cache that grows with the context: no windows, chunks or states"
+        sums = float(active_parameters(a)), cache
+        tower = "-" if a.vision is None else f"{float(a.vision.parameters):.3g}"
+        cells = (f"{x:.4g}" for x in sums)
+        total = f"{float(total_parameters(a)):.4g}"
+        table.add_row(name, total, tower, *cells, f"{file.layers:g}")
+    table.caption = (
+        "parameters include the vision tower; cache that grows with the context: no"
+        " windows, chunks or states"
+    )
     return table
 
 

@@ -34,7 +34,7 @@ def _certificate(split: PoolSplit) -> Table:
     table = make_table("how good it is", "", "value", "model evaluations")
     spent = split.evaluations
     rows = {
-        f"relaxed, {'gradient' if 'expert' in split.share else 'closed form'}": (
+        f"relaxed, {'gradient' if split.climbed else 'closed form'}": (
             split.relaxed_requests_per_s,
             spent["relaxed"],
         ),

@@ -18,10 +18,12 @@ from .._types import Scalar, Sharpness
 from ..job.layout import degree
 from ..job.workload import Prefill, tokens_per_step
 from ..memory.serving import Memory, decode_memory, prefill_memory
+from ..memory.vision import vision_memory
 from ..step.busy import Filled
 from ..step.price import cache_load_s, decode_job
 from ..step.serving import times_of
 from ..work.chunk import chunk_of, progress
+from ..work.vision import with_prompts
 from .generation import Inputs, Point, Scheme, busy_shares, decode_workload, tpot_share
 from .queue import BUSIEST, waiting_s
 
@@ -36,6 +38,7 @@ def _prompts(inputs: Inputs) -> Prefill:
         prompt_tokens=w.prompt_tokens,
         cached_fraction=w.cached_fraction,
         software=w.software[ROLE],
+        images=w.images,
     )
 
 
@@ -102,7 +105,11 @@ def _memory(inputs: Inputs, batch: Scalar, sharpness: Sharpness) -> dict[str, Me
     decode = decode_memory(inputs.a, work, layout, sharpness)
     chunk = prefill_memory(inputs.a, held, layout, sharpness)
     added = jax.tree.map(jnp.add, decode, chunk)
-    return {ROLE: added._replace(weights=decode.weights)}
+    weights = decode.weights
+    if w.images is not None and inputs.a.vision is not None:
+        place = with_prompts(held, layout)
+        weights = weights + vision_memory(inputs.a.vision, place, sharpness).weights
+    return {ROLE: added._replace(weights=weights)}
 
 
 COLOCATED = Scheme(ROLE, _point, _memory)

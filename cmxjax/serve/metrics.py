@@ -25,8 +25,14 @@ class ServeMetrics(Explained, struct.PyTreeNode, kw_only=True, frozen=True):
     """Metrics of serving; suffixes are units, SI throughout."""
 
     ttft_s: Leaf | None
-    """Mean time to the first token: wait, prefill batch, hand-over. None where no pool
-    computes prompts."""
+    """Mean time to the first token: encoding of images where a pool of its own does it,
+    then wait, prefill batch, hand-over. None where no pool computes prompts."""
+    encode_waiting_time_s: Leaf | None
+    """Where images are encoded on a pool of their own, likewise the next two; elsewhere
+    that is part of the prefill batch."""
+    encode_time_s: Leaf | None
+    encode_transfer_time_s: Leaf | None
+    """Hand-over of embeddings."""
     waiting_time_s: Leaf | None
     prefill_time_s: Leaf | None
     transfer_time_s: Leaf | None
@@ -103,6 +109,9 @@ def serve_metrics(
     placed = [excess(pool.layout, machine.tiers.size) for pool in layout.pools.values()]
     return ServeMetrics(
         ttft_s=ttft,
+        encode_waiting_time_s=parts.get("encode_waiting"),
+        encode_time_s=parts.get("encode"),
+        encode_transfer_time_s=parts.get("encode_transfer"),
         waiting_time_s=parts.get("waiting"),
         prefill_time_s=parts.get("prefill"),
         transfer_time_s=parts.get("transfer"),

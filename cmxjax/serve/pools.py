@@ -9,9 +9,11 @@ from flax import struct
 from .. import smooth
 from .._types import Leaf, Scalar, Sharpness
 from ..job.layout import Pool, instances
+from ..job.workload import Serve
 from ..memory.serving import excess_bytes
 from ..work.serving import cache_bytes
 from .colocated import COLOCATED
+from .encode import EncodePool, encode_pool, encode_power_w, encode_wait_s
 from .generation import (
     Generation,
     Inputs,
@@ -29,6 +31,9 @@ from .prefill import (
     transfer,
 )
 from .queue import BUSIEST
+
+LEAST_LEFT = 1e-6
+"""Share of a limit that stands for nothing."""
 
 
 class PoolMetrics(struct.PyTreeNode, kw_only=True, frozen=True):
@@ -53,12 +58,15 @@ class Served(NamedTuple):
     """Pools at the rate of requests that all of them can take."""
 
     inputs: Inputs
+    """With an encode pool, what is left for the others: no images, and of a limit on the
+    time to the first token what encoding leaves."""
     scheme: Scheme
     prefill: PrefillPool | None
     hand_over: Transfer | None
     cache_per_s: Scalar | None
     """Requests whose prefixes the cache can send in a second."""
     generation: Generation
+    encode: EncodePool | None = None
 
     @property
     def per_s(self) -> Scalar:
@@ -76,8 +84,16 @@ def served(inputs: Inputs, sharpness: Sharpness) -> Served:
     """Let requests through at the rate that arrives, or else the most that is stable."""
     machines, a, w, layout = inputs
     scheme = scheme_of(layout.pools)
-    prefill = hand_over = cache = None
+    prefill = hand_over = cache = encode = None
     rate = jnp.asarray(w.requests_per_s)
+    if "encode" in layout.pools:
+        pool = layout.pools["encode"]
+        encode = encode_pool(machines["encode"], a, w, pool, sharpness)
+        rate = smooth.minimum(rate, BUSIEST * encode.full_requests_per_s, sharpness)
+        passed = _embeddings_per_s(encode, inputs, scheme, sharpness)
+        rate = smooth.minimum(rate, passed, sharpness)
+        w = _without_images(w, encode, rate)
+        inputs = inputs._replace(workload=w)
     if "prefill" in layout.pools:
         pool = layout.pools["prefill"]
         hand_over = transfer(machines["prefill"], a, w, pool.layout)
@@ -92,12 +108,32 @@ def served(inputs: Inputs, sharpness: Sharpness) -> Served:
         cache = _cache_per_s(inputs, scheme)
         rate = smooth.minimum(rate, BUSIEST * cache, sharpness)
     generation = generate(scheme, inputs, rate, sharpness)
-    return Served(inputs, scheme, prefill, hand_over, cache, generation)
+    return Served(inputs, scheme, prefill, hand_over, cache, generation, encode)
+
+
+def _without_images(w: Serve, encode: EncodePool, rate: Scalar) -> Serve:
+    """What is left of a request once its images are encoded; a limit that this exceeds
+    leaves next to nothing."""
+    left = w.ttft_limit_s
+    if left is not None:
+        spent = encode.bare_s + encode_wait_s(encode, rate)
+        left = smooth.larger(left - spent, LEAST_LEFT * left)
+    return w.replace(images=None, ttft_limit_s=left)
 
 
 def _handed_over_per_s(hand_over: Transfer, pool: Pool) -> Scalar:
     """Requests whose keys and values the ports of a pool can pass on."""
     return BUSIEST * pool.devices * hand_over.requests_per_s_per_device
+
+
+def _embeddings_per_s(
+    encode: EncodePool, inputs: Inputs, scheme: Scheme, sharpness: Sharpness
+) -> Scalar:
+    """Requests whose embeddings the ports of both ends can pass on."""
+    pools = inputs.pools.pools
+    ends = pools["encode"], pools["prefill" if "prefill" in pools else scheme.role]
+    sent, received = (_handed_over_per_s(encode.hand_over, pool) for pool in ends)
+    return smooth.minimum(sent, received, sharpness)
 
 
 def _cache_per_s(inputs: Inputs, scheme: Scheme) -> Scalar:
@@ -129,7 +165,13 @@ def _colocated(state: Served) -> bool:
 def request_parts(state: Served) -> dict[str, Scalar]:
     """Seconds of a request, one after another."""
     decode = state.generation.tpot_s * state.inputs.workload.output_tokens
-    parts = {}
+    parts, first = {}, {}
+    if state.encode is not None:
+        first = {
+            "encode_waiting": encode_wait_s(state.encode, state.per_s),
+            "encode": state.encode.encode_s,
+            "encode_transfer": state.encode.hand_over.seconds,
+        }
     if state.prefill is not None and state.hand_over is not None:
         parts = {
             "waiting": prefill_wait_s(state.prefill, state.per_s),
@@ -139,7 +181,7 @@ def request_parts(state: Served) -> dict[str, Scalar]:
     elif "prefill" in state.generation.point.extra:
         extra = state.generation.point.extra
         parts = {name: extra[name] for name in ("waiting", "prefill")}
-    return {**parts, "decode": decode}
+    return {**first, **parts, "decode": decode}
 
 
 def power_w(state: Served) -> Scalar:
@@ -150,6 +192,11 @@ def power_w(state: Served) -> Scalar:
         pool = layout.pools["prefill"]
         power = power + prefill_power_w(
             machines["prefill"], pool, state.prefill, state.per_s
+        )
+    if state.encode is not None:
+        pool = layout.pools["encode"]
+        power = power + encode_power_w(
+            machines["encode"], pool, state.encode, state.per_s
         )
     return power
 
@@ -162,6 +209,8 @@ def pool_metrics(state: Served, sharpness: Sharpness) -> dict[str, PoolMetrics]:
             metrics[role] = _of_prefill(state, sharpness)
         elif role == "cache":
             metrics[role] = _of_cache(state)
+        elif role == "encode":
+            metrics[role] = _of_encode(state, sharpness)
         else:
             metrics[role] = _of_generation(state, role, sharpness)
     return metrics
@@ -178,6 +227,24 @@ def _of_cache(state: Served) -> PoolMetrics:
         memory_bytes=zero,
         memory_excess_bytes=zero,
         limits={"bandwidth": jnp.ones(())},
+    )
+
+
+def _of_encode(state: Served, sharpness: Sharpness) -> PoolMetrics:
+    machines, _, _, layout = state.inputs
+    pool, encode = layout.pools["encode"], state.encode
+    assert encode is not None
+    within = BUSIEST * encode.full_requests_per_s
+    sent = _embeddings_per_s(encode, state.inputs, state.scheme, sharpness)
+    per_s = smooth.minimum(within, sent, sharpness)
+    return PoolMetrics(
+        devices=pool.devices,
+        instances=instances(pool),
+        requests_per_s=per_s,
+        utilization=state.per_s / encode.full_requests_per_s,
+        limits={"compute": per_s / within, "transfer": per_s / sent},
+        memory_bytes=encode.memory.total,
+        memory_excess_bytes=excess_bytes(machines["encode"], encode.memory),
     )
 
 

@@ -51,6 +51,19 @@ class PrefillPool(NamedTuple):
     """Where the mean wait is all that the limit leaves over."""
 
 
+class Port(NamedTuple):
+    """What a device sends to another pool through."""
+
+    bytes_per_s: Scalar
+    latency_s: Scalar
+
+
+def outer_port(machine: Machine) -> Port:
+    """The outermost plane."""
+    fabric, across = machine.fabric, machine.exchange.across
+    return Port(*((x * across).sum() for x in (fabric.rate, fabric.latency_s)))
+
+
 def transfer(machine: Machine, a: Architecture, w: Serve, layout: Layout) -> Transfer:
     """Hand-over of a prompt from the devices that hold it, over the outermost plane.
 
@@ -58,8 +71,7 @@ def transfer(machine: Machine, a: Architecture, w: Serve, layout: Layout) -> Tra
     own fabric (CloudMatrix-Infer, arXiv 2506.12708, section 3.2). A tp x cp group that
     holds a prompt sends it together.
     """
-    fabric, across = machine.fabric, machine.exchange.across
-    rate, latency_s = ((x * across).sum() for x in (fabric.rate, fabric.latency_s))
+    rate, latency_s = outer_port(machine)
     group = degree(layout, "tp") * degree(layout, "cp")
     size = cache_bytes(a, w.software["prefill"].sizes, w.prompt_tokens)
     return Transfer(latency_s + size / (rate * group), rate / size)
@@ -72,6 +84,7 @@ def prefill_workload(w: Serve, tokens_per_device: Scalar) -> Prefill:
         prompt_tokens=w.prompt_tokens,
         cached_fraction=w.cached_fraction,
         software=w.software["prefill"],
+        images=w.images,
     )
 
 

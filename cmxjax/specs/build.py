@@ -52,6 +52,7 @@ from .degrees import (
 )
 from .errors import SpecError, all_of, shown
 from .figures import Figure
+from .images import pictures_of, prompt_tokens
 from .layout_make import assembled, attention_split, placed
 from .model_file import ExpertsSpec
 from .model_load import load_model, stored_in
@@ -66,7 +67,7 @@ from .scenario_file import (
     SystemScenario,
     TrainScenario,
 )
-from .serve_build import Builders, serve_job
+from .serve_build import Builders, Encoding, serve_job
 from .system_load import LoadedSystem, Reference, load_system
 from .train_build import check_stages, train_workload
 
@@ -322,15 +323,17 @@ def _check_drafts(context: _Context, drafts: int) -> None:
         )
 
 
-def _check_prompt(context: _Context, scenario: PrefillScenario) -> None:
-    """A group of devices must admit at least one prompt."""
+def _check_prompt(context: _Context, scenario: PrefillScenario, tokens: float) -> None:
+    """A group of devices must admit at least one prompt of some tokens."""
     w, spec = scenario.workload, scenario.layout
     admitted = w.tokens_per_device * (spec.tp or 1) * (spec.cp or 1)
-    if w.prompt_tokens > admitted:
+    more = tokens - w.prompt_tokens
+    images = f" and {more:g} of images" if more else ""
+    if tokens > admitted:
         raise SpecError(
             [
-                f"{context.where}: workload.prompt_tokens = {w.prompt_tokens:g}: a tp x"
-                f" cp group admits only {admitted:g} tokens; raise"
+                f"{context.where}: workload.prompt_tokens = {w.prompt_tokens:g}{images}:"
+                f" a tp x cp group admits only {admitted:g} tokens; raise"
                 " workload.tokens_per_device"
             ]
         )
@@ -353,19 +356,44 @@ def _prefill(
     context: _Context, scenario: PrefillScenario
 ) -> tuple[Prefill, Layout, Choices]:
     w = scenario.workload
-    (software, choices), layout, link, _ = all_of(
+    pictures = pictures_of(context, w)
+    tokens = prompt_tokens(w, pictures)
+    (software, choices), layout, link, *_ = all_of(
         lambda: _software(context, "normal"),
         lambda: _layout(context),
         lambda: _cache_link(context, scenario),
-        lambda: _check_prompt(context, scenario),
+        lambda: _check_prompt(context, scenario, tokens),
+        lambda: pictures and _check_tower_split(context),
     )
     work = Prefill(
         tokens_per_device=_leaf(w.tokens_per_device),
-        prompt_tokens=_leaf(w.prompt_tokens),
+        prompt_tokens=_leaf(tokens),
         cached_fraction=_leaf(w.cached_fraction),
         software=software,
+        images=None if pictures is None else pictures.images,
     )
     return work, layout, choices._replace(cache_link=link)
+
+
+def _check_tower_split(context: _Context) -> None:
+    """The tower's heads must divide over the ranks that split them."""
+    layout, model = context.scenario.layout, context.model
+    if layout.vision == "tp" and model is not None and model.file.vision is not None:
+        sizes = {"vision.heads": (model.file.vision.heads, "tp", layout.tp or 1)}
+        check_division(sizes, context.where)
+
+
+def _encode(
+    context: _Context, scenario: DecodeScenario
+) -> tuple[Encoding, Layout, Choices]:
+    """A pool that encodes images; of the layout only tp and dp mean something."""
+    tower = context._replace(model=None)
+    (software, choices), layout, _ = all_of(
+        lambda: _software(tower, "normal"),
+        lambda: _layout(tower),
+        lambda: _check_tower_split(context),
+    )
+    return Encoding(software), layout, choices
 
 
 def _operator(context: _Context, scenario: OpScenario) -> Job:
@@ -520,7 +548,7 @@ def _train(context: _Context, scenario: TrainScenario) -> Job:
 
 def _serve(context: _Context, scenario: ServeScenario) -> Job:
     _software(context, "low_latency")
-    return serve_job(context, scenario, Builders(_prefill, _decode))
+    return serve_job(context, scenario, Builders(_prefill, _decode, _encode))
 
 
 _BUILDERS = {
@@ -577,6 +605,8 @@ def build(
     architecture = None
     if model is not None:
         architecture = model.architecture
+        if getattr(workload, "images", None) is None:  # the tower isn't loaded
+            architecture = architecture.replace(vision=None)
         dtypes = getattr(scenario, "dtypes", None)
         if dtypes is not None and dtypes.weight is None and scenario.phase != "train":
             size = BYTES[_dtypes(scenario).weight]

@@ -3,6 +3,11 @@
 import math
 from typing import NamedTuple
 
+from ..job.workload import Images
+from ..work.vision import FORMAT
+from .context import Context, check_dtypes, leaf
+from .errors import SpecError, shown
+from .scenario_file import PrefillSpec, ServeSpec
 from .vision_file import VisionSpec
 
 
@@ -97,3 +102,62 @@ def _by_scale(grids: Grids, height: float, width: float) -> tuple[int, int]:
     larger = [scale for scale in scales if scale >= 1.0]
     chosen = min(larger) if larger else max(scales)
     return next(g for g, scale in zip(grids, scales, strict=True) if scale == chosen)
+
+
+class Pictures(NamedTuple):
+    """What a workload's images are."""
+
+    images: Images
+    cut: Cut
+    per_prompt: float
+
+    @property
+    def tokens(self) -> float:
+        """That a prompt gets from its images."""
+        return self.per_prompt * self.cut.tokens
+
+
+def pictures_of(context: Context, w: PrefillSpec | ServeSpec) -> Pictures | None:
+    """Images of a workload, if it has any, as the model's tower gets them.
+
+    Raises:
+        SpecError: they have no size, or the model no tower that is understood.
+    """
+    if not w.images_per_prompt:
+        return None
+    spec, split = tower_spec(context, w), context.scenario.layout.vision == "tp"
+    size = w.image_size
+    if size is None and (spec.square is None or spec.tiles > 1.0):
+        raise SpecError(
+            [f"{context.where}: workload.image_size: images have none; add pixels"]
+        )
+    as_is = spec.square or 1.0
+    cutting = cut(spec, *(size or (as_is, as_is)))
+    images = Images(
+        per_prompt=leaf(w.images_per_prompt),
+        tiles=leaf(cutting.tiles),
+        patches=leaf(cutting.patches),
+        tokens=leaf(cutting.tokens),
+        splits_heads=split,
+    )
+    return Pictures(images, cutting, w.images_per_prompt)
+
+
+def tower_spec(context: Context, w: PrefillSpec | ServeSpec) -> VisionSpec:
+    """The model's tower. Raises `SpecError` if there is none for its images."""
+    assert context.model is not None
+    file, key = context.model.file, "workload.images_per_prompt"
+    said = f"{context.where}: {key}{shown(w.images_per_prompt)}: {file.name}"
+    remedy = "use 0, or give the model a [vision] table"
+    if file.vision is None and file.vision_unread:
+        problem = f"'s tower is not understood ({file.vision_unread})"
+        raise SpecError([f"{said}{problem}; {remedy}"])
+    if file.vision is None:
+        raise SpecError([f"{said} has no vision tower; {remedy}"])
+    check_dtypes({"dtype of the vision tower": FORMAT}, context.system, context.where)
+    return file.vision
+
+
+def prompt_tokens(w: PrefillSpec | ServeSpec, pictures: Pictures | None) -> float:
+    """Of a prompt with its images."""
+    return w.prompt_tokens + (0.0 if pictures is None else pictures.tokens)

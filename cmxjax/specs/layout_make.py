@@ -81,8 +81,8 @@ def layout(
         routing = RoutingSpec.model_validate(experts)
     except ValidationError as error:
         raise SpecError(explain(error, "layout")) from None
-    if told := [key for key in ("vpp", "stages") if key in keys]:
-        said = "belongs to the workload of a training scenario; leave it out"
+    if told := [key for key in ("vpp", "stages", "vision") if key in keys]:
+        said = "belongs to the workload of a scenario; leave it out"
         raise SpecError([f"layout: {key} = {keys[key]}: {said}" for key in told])
     degrees, order = derive(spec, False, "layout"), parse_order(spec.order, "layout")
     sizes = np.asarray(machine.tiers.size).tolist()

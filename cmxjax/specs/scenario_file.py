@@ -95,6 +95,9 @@ class LayoutSpec(Strict):
     placement: dict[str, list[Count]] | None = None
     """For each axis the ways that it splits within each tier, innermost first."""
     stages: list[Annotated[int, Field(ge=0, le=10**9)]] | None = None
+    vision: Literal["dp", "tp"] = "dp"
+    """How a tp x cp group shares a vision tower: each device encodes whole images (or
+    tiles) of its own, or the heads are split over tp."""
 
 
 class RoutingSpec(Strict):
@@ -253,9 +256,34 @@ class DecodeSpec(Strict):
         return self
 
 
-class PrefillSpec(Strict):
-    tokens_per_device: Positive
+def _pixels(value: object) -> object:
+    """Height and width; of one number a square."""
+    sides = value if isinstance(value, list) else [value, value]
+    if len(sides) != 2:
+        raise ValueError("must be a number of pixels, or [height, width]")
+    pixels = [
+        float(side)
+        for side in sides
+        if isinstance(side, int | float) and not isinstance(side, bool)
+    ]
+    if len(pixels) < 2 or not all(1.0 <= side <= 1e5 for side in pixels):
+        raise ValueError("must be 1 to 100000 pixels, or [height, width]")
+    return pixels
+
+
+class _Illustrated(Strict):
+    """Prompts, with images or without."""
+
     prompt_tokens: Positive
+    """Without those of images, which come on top."""
+    images_per_prompt: NonNegative = 0.0
+    image_size: Annotated[list[float], BeforeValidator(_pixels)] | None = None
+    """Pixels of an image: [height, width], or the side of a square."""
+
+
+class PrefillSpec(_Illustrated):
+    tokens_per_device: Positive
+    """Those of images included."""
     cached_fraction: Fraction = 0.0
     cache_plane: Literal["ub", "vpc", "none"] = "none"
 
@@ -298,9 +326,8 @@ class TrainSpec(Strict):
     fabric: str | None = None
 
 
-class ServeSpec(Strict):
+class ServeSpec(_Illustrated):
     request_rate: Positive
-    prompt_tokens: Positive
     output_tokens: Positive
     cached_fraction: Fraction = 0.0
     ttft_limit: Seconds | None = None
@@ -308,7 +335,7 @@ class ServeSpec(Strict):
 
 
 class PoolSpec(Strict):
-    role: Literal["prefill", "decode", "cache", "attention", "expert"]
+    role: Literal["prefill", "decode", "cache", "attention", "expert", "encode"]
     devices: Count
     layout: LayoutSpec = LayoutSpec()
 

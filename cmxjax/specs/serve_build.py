@@ -11,10 +11,11 @@ from functools import partial
 from typing import NamedTuple
 
 from ..job.layout import Layout, Pool, Pools, degree
-from ..job.workload import Decode, Prefill, Serve
+from ..job.workload import Decode, Images, Prefill, Serve, Software
 from ..machine.resolve import Choices
 from .context import Context, leaf
 from .errors import SpecError, all_of
+from .images import pictures_of, prompt_tokens
 from .scenario_file import (
     DecodeScenario,
     DecodeSpec,
@@ -40,7 +41,14 @@ ACCEPTANCE = 0.7
 
 SPLITS = ("devices", "tp", "cp", "dp", "pp", "ep", "etp", "edp")
 
-Made = tuple[Decode | Prefill, Layout, Choices]
+
+class Encoding(NamedTuple):
+    """What a pool that encodes images adds to a serving workload."""
+
+    software: Software
+
+
+Made = tuple[Decode | Prefill | Encoding, Layout, Choices]
 """Workload, layout and choices of one pool."""
 
 
@@ -49,6 +57,8 @@ class Builders(NamedTuple):
 
     prefill: Callable[[Context, PrefillScenario], Made]
     decode: Callable[[Context, DecodeScenario], Made]
+    encode: Callable[[Context, DecodeScenario], Made]
+    """Of images."""
 
 
 def serve_job(
@@ -57,7 +67,7 @@ def serve_job(
     """The workload and pools of a serving scenario, and what each uses of the system.
 
     Args:
-        builders: of the phases prefill and decode.
+        builders: of the phases prefill and decode, and of pools that encode images.
 
     Raises:
         SpecError: naming every mistake.
@@ -83,14 +93,15 @@ def serve_job(
         choices[spec.role] = used._replace(cache_link=links)
         if isinstance(workload, Prefill):
             tokens = float(workload.tokens_per_device)
-        elif spec.role != "expert":
+        elif isinstance(workload, Decode) and spec.role != "expert":
             decode = workload
             if "prefill" not in roles:
                 tokens = CHUNK_TOKENS / float(degree(layout, "tp") * degree(layout, "cp"))
     assert decode is not None  # every accepted set of roles generates
+    pictures = pictures_of(context, w)
     work = Serve(
         requests_per_s=leaf(w.request_rate),
-        prompt_tokens=leaf(w.prompt_tokens),
+        prompt_tokens=leaf(prompt_tokens(w, pictures)),
         output_tokens=leaf(w.output_tokens),
         cached_fraction=leaf(w.cached_fraction),
         ttft_limit_s=None if w.ttft_limit is None else leaf(w.ttft_limit),
@@ -99,8 +110,16 @@ def serve_job(
         draft_tokens=decode.draft_tokens,
         acceptance=decode.acceptance,
         software=software,
+        images=None if pictures is None else _split(pictures.images, scenario),
     )
     return work, Pools(pools=pools), choices
+
+
+def _split(images: Images, scenario: ServeScenario) -> Images:
+    """Images whose tower is split as the pool that computes prompts says."""
+    said = {pool.role: pool.layout.vision for pool in scenario.pools}
+    split = said.get("prefill", said.get("decode")) == "tp"
+    return images.replace(splits_heads=split)
 
 
 def _single(built: tuple[Made | None, ...]) -> Layout:
@@ -110,10 +129,12 @@ def _single(built: tuple[Made | None, ...]) -> Layout:
 
 
 def instance_spec(pool: PoolSpec) -> LayoutSpec:
-    """The layout of one instance; one that names no size takes the whole pool."""
+    """The layout of one instance; one that names no size takes the whole pool, or a
+    device where that encodes images."""
     spec = pool.layout
     if all(getattr(spec, name) is None for name in SPLITS):
-        return spec.model_copy(update={"devices": pool.devices})
+        whole = 1 if pool.role == "encode" else pool.devices
+        return spec.model_copy(update={"devices": whole})
     return spec
 
 
@@ -135,18 +156,26 @@ def _pool(
             ]
         )
     w, model = scenario.workload, context.model
+    tokens = prompt_tokens(w, pictures_of(context, w))
+    encodes = pool.role == "encode"
     common = {
         name: getattr(scenario, name) for name in ("system", "model", "engine", "dtypes")
     }
-    common |= {"layout": layout, "routing": _routing(context, scenario, layout)}
+    routing = RoutingSpec() if encodes else _routing(context, scenario, layout)
+    if encodes:
+        tp = "tp" if (layout.tp or 1) > 1 else "dp"
+        layout = layout.model_copy(update={"vision": tp})
+    common |= {"layout": layout, "routing": routing}
     if pool.role == "prefill":
         group = (layout.tp or 1) * (layout.cp or 1)
         job = PrefillScenario.model_construct(
             phase="prefill",
             workload=PrefillSpec.model_construct(
-                tokens_per_device=max(PREFILL_TOKENS, w.prompt_tokens / group),
+                tokens_per_device=max(PREFILL_TOKENS, tokens / group),
                 prompt_tokens=w.prompt_tokens,
                 cached_fraction=w.cached_fraction,
+                images_per_prompt=w.images_per_prompt,
+                image_size=w.image_size,
             ),
             **common,
         )
@@ -156,13 +185,14 @@ def _pool(
         phase="decode",
         workload=DecodeSpec.model_construct(
             sequences_per_device=1.0,
-            kv_tokens=w.prompt_tokens + 0.5 * w.output_tokens,
+            kv_tokens=tokens + 0.5 * w.output_tokens,
             draft_tokens=drafts,
             acceptance=[ACCEPTANCE],
         ),
         **common,
     )
-    return builders.decode(context._replace(scenario=job, where=where), job)
+    builder = builders.encode if encodes else builders.decode
+    return builder(context._replace(scenario=job, where=where), job)
 
 
 def _ranks(spec: LayoutSpec) -> int:

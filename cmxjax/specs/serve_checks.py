@@ -24,15 +24,49 @@ def roles_of(context: Context, scenario: ServeScenario) -> list[str]:
         for role in dict.fromkeys(roles)
         if roles.count(role) > 1
     ]
-    if set(roles) - {"cache"} not in TOGETHER:
+    if set(roles) - {"cache", "encode"} not in TOGETHER:
         mistakes.append(
             f"{context.where}: pools: roles {', '.join(roles)} don't serve requests; use"
             " prefill and decode, decode alone (co-located), or attention and expert with"
-            " prefill or without; each with a cache or not"
+            " prefill or without; each with a cache or not, and with encode for images"
         )
+    mistakes += _encode_mistakes(context, scenario, roles)
     if mistakes:
         raise SpecError(mistakes)
     return roles
+
+
+def _encode_mistakes(
+    context: Context, scenario: ServeScenario, roles: list[str]
+) -> list[str]:
+    """What a pool that encodes images needs, and can't have."""
+    images, mistakes = scenario.workload.images_per_prompt, []
+    where = f"{context.where}: pools: role 'encode'"
+    if "encode" not in roles:
+        if images and not {"prefill", "decode"} & set(roles):
+            mistakes.append(
+                f"{context.where}: workload.images_per_prompt = {images:g}: no pool"
+                " computes prompts; add prefill and encode pools, or use 0"
+            )
+        return mistakes
+    if not images:
+        mistakes.append(f"{where}: no images; add workload.images_per_prompt")
+    if not {"prefill", "decode"} & set(roles):
+        mistakes.append(f"{where}: no pool computes prompts; add a prefill pool")
+    for i, pool in enumerate(scenario.pools):
+        given = {axis: getattr(pool.layout, axis) or 1 for axis in NOT_ENCODING}
+        if pool.role == "encode":
+            mistakes += [
+                f"{context.where}: pools[{i}].layout.{axis} = {size}: a vision tower"
+                " splits over tp and dp alone; use 1"
+                for axis, size in given.items()
+                if size > 1
+            ]
+    return mistakes
+
+
+NOT_ENCODING = ("cp", "pp", "ep", "etp", "edp")
+"""Axes that a vision tower doesn't split over."""
 
 
 def check_keys(context: Context, scenario: ServeScenario, roles: list[str]) -> None:

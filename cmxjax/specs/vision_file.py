@@ -98,7 +98,7 @@ def vision_of(spec: VisionSpec) -> Vision:
     """The pytree of a tower."""
     output = spec.biased if spec.output_biased is None else spec.output_biased
     network = spec.biased if spec.network_biased is None else spec.network_biased
-    norms = {"norms": _leaf(1.0), "norm_vectors": _leaf(spec.norm_vectors)}
+    one, vectors = _leaf(1.0), _leaf(spec.norm_vectors)
 
     def mixer(window: float | None) -> GroupedQuery:
         return GroupedQuery(
@@ -113,8 +113,9 @@ def vision_of(spec: VisionSpec) -> Vision:
             input_biased=switch(spec.biased),
             output_biased=switch(output),
             vectors=_leaf(spec.vectors),
-            stored=_leaf(1.0),
-            **norms,
+            norms=one,
+            norm_vectors=vectors,
+            stored=one,
         )
 
     full = spec.layers if spec.full_layers is None else spec.full_layers
@@ -130,8 +131,9 @@ def vision_of(spec: VisionSpec) -> Vision:
             intermediate=_leaf(spec.intermediate),
             gated=switch(spec.gated),
             biased=switch(network),
-            stored=_leaf(1.0),
-            **norms,
+            norms=one,
+            norm_vectors=vectors,
+            stored=one,
         ),
         inputs=_leaf(3.0 * spec.frames * spec.patch**2),
         projections=tuple(Projection(*map(_leaf, of)) for of in spec.projections),

@@ -143,7 +143,8 @@ def tower_of(a: Architecture, w: Prefill, layout: Layout) -> Tower | None:
     """What encodes the images of prompts on the devices that compute them."""
     if a.vision is None or w.images is None:
         return None
-    return Tower(a.vision, with_prompts(w, layout), splits(layout, "tp"))
+    gathers = layout.attention != "dp" and not w.images.splits_heads
+    return Tower(a.vision, with_prompts(w, layout), gathers)
 
 
 def cache_load_s(

@@ -5,20 +5,25 @@ With heads split over tp each half of a layer adds up its outputs on the group. 
 tiles are spread instead, a group's devices gather each other's embeddings at the end.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._types import Scalar, Sharpness
+from .._types import Real, Scalar, Sharpness
 from ..job.layout import degree, splits
 from ..machine.machine import Machine
+from ..model.architecture import added
 from ..model.vision import Vision
-from ..rates.collectives import collective_s, several_of
+from ..rates.collectives import collective_s, mesh_costs, several_of
+from ..rates.fabric import group_of
 from ..rates.roofline import filled_s, resources_s, roofline_s
 from ..work.vision import ELEMENT, Place, embedding_bytes, vision_work
 from .costs import HIGHEST
 from .requests import Request, price_collectives
+
+Times = dict[str, dict[str, Real]]
+"""Seconds by what takes them (operators, collectives), then by part."""
 
 
 class Tower(NamedTuple):
@@ -26,61 +31,55 @@ class Tower(NamedTuple):
 
     vision: Vision
     place: Place
-    group: Any
-    """How the devices that share the embeddings split over the tiers, (tier,)."""
+    gathers: bool
+    """The devices of a tp group need each other's embeddings."""
 
 
 class TowerCounts(NamedTuple):
     """How often a batch runs what of a tower."""
 
     runs: Float[Array, " op"]
-    sums: Scalar
+    sums: Scalar | None
     """Of the outputs of halves, over a tp group that splits heads."""
-    gathers: Scalar
+    gathers: Scalar | None
+    """Of embeddings, over a tp group that spreads tiles."""
 
 
 class PricedTower(NamedTuple):
     """Seconds of a tower's operators and collectives, each alone."""
 
-    times: dict[str, Any]
+    times: Times
     counts: TowerCounts
     filled_s: Float[Array, " op"]
 
 
 def price_tower(machine: Machine, tower: Tower, sharpness: Sharpness) -> PricedTower:
     """Price the tower's run on the fullest device."""
-    v, place, _ = tower
+    v, place, gathers = tower
     work = vision_work(v, place, sharpness)
     share, images = work.share, place.images
-    rows = share.tiles * images.patches
-    embeddings = share.images / share.often * embedding_bytes(v, images)
-    tp = splits(place.layout, "tp")
-    ranks = jnp.prod(jnp.asarray(tower.group))
-    requests = [
-        Request("sum", "vision", "all_reduce", tp, rows * v.hidden * ELEMENT),
-        Request("gather", "vision", "all_gather", tower.group, embeddings / ranks),
-    ]
-    priced = price_collectives(machine, requests, sharpness)
-    found = {
-        request.name: {part: x[0] for part, x in priced[request.kind].items()}
-        for request in requests
-    }
-    counts = TowerCounts(
-        work.runs,
-        2.0 * work.layers * share.often * several_of(degree(place.layout, "tp"), sharpness),
-        share.often * place.gathers * several_of(ranks, sharpness),
-    )
-    used = resources_s(machine.chip, work.table, sharpness)
-    return PricedTower(
-        {"operators": used, **found}, counts, filled_s(machine.chip, work.table)
-    )
+    times: Times = {"operators": {**resources_s(machine.chip, work.table, sharpness)}}
+    tp, sums = splits(place.layout, "tp"), None
+    if images.splits_heads:
+        payload = share.tiles * images.patches * v.hidden * ELEMENT
+        request = Request("sum", "vision", "all_reduce", tp, payload)
+        priced = price_collectives(machine, [request], sharpness)["all_reduce"]
+        times["sum"] = {part: x[0] for part, x in priced.items()}
+        several = several_of(degree(place.layout, "tp"), sharpness)
+        sums = 2.0 * work.layers * share.often * several
+    if gathers:
+        group = group_of(machine.fabric, tp)
+        each = share.images / share.often * embedding_bytes(v, images) / group.ranks
+        times["gather"] = {**mesh_costs(group, machine.library, each, sharpness)}
+    counts = TowerCounts(work.runs, sums, share.often if gathers else None)
+    return PricedTower(times, counts, filled_s(machine.chip, work.table))
 
 
 def tower_s(
     counts: TowerCounts,
     roofline: Scalar,
     protocol: Scalar,
-    times: dict[str, Any],
+    times: Times,
     sharpness: Sharpness,
 ) -> Scalar:
     """Time of a batch's images, the mean over batches with and without.
@@ -91,13 +90,16 @@ def tower_s(
         times: as `PricedTower` has them.
     """
     each = roofline_s(times["operators"], roofline, 1.0, sharpness)
-    operators = jnp.dot(each, counts.runs, precision=HIGHEST)
-    summed = collective_s(times["sum"], counts.sums, protocol, sharpness)
-    gathered = collective_s(times["gather"], counts.gathers, protocol, sharpness)
-    return operators + summed + gathered
+    seconds = jnp.dot(each, counts.runs, precision=HIGHEST)
+    if counts.sums is not None:
+        summed = collective_s(times["sum"], counts.sums, protocol, sharpness)
+        seconds = seconds + summed
+    if counts.gathers is not None:
+        seconds = seconds + counts.gathers * added(times["gather"].values())
+    return seconds
 
 
-def tower_busy(counts: TowerCounts, times: dict[str, Any]) -> dict[str, Any]:
+def tower_busy(counts: TowerCounts, times: Times) -> Times:
     """Seconds that each part of a tower is busy for a batch."""
     often = {"operators": counts.runs, "sum": counts.sums, "gather": counts.gathers}
     return {

@@ -23,9 +23,9 @@ from jaxtyping import Array, Float
 
 from .. import smooth
 from .._types import Scalar, Sharpness
-from ..job.layout import Layout, counted, degree
+from ..job.layout import Layout, degree
 from ..job.workload import BYTES, Images, Prefill, Sizes
-from ..model.architecture import Architecture, Kind, weighed
+from ..model.architecture import Architecture, Kind, added
 from ..model.vision import Vision
 from ..switch import switch
 from .attention import mixer_ops
@@ -68,14 +68,12 @@ class Place(NamedTuple):
     """Where a tower runs and on how many images at once."""
 
     images: Images
-    count: Scalar
+    mean: Scalar
     """Images of the group, on average."""
     ways: Scalar
     """Devices, or tp groups that split heads, over which its tiles spread."""
     layout: Layout
     """Its tp axis splits the tower's heads."""
-    gathers: Scalar
-    """1 where the devices of a tp group need each other's embeddings, else 0."""
 
 
 def with_prompts(w: Prefill, layout: Layout) -> Place:
@@ -85,46 +83,44 @@ def with_prompts(w: Prefill, layout: Layout) -> Place:
     assert images is not None
     group = degree(layout, "tp") * degree(layout, "cp")
     prompts = w.tokens_per_device * group / w.prompt_tokens
-    own = own_layout(layout, images)
     return Place(
         images=images,
-        count=prompts * (1.0 - w.cached_fraction) * images.per_prompt,
-        ways=group / degree(own, "tp"),
-        layout=own,
-        gathers=1.0 - images.split.on,
+        mean=prompts * (1.0 - w.cached_fraction) * images.per_prompt,
+        ways=degree(layout, "cp") if images.splits_heads else group,
+        layout=of_tower(layout, images.splits_heads),
     )
 
 
-def own_layout(layout: Layout, images: Images) -> Layout:
-    """A layout whose tp axis is one rank unless it splits the tower's heads."""
-    tp = 1.0 + images.split.on * (layout.factor[0] - 1.0)
-    factor = layout.factor.at[0].set(tp)
-    own = layout.replace(factor=factor, attention="tp", sequence_parallel=False)
-    return counted(own.replace(microbatches="1"))
+def of_tower(layout: Layout, splits_heads: bool) -> Layout:
+    """A layout as a tower has it, which runs by itself on whole tokens."""
+    attention = "tp" if splits_heads else "dp"
+    return layout.replace(attention=attention, sequence_parallel=False, microbatches="1")
 
 
 def encoder_of(v: Vision) -> Architecture:
     """The tower's layers as those of a language model without words."""
     zero, off = jnp.zeros(()), switch(False)
-    counts = jnp.stack([jnp.asarray(n, float) for n in v.layers])
     kinds = tuple(Kind((i,), (0,)) for i in range(len(v.mixers)))
-    return weighed(
-        Architecture(
-            hidden=v.hidden,
-            mixers=v.mixers,
-            feed_forwards=(v.feed_forward,),
-            order=counts[:, None],
-            vocabulary=zero,
-            positions=zero,
-            draft_layers=zero,
-            tied=off,
-            dropout=off,
-            final_vectors=zero,
-            extra=jnp.asarray(v.outer_parameters),
-            kinds=kinds,
-            draft=kinds[-1],
-        )
+    return Architecture(
+        hidden=v.hidden,
+        mixers=v.mixers,
+        feed_forwards=(v.feed_forward,),
+        order=jnp.stack([jnp.asarray(n, float) for n in v.layers])[:, None],
+        vocabulary=zero,
+        positions=zero,
+        draft_layers=zero,
+        tied=off,
+        dropout=off,
+        final_vectors=zero,
+        extra=zero,
+        kinds=kinds,
+        draft=kinds[-1],
     )
+
+
+def ranks_of(place: Place) -> Scalar | float:
+    """That split the tower's heads."""
+    return degree(place.layout, "tp") if place.images.splits_heads else 1.0
 
 
 class Work(NamedTuple):
@@ -143,19 +139,20 @@ def vision_work(v: Vision, place: Place, sharpness: Sharpness) -> Work:
     sizes = Sizes(*(jnp.asarray(ELEMENT) for _ in Sizes._fields))
     ops: list[Op] = []
     runs: list[Scalar] = []
-    for i, layers in enumerate(a.counts):
+    for i, layers in enumerate(v.layers):
         own = [op for op in mixer_ops(a, sizes, i, False) if op.role != "cache"]
         ops += own
         runs += [layers] * len(own)
     half = half_ops(a, 0, shared_here=True)
     outer = _outer_ops(v)
     ops = [op._replace(dtype=FORMAT) for op in (*ops, *half, *outer)]
-    runs += [a.layers] * len(half) + [jnp.ones(())] * len(outer)
-    share = share_of(images, place.count, place.ways, sharpness)
+    every = added(v.layers)
+    runs += [every] * len(half) + [jnp.ones(())] * len(outer)
+    share = share_of(images, place.mean, place.ways, sharpness)
     rows = _rows(a, place, share)
     table = tabulate(ops, rows, sizes_by_name(a, sizes))
     often = share.often * jnp.stack([jnp.asarray(n, float) for n in runs])
-    return Work(table, often, share, a.layers)
+    return Work(table, often, share, every)
 
 
 def _outer_ops(v: Vision) -> list[Op]:
@@ -179,9 +176,8 @@ def _outer_ops(v: Vision) -> list[Op]:
 
 def _rows(a: Architecture, place: Place, share: Share) -> dict[str, Scalar]:
     """Token counts of the tiles of one device, or of a tp group that splits heads."""
-    images, tp = place.images, degree(place.layout, "tp")
-    patches = share.tiles * images.patches
-    rows = split_rows(a, place.layout, patches / tp)
+    images, patches = place.images, share.tiles * place.images.patches
+    rows = split_rows(a, place.layout, patches / ranks_of(place))
     for i, mixer in enumerate(a.mixers):
         rows[at_place("pairs", i)] = patches * mixer.kept(images.patches)
         rows[at_place("kv_read", i)] = patches * rows[at_place("per_kv", i)]

@@ -64,9 +64,7 @@ def _internvl(c: Config, s: Sizes) -> Projector:
 
 
 def _llama4(c: Config, s: Sizes) -> Projector:
-    first, second = (
-        _number(c, (f"projector_{end}_dim",)) for end in ("input", "output")
-    )
+    first, second = (_number(c, (f"projector_{end}_dim",)) for end in ("input", "output"))
     matrices = [[s.merged, first], [first, second]]
     return Projector([*matrices, [_number(c, ("vision_output_dim",)), s.text]], 0.0)
 
@@ -134,9 +132,7 @@ _QWEN3 = Tower(
     | {"patch_size": 16, "num_position_embeddings": 2304, "depth": 27}
     | {"deepstack_visual_indexes": [8, 16, 24]},
 )
-_QWEN35 = replace(
-    _QWEN3, defaults={**_QWEN3.defaults, "deepstack_visual_indexes": []}
-)
+_QWEN35 = replace(_QWEN3, defaults={**_QWEN3.defaults, "deepstack_visual_indexes": []})
 _INTERN = Tower(
     _internvl,
     bias="qkv_bias attention_bias",
@@ -154,9 +150,15 @@ _KIMI = Tower(
     outer_vectors=3.0,
     positions=("init_pos_emb_height", "init_pos_emb_width"),
     merge=("merge_kernel_size",),
-    defaults={"patch_size": 14, "merge_kernel_size": 2}
-    | {"num_attention_heads": 16, "intermediate_size": 4304, "num_hidden_layers": 27}
-    | {"init_pos_emb_height": 64, "init_pos_emb_width": 64},
+    defaults={
+        "patch_size": 14,
+        "merge_kernel_size": 2,
+        "num_attention_heads": 16,
+        "intermediate_size": 4304,
+        "num_hidden_layers": 27,
+        "init_pos_emb_height": 64,
+        "init_pos_emb_width": 64,
+    },
     most_patches=4096.0,
     sizing={"padded": True},
 )
@@ -290,9 +292,7 @@ def _keys(c: Config, tower: Tower, text_hidden: float) -> Keys:
     merge = _merge(c, tower, image / patch)
     projector = tower.projector(c, Sizes(hidden, merge**2 * hidden, text_hidden))
     layers, grid = _number(c, LAYERS), (image // patch) ** 2 + tower.class_tokens
-    positions = [
-        grid if key == "grid" else _number(c, (key,)) for key in tower.positions
-    ]
+    positions = [grid if key == "grid" else _number(c, (key,)) for key in tower.positions]
     outer = tower.outer_vectors + tower.class_tokens
     outer += math.prod(positions) if positions else 0.0
     normed = c.flag("qk_normalization") or c.flag("use_qk_norm")
@@ -338,7 +338,7 @@ def _merge(c: Config, tower: Tower, grid: float) -> float:
         grid: patches along the side of an image of a given size.
     """
     for key in tower.shrinks:
-        return round(1.0 / float(c.value(key)))
+        return float(round(1.0 / float(c.value(key))))
     if c.has("mm_tokens_per_image"):
         return grid / math.sqrt(_number(c, ("mm_tokens_per_image",)))
     return _number(c, tower.merge)
@@ -356,7 +356,9 @@ def _windows(c: Config, patch: float, layers: float) -> Keys:
 def _sizing(c: Config, tower: Tower, patch: float, image: float) -> Keys:
     """How images are brought to patches."""
     if not tower.square:
-        most = {"most_pixels": tower.most_patches * patch**2} if tower.most_patches else {}
+        most = (
+            {"most_pixels": tower.most_patches * patch**2} if tower.most_patches else {}
+        )
         return tower.sizing | most
     tiles = _number(c, ("max_dynamic_patch",), tower.tiles)
     thumbnail = c.flag("use_thumbnail", True)
