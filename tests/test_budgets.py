@@ -51,7 +51,9 @@ SERVING = [name for name in shipped("scenarios") if "-serve-" in name]
 
 @pytest.mark.parametrize("name", SERVING)
 def test_serving_is_no_more_than_its_phases(name):
-    """Prefill once; decode twice, in the loop that finds its batch and at its end."""
+    """Prefill once; decode twice, in the loop that finds its batch and at its end; and
+    half as much as one of them for images."""
     inputs = job(name, workload__request_rate=50)
     program = jax.make_jaxpr(evaluated)(inputs).jaxpr
-    assert equations(program) < 3 * EQUATIONS
+    phases = 3.5 if inputs[2].images is not None else 3.0
+    assert equations(program) < phases * EQUATIONS

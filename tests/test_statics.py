@@ -35,6 +35,7 @@ STATIC: dict[str, set] = {
     "Train.context": {"ring", "all_to_all"},
     "Train.flop_convention": {"megatron", "megatron-bridge", "nemo", "dgxc", "causal"},
     "Train.offloads": FLAG,
+    "Images.splits_heads": FLAG,
     "Layout.attention": {"dp", "tp", "sp_tp_sp"},
     "Layout.sequence_parallel": FLAG,
     "Layout.microbatches": {"1", "2", "auto"},

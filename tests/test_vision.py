@@ -267,9 +267,9 @@ def test_the_shipped_scenarios_say_plausible_things(name):
 def test_the_breakdown_sums_to_the_step_and_names_the_tower(name):
     m = run(name, True)
     assert sum(m.breakdown.values()) == pytest.approx(m.ttft_s, rel=1e-12)
-    own = {k: v for k, v in m.breakdown.items() if k.startswith("vision.")}
-    assert sum(own.values()) == pytest.approx(m.vision_time_s, rel=1e-9)
-    assert all(m.busy[name] >= share - 1e-15 for name, share in own.items())
+    tower = {k: v for k, v in m.breakdown.items() if k.startswith("vision.")}
+    assert sum(tower.values()) == pytest.approx(m.vision_time_s, rel=1e-9)
+    assert all(m.busy[name] >= share - 1e-15 for name, share in tower.items())
 
 
 def test_more_and_larger_images_take_longer():

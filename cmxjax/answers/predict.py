@@ -58,7 +58,8 @@ class Prediction(NamedTuple):
             "; ".join(["not feasible", *self.reasons]) if self.reasons else "feasible"
         )
         title = f"{p.scenario.phase} on {p.system.name} (calibration: {p.calibration})"
-        return "\n".join([title, *rows, verdict])
+        images = [] if self.images is None else [self.images_line]
+        return "\n".join([title, *rows, *images, verdict])
 
     @property
     def images(self) -> dict[str, float] | None:
@@ -75,6 +76,19 @@ class Prediction(NamedTuple):
             "prompt_tokens": total,
             **each,
         }
+
+    @property
+    def images_line(self) -> str:
+        """The same in words; empty without images."""
+        of = self.images
+        if of is None:
+            return ""
+        tiles = "" if of["tiles"] == 1.0 else f"{of['tiles']:g} tiles of "
+        return (
+            f"a prompt of {of['prompt_tokens']:g} tokens: {of['text_tokens']:g} of text,"
+            f" {of['image_tokens']:g} of {of['per_prompt']:g} images ({tiles}"
+            f"{of['patches']:g} patches, {of['tokens']:g} tokens each)"
+        )
 
     def to_dict(self) -> dict[str, object]:
         """What `predict --json` prints."""

@@ -34,8 +34,8 @@ def prediction_tables(prediction: Prediction) -> Group:
     for name, value in prediction.values.items():
         table.add_row(name, number(name, value))
     parts: list = [table]
-    if said := images_line(prediction):
-        parts.append(Text(said))
+    if prediction.images_line:
+        parts.append(Text(prediction.images_line))
     if prediction.pools:
         parts.append(_pools_table(prediction))
     if len(prediction.stages) > 1:
@@ -46,19 +46,6 @@ def prediction_tables(prediction: Prediction) -> Group:
     if prediction.reasons:
         verdict = Text("not feasible: " + "; ".join(prediction.reasons), style="red")
     return Group(*parts, verdict)
-
-
-def images_line(prediction: Prediction) -> str | None:
-    """What a prompt is made of, if it has images."""
-    of = prediction.images
-    if of is None:
-        return None
-    tiles = "" if of["tiles"] == 1.0 else f"{of['tiles']:g} tiles of "
-    return (
-        f"a prompt of {of['prompt_tokens']:g} tokens: {of['text_tokens']:g} of text,"
-        f" {of['image_tokens']:g} of {of['per_prompt']:g} images ({tiles}"
-        f"{of['patches']:g} patches, {of['tokens']:g} tokens each)"
-    )
 
 
 def _pools_table(prediction: Prediction) -> Table:

@@ -140,9 +140,9 @@ def vision_work(v: Vision, place: Place, sharpness: Sharpness) -> Work:
     ops: list[Op] = []
     runs: list[Scalar] = []
     for i, layers in enumerate(v.layers):
-        own = [op for op in mixer_ops(a, sizes, i, False) if op.role != "cache"]
-        ops += own
-        runs += [layers] * len(own)
+        mixer = [op for op in mixer_ops(a, sizes, i, False) if op.role != "cache"]
+        ops += mixer
+        runs += [layers] * len(mixer)
     half = half_ops(a, 0, shared_here=True)
     outer = _outer_ops(v)
     ops = [op._replace(dtype=FORMAT) for op in (*ops, *half, *outer)]
