@@ -452,20 +452,32 @@ def test_images_of_one_size_need_none():
     assert float(p.workload.prompt_tokens) == 512 + 256
 
 
-def test_an_unknown_tower_is_refused_for_images_alone(tmp_path):
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("attn_window_pattern", [1, 2]),  # may change the tower
+        ("patch_size", "16"),
+        ("num_heads", 7),  # don't divide
+        ("deepstack_visual_indexes", 3),
+        ("mlp_ratio", [4]),
+        ("fullatt_block_indexes", ["last"]),
+        ("hidden_size", None),
+    ],
+)
+def test_a_tower_not_understood_is_refused_for_images_alone(tmp_path, key, value):
     config = json.loads(
         (
             Path(cmx.__file__).parent / "specs/data/models/qwen3-vl-235b-a22b.json"
         ).read_text()
     )
-    config["vision_config"]["attn_window_pattern"] = [1, 2]
+    config["vision_config"][key] = value
     path = tmp_path / "config.json"
     path.write_text(json.dumps(config))
     text = problem(PREFILL, model=str(path), **text_only())
     assert text.model.vision is None
     said = mistakes(model=str(path))
-    assert "attn_window_pattern" in said
     assert "not understood" in said
+    assert "vision_config" in said
 
 
 def test_a_prompt_with_its_images_must_be_admitted():

@@ -1,9 +1,9 @@
-"""How the vision tower of each multi-modal family differs from a plain one: one entry each.
+"""How the vision tower of each multi-modal family differs from a plain one.
 
 To add a family, add one to `TOWERS`, and a projector where it has one of its own;
 `tests/models/towers.json` then holds the count of its parameters to what the
-`transformers` library builds. How large an image may be stands in no `config.json`; the limits here are those of the
-families' image processors (release 5.24 of the transformers library).
+`transformers` library builds. How large an image may be stands in no `config.json`; the
+limits here are those of the families' image processors (release 5.24 of that library).
 """
 
 from collections.abc import Callable

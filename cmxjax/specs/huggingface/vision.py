@@ -7,6 +7,10 @@ used: the model keeps the reason, and a job that asks for images is refused with
 import math
 from typing import NamedTuple
 
+from pydantic import ValidationError
+
+from ..errors import explain
+from ..vision_file import VisionSpec
 from .config import Config
 from .towers import TOWERS, Keys, Sizes, Tower, count_of
 
@@ -39,7 +43,14 @@ def vision_of(around: Keys, where: str, text_hidden: float) -> Read:
         return Read(None, f"{where}: vision_config: towers of {kind!r} aren't known")
     flat = {key: value for key, value in around.items() if key in _AROUND}
     c = Config(flat | raw, f"{where}: vision_config", dict(tower.defaults))
-    keys = _keys(c, tower, text_hidden)
+    keys: Keys = {}
+    try:
+        keys = _keys(c, tower, text_hidden)
+        VisionSpec.model_validate(keys)
+    except ValidationError as error:
+        c.mistakes += explain(error, c.where)
+    except (TypeError, ValueError, ArithmeticError):
+        c.mistakes.append(f"{c.where}: a value is of another kind than it should be")
     c.read.update((*_SILENT, *tower.ignored))
     if not c.mistakes:
         c.leftover()
