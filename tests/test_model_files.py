@@ -165,15 +165,18 @@ def test_most_of_the_oracle_is_read_not_refused():
 LLAMA = json.loads((FOLDER / "llama-3.1-8b.json").read_text())
 
 
-def made(**changes: Any) -> Any:
-    raw = convert(LLAMA | changes, "config.json")
+def read_config(config: dict[str, Any]) -> Any:
+    raw = convert(config, "config.json")
     return architecture_of(ModelFile.model_validate(raw, context=listing(raw)))
+
+
+def made(**changes: Any) -> Any:
+    return read_config(LLAMA | changes)
 
 
 def test_a_nested_language_model_is_read_as_one_by_itself():
     inner = {"model_type": "mllm", "text_config": LLAMA, "vision_config": {"depth": 3}}
-    raw = convert(inner, "config.json")
-    outer = architecture_of(ModelFile.model_validate(raw, context=listing(raw)))
+    outer = read_config(inner)
     assert float(total_parameters(outer)) == float(total_parameters(made()))
 
 
@@ -275,8 +278,7 @@ def test_dbrx_keeps_its_settings_in_tables():
         "ffn_config": {"ffn_hidden_size": 10752, "moe_num_experts": 16, "moe_top_k": 4},
         "tie_word_embeddings": False,
     }
-    raw = convert(config, "config.json")
-    a = architecture_of(ModelFile.model_validate(raw, context=listing(raw)))
+    a = read_config(config)
     assert float(total_parameters(a)) == pytest.approx(131.6e9, rel=2e-3)
     assert float(active_parameters(a)) == pytest.approx(36e9, rel=0.02)
 
@@ -297,6 +299,48 @@ def test_a_chatglm_names_its_groups_of_queries():
         "padded_vocab_size": 151552,
         "tie_word_embeddings": False,
     }
-    raw = convert(config, "config.json")
-    a = architecture_of(ModelFile.model_validate(raw, context=listing(raw)))
+    a = read_config(config)
     assert float(total_parameters(a)) == pytest.approx(9.4e9, rel=0.01)
+
+
+MIMO = {
+    "model_type": "mimo_v2_flash",
+    "hidden_size": 4096,
+    "intermediate_size": 16384,
+    "num_hidden_layers": 48,
+    "num_attention_heads": 64,
+    "num_key_value_heads": 4,
+    "head_dim": 192,
+    "v_head_dim": 128,
+    "swa_num_attention_heads": 64,
+    "swa_num_key_value_heads": 8,
+    "swa_head_dim": 192,
+    "swa_v_head_dim": 128,
+    "sliding_window": 128,
+    "sliding_window_size": 128,
+    "add_full_attention_sink_bias": False,
+    "add_swa_attention_sink_bias": True,
+    "hybrid_layer_pattern": [0] + ([1] * 4 + [0] + [1]) * 7 + [1, 1, 1, 1, 0],
+    "moe_layer_freq": [0] + [1] * 47,
+    "moe_intermediate_size": 2048,
+    "n_routed_experts": 256,
+    "num_experts_per_tok": 8,
+    "vocab_size": 152576,
+    "attention_bias": False,
+    "tie_word_embeddings": False,
+}
+
+
+def test_values_of_a_width_of_their_own_and_windowed_layers_with_more_heads():
+    """MiMo-V2-Flash: 309e9 parameters, 15e9 active (model card)."""
+    a = read_config(MIMO)
+    assert float(total_parameters(a)) == pytest.approx(309e9, rel=5e-3)
+    assert float(active_parameters(a)) == pytest.approx(15e9, rel=0.04)
+    widths = {bool(m.windowed.on): float(m.kv_width) for m in a.mixers}
+    assert widths == {False: 4 * (192 + 128), True: 8 * (192 + 128)}
+    counts = zip(a.half_counts.mixers, a.mixers, strict=True)
+    layers = {bool(m.windowed.on): float(n) for n, m in counts}
+    assert layers == {False: 9.0, True: 39.0}
+    wider = read_config(MIMO | {"swa_head_dim": 256, "swa_v_head_dim": 64})
+    windowed = next(m for m in wider.mixers if m.windowed.on)
+    assert (float(windowed.head_dim), float(windowed.value_dim)) == (256.0, 64.0)

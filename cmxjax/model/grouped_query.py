@@ -17,6 +17,8 @@ class GroupedQuery(Mixer, struct.PyTreeNode, kw_only=True, frozen=True):
     heads: Leaf
     kv_heads: Leaf
     head_dim: Leaf
+    """Of queries and keys."""
+    value_dim: Leaf
     windowed: Switch
     """A token sees the last `window` tokens only."""
     window: Leaf
@@ -43,23 +45,38 @@ class GroupedQuery(Mixer, struct.PyTreeNode, kw_only=True, frozen=True):
         return self.heads * self.head_dim
 
     @property
+    def key_dim(self) -> Leaf:
+        return self.head_dim
+
+    @property
+    def pair_dim(self) -> Leaf:
+        """Width of a head's key and value together."""
+        return self.head_dim + self.value_dim
+
+    @property
     def pair(self) -> Leaf:
         """Width of keys and values together."""
-        return 2.0 * self.kv_heads * self.head_dim
+        return self.kv_heads * self.pair_dim
+
+    @property
+    def met(self) -> Leaf:
+        """Multiply-adds of a query and a key that meet: score and context of all heads;
+        and as many elements are its queries and outputs."""
+        return self.heads * self.pair_dim
 
     @property
     def query_columns(self) -> Leaf:
         """Of the projection to queries, and to gates where there are such."""
-        return (1.0 + self.gated.on) * self.query
+        return self.heads * (self.head_dim + self.gated.on * self.value_dim)
 
     def parameters(self, hidden: Leaf) -> Leaf:
         inputs = self.query_columns + self.own_cache.on * self.pair
         biases = self.input_biased.on * inputs + self.output_biased.on * hidden
-        return hidden * (inputs + self.query) + biases + self.vectors
+        return hidden * (inputs + self.value_width) + biases + self.vectors
 
     def training_parameters(self, weights: Leaf, hidden: Leaf, ranks: Leaf) -> Leaf:
         copies = self.own_cache.on * (self._spread(ranks) - self.kv_heads)
-        more = 2.0 * copies * self.head_dim * hidden
+        more = copies * self.pair_dim * hidden
         return (weights + more) / ranks
 
     def serving_parameters(
@@ -100,7 +117,7 @@ class GroupedQuery(Mixer, struct.PyTreeNode, kw_only=True, frozen=True):
         return bounded_mean(start, end, most, late)
 
     def products(self, tokens: Leaf) -> Leaf:
-        return 2.0 * self.query * self.kept(tokens)
+        return self.met * self.kept(tokens)
 
     @property
     def query_width(self) -> Leaf:
@@ -108,35 +125,27 @@ class GroupedQuery(Mixer, struct.PyTreeNode, kw_only=True, frozen=True):
 
     @property
     def output_width(self) -> Leaf:
-        return self.query
+        return self.value_width
 
     @property
     def value_width(self) -> Leaf:
-        return self.query
+        return self.heads * self.value_dim
 
     def decode_width(self, ranks: Leaf) -> Leaf:
-        return 2.0 * self.query + ranks * self.kv_share(ranks) * self.pair
+        return self.met + ranks * self.kv_share(ranks) * self.pair
 
     def prefill_elements(
         self, new: Leaf, whole: Leaf, gathered: Leaf, ranks: Leaf
     ) -> Leaf:
         kv = new + gathered - whole
-        return new * 2.0 * self.query + kv * ranks * self.kv_share(ranks) * self.pair
+        return new * self.met + kv * ranks * self.kv_share(ranks) * self.pair
 
     def kept_width(self, ranks: Leaf) -> Leaf:
-        return (2.0 * self.heads + 2.0 * self._spread(ranks)) * self.head_dim
+        return (self.heads + self._spread(ranks)) * self.pair_dim
 
     def ring_elements(self, tokens: Leaf, sequences: Leaf, holders: Leaf) -> Leaf:
-        return tokens * 2.0 * self._spread(holders) * self.head_dim
+        return tokens * self._spread(holders) * self.pair_dim
 
     def split_elements(self, tokens: Leaf, sequences: Leaf, holders: Leaf) -> Leaf:
         moved = self.ring_elements(tokens, sequences, holders)
-        return moved + tokens * 2.0 * self.query
-
-    @property
-    def key_dim(self) -> Leaf:
-        return self.head_dim
-
-    @property
-    def value_dim(self) -> Leaf:
-        return self.head_dim
+        return moved + tokens * self.met

@@ -35,6 +35,7 @@ def _mixer(spec: MixerSpec) -> str:
         bound += "" if spec.chunk is None else f", chunks of {spec.chunk:g}"
         shared = "" if spec.own_cache else ", another layer's cache"
         heads = f"{spec.heads:g}/{spec.kv_heads:g} heads of {spec.head_dim:g}"
+        heads += "" if spec.value_dim is None else f", values of {spec.value_dim:g}"
         return f"{sort} {heads}{bound}{shared}"
     if isinstance(spec, LatentSpec):
         sparse = "" if spec.indexer is None else f", top {spec.indexer.topk:g} tokens"

@@ -34,6 +34,8 @@ class GroupedQuerySpec(_HalfSpec):
     heads: Positive
     kv_heads: Positive
     head_dim: Positive
+    value_dim: Positive | None = None
+    """Width of a head's values, where it isn't that of queries and keys."""
     window: Positive | None = None
     """A token sees so many last tokens; without, all of them."""
     chunk: Positive | None = None

@@ -149,6 +149,7 @@ def _mixer(file: ModelFile, spec: MixerSpec) -> GroupedQuery | Latent | Recurren
         output = biased if spec.output_biased is None else spec.output_biased
         bound = spec.window or spec.chunk or 0.0
         leaves = {k: v for k, v in leaves.items() if k not in ("window", "chunk")}
+        leaves.setdefault("value_dim", leaves["head_dim"])
         return GroupedQuery(
             **leaves
             | _norms(spec, biased)

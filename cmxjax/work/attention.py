@@ -179,7 +179,7 @@ def _expanded(at: Latent, sizes: Sizes) -> list[Op]:
 
 
 def _grouped_query(a: Architecture, at: GroupedQuery, sizes: Sizes) -> list[Op]:
-    query, pair = at.query, at.pair
+    pair = at.pair
     return [
         gemm(
             "query projection",
@@ -200,20 +200,20 @@ def _grouped_query(a: Architecture, at: GroupedQuery, sizes: Sizes) -> list[Op]:
             "attention",
             "attention",
             "pairs",
-            2.0 * query,
+            at.met,
             split_columns="per_heads",
             dtype="attention",
             extra=("kv_read", pair * sizes.kv),
-            vector_flop=SOFTMAX_FLOP / (2.0 * at.head_dim),
+            vector_flop=SOFTMAX_FLOP / at.pair_dim,
             role="core",
         ),
-        _query_and_output(query + at.query_columns),
+        _query_and_output(at.value_width + at.query_columns),
         _cache_write(at.own_cache.on * pair * sizes.kv),
         gemm(
             "output projection",
             "out_rows",
             a.hidden,
-            query,
+            at.value_width,
             split_depth="per_out",
         ),
     ]

@@ -46,7 +46,7 @@ SPELLINGS: dict[str, tuple[str, ...]] = {
     "latent_dim": ("kv_lora_rank", "attention_kv_lora_dim"),
     "rope_dim": ("qk_rope_head_dim", "attention_qk_rope_dim"),
     "nope_dim": ("qk_nope_head_dim", "attention_qk_dim"),
-    "latent_value_dim": ("v_head_dim", "attention_v_dim"),
+    "value_dim": ("v_head_dim", "attention_v_dim"),
     "state_heads": ("mamba_n_heads", "mamba_num_heads"),
     "state_head_dim": ("mamba_d_head", "mamba_head_dim"),
     "state_size": ("mamba_d_state", "ssm_state_size", "state_size"),
@@ -188,6 +188,12 @@ class Config:
         value = self.value(key)
         inner = value if isinstance(value, dict) else {}
         return Config(inner, f"{self.where}: {key}", {})
+
+    def changed(self, changes: dict[str, Any]) -> "Config":
+        """The file as some layers have it; what is read or refused counts for all."""
+        other = Config(self.raw | changes, self.where, self.defaults)
+        other.read, other.mistakes = self.read, self.mistakes
+        return other
 
     def leftover(self, ignored: Iterable[str] = ()) -> None:
         """Refuse what speaks of the model's shape and was not read."""

@@ -183,6 +183,16 @@ FAMILIES: dict[str, Family] = {
     "granitemoe": Family(mlp_bias=False),
     "granitemoe_swa": Family(mlp_bias=False, sinks=True),
     "hy_v3": Family(head_norm="head"),
+    "mimo_v2_flash": Family(
+        mlp_bias=False,
+        output_bias=False,
+        router_bias=True,
+        sinks="add_full_attention_sink_bias",
+        window_sinks="add_swa_attention_sink_bias",
+        window_kv=2.0,
+        defaults={"add_swa_attention_sink_bias": True},
+        ignored=("attention_chunk_size", "attention_value_scale"),
+    ),
     "mellum": Family(mlp_bias=False, head_norm="head"),
     "nemotron-nas": Family(),
     # Latent attention

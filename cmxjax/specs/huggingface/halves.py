@@ -30,7 +30,11 @@ class Family:
     """The key that turns them on, where there is one."""
     gated_output: bool = False
     """Outputs of attention are multiplied by gates."""
-    sinks: bool = False
+    sinks: Key = False
+    window_sinks: Key | None = None
+    """The same of layers with a window, where it is a setting of its own."""
+    window_kv: float = 1.0
+    """Times as many heads of keys and values in such layers, where a file doesn't say."""
     parallel: Key = False
     """Both halves read the same input."""
     parallel_norms: float | None = None
@@ -95,10 +99,15 @@ def head_dim(c: Config, heads: float) -> float:
 
 def grouped(c: Config, family: Family, sort: str) -> dict[str, Any]:
     """Grouped-query attention over all tokens (`full`), a `window` or a `chunk`."""
+    sort, _, changes = sort.partition(" ")
+    c = _of_layers(c, sort, changes)
     heads = c.count("heads")
     kv, dim = kv_heads(c, heads), head_dim(c, heads)
-    if sort.startswith("group "):
-        kv = heads / float(sort.split()[1])
+    value = c.number("value_dim", dim)
+    sinks = family.sinks
+    if sort == "window":
+        sinks = sinks if family.window_sinks is None else family.window_sinks
+        kv *= 1.0 if "swa_num_key_value_heads" in c.raw else family.window_kv
     if kv <= heads and heads % kv and not c.mistakes:
         c.refuse(
             "num_key_value_heads", f"does not divide {heads:g} heads; use one that does"
@@ -110,15 +119,43 @@ def grouped(c: Config, family: Family, sort: str) -> dict[str, Any]:
         "head_dim": dim,
         "biased": c.flag(family.input_bias),
         "output_biased": c.flag(family.output_bias),
-        "vectors": _head_norm(c, family, heads, kv, dim) + heads * family.sinks,
+        "vectors": _head_norm(c, family, heads, kv, dim) + heads * c.flag(sinks),
         "gated": family.gated_output,
         **norm_keys(family, 0),
     }
+    if value != dim:
+        found["value_dim"] = value
     if sort == "window":
         found["window"] = c.count("window")
     if sort == "chunk":
         found["chunk"] = c.count("attention_chunk_size")
     return found
+
+
+WINDOWED = {
+    "swa_num_attention_heads": "num_attention_heads",
+    "swa_num_key_value_heads": "num_key_value_heads",
+    "swa_head_dim": "head_dim",
+    "swa_v_head_dim": "v_head_dim",
+}
+"""What layers with a window have instead of what the others have."""
+
+
+def _of_layers(c: Config, sort: str, changes: str) -> Config:
+    """The file as layers of one sort have it.
+
+    Args:
+        changes: keys and values that stand behind the sort in the name of a mixer.
+    """
+    c.read.update(WINDOWED)
+    said: dict[str, Any] = {
+        key: float(value)
+        for key, _, value in (change.partition("=") for change in changes.split())
+    }
+    if sort == "window":
+        given = {k: c.raw[key] for key, k in WINDOWED.items() if c.raw.get(key)}
+        said = given | said
+    return c.changed(said)
 
 
 def kv_heads(c: Config, heads: float) -> float:
@@ -149,7 +186,7 @@ def latent(c: Config, family: Family, sparse: bool) -> dict[str, Any]:
         "latent_dim": c.count("latent_dim"),
         "rope_dim": c.count("rope_dim"),
         "nope_dim": c.count("nope_dim"),
-        "value_dim": c.count("latent_value_dim"),
+        "value_dim": c.count("value_dim"),
         **norm_keys(family, 0),
     }
     if rank:

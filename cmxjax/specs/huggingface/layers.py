@@ -66,7 +66,8 @@ def _block(c: Config, block: Any) -> Names:
         if odd:
             c.refuse("block_configs", f"{name}.{odd[0]}: not understood")
     if not attention.get("no_op"):
-        mixer = f"group {attention.get('n_heads_in_group') or 1}"
+        shared_by = float(attention.get("n_heads_in_group") or 1)
+        mixer = f"full num_key_value_heads={c.count('heads') / shared_by:g}"
     if not network.get("no_op"):
         # two thirds of the factor, rounded up to 256, as the family's own code does
         width = int(2.0 * float(network["ffn_mult"]) * c.number("hidden") / 3.0)
@@ -105,6 +106,12 @@ def _mixers(c: Config, family: Family, count: int) -> list[str]:
     if c.has("attn_type_list"):
         full = c.listed("attn_type_list", count) or []
         return ["full" if kind else "linear" for kind in full]
+    if c.has("hybrid_layer_pattern"):
+        slides = c.listed("hybrid_layer_pattern", count) or [0] * count
+        if any(slide not in (0, 1) for slide in slides):
+            c.refuse("hybrid_layer_pattern", "use 1 for layers with a window, else 0")
+        _window_keys(c)
+        return ["window" if slide else "full" for slide in slides]
     if c.has("linear_attn_config"):
         inner = c.table("linear_attn_config")  # counts layers from 1
         full = inner.listed("full_attn_layers") or []
