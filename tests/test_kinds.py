@@ -6,11 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_layers import FULL, JOBS, PLAIN, TIMES, flop, model, predicted, problem
+from test_layers import FULL, JOBS, MIXTURE, PLAIN, TIMES, flop, model, predicted, problem
 
 import cmxjax as cmx
 from cmxjax.model.architecture import total_parameters
+from cmxjax.work.feed_forward import half_ops
+from cmxjax.work.routing import expert_load
 
+MIXED = {key: value for key, value in MIXTURE.items() if key != "kind"}
 NARROW = FULL | {"value_dim": 64}
 
 
@@ -56,3 +59,17 @@ def test_time_grows_smoothly_with_the_width_of_values(phase):
     a = model(**PLAIN | {"attention": NARROW})
     assert jnp.isfinite(total_parameters(a))
     falls_with_no_size(phase, a, "value_dim")
+
+
+def test_rows_of_an_expert_shrink_by_the_share_of_those_that_compute():
+    """Of 96 experts a router chooses 6, and 64 of them compute: 4 on average."""
+    p = problem("decode", (), "qwen3-235b-a22b")
+    loads = []
+    for experts in (MIXED, MIXED | {"topk": 6, "zero": 32}):
+        a = model(**PLAIN | {"dense_layers": 0, "experts": experts})
+        uniform = p.workload.software.balance
+        loads.append(expert_load(a, p.layout, uniform, jnp.zeros(()), jnp.asarray(256.0)))
+        router = next(op for op in half_ops(a, 1, True) if op.name == "router")
+        assert float(router.columns) == 64.0 + experts.get("zero", 0.0)
+    for one, other in zip(*loads, strict=True):
+        assert float(one) == pytest.approx(float(other))

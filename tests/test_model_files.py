@@ -144,12 +144,22 @@ def counted(row: dict[str, Any]) -> float | None:
     return float(total_parameters(architecture_of(file)))
 
 
+def built(row: dict[str, Any]) -> float:
+    """Parameters that the class of a family builds. LongCat's has rows of two matrices
+    for each expert that computes nothing; no checkpoint holds them."""
+    if row["model_type"] != "longcat_flash":
+        return row["total"]
+    c = row["config"]
+    unused = 2.0 * c["hidden_size"] * c["expert_ffn_hidden_size"]
+    return row["total"] - c["num_layers"] * c["zero_expert_num"] * unused
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_has_the_parameters_that_its_class_builds_or_is_refused(family):
     for row in ROWS:
         if row["model_type"] == family:
             got = counted(row)
-            assert got is None or got == pytest.approx(row["total"], 1e-3), row["variant"]
+            assert got is None or got == pytest.approx(built(row), 1e-3), row["variant"]
 
 
 def test_most_of_the_oracle_is_read_not_refused():
@@ -344,3 +354,42 @@ def test_values_of_a_width_of_their_own_and_windowed_layers_with_more_heads():
     wider = read_config(MIMO | {"swa_head_dim": 256, "swa_v_head_dim": 64})
     windowed = next(m for m in wider.mixers if m.windowed.on)
     assert (float(windowed.head_dim), float(windowed.value_dim)) == (256.0, 64.0)
+
+
+def test_experts_that_compute_nothing_cost_nothing():
+    """LongCat-Flash: 560e9 parameters, 27e9 active on average, of 18.6e9 to 31.3e9
+    (arXiv 2509.01322); a router of 768 experts, of which 512 compute."""
+    config = {
+        "model_type": "longcat_flash",
+        "hidden_size": 6144,
+        "ffn_hidden_size": 12288,
+        "num_layers": 28,
+        "num_attention_heads": 64,
+        "q_lora_rank": 1536,
+        "kv_lora_rank": 512,
+        "qk_rope_head_dim": 64,
+        "qk_nope_head_dim": 128,
+        "v_head_dim": 128,
+        "moe_topk": 12,
+        "n_routed_experts": 512,
+        "zero_expert_num": 256,
+        "zero_expert_type": "identity",
+        "expert_ffn_hidden_size": 2048,
+        "attention_method": "MLA",
+        "vocab_size": 131072,
+        "tie_word_embeddings": False,
+    }
+    a = read_config(config)
+    assert float(total_parameters(a)) == pytest.approx(560e9, rel=2e-3)
+    assert float(active_parameters(a)) == pytest.approx(27e9, rel=0.04)
+    assert (float(a.layers), float(a.expert_layers)) == (56.0, 28.0)
+    without = read_config(config | {"zero_expert_num": 0, "moe_topk": 8})
+    expert, router = 3 * 6144 * 2048, 256 * 6144
+    assert float(a.experts.topk) == float(without.experts.topk) == 8.0
+    more = float(active_parameters(a) - active_parameters(without))
+    assert more == pytest.approx(28 * router)
+    fewer = float(active_parameters(read_config(config | {"zero_expert_num": 1024})))
+    change = 28 * ((8 - 4) * expert - 3 * router)
+    assert float(active_parameters(a)) - fewer == pytest.approx(change)
+    with pytest.raises(SpecError, match="zero_expert_type"):
+        read_config(config | {"zero_expert_type": "copy"})

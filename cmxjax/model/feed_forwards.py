@@ -70,6 +70,8 @@ class Experts(FeedForward, struct.PyTreeNode, kw_only=True, frozen=True):
 
     routed: Leaf
     topk: Leaf
+    """Experts that compute for a token: the expected number, where some of those that a
+    router chooses from compute nothing."""
     shared: Leaf
     """Shared experts, each of the routed experts' intermediate size."""
     intermediate: Leaf
@@ -78,7 +80,8 @@ class Experts(FeedForward, struct.PyTreeNode, kw_only=True, frozen=True):
     narrowing: Leaf
     """How much narrower than the hidden state is what experts work on."""
     projected: Leaf
-    """Width of the projections to that and back, 0 where it is the hidden state."""
+    """Width of the projections to that and back, 0 where it is the hidden state; and of
+    the router for experts that compute nothing."""
     extra: Leaf
     """Weights that stand beside the experts: a bias of the router, a gate of the shared
     one, and what it has more than a routed one where those are narrower."""

@@ -52,8 +52,10 @@ def _half(spec: DenseSpec | ExpertsSpec) -> str:
         return f"{'gated' if spec.gated else 'plain'} network {spec.intermediate:g}"
     shared = f" + {spec.shared:g} shared" if spec.shared else ""
     latent = f" on a latent of {spec.latent:g}" if spec.latent else ""
+    zero = f" and {spec.zero:g} that compute nothing" if spec.zero else ""
     return (
         f"{spec.topk:g} of {spec.routed:g}{shared} experts {spec.intermediate:g}{latent}"
+        f"{zero}"
     )
 
 

@@ -126,6 +126,8 @@ class DenseSpec(_HalfSpec):
 class ExpertsSpec(_HalfSpec):
     kind: Literal["mixture"] = "mixture"
     routed: Positive
+    zero: NonNegative = 0.0
+    """Experts more that the router chooses from and that compute nothing."""
     topk: Positive
     shared: NonNegative
     intermediate: Positive
@@ -172,7 +174,17 @@ class ExpertsSpec(_HalfSpec):
     @field_validator("topk")
     @classmethod
     def _among_routed(cls, topk: float, info: Info) -> float:
-        return _at_most(topk, info, "routed", "routed experts")
+        routed = info.data.get("routed", topk) + info.data.get("zero", 0.0)
+        if topk > routed:
+            raise ValueError(f"there are {routed:g} routed experts; use no more")
+        return topk
+
+    @property
+    def computing(self) -> float:
+        """Of the experts that a token is routed to, those expected to compute: its share
+        of zero-computation experts costs nothing (LongCat-Flash, arXiv 2509.01322,
+        section 2.1)."""
+        return self.topk * self.routed / (self.routed + self.zero)
 
 
 class Published(Strict):

@@ -184,12 +184,13 @@ def _half(file: ModelFile, spec: DenseSpec | ExpertsSpec) -> Dense | Experts:
         return Dense(**leaves)
     narrowing = 0.0 if spec.latent is None else file.hidden - spec.latent
     more = spec.shared * (2.0 + gated) * narrowing * spec.intermediate
-    more += spec.router_vectors * spec.routed
-    for key in ("latent", "router_vectors"):
+    more += spec.router_vectors * (spec.routed + spec.zero)
+    for key in ("latent", "router_vectors", "zero"):
         leaves.pop(key, None)
     leaves |= {
         "narrowing": _leaf(narrowing),
-        "projected": _leaf(2.0 * (spec.latent or 0.0)),
+        "topk": _leaf(spec.computing),
+        "projected": _leaf(2.0 * (spec.latent or 0.0) + spec.zero),
         "extra": _leaf(spec.extra + more),
     }
     leaves["shared_stored"] = _leaf(1.0)

@@ -154,7 +154,7 @@ def _halves_of(
         else:
             mixers[sort] = latent(c, family, family.attention == "sparse")
     halves: dict[str, Any] = {}
-    used = dict.fromkeys(half for _, half in layers if half)
+    used = dict.fromkeys(sort for _, half in layers for sort in _parts(half))
     if "experts" not in used and not c.number("routed", 0.0):
         c.read.update(SPELLINGS["topk"])
     for name in used:
@@ -168,9 +168,9 @@ def _halves_of(
     return mixers, halves
 
 
-def _parts(mixer: str) -> list[str]:
-    """The mixers of a layer: mostly one."""
-    return [sort for sort in mixer.split("+") if sort]
+def _parts(half: str) -> list[str]:
+    """The mixers, or feed-forward halves, of a layer: mostly one."""
+    return [sort for sort in half.split("+") if sort]
 
 
 def _width(c: Config) -> float:
@@ -226,7 +226,7 @@ def _runs(layers: list[Names], parallel: bool) -> list[dict[str, Any]]:
     for mixer, half in layers:
         entry: dict[str, Any] = {"parallel": parallel}
         entry |= {"mixer": _parts(mixer)} if mixer else {}
-        entry |= {"feed_forward": half} if half else {}
+        entry |= {"feed_forward": _parts(half)} if half else {}
         if found and found[-1] == entry | {"count": found[-1]["count"]}:
             found[-1]["count"] += 1
         else:

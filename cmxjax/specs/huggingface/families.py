@@ -205,6 +205,13 @@ FAMILIES: dict[str, Family] = {
     ),
     "glm_moe_dsa": Family(attention="sparse", mlp_bias=False, router_bias=True),
     "glm4_moe_lite": Family(attention="latent", mlp_bias=False, router_bias=True),
+    "longcat_flash": Family(
+        attention="latent",
+        shortcut=True,
+        mlp_bias=False,
+        router_bias="router_bias",
+        only={"zero_expert_type": "identity", "attention_method": "MLA"},
+    ),
     "youtu": Family(attention="latent", tied=True),
     "minicpm3": Family(attention="latent"),
     "sarvam_mla": Family(attention="latent", mlp_bias=False),

@@ -39,6 +39,9 @@ class Family:
     """Both halves read the same input."""
     parallel_norms: float | None = None
     """Norms in front of the feed-forward half then; None for as otherwise."""
+    shortcut: bool = False
+    """A layer is two of attention and a network, and experts read what the first network
+    does (LongCat)."""
     alone: bool = False
     """Layers have no feed-forward half."""
     expert_bias: bool = False
@@ -226,6 +229,7 @@ def experts(c: Config, family: Family) -> dict[str, Any]:
         "kind": "mixture",
         "routed": c.count("routed"),
         "topk": c.count("topk"),
+        "zero": c.number("zero_expert_num", 0.0),
         "shared": shared,
         "intermediate": width,
         "gated": family.gated,
@@ -234,6 +238,8 @@ def experts(c: Config, family: Family) -> dict[str, Any]:
         "extra": c.number("hidden") if family.shared_gate else 0.0,
         **norm_keys(family, 1),
     }
+    if family.shortcut:
+        found["norms"] = 0.0
     if c.number("moe_latent_size", 0.0):
         found["latent"] = c.count("moe_latent_size")
     groups, used = c.number("groups", 1.0), c.number("topk_group", 1.0)

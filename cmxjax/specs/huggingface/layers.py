@@ -33,7 +33,8 @@ WORDS = {"mamba": "M", "attention": "*", "moe": "E", "mlp": "-"}
 """The same in `layers_block_type`."""
 
 Names = tuple[str, str]
-"""Mixer and feed-forward half of a layer; empty where it has none."""
+"""Mixer and feed-forward half of a layer; empty where it has none, and several of a sort
+joined by `+`."""
 
 
 def layers_of(c: Config, family: Family) -> list[Names]:
@@ -45,6 +46,9 @@ def layers_of(c: Config, family: Family) -> list[Names]:
         pattern = "".join(WORDS.get(str(word), "?") for word in words)
     if pattern is not None:
         return _lettered(c, str(pattern))
+    if family.shortcut:
+        c.value("num_hidden_layers")
+        return [("full", "dense+experts"), ("full", "dense")] * int(c.count("num_layers"))
     count = int(c.count("layers"))
     blocks = c.listed("block_configs", count)
     if blocks is not None:
