@@ -6,7 +6,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_layers import FULL, JOBS, MIXTURE, PLAIN, TIMES, flop, model, predicted, problem
+from test_layers import (
+    FULL,
+    JOBS,
+    MIXTURE,
+    PLAIN,
+    SPARSE,
+    TIMES,
+    flop,
+    model,
+    predicted,
+    problem,
+)
 
 import cmxjax as cmx
 from cmxjax.model.architecture import total_parameters
@@ -73,3 +84,36 @@ def test_rows_of_an_expert_shrink_by_the_share_of_those_that_compute():
         assert float(router.columns) == 64.0 + experts.get("zero", 0.0)
     for one, other in zip(*loads, strict=True):
         assert float(one) == pytest.approx(float(other))
+
+
+SPARSE_SHARED = SPARSE | {"indexer": {"topk": 512}}
+
+
+def test_a_layer_that_shares_an_indexer_has_neither_its_weights_nor_its_work():
+    own, shared = (model(**PLAIN | {"attention": at}) for at in (SPARSE, SPARSE_SHARED))
+    index = 1024 * 16 * 128 + 4096 * (128 + 16)
+    less = own.mixers[0].parameters(4096.0) - shared.mixers[0].parameters(4096.0)
+    assert float(less) == index + 2 * 128
+    assert float(own.mixers[0].kv_width - shared.mixers[0].kv_width) == 128
+    scanned = 16 * 128 * 4096
+    # both ranks of a group choose for their own tokens, and project all of them
+    expected = 2 * (2 * index + scanned)
+    assert flop(own, "decode", 16.0) - flop(shared, "decode", 16.0) == expected
+    met = [float(a.mixers[0].seen(4096.0)) for a in (own, shared)]
+    assert met == [512.0, 512.0]
+
+
+def test_keys_that_are_values_save_a_projection_and_are_cached_twice():
+    same = FULL | {"projects_values": False}
+    own, less = (model(**PLAIN | {"attention": at}) for at in (FULL, same))
+    values = 4096 * 8 * 128
+    saved = own.mixers[0].parameters(4096.0) - less.mixers[0].parameters(4096.0)
+    assert float(saved) == values
+    assert flop(own, "decode", 16.0) - flop(less, "decode", 16.0) == 2 * values
+    assert float(own.mixers[0].kv_width) == float(less.mixers[0].kv_width)
+
+
+@pytest.mark.parametrize("phase", JOBS)
+@pytest.mark.parametrize("attention", [SPARSE_SHARED, FULL | {"projects_values": False}])
+def test_gradients_of_what_is_shared_are_finite(phase, attention):
+    falls_with_no_size(phase, model(**PLAIN | {"attention": attention}), "heads")

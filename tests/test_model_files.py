@@ -393,3 +393,81 @@ def test_experts_that_compute_nothing_cost_nothing():
     assert float(active_parameters(a)) - fewer == pytest.approx(change)
     with pytest.raises(SpecError, match="zero_expert_type"):
         read_config(config | {"zero_expert_type": "copy"})
+
+
+def test_layers_share_the_cache_of_one_before_them():
+    """Hunyuan-Large: 389e9 parameters, 52e9 active, and half the layers without keys and
+    values of their own (arXiv 2411.02265, section 2.2)."""
+    config = {
+        "model_type": "hunyuan",
+        "hidden_size": 6400,
+        "intermediate_size": 18304,
+        "num_hidden_layers": 64,
+        "num_attention_heads": 80,
+        "num_key_value_heads": 8,
+        "num_experts": 16,
+        "moe_topk": 1,
+        "num_shared_expert": 1,
+        "use_cla": True,
+        "cla_share_factor": 2,
+        "vocab_size": 128512,
+    }
+    a = read_config(config)
+    assert float(total_parameters(a)) == pytest.approx(389e9, rel=2e-3)
+    assert float(active_parameters(a)) == pytest.approx(52e9, rel=0.02)
+    kept = {bool(m.own_cache.on): float(m.kv_width) for m in a.mixers}
+    assert kept == {True: 2 * 8 * 80, False: 0.0}
+    counts = zip(a.half_counts.mixers, a.mixers, strict=True)
+    layers = {bool(m.own_cache.on): float(n) for n, m in counts}
+    assert layers == {True: 32.0, False: 32.0}
+    whole = read_config(config | {"use_cla": False})
+    more = float(total_parameters(whole) - total_parameters(a))
+    assert more == 32 * (6400 * 2 * 8 * 80 + 80)
+
+
+GLM_SPARSE = {
+    "model_type": "glm_moe_dsa",
+    "hidden_size": 6144,
+    "intermediate_size": 12288,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 64,
+    "q_lora_rank": 2048,
+    "kv_lora_rank": 512,
+    "qk_rope_head_dim": 64,
+    "qk_nope_head_dim": 192,
+    "v_head_dim": 256,
+    "index_head_dim": 128,
+    "index_n_heads": 32,
+    "index_topk": 2048,
+    "n_routed_experts": 256,
+    "num_experts_per_tok": 8,
+    "n_shared_experts": 1,
+    "moe_intermediate_size": 2048,
+    "first_k_dense_replace": 3,
+    "vocab_size": 154880,
+}
+
+
+@pytest.mark.parametrize(
+    ("said", "own"),
+    [
+        ({}, 8.0),
+        ({"indexer_types": ["full", "shared", "shared", "full"] * 2}, 4.0),
+        ({"index_topk_pattern": "FSSFSSFS"}, 3.0),
+        ({"index_topk_freq": 4}, 3.0),  # layers 0, 1 and 5
+    ],
+    ids=str,
+)
+def test_layers_share_what_an_indexer_before_them_chose(said, own):
+    a = read_config(GLM_SPARSE | said)
+    counts = zip(a.half_counts.mixers, a.mixers, strict=True)
+    layers = {m.indexer.scans: float(n) for n, m in counts}
+    assert layers == {True: own} | ({False: 8.0 - own} if own < 8.0 else {})
+    assert {float(m.indexer.topk) for m in a.mixers} == {2048.0}
+    widths = {m.indexer.scans: float(m.kv_width) for m in a.mixers}
+    assert widths == {True: 576.0 + 128.0} | ({False: 576.0} if own < 8.0 else {})
+
+
+def test_an_indexer_that_nobody_before_has_is_refused():
+    with pytest.raises(SpecError, match="indexer_types"):
+        read_config(GLM_SPARSE | {"indexer_types": ["shared"] + ["full"] * 7})

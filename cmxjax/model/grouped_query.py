@@ -37,6 +37,8 @@ class GroupedQuery(Mixer, struct.PyTreeNode, kw_only=True, frozen=True):
     norms: Leaf
     norm_vectors: Leaf
     stored: Leaf
+    projects_values: bool = struct.field(pytree_node=False, default=True)
+    """False where values are the keys, normed and not rotated; both are cached."""
     kind: str = struct.field(pytree_node=False, default="grouped_query")
 
     @property
@@ -59,6 +61,13 @@ class GroupedQuery(Mixer, struct.PyTreeNode, kw_only=True, frozen=True):
         return self.kv_heads * self.pair_dim
 
     @property
+    def projected_pair(self) -> Leaf:
+        """Columns of the projection to keys and values."""
+        if self.projects_values:
+            return self.own_cache.on * self.pair
+        return self.own_cache.on * self.kv_heads * self.head_dim
+
+    @property
     def met(self) -> Leaf:
         """Multiply-adds of a query and a key that meet: score and context of all heads;
         and as many elements are its queries and outputs."""
@@ -70,13 +79,14 @@ class GroupedQuery(Mixer, struct.PyTreeNode, kw_only=True, frozen=True):
         return self.heads * (self.head_dim + self.gated.on * self.value_dim)
 
     def parameters(self, hidden: Leaf) -> Leaf:
-        inputs = self.query_columns + self.own_cache.on * self.pair
+        inputs = self.query_columns + self.projected_pair
         biases = self.input_biased.on * inputs + self.output_biased.on * hidden
         return hidden * (inputs + self.value_width) + biases + self.vectors
 
     def training_parameters(self, weights: Leaf, hidden: Leaf, ranks: Leaf) -> Leaf:
         copies = self.own_cache.on * (self._spread(ranks) - self.kv_heads)
-        more = copies * self.pair_dim * hidden
+        width = self.pair_dim if self.projects_values else self.head_dim
+        more = copies * width * hidden
         return (weights + more) / ranks
 
     def serving_parameters(

@@ -19,6 +19,8 @@ class Indexer(struct.PyTreeNode, kw_only=True, frozen=True):
     head_dim: Leaf
     topk: Leaf
     """Tokens that a query meets at most."""
+    scans: bool = struct.field(pytree_node=False, default=True)
+    """False where an earlier layer's has chosen: no keys, no scores, no weights."""
     kind: str = struct.field(pytree_node=False, default="indexer")
 
     def parameters(self, hidden: Leaf, query_rank: Leaf) -> Leaf:
@@ -90,7 +92,7 @@ class Latent(Mixer, struct.PyTreeNode, kw_only=True, frozen=True):
 
     def _indexing(self, hidden: Leaf) -> Leaf | float:
         """Weights of the indexer, which every rank holds."""
-        if self.indexer is None:
+        if self.indexer is None or not self.indexer.scans:
             return 0.0
         return self.indexer.parameters(hidden, self.query_rank)
 
@@ -117,7 +119,7 @@ class Latent(Mixer, struct.PyTreeNode, kw_only=True, frozen=True):
     @property
     def kv_width(self) -> Leaf:
         """Of sparse attention the indexer's key too."""
-        if self.indexer is None:
+        if self.indexer is None or not self.indexer.scans:
             return self.latent_width
         return self.latent_width + self.indexer.head_dim
 
@@ -141,7 +143,7 @@ class Latent(Mixer, struct.PyTreeNode, kw_only=True, frozen=True):
 
     def products(self, tokens: Leaf) -> Leaf:
         met = self.pair_width * self.seen(tokens)
-        if self.indexer is None:
+        if self.indexer is None or not self.indexer.scans:
             return met
         return met + self.indexer.heads * self.indexer.head_dim * tokens
 

@@ -42,6 +42,8 @@ class GroupedQuerySpec(_HalfSpec):
     """A token sees those of its own chunk of so many tokens."""
     gated: bool = False
     """Outputs are multiplied by gates, which a wider query projection computes."""
+    projects_values: bool = True
+    """Values have a projection of their own, rather than being the keys."""
     own_cache: bool = True
     """Has keys and values of its own, rather than those of an earlier layer."""
     biased: bool | None = None
@@ -64,9 +66,16 @@ class GroupedQuerySpec(_HalfSpec):
 
 
 class IndexerSpec(Strict):
-    heads: Positive
-    head_dim: Positive
+    heads: Positive | None = None
+    head_dim: Positive | None = None
+    """Without both, an earlier layer's indexer has chosen the tokens."""
     topk: Positive
+
+    @model_validator(mode="after")
+    def _both_or_neither(self):
+        if (self.heads is None) != (self.head_dim is None):
+            raise ValueError("heads and head_dim: one is missing; give both or neither")
+        return self
 
 
 class LatentSpec(_HalfSpec):

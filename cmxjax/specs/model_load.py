@@ -30,6 +30,7 @@ from .model_file import (
     DenseSpec,
     ExpertsSpec,
     GroupedQuerySpec,
+    IndexerSpec,
     LatentSpec,
     Layer,
     MixerSpec,
@@ -161,6 +162,7 @@ def _mixer(file: ModelFile, spec: MixerSpec) -> GroupedQuery | Latent | Recurren
                 "own_cache": switch(spec.own_cache),
                 "input_biased": switch(biased),
                 "output_biased": switch(output),
+                "projects_values": spec.projects_values,
             }
         )
     leaves |= _norms(spec, file.biased)
@@ -169,10 +171,15 @@ def _mixer(file: ModelFile, spec: MixerSpec) -> GroupedQuery | Latent | Recurren
         leaves.setdefault("query_rank", _leaf(0.0))
         return Latent(
             compressed=switch(spec.query_rank is not None),
-            indexer=None if indexer is None else Indexer(**_leaves(indexer)),
+            indexer=None if indexer is None else _indexer(indexer),
             **leaves,
         )
     return Recurrent(delta=switch(spec.delta), scanned=switch(spec.scanned), **leaves)
+
+
+def _indexer(spec: IndexerSpec) -> Indexer:
+    none = {"heads": _leaf(0.0), "head_dim": _leaf(0.0)}
+    return Indexer(scans=spec.heads is not None, **none | _leaves(spec))
 
 
 def _half(file: ModelFile, spec: DenseSpec | ExpertsSpec) -> Dense | Experts:

@@ -51,7 +51,8 @@ def mixer_ops(a: Architecture, sizes: Sizes, place: int, decodes: bool) -> list[
     elif isinstance(at, Latent):
         latent = decodes or at.indexer is not None
         core = _absorbed(at, sizes) if latent else _expanded(at, sizes)
-        index = _index(a, at, at.indexer, sizes) if at.indexer is not None else []
+        scans = at.indexer is not None and at.indexer.scans
+        index = _index(a, at, at.indexer, sizes) if scans else []
         ops = [*_latent_projections(a, at), *index, *core]
     else:
         ops = _grouped_query(a, at, sizes)
@@ -191,7 +192,7 @@ def _grouped_query(a: Architecture, at: GroupedQuery, sizes: Sizes) -> list[Op]:
         gemm(
             "key and value projection",
             "head_rows",
-            at.own_cache.on * pair,
+            at.projected_pair,
             a.hidden,
             split_columns="per_kv",
         ),

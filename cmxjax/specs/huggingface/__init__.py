@@ -7,7 +7,7 @@ from ..errors import SpecError
 from .config import SPELLINGS, Config
 from .families import ALIKE, FAMILIES
 from .formats import weights_of
-from .halves import Family, dense, experts, grouped, latent
+from .halves import Family, dense, experts, grouped, latent, layer_input
 from .layers import Names, layers_of
 from .recurrent import recurrent
 from .vision import vision_of
@@ -99,7 +99,7 @@ def _model(
         "draft_layers": c.number("drafts", 0.0),
         "tied": tied,
         "final_vectors": float(family.norm),
-        "extra": extra + family.embedding_norm * hidden,
+        "extra": extra + family.embedding_norm * hidden + _inputs(c, family, len(layers)),
     }
     q = c.raw.get("quantization_config") or around.get("quantization_config")
     raw["weights"] = weights_of(c, q, len(layers))
@@ -110,6 +110,15 @@ def _model(
         raw["positions"] = c.count("positions") + family.positions
     width = c.number("intermediate", 0.0)
     return raw | _laid_out(mixers, halves, layers, parallel, width)
+
+
+def _inputs(c: Config, family: Family, layers: int) -> float:
+    """Weights of the embeddings that layers have for themselves, and of their norm."""
+    if not family.layer_inputs:
+        return 0.0
+    width = c.number("hidden_size_per_layer_input", 0.0)
+    rows = c.number("vocab_size_per_layer_input", c.number("vocabulary"))
+    return width * (layers * rows + (width > 0.0))
 
 
 def _about(config: dict[str, Any], where: str, kind: str) -> dict[str, Any]:
@@ -152,11 +161,13 @@ def _halves_of(
         elif family.attention == "grouped":
             mixers[sort] = grouped(c, family, sort)
         else:
-            mixers[sort] = latent(c, family, family.attention == "sparse")
+            mixers[sort] = latent(c, family, sort)
     halves: dict[str, Any] = {}
     used = dict.fromkeys(sort for _, half in layers for sort in _parts(half))
     if "experts" not in used and not c.number("routed", 0.0):
         c.read.update(SPELLINGS["topk"])
+    if "inputs" in used:
+        halves["inputs"] = layer_input(c, family)
     for name in used:
         if name.startswith("width "):
             halves[name] = dense(c, family, float(name.split()[1]))

@@ -28,8 +28,14 @@ SPELLINGS: dict[str, tuple[str, ...]] = {
     "topk": (
         *("num_experts_per_tok", "experts_per_token", "moe_k", "moe_topk"),
         *("num_experts_per_token", "moe_top_k", "moe_router_topk"),
+        "top_k_experts",
     ),
-    "shared": ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts"),
+    "shared": (
+        "n_shared_experts",
+        "num_shared_experts",
+        "moe_num_shared_experts",
+        "num_shared_expert",
+    ),
     "expert_width": (
         *("moe_intermediate_size", "expert_ffn_hidden_size", "moe_ffn_hidden_size"),
     ),
@@ -62,7 +68,8 @@ SPELLINGS: dict[str, tuple[str, ...]] = {
 """What a number means, and how families spell it."""
 
 SPEAKS = re.compile(
-    "layer|window|attn|attention|expert|moe|mamba|ssm|linear|index|compress|hybrid"
+    "layer|window|attn|attention|expert|moe|mamba|ssm|linear|index|compress|hybrid|"
+    "kv_share|share_kv|cla_share|use_cla|zero_"
 )
 """Keys with such a word in them may change what a model is: none is passed over."""
 

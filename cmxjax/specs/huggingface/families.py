@@ -97,6 +97,19 @@ FAMILIES: dict[str, Family] = {
             "sliding_window": 4096,
         },
     ),
+    "gemma4_text": Family(
+        tied=True,
+        mlp_bias=False,
+        norms=(2.0, 2.0),
+        head_norm="head",
+        beside=True,
+        expert_norms=3.0,
+        router_bias=True,
+        shared_gate=True,
+        layer_inputs=True,
+        pattern=6,
+        defaults={"global_head_dim": 512, "sliding_window": 512, "head_dim": 256},
+    ),
     "vaultgemma": Family(tied=True, mlp_bias=False, pattern=2),
     # Cohere: both halves read one norm without a bias
     "cohere": Family(
@@ -140,6 +153,7 @@ FAMILIES: dict[str, Family] = {
     "dots1": Family(mlp_bias=False, head_norm="head", defaults=WINDOWS),
     "minimax_m2": Family(**_UNBIASED, head_norm="all"),
     "minimax": Family(**_UNBIASED, linear="lightning"),
+    "hunyuan": Family(head_norm="head", mlp_bias=False, shared=1.0, tied=True),
     "hunyuan_v1_moe": Family(head_norm="head", mlp_bias=False, shared=1.0),
     "exaone_moe": Family(**_UNBIASED, head_norm="head"),
     "afmoe": Family(
@@ -208,6 +222,7 @@ FAMILIES: dict[str, Family] = {
     "longcat_flash": Family(
         attention="latent",
         shortcut=True,
+        expert_norms=0.0,
         mlp_bias=False,
         router_bias="router_bias",
         only={"zero_expert_type": "identity", "attention_method": "MLA"},
@@ -355,6 +370,9 @@ ALIKE = {
     "bailing_moe_v2": "bailing_moe",
     "cohere_compass_text": "cohere2",
     "gemma3": "gemma3_text",
+    "gemma4": "gemma4_text",
+    "gemma4_unified": "gemma4_text",
+    "gemma4_unified_text": "gemma4_text",
     "granite_swa": "granite",
     "kimi_k2": "deepseek_v3",
     "kimi_k25": "deepseek_v3",

@@ -42,6 +42,12 @@ class Family:
     shortcut: bool = False
     """A layer is two of attention and a network, and experts read what the first network
     does (LongCat)."""
+    beside: bool = False
+    """Experts stand beside a dense network (Gemma 4)."""
+    expert_norms: float | None = None
+    """Norms around experts, where there are not as many as around dense networks."""
+    layer_inputs: bool = False
+    """Each layer adds an embedding of its own, gated by its hidden state (Gemma 3n)."""
     alone: bool = False
     """Layers have no feed-forward half."""
     expert_bias: bool = False
@@ -60,6 +66,7 @@ class Family:
     """What layers are of which the file says nothing."""
     router_bias: Key = False
     shared_gate: bool = False
+    """A gate of the shared expert, or another vector as wide as the model."""
     shared: float = 0.0
     """Shared experts where the file doesn't say."""
     dense_first: float = 0.0
@@ -78,11 +85,17 @@ def norm_keys(family: Family, half: int) -> dict[str, Any]:
 
 
 def _head_norm(c: Config, family: Family, heads: float, kv: float, dim: float) -> float:
+    """Weights of the norms of queries and keys.
+
+    Args:
+        kv: heads of keys, 0 where a layer has none of its own.
+    """
     on = c.flag(family.head_norm_key) if family.head_norm_key else True
+    normed = 1.0 + (kv > 0.0)
     weights = {
         "": 0.0,
-        "head": 2.0 * dim,
-        "head biased": 4.0 * dim,
+        "head": normed * dim,
+        "head biased": 2.0 * normed * dim,
         "heads": (heads + kv) * dim,
         "all": (heads + kv) * dim,
     }
@@ -102,8 +115,9 @@ def head_dim(c: Config, heads: float) -> float:
 
 def grouped(c: Config, family: Family, sort: str) -> dict[str, Any]:
     """Grouped-query attention over all tokens (`full`), a `window` or a `chunk`."""
-    sort, _, changes = sort.partition(" ")
-    c = _of_layers(c, sort, changes)
+    sort, *words = sort.split()
+    shared = "shared" in words
+    c = _of_layers(c, sort, words)
     heads = c.count("heads")
     kv, dim = kv_heads(c, heads), head_dim(c, heads)
     value = c.number("value_dim", dim)
@@ -122,10 +136,15 @@ def grouped(c: Config, family: Family, sort: str) -> dict[str, Any]:
         "head_dim": dim,
         "biased": c.flag(family.input_bias),
         "output_biased": c.flag(family.output_bias),
-        "vectors": _head_norm(c, family, heads, kv, dim) + heads * c.flag(sinks),
+        "vectors": _head_norm(c, family, heads, kv * (not shared), dim)
+        + heads * c.flag(sinks),
         "gated": family.gated_output,
         **norm_keys(family, 0),
     }
+    if shared:
+        found["own_cache"] = False
+    if sort == "full" and c.flag("attention_k_eq_v"):
+        found["projects_values"] = False
     if value != dim:
         found["value_dim"] = value
     if sort == "window":
@@ -144,17 +163,15 @@ WINDOWED = {
 """What layers with a window have instead of what the others have."""
 
 
-def _of_layers(c: Config, sort: str, changes: str) -> Config:
+def _of_layers(c: Config, sort: str, words: list[str]) -> Config:
     """The file as layers of one sort have it.
 
     Args:
-        changes: keys and values that stand behind the sort in the name of a mixer.
+        words: that stand behind the sort in the name of a mixer, such as key=value.
     """
     c.read.update(WINDOWED)
-    said: dict[str, Any] = {
-        key: float(value)
-        for key, _, value in (change.partition("=") for change in changes.split())
-    }
+    pairs = (word.split("=") for word in words if "=" in word)
+    said: dict[str, Any] = {key: float(value) for key, value in pairs}
     if sort == "window":
         given = {k: c.raw[key] for key, k in WINDOWED.items() if c.raw.get(key)}
         said = given | said
@@ -178,8 +195,9 @@ def kv_heads(c: Config, heads: float) -> float:
     return c.count("kv_heads", heads)
 
 
-def latent(c: Config, family: Family, sparse: bool) -> dict[str, Any]:
+def latent(c: Config, family: Family, sort: str) -> dict[str, Any]:
     """Multi-head latent attention; biases of its projections count as other weights."""
+    sparse, words = family.attention == "sparse", sort.split()[1:]
     heads = c.count("heads")
     c.value("num_key_value_heads", "head_dim", "qk_head_dim")
     rank, hidden = c.number("query_rank", 0.0), c.number("hidden")
@@ -198,13 +216,9 @@ def latent(c: Config, family: Family, sparse: bool) -> dict[str, Any]:
         down = found["latent_dim"] + found["rope_dim"]
         found["vectors"] = down + rank + hidden
     if sparse:
-        if any(kind != "full" for kind in c.listed("indexer_types") or []):
-            c.refuse("indexer_types", "layers share an indexer; write a TOML model")
-        found["indexer"] = {
-            "heads": c.count("index_n_heads"),
-            "head_dim": c.count("index_head_dim"),
-            "topk": c.count("index_topk"),
-        }
+        heads, width = c.count("index_n_heads"), c.count("index_head_dim")
+        own = {} if "shared" in words else {"heads": heads, "head_dim": width}
+        found["indexer"] = {"topk": c.count("index_topk"), **own}
     return found
 
 
@@ -215,6 +229,20 @@ def dense(c: Config, family: Family, width: float) -> dict[str, Any]:
         "gated": family.gated,
         "biased": c.flag(family.mlp_bias),
         **norm_keys(family, 1),
+    }
+
+
+def layer_input(c: Config, family: Family) -> dict[str, Any]:
+    """An embedding of each token for each layer, gated by the hidden state and projected
+    to it: the width of a gated network, whose gate and product are the hidden state's and
+    the embedding's with its projection from the first hidden state."""
+    return {
+        "kind": "dense",
+        "intermediate": c.count("hidden_size_per_layer_input"),
+        "gated": True,
+        "biased": False,
+        "norms": 1.0,
+        "norm_vectors": float(family.norm),
     }
 
 
@@ -238,8 +266,8 @@ def experts(c: Config, family: Family) -> dict[str, Any]:
         "extra": c.number("hidden") if family.shared_gate else 0.0,
         **norm_keys(family, 1),
     }
-    if family.shortcut:
-        found["norms"] = 0.0
+    if family.expert_norms is not None:
+        found["norms"] = family.expert_norms
     if c.number("moe_latent_size", 0.0):
         found["latent"] = c.count("moe_latent_size")
     groups, used = c.number("groups", 1.0), c.number("topk_group", 1.0)
