@@ -117,3 +117,83 @@ def test_keys_that_are_values_save_a_projection_and_are_cached_twice():
 @pytest.mark.parametrize("attention", [SPARSE_SHARED, FULL | {"projects_values": False}])
 def test_gradients_of_what_is_shared_are_finite(phase, attention):
     falls_with_no_size(phase, model(**PLAIN | {"attention": attention}), "heads")
+
+
+BLOCKS = {
+    "kind": "compressed",
+    "heads": 64,
+    "head_dim": 512,
+    "query_rank": 1024,
+    "output_groups": 8,
+    "output_rank": 1024,
+    "window": 128,
+    "ratio": 128,
+}
+CHOSEN = BLOCKS | {
+    "ratio": 4,
+    "overlapping": True,
+    "indexer": {"heads": 64, "head_dim": 128, "topk": 512},
+}
+ALONE = {key: value for key, value in BLOCKS.items() if key != "ratio"}
+
+
+@pytest.mark.parametrize(
+    ("attention", "met", "kept"),
+    [
+        (ALONE, 128.0, 128 * 512),
+        (BLOCKS, 128.0 + 4096 / 128, (128 + 4096 / 128) * 512),
+        (CHOSEN, 128.0 + 512.0, 128 * 512 + 4096 / 4 * (512 + 128)),
+    ],
+    ids=["window", "blocks", "chosen"],
+)
+def test_compressed_attention_meets_a_window_and_entries_of_blocks(attention, met, kept):
+    """Of a context of 4096 tokens; keys are values, so an entry is cached once."""
+    a = model(**PLAIN | {"attention": attention})
+    mixer = a.mixers[0]
+    assert float(mixer.seen(4096.0)) == met
+    assert float(mixer.kept(4096.0) * mixer.kv_width) == kept
+    held = float(predicted("decode", a).memory_kv_cache_bytes)
+    assert held == pytest.approx(32 * 32 * kept * 2.0)  # each rank of two holds it all
+    grown = float(mixer.kept(8192.0) - mixer.kept(4096.0)) * 512 / 4096
+    assert float(mixer.grown) == pytest.approx(grown)
+
+
+@pytest.mark.parametrize("attention", [ALONE, BLOCKS, CHOSEN], ids=len)
+def test_flop_of_compressed_attention_by_hand(attention):
+    """Both ranks of a group project all of its tokens down, and choose for their own."""
+    a = model(**PLAIN | {"attention": attention})
+    series = 0 if "ratio" not in attention else 2 if "indexer" in attention else 1
+    down = 4096 * (1024 + 512 + 2 * series * 512)
+    up, out = 1024 * 64 * 512, 64 * 512 * 1024 + 8 * 1024 * 4096
+    met = 64 * 2 * 512 * float(a.mixers[0].seen(4096.0))
+    index = scanned = 0
+    if series == 2:
+        index = 1024 * 64 * 128 + 4096 * (4 * 128 + 64)
+        scanned = 64 * 128 * 4096 / 4
+    assert float(a.mixers[0].parameters(4096.0)) == down + up + out + index
+    expected = 2 * down + up + out + met + 2 * index + scanned
+    assert flop(a, "decode", 16.0) == pytest.approx(2 * expected)
+
+
+@pytest.mark.parametrize(("start", "end"), [(0, 50), (0, 300), (1000, 9000)])
+def test_the_mean_of_chosen_entries_is_that_of_all_places(start, end):
+    mixer = model(**PLAIN | {"attention": CHOSEN}).mixers[0]
+    places = np.arange(start + 1, end + 1)
+    seen = np.minimum(places, 128) + np.minimum(places / 4, 512)
+    assert float(mixer.mean_seen(float(start), float(end))) == pytest.approx(seen.mean())
+
+
+@pytest.mark.parametrize("phase", JOBS)
+@pytest.mark.parametrize("path", ["heads", "share", "query_rank"])
+def test_time_grows_smoothly_with_the_sizes_of_compressed_attention(phase, path):
+    falls_with_no_size(phase, model(**PLAIN | {"attention": CHOSEN}), path)
+
+
+@pytest.mark.parametrize("phase", JOBS)
+def test_compressed_attention_takes_less_time_than_its_multi_query_twin(phase):
+    full = {"kind": "grouped_query", "heads": 64, "kv_heads": 1, "head_dim": 512}
+    times = [
+        float(getattr(predicted(phase, model(**PLAIN | {"attention": at})), TIMES[phase]))
+        for at in (ALONE, BLOCKS, CHOSEN, full)
+    ]
+    assert times == sorted(times)

@@ -27,10 +27,14 @@ HERE = Path(__file__).parent
 FOLDER = HERE / "models"
 TABLE = (FOLDER / "truth.csv").read_text().splitlines()
 TRUTH = {row["id"]: row for row in csv.DictReader(TABLE)}
-REFUSED = {"deepseek-v4-flash": ["deepseek_v4", "TOML"]}
-"""What is not understood yet, with what the message says."""
+READ = sorted(TRUTH)
 
-READ = sorted(TRUTH.keys() - REFUSED.keys())
+
+def stating(column: str) -> list[str]:
+    """Rows that say so much."""
+    return [name for name in READ if TRUTH[name][column]]
+
+
 BF16 = 2.0
 
 
@@ -53,7 +57,8 @@ def test_parameters_are_those_of_the_published_architecture(name):
     a = read(name)
     assert float(total_parameters(a)) == pytest.approx(said(name, "total_params"), 1e-4)
     active = said(name, "active_params_per_token")
-    assert float(active_parameters(a)) == pytest.approx(active, 1e-4)
+    # the rows leave vectors of compressed attention out: 1.5e6 of 13.8e9
+    assert float(active_parameters(a)) == pytest.approx(active, 2e-4)
 
 
 def growing(mixer: Any) -> bool:
@@ -62,7 +67,7 @@ def growing(mixer: Any) -> bool:
     return mixer.caches and not any(float(x.on) for x in bound if x is not None)
 
 
-@pytest.mark.parametrize("name", READ)
+@pytest.mark.parametrize("name", stating("kv_bytes_per_token"))
 def test_the_cache_grows_by_what_full_attention_keeps(name):
     a = read(name)
     each = zip(a.half_counts.mixers, a.mixers, strict=True)
@@ -72,7 +77,7 @@ def test_the_cache_grows_by_what_full_attention_keeps(name):
     assert grown * BF16 == pytest.approx(expected, 1e-9)
 
 
-@pytest.mark.parametrize("name", READ)
+@pytest.mark.parametrize("name", stating("constant_state_bytes_per_sequence"))
 def test_windows_and_recurrent_states_are_constant(name):
     a, held = read(name), 0.0
     for n, m in zip(a.half_counts.mixers, a.mixers, strict=True):
@@ -91,7 +96,7 @@ def test_experts_are_as_many_as_the_file_says(name):
     assert counts == [said(name, "experts"), said(name, "topk")]
 
 
-@pytest.mark.parametrize("name", READ)
+@pytest.mark.parametrize("name", stating("weight_bytes"))
 def test_a_checkpoint_is_as_large_as_its_modules_in_their_formats(name):
     model = loaded(name)
     expected = said(name, "weight_bytes_16bit") or said(name, "weight_bytes")
@@ -115,13 +120,6 @@ def test_a_job_holds_weights_as_the_file_stores_them_unless_it_says_otherwise():
         held.append(float(m.memory_weights_bytes))
     assert held[0] == pytest.approx(65.25e9, rel=0.01)
     assert held[1] == pytest.approx(2 * 116.83e9, rel=0.01)
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_is_not_understood_is_refused_by_name(name):
-    with pytest.raises(SpecError) as caught:
-        read(name)
-    assert all(part in str(caught.value) for part in REFUSED[name])
 
 
 # --- The oracle
@@ -471,3 +469,39 @@ def test_layers_share_what_an_indexer_before_them_chose(said, own):
 def test_an_indexer_that_nobody_before_has_is_refused():
     with pytest.raises(SpecError, match="indexer_types"):
         read_config(GLM_SPARSE | {"indexer_types": ["shared"] + ["full"] * 7})
+
+
+def test_compressed_caches_are_read():
+    """DeepSeek-V4-Flash: two layers see a window alone, 21 chosen blocks of 4 tokens, and
+    20 all blocks of 128; routed experts are stored in 4 bits with a scale for each 32."""
+    a = read("deepseek-v4-flash")
+    counts = zip(a.half_counts.mixers, a.mixers, strict=True)
+    layers = {float(m.share): (float(n), m.indexer is not None) for n, m in counts}
+    assert layers == {0.0: (2.0, False), 0.25: (21.0, True), 1 / 128: (20.0, False)}
+    counts = zip(a.half_counts.mixers, a.mixers, strict=True)
+    grown = sum(float(n * m.grown) for n, m in counts)
+    assert grown == 21 * (512 + 128) / 4 + 20 * 512 / 128
+    routed = 43 * 256 * 3 * 4096 * 2048
+    file = loaded("deepseek-v4-flash").file
+    assert file.weights["experts"] == 0.5 + 1 / 32
+    wide = file.model_copy(update={"weights": file.weights | {"experts": 1.0}})
+    more = checkpoint_bytes(a, wide) - checkpoint_bytes(a, file)
+    assert more == pytest.approx((0.5 - 1 / 32) * routed)
+
+
+V4 = json.loads((FOLDER / "deepseek-v4-flash.json").read_text())
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"compress_ratios": [0, 0, 8] * 15},
+        {"expert_dtype": "fp3"},
+        {"n_shared_experts": 2},
+        {"layer_types": ["full_attention"] * 43},
+    ],
+    ids=str,
+)
+def test_what_deepseek_v4_does_not_have_is_refused(odd):
+    with pytest.raises(SpecError, match=next(iter(odd))):
+        read_config(V4 | odd)

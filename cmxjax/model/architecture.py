@@ -9,6 +9,7 @@ from jaxtyping import Array
 
 from .._types import Leaf, Real, Scalar
 from ..switch import Switch
+from .compressed import Compressed
 from .feed_forwards import Dense, Experts
 from .grouped_query import GroupedQuery
 from .latent import Latent
@@ -53,7 +54,7 @@ class Architecture(struct.PyTreeNode, kw_only=True, frozen=True):
     """A decoder-only model."""
 
     hidden: Leaf
-    mixers: tuple[GroupedQuery | Latent | Recurrent, ...]
+    mixers: tuple[GroupedQuery | Latent | Compressed | Recurrent, ...]
     feed_forwards: tuple[Dense | Experts, ...]
     order: Leaf
     """How many layers of each kind there are among the first n, (kind, n): n runs from 0
@@ -113,7 +114,7 @@ class Architecture(struct.PyTreeNode, kw_only=True, frozen=True):
         return mixtures[0] if mixtures else None
 
     @property
-    def attention(self) -> GroupedQuery | Latent | Recurrent:
+    def attention(self) -> GroupedQuery | Latent | Compressed | Recurrent:
         """The mixer of most layers, as the model file says first."""
         return self.mixers[0]
 

@@ -63,6 +63,11 @@ class Mixer:
         """Cache that a token leaves."""
         return 0.0
 
+    @property
+    def grown(self) -> Leaf | float:
+        """Of that, what stays of it while the context grows."""
+        return self.kv_width
+
     def kv_share(self, ranks: Leaf) -> Leaf:
         """Share of the cache that each of some ranks holds which split the heads."""
         raise NotImplementedError

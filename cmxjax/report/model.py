@@ -14,6 +14,7 @@ from ..model.architecture import (
 from ..model.grouped_query import GroupedQuery
 from ..model.mixers import Mixer
 from ..specs.model_file import (
+    CompressedSpec,
     DenseSpec,
     ExpertsSpec,
     GroupedQuerySpec,
@@ -41,6 +42,11 @@ def _mixer(spec: MixerSpec) -> str:
         sparse = "" if spec.indexer is None else f", top {spec.indexer.topk:g} tokens"
         latent = f"{spec.latent_dim:g}+{spec.rope_dim:g}"
         return f"latent attention {spec.heads:g} heads, latent {latent}{sparse}"
+    if isinstance(spec, CompressedSpec):
+        blocks = "" if spec.ratio is None else f", blocks of {spec.ratio:g}"
+        chosen = "" if spec.indexer is None else f", top {spec.indexer.topk:g} of them"
+        heads = f"{spec.heads:g} heads of {spec.head_dim:g}"
+        return f"compressed attention {heads}, window {spec.window:g}{blocks}{chosen}"
     if not spec.key_dim:
         return f"convolution over {spec.kernel:g} tokens"
     state = f"{spec.heads:g} states of {spec.key_dim:g}x{spec.value_dim:g}"
@@ -100,7 +106,7 @@ def _kinds(a: Architecture, file: ModelFile) -> list[_Kind]:
                 "count": layers.count(kind),
                 "halves": texts,
                 "parameters": weights,
-                "cache_bytes_per_token": sum(float(m.kv_width) for m in grows) * BF16,
+                "cache_bytes_per_token": sum(float(m.grown) for m in grows) * BF16,
                 "state_bytes": sum(float(a.mixers[i].state) for i in mixed) * BF16,
             }
         )
@@ -189,7 +195,7 @@ def models_table(names: list[str]) -> Table:
     for name in names:
         a = architecture_of(file := read_model_file(name))
         counts = zip(a.half_counts.mixers, a.mixers, strict=True)
-        cache = sum(float(n * m.kv_width) for n, m in counts if grows(m)) * BF16
+        cache = sum(float(n * m.grown) for n, m in counts if grows(m)) * BF16
         sums = float(active_parameters(a)), cache
         tower = "-" if a.vision is None else f"{float(a.vision.parameters):.3g}"
         cells = (f"{x:.4g}" for x in sums)

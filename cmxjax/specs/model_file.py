@@ -98,6 +98,33 @@ class LatentSpec(_HalfSpec):
         return self
 
 
+class CompressedSpec(_HalfSpec):
+    kind: Literal["compressed"]
+    heads: Positive
+    head_dim: Positive
+    query_rank: Positive
+    output_groups: Positive
+    output_rank: Positive
+    window: Positive
+    ratio: Positive | None = None
+    """Tokens of a block that one entry stands for; without, there is the window alone."""
+    overlapping: bool = False
+    """An entry is made of its block and the one before."""
+    indexer: IndexerSpec | None = None
+    """Chooses the entries that a query meets."""
+    vectors: NonNegative = 0.0
+
+    @model_validator(mode="after")
+    def _blocks_are_chosen_from(self):
+        if self.indexer is None:
+            return self
+        if self.ratio is None:
+            raise ValueError("indexer: there are no blocks to choose from; add ratio")
+        if self.indexer.heads is None:
+            raise ValueError("indexer: add heads and head_dim")
+        return self
+
+
 class RecurrentSpec(_HalfSpec):
     kind: Literal["recurrent"]
     heads: Positive
@@ -121,7 +148,8 @@ class RecurrentSpec(_HalfSpec):
 
 
 MixerSpec = Annotated[
-    GroupedQuerySpec | LatentSpec | RecurrentSpec, Field(discriminator="kind")
+    GroupedQuerySpec | LatentSpec | CompressedSpec | RecurrentSpec,
+    Field(discriminator="kind"),
 ]
 
 
@@ -135,7 +163,7 @@ class DenseSpec(_HalfSpec):
 class ExpertsSpec(_HalfSpec):
     kind: Literal["mixture"] = "mixture"
     routed: Positive
-    zero: NonNegative = 0.0
+    zero: Positive | None = None
     """Experts more that the router chooses from and that compute nothing."""
     topk: Positive
     shared: NonNegative
@@ -183,7 +211,7 @@ class ExpertsSpec(_HalfSpec):
     @field_validator("topk")
     @classmethod
     def _among_routed(cls, topk: float, info: Info) -> float:
-        routed = info.data.get("routed", topk) + info.data.get("zero", 0.0)
+        routed = info.data.get("routed", topk) + (info.data.get("zero") or 0.0)
         if topk > routed:
             raise ValueError(f"there are {routed:g} routed experts; use no more")
         return topk
@@ -193,7 +221,12 @@ class ExpertsSpec(_HalfSpec):
         """Of the experts that a token is routed to, those expected to compute: its share
         of zero-computation experts costs nothing (LongCat-Flash, arXiv 2509.01322,
         section 2.1)."""
-        return self.topk * self.routed / (self.routed + self.zero)
+        return self.topk * self.routed / self.choices
+
+    @property
+    def choices(self) -> float:
+        """Experts that the router chooses from."""
+        return self.routed + (self.zero or 0.0)
 
 
 class Published(Strict):

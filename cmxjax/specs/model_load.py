@@ -17,6 +17,7 @@ from ..model.architecture import (
     known_of,
     total_parameters,
 )
+from ..model.compressed import Compressed
 from ..model.feed_forwards import Dense, Experts
 from ..model.grouped_query import GroupedQuery
 from ..model.latent import Indexer, Latent
@@ -27,6 +28,7 @@ from .figures import listing, number
 from .files import load, version
 from .huggingface import convert
 from .model_file import (
+    CompressedSpec,
     DenseSpec,
     ExpertsSpec,
     GroupedQuerySpec,
@@ -39,7 +41,7 @@ from .model_file import (
 from .system_load import Reference
 from .vision_file import vision_of
 
-_KINDS = ("grouped_query", "latent", "recurrent", "dense", "mixture")
+_KINDS = ("grouped_query", "latent", "compressed", "recurrent", "dense", "mixture")
 
 
 class LoadedModel(NamedTuple):
@@ -72,7 +74,7 @@ def model_leaves(file: ModelFile) -> dict[str, float]:
     for path, spec in (file.mixer_specs | file.half_specs).items():
         if path:
             groups[path] = spec
-        if isinstance(spec, LatentSpec) and spec.indexer is not None:
+        if isinstance(spec, LatentSpec | CompressedSpec) and spec.indexer is not None:
             groups[f"{path}.indexer"] = spec.indexer
     if file.vision is not None:
         groups["vision"] = file.vision
@@ -143,7 +145,9 @@ def _norms(spec: MixerSpec | DenseSpec | ExpertsSpec, biased: bool) -> dict[str,
     return one | {"stored": _leaf(1.0)}
 
 
-def _mixer(file: ModelFile, spec: MixerSpec) -> GroupedQuery | Latent | Recurrent:
+def _mixer(
+    file: ModelFile, spec: MixerSpec
+) -> GroupedQuery | Latent | Compressed | Recurrent:
     leaves: dict[str, Leaf] = _leaves(spec)
     if isinstance(spec, GroupedQuerySpec):
         biased = file.biased if spec.biased is None else spec.biased
@@ -174,6 +178,15 @@ def _mixer(file: ModelFile, spec: MixerSpec) -> GroupedQuery | Latent | Recurren
             indexer=None if indexer is None else _indexer(indexer),
             **leaves,
         )
+    if isinstance(spec, CompressedSpec):
+        ratio, indexer = leaves.pop("ratio", None), spec.indexer
+        series = 0.0 if spec.ratio is None else 1.0 + spec.overlapping
+        return Compressed(
+            share=_leaf(0.0) if ratio is None else 1.0 / ratio,
+            series=_leaf(series),
+            indexer=None if indexer is None else _indexer(indexer),
+            **leaves,
+        )
     return Recurrent(delta=switch(spec.delta), scanned=switch(spec.scanned), **leaves)
 
 
@@ -191,13 +204,13 @@ def _half(file: ModelFile, spec: DenseSpec | ExpertsSpec) -> Dense | Experts:
         return Dense(**leaves)
     narrowing = 0.0 if spec.latent is None else file.hidden - spec.latent
     more = spec.shared * (2.0 + gated) * narrowing * spec.intermediate
-    more += spec.router_vectors * (spec.routed + spec.zero)
+    more += spec.router_vectors * spec.choices
     for key in ("latent", "router_vectors", "zero"):
         leaves.pop(key, None)
     leaves |= {
         "narrowing": _leaf(narrowing),
         "topk": _leaf(spec.computing),
-        "projected": _leaf(2.0 * (spec.latent or 0.0) + spec.zero),
+        "projected": _leaf(2.0 * (spec.latent or 0.0) + (spec.zero or 0.0)),
         "extra": _leaf(spec.extra + more),
     }
     leaves["shared_stored"] = _leaf(1.0)

@@ -17,15 +17,14 @@ and, of each mixer by its place:
 
 from ..job.workload import Sizes
 from ..model.architecture import Architecture
+from ..model.compressed import Compressed
 from ..model.grouped_query import GroupedQuery
 from ..model.latent import Indexer, Latent
+from ..model.mixers import Mixer
 from ..model.recurrent import Recurrent
+from .compressed import compressed_ops
 from .recurrent import recurrent_ops
-from .table import Op, gemm, placed
-
-SOFTMAX_FLOP = 12.0
-"""Vector FLOP per score (assumed: scale, maximum, subtract, sum and two conversions one
-each, an exponential about six)."""
+from .table import INDEX_FLOP, SOFTMAX_FLOP, Op, gemm, placed
 
 NORM_FLOP = 8.0
 """Vector FLOP per element (assumed: residual, square, sum, two products, and scale,
@@ -48,6 +47,10 @@ def mixer_ops(a: Architecture, sizes: Sizes, place: int, decodes: bool) -> list[
     at = a.mixers[place]
     if isinstance(at, Recurrent):
         ops = recurrent_ops(a, at, sizes, decodes)
+    elif isinstance(at, Compressed):
+        written = (at.head_dim + at.grown) * sizes.kv
+        core = [_query_and_output(2.0 * at.query), _cache_write(written)]
+        ops = compressed_ops(a, at, sizes, core)
     elif isinstance(at, Latent):
         latent = decodes or at.indexer is not None
         core = _absorbed(at, sizes) if latent else _expanded(at, sizes)
@@ -59,7 +62,7 @@ def mixer_ops(a: Architecture, sizes: Sizes, place: int, decodes: bool) -> list[
     return [_norm(a, at), *(placed(op, place) for op in ops)]
 
 
-def _norm(a: Architecture, at: GroupedQuery | Latent | Recurrent) -> Op:
+def _norm(a: Architecture, at: Mixer) -> Op:
     return Op(
         "attention norm",
         "norms",
@@ -115,11 +118,6 @@ def _index(a: Architecture, at: Latent, of: Indexer, sizes: Sizes) -> list[Op]:
             role="core",
         ),
     ]
-
-
-INDEX_FLOP = 4.0
-"""Vector FLOP of a score of one head: rectified, weighed, summed, and its share of the
-search for the largest (assumed)."""
 
 
 def _absorbed(at: Latent, sizes: Sizes) -> list[Op]:

@@ -21,6 +21,14 @@ from ..model.architecture import Architecture
 from ..model.feed_forwards import Experts
 from ..switch import either
 
+SOFTMAX_FLOP = 12.0
+"""Vector FLOP per score (assumed: scale, maximum, subtract, sum and two conversions one
+each, an exponential about six)."""
+
+INDEX_FLOP = 4.0
+"""Vector FLOP of an indexer's score of one head: rectified, weighed, summed, and its
+share of the search for the largest (assumed)."""
+
 Form = float | Mapping[str, float]
 """A number, or a sum of named sizes, each times a number; `one` is 1."""
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..errors import SpecError
+from .compressed import compressed, last_stream, streams
 from .config import SPELLINGS, Config
 from .families import ALIKE, FAMILIES
 from .formats import weights_of
@@ -99,7 +100,9 @@ def _model(
         "draft_layers": c.number("drafts", 0.0),
         "tied": tied,
         "final_vectors": float(family.norm),
-        "extra": extra + family.embedding_norm * hidden + _inputs(c, family, len(layers)),
+        "extra": extra
+        + family.embedding_norm * hidden
+        + _outside(c, family, len(layers)),
     }
     q = c.raw.get("quantization_config") or around.get("quantization_config")
     raw["weights"] = weights_of(c, q, len(layers))
@@ -112,8 +115,11 @@ def _model(
     return raw | _laid_out(mixers, halves, layers, parallel, width)
 
 
-def _inputs(c: Config, family: Family, layers: int) -> float:
-    """Weights of the embeddings that layers have for themselves, and of their norm."""
+def _outside(c: Config, family: Family, layers: int) -> float:
+    """Weights of the embeddings that layers have for themselves, and of their norm; or of
+    what makes one stream of several."""
+    if family.streams:
+        return last_stream(c)
     if not family.layer_inputs:
         return 0.0
     width = c.number("hidden_size_per_layer_input", 0.0)
@@ -160,6 +166,8 @@ def _halves_of(
                 mixers[sort]["norms"] = 0.0
         elif family.attention == "grouped":
             mixers[sort] = grouped(c, family, sort)
+        elif family.attention == "compressed":
+            mixers[sort] = compressed(c, family, sort)
         else:
             mixers[sort] = latent(c, family, sort)
     halves: dict[str, Any] = {}
@@ -176,6 +184,9 @@ def _halves_of(
     if "experts" in used:
         halves["experts"] = experts(c, family)
         c.read.update(SPELLINGS["intermediate"])
+    if family.streams:
+        for half in (*mixers.values(), *halves.values()):
+            half |= streams(c)
     return mixers, halves
 
 

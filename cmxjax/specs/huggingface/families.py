@@ -219,6 +219,14 @@ FAMILIES: dict[str, Family] = {
     ),
     "glm_moe_dsa": Family(attention="sparse", mlp_bias=False, router_bias=True),
     "glm4_moe_lite": Family(attention="latent", mlp_bias=False, router_bias=True),
+    "deepseek_v4": Family(
+        attention="compressed",
+        streams=True,
+        mlp_bias=False,
+        router_bias=True,
+        defaults={"hc_mult": 4},
+        only={"attention_bias": False, "n_shared_experts": 1},
+    ),
     "longcat_flash": Family(
         attention="latent",
         shortcut=True,

@@ -27,7 +27,8 @@ def _grouped(bits: float, group: float, scale: float, zero: float = 0.0) -> floa
 
 def _fp8(q: dict[str, Any]) -> float:
     block = q.get("weight_block_size")
-    return 1.0 if not block else _grouped(8.0, float(block[0] * block[1]), 4.0)
+    scale = 1.0 if q.get("scale_fmt") == "ue8m0" else 4.0
+    return 1.0 if not block else _grouped(8.0, float(block[0] * block[1]), scale)
 
 
 def _integer(q: dict[str, Any]) -> float:
@@ -75,6 +76,11 @@ METHODS: dict[str, Callable[[dict[str, Any]], float]] = {
 """Bytes of a quantized weight by method; each with what its format keeps beside it."""
 
 
+EXPERT_FORMATS = {"fp4": _grouped(4.0, 32.0, 1.0)}
+"""Bytes of a weight of routed experts in a format of their own: of DeepSeek-V4, with an
+exponent for each 32 (its reference code, `inference/kernel.py`)."""
+
+
 def weights_of(c: Config, q: Any, layers: int) -> dict[str, float]:
     """Bytes of an element by module. An unknown method is refused.
 
@@ -100,6 +106,11 @@ def weights_of(c: Config, q: Any, layers: int) -> dict[str, float]:
         stays = any(_names(pattern, name) for pattern in kept)
         alone = sort == "head" and (method in ("awq", "gptq", "bitsandbytes", "fp8"))
         found[sort] = FULL if stays or alone else size
+    experts = c.value("expert_dtype") or q.get("expert_dtype")
+    if experts is not None and str(experts) not in EXPERT_FORMATS:
+        c.refuse("expert_dtype", f"use one of {', '.join(EXPERT_FORMATS)}")
+    elif experts is not None:
+        found["experts"] = EXPERT_FORMATS[str(experts)]
     return found
 
 

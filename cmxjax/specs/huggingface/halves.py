@@ -46,6 +46,8 @@ class Family:
     """Experts stand beside a dense network (Gemma 4)."""
     expert_norms: float | None = None
     """Norms around experts, where there are not as many as around dense networks."""
+    streams: bool = False
+    """Several residual streams side by side (DeepSeek-V4)."""
     layer_inputs: bool = False
     """Each layer adds an embedding of its own, gated by its hidden state (Gemma 3n)."""
     alone: bool = False
@@ -59,7 +61,7 @@ class Family:
     """Learned positions, with as many more rows; None for none."""
     pattern: int = 0
     """Every so many layers see all tokens, where a file has a window and says no more."""
-    attention: Literal["grouped", "latent", "sparse"] = "grouped"
+    attention: Literal["grouped", "latent", "sparse", "compressed"] = "grouped"
     linear: str = ""
     """What layers without attention are."""
     every: str = "full"
@@ -257,7 +259,6 @@ def experts(c: Config, family: Family) -> dict[str, Any]:
         "kind": "mixture",
         "routed": c.count("routed"),
         "topk": c.count("topk"),
-        "zero": c.number("zero_expert_num", 0.0),
         "shared": shared,
         "intermediate": width,
         "gated": family.gated,
@@ -266,6 +267,8 @@ def experts(c: Config, family: Family) -> dict[str, Any]:
         "extra": c.number("hidden") if family.shared_gate else 0.0,
         **norm_keys(family, 1),
     }
+    if c.number("zero_expert_num", 0.0):
+        found["zero"] = c.number("zero_expert_num")
     if family.expert_norms is not None:
         found["norms"] = family.expert_norms
     if c.number("moe_latent_size", 0.0):

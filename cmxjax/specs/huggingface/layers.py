@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from .compressed import sorts_of
 from .config import SPELLINGS, Config
 from .halves import Family
 
@@ -53,7 +54,10 @@ def layers_of(c: Config, family: Family) -> list[Names]:
     blocks = c.listed("block_configs", count)
     if blocks is not None:
         return [_block(c, block) for block in blocks]
-    mixers = _mixers(c, family, count)
+    if family.attention == "compressed":
+        mixers = sorts_of(c, count)
+    else:
+        mixers = _mixers(c, family, count)
     if family.attention == "sparse":
         mixers = _sharing_indexers(c, mixers)
     if family.attention == "grouped":
