@@ -19,8 +19,11 @@ BYTES = {
     "int8": 1.0,
     "fp4": 0.5,
     "int4": 0.5,
+    "nvfp4": 0.5 + 1.0 / 16.0,
+    "mxfp4": 0.5 + 1.0 / 32.0,
 }
-"""Bytes of one element. Scales of quantized blocks are counted where they are sent."""
+"""Bytes of one element. Scales of quantized blocks are counted where they are sent, but
+for formats that are named after their blocks: of 16 and of 32, with a scale of 8 bits."""
 
 SCALE_SLOT_BYTES = 512.0
 """Slot of scales beside each 8-bit token in a buffer, the largest of all libraries
@@ -147,6 +150,8 @@ class Software(struct.PyTreeNode, kw_only=True, frozen=True):
     balance: Balance
     low_latency: Switch
     """Tokens are exchanged through buffers with a slot for each token of every rank."""
+    unpacks: bool = struct.field(pytree_node=False, default=False)
+    """Weights of a narrower format than the activations are unpacked in memory first."""
     kind: str = struct.field(pytree_node=False, default="software")
 
 

@@ -25,6 +25,9 @@ MULTIPLIED = ("activation", "attention", "head")
 PLAIN = "bf16"
 """What routers, and scores that no kernel fuses, are computed in."""
 
+UNITS = {"nvfp4": "fp4", "mxfp4": "fp4"}
+"""Formats that a device multiplies in the units of another name, where it has those."""
+
 STORAGE = "vpc"
 """The link that checkpoints are written over; without one, the outermost tier."""
 
@@ -129,7 +132,8 @@ def _peaks(system: System, choices: Choices) -> dict[str, Leaf]:
     jobs that ask for it are refused before."""
     peaks = system.chip.matrix_flop_per_s
     named = {**dict(zip(MULTIPLIED, choices.dtypes, strict=True)), PLAIN: PLAIN}
-    return {name: peaks.get(of, jnp.ones(())) for name, of in named.items()}
+    units = {of: of if of in peaks else UNITS.get(of, of) for of in named.values()}
+    return {name: peaks.get(units[of], jnp.ones(())) for name, of in named.items()}
 
 
 def _cluster(system: System, name: str) -> FabricRate:

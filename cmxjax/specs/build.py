@@ -38,9 +38,9 @@ from .calibration_file import (
 from .context import Context as _Context
 from .context import check_dtypes as _check_dtypes
 from .context import default as _default
+from .context import dtype_of_file, multiplied, unpacks
 from .context import dtypes_of as _dtypes
 from .context import leaf as _leaf
-from .context import multiplied
 from .context import pick as _pick
 from .context import sizes as _sizes
 from .degrees import (
@@ -138,7 +138,7 @@ def _defaults(system: System, mode: str = "") -> Choices:
 
 def _software(context: _Context, mode: str) -> tuple[Software, Choices]:
     scenario, system, where = context.scenario, context.system, context.where
-    dtypes = _dtypes(scenario)
+    dtypes = _dtypes(scenario, dtype_of_file(context.model, system))
     used = {
         f"dtypes.{k}": getattr(dtypes, k) for k in ("activation", "attention", "head")
     }
@@ -158,6 +158,7 @@ def _software(context: _Context, mode: str) -> tuple[Software, Choices]:
         sizes=sizes_of(dtypes),
         balance=balance_of(scenario.routing.balance or "typical", scenario.routing.skew),
         low_latency=switch(choices.expert_mode == "low_latency"),
+        unpacks=unpacks(context, dtypes),
     ), choices
 
 
@@ -609,7 +610,8 @@ def build(
             architecture = architecture.replace(vision=None)
         dtypes = getattr(scenario, "dtypes", None)
         if dtypes is not None and dtypes.weight is None and scenario.phase != "train":
-            size = BYTES[_dtypes(scenario).weight]
+            computed = dtype_of_file(model, loaded.system)
+            size = BYTES[_dtypes(scenario, computed).weight]
             architecture = stored_in(architecture, model.file, size)
     return Problem(
         system=loaded.system,

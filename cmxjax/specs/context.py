@@ -6,8 +6,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from ..job.workload import Dtypes
-from ..machine.resolve import MULTIPLIED
+from ..job.workload import BYTES, Dtypes
+from ..machine.resolve import MULTIPLIED, UNITS
 from ..machine.system import System, ordered_tiers
 from .errors import SpecError
 from .model_load import LoadedModel
@@ -44,10 +44,27 @@ def pick(options: Mapping[str, object], name: str, key: str, where: str) -> str:
 
 def dtypes_of(scenario: Common, activation: str = "bf16") -> Dtypes:
     """Formats by tensor class; weights and dispatch follow the activations."""
-    given = scenario.dtypes.model_dump(exclude_none=True)
+    given = scenario.dtypes.model_dump(exclude_none=True, exclude={"unpacking"})
     activation = given.get("activation", activation)
     defaults = {"weight": activation, "dispatch": activation, "activation": activation}
     return Dtypes(**{**defaults, **given})
+
+
+def dtype_of_file(model: LoadedModel | None, system: System) -> str:
+    """What a model file computes in, where the machine does."""
+    said = "bf16" if model is None else model.file.dtype
+    return said if said in system.chip.matrix_flop_per_s else "bf16"
+
+
+def unpacks(context: Context, dtypes: Dtypes) -> bool:
+    """Whether some weights are narrower than activations, and are unpacked in memory
+    before they are multiplied."""
+    given = context.scenario.dtypes
+    how = given.unpacking or default(context.system, "unpacking")
+    stored = [BYTES[dtypes.weight]]
+    if given.weight is None and context.model is not None:
+        stored += context.model.file.weights.values()
+    return how == "apart" and min(stored) < BYTES[dtypes.activation]
 
 
 def multiplied(dtypes: Dtypes) -> tuple[str, ...]:
@@ -62,14 +79,14 @@ def check_dtypes(names: dict[str, str], system: System, where: str) -> None:
         f"{where}: {key} = {name!r}: {system.name} has no matrix peak for it; use one"
         f" of {', '.join(peaks)}"
         for key, name in names.items()
-        if name not in peaks
+        if name not in peaks and UNITS.get(name) not in peaks
     ]
     if mistakes:
         raise SpecError(mistakes)
 
 
 def default(system: System, what: str) -> str:
-    """Name of the default library, engine or trainer."""
+    """Name of the default library, engine, trainer, or way to unpack weights."""
     return dict(system.defaults)[what]
 
 

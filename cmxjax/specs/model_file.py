@@ -306,6 +306,8 @@ class ModelFile(Strict):
     ] = {}
     """Bytes of a stored weight by module, scales included, where the file's modules have
     formats of their own; a job that gives dtypes.weight has that for all."""
+    dtype: Literal["bf16", "fp16"] = "bf16"
+    """What a job computes in unless it gives dtypes.activation."""
     vision: VisionSpec | None = None
     """The tower that encodes images; `published` counts it where it gives one."""
     vision_unread: str = ""

@@ -74,6 +74,9 @@ class DtypesSpec(Strict):
     master: Dtype | None = None
     gradient: Dtype | None = None
     state: Dtype | None = None
+    unpacking: Literal["fused", "apart"] | None = None
+    """Where weights narrower than activations are unpacked: in the kernel that multiplies
+    them, or in memory before; the machine's default if not given."""
 
 
 class LayoutSpec(Strict):

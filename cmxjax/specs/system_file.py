@@ -230,6 +230,9 @@ class SystemFile(Strict):
     default_expert: str
     default_engine: str
     default_trainer: str
+    default_unpacking: Literal["fused", "apart"] = "fused"
+    """Whether kernels unpack weights narrower than activations where they multiply them,
+    or apart: matrix and vector units that share no memory but the device's."""
     sources: dict[str, Source]
     chip: ChipSpec
     tiers: list[TierSpec] = Field(min_length=1)

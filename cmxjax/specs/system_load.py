@@ -283,6 +283,7 @@ def _load_system(reference: Reference, where: str) -> LoadedSystem:
             ("expert", file.default_expert),
             ("engine", file.default_engine),
             ("trainer", file.default_trainer),
+            ("unpacking", file.default_unpacking),
         ),
     )
     return LoadedSystem(system, figures, file.title, file)

@@ -209,7 +209,8 @@ def price(job: Job, streams: Streams, sharpness: Sharpness) -> Priced:
         "experts": load.active,
         "per_etp": 1.0 / degree(experts, "etp"),
     }
-    sizes = sizes_by_name(a, job.software.sizes)
+    software = job.software
+    sizes = sizes_by_name(a, software.sizes, unpacks=software.unpacks)
     table = tabulate([op for _, op in job.ops], rows, sizes)
     used = resources_s(machine.chip, table, sharpness)
     if job.chunked:

@@ -106,6 +106,7 @@ def _model(
     }
     q = c.raw.get("quantization_config") or around.get("quantization_config")
     raw["weights"] = weights_of(c, q, len(layers))
+    raw["dtype"] = _computed_in(c, around)
     tower = vision_of(around, c.where, hidden)
     raw |= {} if tower.keys is None else {"vision": tower.keys}
     raw |= {"vision_unread": tower.problem} if tower.problem else {}
@@ -141,6 +142,20 @@ def _about(config: dict[str, Any], where: str, kind: str) -> dict[str, Any]:
     counts = ("total_parameters", "active_parameters")
     published = {key: about[key] for key in counts if key in about}
     return found | ({"published": published} if "total_parameters" in published else {})
+
+
+def _computed_in(c: Config, around: dict[str, Any]) -> str:
+    """The format of activations: 16 bits, also of weights that are stored in 32."""
+    both = (c.raw.get(key, around.get(key)) for key in ("dtype", "torch_dtype"))
+    said = next((value for value in both if value is not None), "bfloat16")
+    if said not in DTYPES:
+        key = "dtype" if "dtype" in c.raw else "torch_dtype"
+        c.refuse(key, f"use one of {', '.join(DTYPES)}")
+    return DTYPES.get(str(said), "bf16")
+
+
+DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "bf16", "auto": "bf16"}
+"""By the name that PyTorch gives it."""
 
 
 def _tied(c: Config, family: Family, around: dict[str, Any]) -> bool:

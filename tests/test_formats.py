@@ -1,0 +1,118 @@
+"""Formats of weights, computation and caches: bytes and peaks by hand."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from test_model_files import LLAMA
+
+import cmxjax as cmx
+from cmxjax.specs.scenario import validate_scenario
+
+JOB: dict[str, Any] = {
+    "system": "hgx-h800",
+    "model": "llama-3.1-8b",
+    "phase": "decode",
+    "layout": {"devices": 1},
+    "workload": {"sequences_per_device": 1, "kv_tokens": 4096},
+}
+
+
+def problem(system: str = "hgx-h800", model: Any = "llama-3.1-8b", **dtypes: Any) -> Any:
+    raw = JOB | {"system": system, "model": str(model), "dtypes": dtypes}
+    return cmx.build(validate_scenario(raw, "test"), "none")
+
+
+def step_s(p: Any) -> float:
+    return float(cmx.metrics(p.machine, p.model, p.workload, p.layout).step_time_s)
+
+
+def held(p: Any) -> float:
+    m = cmx.metrics(p.machine, p.model, p.workload, p.layout)
+    return float(m.memory_weights_bytes)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("int4", 0.5), ("nvfp4", 0.5 + 1 / 16), ("mxfp4", 0.5 + 1 / 32)]
+)
+def test_four_bit_weights_are_held_with_the_scales_of_their_blocks(name, size):
+    wide, narrow = held(problem()), held(problem(weight=name))
+    tables = 2 * 128256 * 4096 * 2.0  # stay in 16 bits
+    assert narrow - tables == pytest.approx((wide - tables) * size / 2, rel=2e-3)
+
+
+@pytest.mark.parametrize("name", ["fp4", "nvfp4", "mxfp4"])
+def test_four_bit_blocks_are_multiplied_in_four_bit_units(name):
+    p = problem("gb200-nvl72", activation=name)
+    assert float(p.machine.chip.matrix_flop_per_s["activation"]) == 10e15
+    with pytest.raises(ValueError, match=f"dtypes.activation = '{name}'"):
+        problem("hgx-h800", activation=name)
+
+
+def test_weights_unpacked_apart_are_read_written_and_read_again():
+    """4 bits under 16: 0.5 + 2 + 2 bytes a weight against 2, in a step that reads all."""
+    times = {
+        how: step_s(problem(weight="int4", unpacking=how)) for how in ("fused", "apart")
+    }
+    plain = step_s(problem())
+    assert times["fused"] < plain < times["apart"]
+    layers = 32 * (4096 * (4096 * 2 + 1024 * 2) + 3 * 4096 * 14336)
+    rate = float(problem().machine.chip.memory_bytes_per_s)
+    efficiency = float(problem().machine.chip.memory_efficiency)
+    more = layers * (4.5 - 0.5) / rate / efficiency
+    assert times["apart"] - times["fused"] == pytest.approx(more, rel=0.05)
+
+
+def test_only_weights_narrower_than_activations_are_unpacked():
+    assert problem(weight="int4", unpacking="apart").workload.software.unpacks
+    same = problem(weight="int8", activation="int8", unpacking="apart")
+    assert not same.workload.software.unpacks
+    assert not problem(unpacking="apart").workload.software.unpacks
+
+
+def test_a_machine_says_where_weights_are_unpacked():
+    """Cube and vector cores of Ascend 910 share no memory but the device's."""
+    assert problem("cloudmatrix384", weight="int4").workload.software.unpacks
+    assert not problem("hgx-h800", weight="int4").workload.software.unpacks
+
+
+def test_a_file_of_packed_weights_is_unpacked_too(tmp_path):
+    config = tmp_path / "config.json"
+    packed = {"quant_method": "awq", "bits": 4, "group_size": 128}
+    config.write_text(json.dumps(LLAMA | {"quantization_config": packed}))
+    assert problem("cloudmatrix384", config).workload.software.unpacks
+    wide = problem("cloudmatrix384", config, weight="bf16")
+    assert not wide.workload.software.unpacks
+    assert step_s(problem("cloudmatrix384", config)) > step_s(wide)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"), [("float16", "fp16"), ("bfloat16", "bf16"), ("float32", "bf16")]
+)
+def test_activations_have_the_format_of_the_file(tmp_path, said, expected):
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(LLAMA | {"torch_dtype": said}))
+    assert problem(model=config).choices.dtypes[0] == expected
+    assert problem(model=config, activation="fp8").choices.dtypes[0] == "fp8"
+
+
+def test_a_format_of_a_file_that_nobody_knows_is_refused(tmp_path):
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(LLAMA | {"torch_dtype": "float12"}))
+    with pytest.raises(ValueError, match="torch_dtype"):
+        problem(model=config)
+
+
+@pytest.mark.parametrize(("kv", "attention"), [("fp8", "bf16"), ("bf16", "fp8")])
+def test_caches_and_attention_have_formats_of_their_own(kv, attention):
+    """What is kept and read follows the cache, and the rate the attention."""
+    plain, other = problem(), problem(kv=kv, attention=attention)
+    caches, peaks = [], []
+    for p in (plain, other):
+        m = cmx.metrics(p.machine, p.model, p.workload, p.layout)
+        caches.append(float(m.memory_kv_cache_bytes))
+        peaks.append(float(p.machine.chip.matrix_flop_per_s["attention"]))
+        assert np.isfinite(float(m.step_time_s))
+    assert caches[1] / caches[0] == (0.5 if kv == "fp8" else 1.0)
+    assert peaks[1] / peaks[0] == pytest.approx(2.0 if attention == "fp8" else 1.0, 0.01)
