@@ -69,7 +69,7 @@ def test_values_as_wide_as_keys_are_what_is_meant_without_them(phase):
 def test_time_grows_smoothly_with_the_width_of_values(phase):
     a = model(**PLAIN | {"attention": NARROW})
     assert jnp.isfinite(total_parameters(a))
-    falls_with_no_size(phase, a, "value_dim")
+    falls_with_no_size(phase, a, "own_value_dim")
 
 
 def test_rows_of_an_expert_shrink_by_the_share_of_those_that_compute():

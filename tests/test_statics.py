@@ -21,6 +21,7 @@ STATIC: dict[str, set] = {
     "ExpertMode.plane": {""},
     "Architecture.kinds": {Kind((0,), (0,)), Kind((0,), (1,))},
     "Architecture.draft": {(0,), (1,), False},
+    "GroupedQuery.projects_values": {True},
     "Experts.has_shared": FLAG,
     "Operator.operator": {"gemm", "grouped_gemm", "vector", "copy"}
     | {"attention_decode", "attention_prefill"},
@@ -28,6 +29,7 @@ STATIC: dict[str, set] = {
     "Operator.causal": FLAG,
     "Collective.collective": {*KINDS, "dispatch", "combine", "read", "write"},
     "Collective.driver": {"vector_cores", "sdma"},
+    "Software.unpacks": FLAG,
     "Train.schedule": {"gpipe", "1f1b", "zero_bubble", "dualpipe"},
     "Train.shards": FLAG,
     "Train.fused_attention": FLAG,

@@ -18,7 +18,8 @@ class GroupedQuery(Mixer, struct.PyTreeNode, kw_only=True, frozen=True):
     kv_heads: Leaf
     head_dim: Leaf
     """Of queries and keys."""
-    value_dim: Leaf
+    own_value_dim: Leaf | None = None
+    """Of values, where they differ."""
     windowed: Switch
     """A token sees the last `window` tokens only."""
     window: Leaf
@@ -49,6 +50,10 @@ class GroupedQuery(Mixer, struct.PyTreeNode, kw_only=True, frozen=True):
     @property
     def key_dim(self) -> Leaf:
         return self.head_dim
+
+    @property
+    def value_dim(self) -> Leaf:
+        return self.head_dim if self.own_value_dim is None else self.own_value_dim
 
     @property
     def pair_dim(self) -> Leaf:

@@ -5,7 +5,6 @@ from flax import struct
 
 from .. import smooth
 from .._types import Leaf
-from ..switch import Switch
 from .mixers import Mixer, bounded_mean
 
 
@@ -39,8 +38,6 @@ class Latent(Mixer, struct.PyTreeNode, kw_only=True, frozen=True):
     heads: Leaf
     query_rank: Leaf
     """0 where queries come from the hidden state."""
-    compressed: Switch
-    """Queries come from a latent too."""
     latent_dim: Leaf
     rope_dim: Leaf
     nope_dim: Leaf
@@ -61,6 +58,11 @@ class Latent(Mixer, struct.PyTreeNode, kw_only=True, frozen=True):
         return self.indexer is not None
 
     @property
+    def from_latent(self) -> Leaf:
+        """1 where queries come from a latent too, 0 where from the hidden state."""
+        return jnp.sign(self.query_rank)
+
+    @property
     def key_dim(self) -> Leaf:
         return self.nope_dim + self.rope_dim
 
@@ -76,7 +78,7 @@ class Latent(Mixer, struct.PyTreeNode, kw_only=True, frozen=True):
 
     def query_depth(self, hidden: Leaf) -> Leaf:
         """Depth of the projection to queries."""
-        return hidden + self.compressed.on * (self.query_rank - hidden)
+        return hidden + self.from_latent * (self.query_rank - hidden)
 
     def parameters(self, hidden: Leaf) -> Leaf:
         return (
@@ -156,7 +158,7 @@ class Latent(Mixer, struct.PyTreeNode, kw_only=True, frozen=True):
         return self.heads * self.latent_dim
 
     def gathered_width(self, hidden: Leaf) -> Leaf:
-        return self.down_width + (1.0 - self.compressed.on) * hidden
+        return self.down_width + (1.0 - self.from_latent) * hidden
 
     @property
     def value_width(self) -> Leaf:

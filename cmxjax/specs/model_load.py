@@ -154,7 +154,8 @@ def _mixer(
         output = biased if spec.output_biased is None else spec.output_biased
         bound = spec.window or spec.chunk or 0.0
         leaves = {k: v for k, v in leaves.items() if k not in ("window", "chunk")}
-        leaves.setdefault("value_dim", leaves["head_dim"])
+        if "value_dim" in leaves:
+            leaves["own_value_dim"] = leaves.pop("value_dim")
         return GroupedQuery(
             **leaves
             | _norms(spec, biased)
@@ -174,7 +175,6 @@ def _mixer(
         indexer = spec.indexer
         leaves.setdefault("query_rank", _leaf(0.0))
         return Latent(
-            compressed=switch(spec.query_rank is not None),
             indexer=None if indexer is None else _indexer(indexer),
             **leaves,
         )

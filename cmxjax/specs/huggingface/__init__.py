@@ -89,6 +89,8 @@ def _model(
     two = two or c.flag("new_decoder_architecture")
     if parallel and family.parallel_norms is not None and not two:
         family = replace(family, norms=(family.norms[0], family.parallel_norms))
+    if family.sandwich and c.flag(family.sandwich):
+        family = replace(family, norms=(family.norms[0] + 1.0, family.norms[1] + 1.0))
     mixers, halves = _halves_of(c, family, layers)
     tied = _tied(c, family, around)
     extra = c.number("vocabulary") if c.flag(family.head_bias) else 0.0
@@ -187,8 +189,9 @@ def _halves_of(
             mixers[sort] = latent(c, family, sort)
     halves: dict[str, Any] = {}
     used = dict.fromkeys(sort for _, half in layers for sort in _parts(half))
-    if "experts" not in used and not c.number("routed", 0.0):
-        c.read.update(SPELLINGS["topk"])
+    if "experts" not in used:
+        for meaning in ("routed", "topk", "expert_width", "shared", "shared_width"):
+            c.read.update(SPELLINGS[meaning])
     if "inputs" in used:
         halves["inputs"] = layer_input(c, family)
     for name in used:

@@ -10,7 +10,7 @@ from ..figures import number
 SPELLINGS: dict[str, tuple[str, ...]] = {
     "hidden": ("hidden_size", "n_embd", "n_embed", "d_model", "dim"),
     "layers": ("num_hidden_layers", "n_layer", "num_layers", "n_layers"),
-    "heads": ("num_attention_heads", "n_head", "n_heads", "num_heads"),
+    "heads": ("num_attention_heads", "n_head", "n_heads", "num_heads", "attention_heads"),
     "kv_heads": (
         *("num_key_value_heads", "num_kv_heads", "n_head_kv", "n_kv_heads"),
         *("multi_query_group_num", "kv_n_heads", "num_query_groups"),

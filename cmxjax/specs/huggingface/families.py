@@ -38,8 +38,12 @@ FAMILIES: dict[str, Family] = {
     "hunyuan_v1_dense": Family(head_norm="head", mlp_bias=False),
     "internlm3": Family(input_bias="qkv_bias", output_bias="bias", mlp_bias="bias"),
     "nemotron": Family(norm=2, gated=False),
+    "apertus1p5_text": Family(
+        gated=False, head_norm="head", mlp_bias=False, only={"output_vocab_size": None}
+    ),
     "apertus": Family(gated=False, head_norm="head", mlp_bias=False),
     "nanochat": Family(norm=0, gated=False, mlp_bias=False),
+    "jais2": Family(norm=2, gated=False),
     "olmo": Family(norm=0, mlp_bias=False),
     "olmo2": Family(head_norm="all", mlp_bias=False),
     "olmo3": Family(head_norm="all", mlp_bias=False, pattern=4),
@@ -196,6 +200,45 @@ FAMILIES: dict[str, Family] = {
     ),
     "granitemoe": Family(mlp_bias=False),
     "granitemoe_swa": Family(mlp_bias=False, sinks=True),
+    "flint": Family(
+        mlp_bias=False,
+        head_norm="head",
+        sinks=True,
+    ),
+    "kolibri1": Family(
+        **_UNBIASED,
+        head_norm="head",
+        norms=(2.0, 2.0),
+    ),
+    "laguna": Family(
+        mlp_bias=False,
+        head_norm="head",
+        router_bias=True,
+        head_gate=True,
+        only={"gating": True},
+    ),
+    "beam": Family(
+        mlp_bias=False,
+        head_norm="head",
+        norms=(2.0, 2.0),
+        gated_output=True,
+        sinks=True,
+        router_bias=True,
+    ),
+    "lara_mini": Family(
+        mlp_bias=False,
+        head_norm="head",
+        linear="gated delta",
+        tied=True,
+    ),
+    "lfm3": Family(
+        mlp_bias=False,
+        head_norm="head",
+        linear="convolution",
+        tied=True,
+        head_gate="use_attention_gate",
+        sandwich="use_sandwich_norm",
+    ),
     "hy_v3": Family(head_norm="head"),
     "mimo_v2_flash": Family(
         mlp_bias=False,
@@ -255,7 +298,11 @@ FAMILIES: dict[str, Family] = {
         gated=False,
         linear="mamba-2",
         router_bias=True,
-        ignored=("mtp_hybrid_override_pattern", "layers_block_type"),
+        only={"tie_word_embeddings": False},
+        ignored=(
+            *("mtp_hybrid_override_pattern", "layers_block_type"),
+            *("mtp_layers_block_type", "sliding_window"),
+        ),
     ),
     "kimi_linear": Family(
         attention="latent", mlp_bias=False, router_bias=True, linear="kimi delta"
@@ -311,6 +358,8 @@ FAMILIES: dict[str, Family] = {
         only={"do_layer_norm_before": True, "_remove_final_layer_norm": False}
         | {"layer_norm_elementwise_affine": True},
     ),
+    "biogpt": Family(**LAYER_NORM, **_BIASED, tied=True, positions=2),
+    "xglm": Family(**LAYER_NORM, **_BIASED, tied=True),
     "bloom": Family(**LAYER_NORM, **_BIASED, tied=True, embedding_norm=2),
     "mpt": Family(
         norm=1,

@@ -23,13 +23,17 @@ class Family:
     """Weights of a norm over the model's width: 2 with a bias, 0 without weights."""
     norms: tuple[float, float] = (1.0, 1.0)
     """Around the mixer and around the feed-forward half."""
+    sandwich: str = ""
+    """The key of a norm more behind each of both."""
     head_norm: HeadNorm = ""
     """Norms of queries and keys: one of a head for all (with biases), one for each head,
     or one of all heads together."""
     head_norm_key: str = ""
     """The key that turns them on, where there is one."""
-    gated_output: bool = False
+    gated_output: Key = False
     """Outputs of attention are multiplied by gates."""
+    head_gate: Key = False
+    """The same by one gate of a head, whose projections count as other weights."""
     sinks: Key = False
     window_sinks: Key | None = None
     """The same of layers with a window, where it is a setting of its own."""
@@ -140,9 +144,11 @@ def grouped(c: Config, family: Family, sort: str) -> dict[str, Any]:
         "output_biased": c.flag(family.output_bias),
         "vectors": _head_norm(c, family, heads, kv * (not shared), dim)
         + heads * c.flag(sinks),
-        "gated": family.gated_output,
+        "gated": c.flag(family.gated_output),
         **norm_keys(family, 0),
     }
+    if c.flag(family.head_gate):
+        found["vectors"] += heads * c.number("hidden")
     if shared:
         found["own_cache"] = False
     if sort == "full" and c.flag("attention_k_eq_v"):

@@ -30,7 +30,14 @@ LETTERS = {
 }
 """Of `hybrid_override_pattern`: a mixer or a feed-forward half alone."""
 
-WORDS = {"mamba": "M", "attention": "*", "moe": "E", "mlp": "-"}
+WORDS = {
+    "mamba": "M",
+    "linear_attention": "M",
+    "attention": "*",
+    "full_attention": "*",
+    "moe": "E",
+    "mlp": "-",
+}
 """The same in `layers_block_type`."""
 
 Names = tuple[str, str]

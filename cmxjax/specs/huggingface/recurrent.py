@@ -116,10 +116,15 @@ def _lightning(c: Config) -> dict[str, Any]:
 
 def _kimi_delta(c: Config) -> dict[str, Any]:
     """Kimi delta attention (arXiv 2510.26692): decay and gate by low ranks."""
-    inner = c.table("linear_attn_config")
-    heads, width = inner.count("num_heads"), inner.count("head_dim")
-    kernel = inner.count("short_conv_kernel_size", 4.0)
-    c.mistakes += inner.mistakes
+    keys = ("linear_num_heads", "linear_head_dim", "linear_conv_kernel_dim")
+    if c.has("linear_num_heads"):  # as newer files say it
+        c.value("linear_attn_config")
+        heads, width, kernel = (c.count(key) for key in keys)
+    else:
+        inner = c.table("linear_attn_config")
+        heads, width = inner.count("num_heads"), inner.count("head_dim")
+        kernel = inner.count("short_conv_kernel_size", 4.0)
+        c.mistakes += inner.mistakes
     whole = heads * width
     return {
         "heads": heads,
