@@ -54,8 +54,8 @@ def mixer_ops(a: Architecture, sizes: Sizes, place: int, decodes: bool) -> list[
     elif isinstance(at, Latent):
         latent = decodes or at.indexer is not None
         core = _absorbed(at, sizes) if latent else _expanded(at, sizes)
-        scans = at.indexer is not None and at.indexer.scans
-        index = _index(a, at, at.indexer, sizes) if scans else []
+        of = at.indexer
+        index = _index(a, at, of, sizes) if of is not None and of.scans else []
         ops = [*_latent_projections(a, at), *index, *core]
     else:
         ops = _grouped_query(a, at, sizes)

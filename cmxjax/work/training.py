@@ -20,6 +20,7 @@ from .._types import Scalar
 from ..job.layout import Layout, degree
 from ..job.workload import Sizes, Train
 from ..model.architecture import Architecture
+from ..model.compressed import Compressed
 from ..model.grouped_query import GroupedQuery
 from ..model.latent import Latent
 from ..model.recurrent import Recurrent
@@ -159,7 +160,7 @@ def _permutation(a: Architecture) -> list[Op]:
 
 
 def _unfused(
-    a: Architecture, at: GroupedQuery | Latent, sequence_tokens: Scalar
+    a: Architecture, at: GroupedQuery | Latent | Compressed, sequence_tokens: Scalar
 ) -> list[Op]:
     """Scores, softmax and context as kernels of their own, on the full square.
 

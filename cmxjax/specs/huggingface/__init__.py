@@ -1,11 +1,10 @@
 """A Hugging Face `config.json` read as a model file, or refused where not understood."""
 
 from dataclasses import replace
-from typing import Any
 
 from ..errors import SpecError
 from .compressed import compressed, last_stream, streams
-from .config import SPELLINGS, Config
+from .config import SPELLINGS, Config, Table
 from .families import ALIKE, FAMILIES
 from .formats import weights_of
 from .halves import Family, dense, experts, grouped, latent, layer_input
@@ -17,7 +16,7 @@ NESTED = ("text_config", "llm_config", "language_config", "thinker_config")
 """Where multi-modal files keep their language model."""
 
 
-def convert(config: dict[str, Any], where: str) -> dict[str, Any]:
+def convert(config: Table, where: str) -> Table:
     """A model file's keys from a `config.json`.
 
     Raises:
@@ -67,7 +66,7 @@ def _plain_attention(c: Config) -> None:
             c.refuse("attn_config", f"{key} = {inner.raw[key]!r}: only {value!r} is read")
 
 
-def _language(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _language(config: Table) -> tuple[Table, Table]:
     """The part of a file that is the language model, and the file around it."""
     for key in NESTED:
         inner = config.get(key)
@@ -77,9 +76,7 @@ def _language(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return config, {}
 
 
-def _model(
-    c: Config, family: Family, around: dict[str, Any], kind: str
-) -> dict[str, Any]:
+def _model(c: Config, family: Family, around: Table, kind: str) -> Table:
     hidden = c.count("hidden")
     if c.number("word_embed_proj_dim", hidden) != hidden:
         c.refuse("word_embed_proj_dim", "other than hidden_size; write a TOML model")
@@ -94,7 +91,7 @@ def _model(
     mixers, halves = _halves_of(c, family, layers)
     tied = _tied(c, family, around)
     extra = c.number("vocabulary") if c.flag(family.head_bias) else 0.0
-    raw: dict[str, Any] = {
+    raw: Table = {
         **_about(c.raw | around, c.where, kind),
         "hidden": hidden,
         "layers": len(layers),
@@ -130,10 +127,10 @@ def _outside(c: Config, family: Family, layers: int) -> float:
     return width * (layers * rows + (width > 0.0))
 
 
-def _about(config: dict[str, Any], where: str, kind: str) -> dict[str, Any]:
+def _about(config: Table, where: str, kind: str) -> Table:
     """Name and source of a model; shipped files say them, with published counts."""
     about, plain = config.get("_about", {}), f"Hugging Face configuration {where}"
-    found: dict[str, Any] = {
+    keys: Table = {
         "name": str(about.get("name") or config.get("_name_or_path") or kind),
         "title": about.get("title", f"{kind} from {where}"),
         "kind": "published",
@@ -143,10 +140,10 @@ def _about(config: dict[str, Any], where: str, kind: str) -> dict[str, Any]:
     }
     counts = ("total_parameters", "active_parameters")
     published = {key: about[key] for key in counts if key in about}
-    return found | ({"published": published} if "total_parameters" in published else {})
+    return keys | ({"published": published} if "total_parameters" in published else {})
 
 
-def _computed_in(c: Config, around: dict[str, Any]) -> str:
+def _computed_in(c: Config, around: Table) -> str:
     """The format of activations: 16 bits, also of weights that are stored in 32."""
     both = (c.raw.get(key, around.get(key)) for key in ("dtype", "torch_dtype"))
     said = next((value for value in both if value is not None), "bfloat16")
@@ -160,21 +157,19 @@ DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "bf16", "auto": "bf1
 """By the name that PyTorch gives it."""
 
 
-def _tied(c: Config, family: Family, around: dict[str, Any]) -> bool:
+def _tied(c: Config, family: Family, around: Table) -> bool:
     for source in (c.raw, around):
         if source.get("tie_word_embeddings") is not None:
-            own = Config(source, c.where, {})
-            tied = own.flag("tie_word_embeddings")
-            c.mistakes += own.mistakes
+            outer = Config(source, c.where, {})
+            tied = outer.flag("tie_word_embeddings")
+            c.mistakes += outer.mistakes
             return tied
     return family.tied
 
 
-def _halves_of(
-    c: Config, family: Family, layers: list[Names]
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def _halves_of(c: Config, family: Family, layers: list[Names]) -> tuple[Table, Table]:
     """The mixers and feed-forward halves that layers name."""
-    mixers: dict[str, Any] = {}
+    mixers: Table = {}
     sorts = dict.fromkeys(sort for mixer, _ in layers for sort in _parts(mixer))
     for sort in sorts:
         if sort == "linear":
@@ -187,7 +182,7 @@ def _halves_of(
             mixers[sort] = compressed(c, family, sort)
         else:
             mixers[sort] = latent(c, family, sort)
-    halves: dict[str, Any] = {}
+    halves: Table = {}
     used = dict.fromkeys(sort for _, half in layers for sort in _parts(half))
     if "experts" not in used:
         for meaning in ("routed", "topk", "expert_width", "shared", "shared_width"):
@@ -216,24 +211,24 @@ def _parts(half: str) -> list[str]:
 def _width(c: Config) -> float:
     """Width of dense networks: given, or four times the model's."""
     factor = c.number("expansion_ratio", 4.0)
-    own = c.number("intermediate_size_mlp", 0.0) or c.number("block_ff_dim", 0.0)
+    width = c.number("intermediate_size_mlp", 0.0) or c.number("block_ff_dim", 0.0)
     if not c.number("routed", 0.0):  # a mixture's shared part is what is left of it
-        own = own or c.number("shared_width", 0.0)
+        width = width or c.number("shared_width", 0.0)
     if c.flag("block_auto_adjust_ff_dim"):  # LFM2: two thirds, rounded up
         step = c.count("block_multiple_of", 256.0)
-        own = int(2.0 * (own or c.number("intermediate")) / 3.0)
-        own = int(c.raw.get("block_ffn_dim_multiplier", 1.0) * own)
-        return step * -(-own // step)
-    return own or c.number("intermediate", 0.0) or factor * c.number("hidden")
+        width = int(2.0 * (width or c.number("intermediate")) / 3.0)
+        width = int(c.raw.get("block_ffn_dim_multiplier", 1.0) * width)
+        return step * -(-width // step)
+    return width or c.number("intermediate", 0.0) or factor * c.number("hidden")
 
 
 def _laid_out(
-    mixers: dict[str, Any],
-    halves: dict[str, Any],
+    mixers: Table,
+    halves: Table,
     layers: list[Names],
     parallel: bool,
     width: float,
-) -> dict[str, Any]:
+) -> Table:
     """Layers alike but for dense ones in front, or listed."""
     dense = sum(half == "dense" for _, half in layers)
     in_front = all(half == "dense" for _, half in layers[:dense])
@@ -260,15 +255,15 @@ def _laid_out(
     }
 
 
-def _runs(layers: list[Names], parallel: bool) -> list[dict[str, Any]]:
+def _runs(layers: list[Names], parallel: bool) -> list[Table]:
     """Layers of one kind that follow each other, as one entry each."""
-    found: list[dict[str, Any]] = []
+    runs: list[Table] = []
     for mixer, half in layers:
-        entry: dict[str, Any] = {"parallel": parallel}
+        entry: Table = {"parallel": parallel}
         entry |= {"mixer": _parts(mixer)} if mixer else {}
         entry |= {"feed_forward": _parts(half)} if half else {}
-        if found and found[-1] == entry | {"count": found[-1]["count"]}:
-            found[-1]["count"] += 1
+        if runs and runs[-1] == entry | {"count": runs[-1]["count"]}:
+            runs[-1]["count"] += 1
         else:
-            found.append(entry | {"count": 1})
-    return found
+            runs.append(entry | {"count": 1})
+    return runs

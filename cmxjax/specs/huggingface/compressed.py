@@ -1,8 +1,6 @@
 """Compressed attention as DeepSeek-V4 publishes it, and its several residual streams."""
 
-from typing import Any
-
-from .config import Config
+from .config import Config, Table
 from .halves import Family, norm_keys
 
 RATIOS = {0: "window", 4: "chosen", 128: "blocks"}
@@ -44,12 +42,12 @@ def _ratio(c: Config, sort: str) -> float:
     return rates.count(names[sort], float(usual))
 
 
-def compressed(c: Config, family: Family, sort: str) -> dict[str, Any]:
+def compressed(c: Config, family: Family, sort: str) -> Table:
     """A mixer of a `window`, with all `blocks` or with `chosen` ones."""
     heads, width = c.count("heads"), c.count("head_dim")
     rank = c.count("query_rank")
     c.value("num_key_value_heads", "qk_rope_head_dim")
-    mixer: dict[str, Any] = {
+    mixer: Table = {
         "kind": "compressed",
         "heads": heads,
         "head_dim": width,

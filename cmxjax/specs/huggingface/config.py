@@ -89,13 +89,19 @@ SILENT = re.compile(
 )
 """And those that change neither shapes nor work, whatever their value."""
 
-OFF: tuple[Any, ...] = (None, False, 0, "", [], {})
+Json = Any
+"""A value of a `config.json`: a number, a text, a list, a table, or nothing."""
+
+Table = dict[str, Json]
+"""A table of a `config.json`, or of the model file that is made of it."""
+
+OFF: tuple[Json, ...] = (None, False, 0, "", [], {})
 
 
 class Config:
     """Reads keys and remembers which; mistakes are kept until all are found."""
 
-    def __init__(self, raw: dict[str, Any], where: str, defaults: dict[str, Any]):
+    def __init__(self, raw: Table, where: str, defaults: Table):
         self.raw, self.where = raw, where
         self.defaults = defaults
         """What the family's own class has where the file says nothing."""
@@ -106,7 +112,7 @@ class Config:
         """Remember a mistake."""
         self.mistakes.append(f"{self.where}: {key}{shown(self.raw.get(key))}: {problem}")
 
-    def value(self, *keys: str) -> Any:
+    def value(self, *keys: str) -> Json:
         """The first key that is there and not null, or else the family's default."""
         self.read.update(keys)
         for source in (self.raw, self.defaults):
@@ -130,24 +136,24 @@ class Config:
         given = {key: self.raw[key] for key in keys if self.raw.get(key) is not None}
         if not given:
             given = {k: v for k in keys if (v := self.defaults.get(k)) is not None}
-        found = {}
+        numbers = {}
         for key, value in given.items():
             one = value[0] if isinstance(value, list) and value else value
             if isinstance(value, list) and any(other != one for other in value):
                 self.refuse(key, f"{value}: differs between layers; write a TOML model")
                 return 1.0
             try:
-                found[key] = number(one)
+                numbers[key] = number(one)
             except ValueError as error:
                 self.refuse(key, str(error))
                 return 1.0
-            if found[key] < 0.0 or found[key] % 1.0:
+            if numbers[key] < 0.0 or numbers[key] % 1.0:
                 self.refuse(key, "must be a whole number of at least 0")
                 return 1.0
-        if len(set(found.values())) > 1:
-            self.refuse(next(iter(found)), f"other than {found}; use one of them")
-        if found:
-            return next(iter(found.values()))
+        if len(set(numbers.values())) > 1:
+            self.refuse(next(iter(numbers)), f"other than {numbers}; use one of them")
+        if numbers:
+            return next(iter(numbers.values()))
         if default is None:
             self.mistakes.append(
                 f"{self.where}: {keys[0]}: required key is missing; add it"
@@ -177,7 +183,7 @@ class Config:
             return default
         return value
 
-    def listed(self, key: str, length: int | None = None) -> list[Any] | None:
+    def listed(self, key: str, length: int | None = None) -> list[Json] | None:
         """A list, of one entry a layer where a length is asked for."""
         value = self.value(key)
         if value is None:
@@ -196,7 +202,7 @@ class Config:
         inner = value if isinstance(value, dict) else {}
         return Config(inner, f"{self.where}: {key}", {})
 
-    def changed(self, changes: dict[str, Any]) -> "Config":
+    def changed(self, changes: Table) -> "Config":
         """The file as some layers have it; what is read or refused counts for all."""
         other = Config(self.raw | changes, self.where, self.defaults)
         other.read, other.mistakes = self.read, self.mistakes

@@ -6,18 +6,18 @@ here is refused.
 """
 
 from dataclasses import replace
-from typing import Any
 
+from .config import Table
 from .halves import Family
 
-LAYER_NORM: dict[str, Any] = {"norm": 2, "gated": False}
+LAYER_NORM: Table = {"norm": 2, "gated": False}
 """As models before Llama: norms with biases, and a network without gates."""
 
 WINDOWS = {"max_window_layers": 28}
 
-_BIASED: dict[str, Any] = {"input_bias": True, "output_bias": True, "mlp_bias": True}
+_BIASED: Table = {"input_bias": True, "output_bias": True, "mlp_bias": True}
 
-_UNBIASED: dict[str, Any] = dict.fromkeys(_BIASED, False)
+_UNBIASED: Table = dict.fromkeys(_BIASED, False)
 
 _MAMBA = Family(linear="mamba", every="linear", alone=True, tied=True)
 

@@ -3,9 +3,8 @@
 import fnmatch
 import re
 from collections.abc import Callable
-from typing import Any
 
-from .config import Config
+from .config import Config, Json, Table
 
 MODULES = {
     "attention": "layers.{last}.self_attn.q_proj",
@@ -25,18 +24,18 @@ def _grouped(bits: float, group: float, scale: float, zero: float = 0.0) -> floa
     return bits / 8.0 + (scale + zero) / group
 
 
-def _fp8(q: dict[str, Any]) -> float:
+def _fp8(q: Table) -> float:
     block = q.get("weight_block_size")
     scale = 1.0 if q.get("scale_fmt") == "ue8m0" else 4.0
     return 1.0 if not block else _grouped(8.0, float(block[0] * block[1]), scale)
 
 
-def _integer(q: dict[str, Any]) -> float:
+def _integer(q: Table) -> float:
     bits, group = float(q.get("bits", 4)), float(q.get("group_size", 128) or 128)
     return bits / 8.0 if group < 0 else _grouped(bits, group, 2.0, bits / 8.0)
 
 
-def _by_groups(q: dict[str, Any]) -> float:
+def _by_groups(q: Table) -> float:
     """Compressed-tensors and modelopt: one group of settings for all linear layers."""
     groups = q.get("config_groups") or {}
     settings = [g.get("weights") or {} for g in groups.values()]
@@ -56,13 +55,13 @@ def _by_groups(q: dict[str, Any]) -> float:
     return _grouped(float(bits), float(group), 1.0 if weights["type"] == "float" else 2.0)
 
 
-def _bits_and_bytes(q: dict[str, Any]) -> float:
+def _bits_and_bytes(q: Table) -> float:
     if q.get("load_in_4bit"):
         return _grouped(4.0, 64.0, 1.0 if q.get("bnb_4bit_use_double_quant") else 4.0)
     return 1.0
 
 
-METHODS: dict[str, Callable[[dict[str, Any]], float]] = {
+METHODS: dict[str, Callable[[Table], float]] = {
     "fp8": _fp8,
     "fbgemm_fp8": _fp8,
     "awq": _integer,
@@ -81,7 +80,7 @@ EXPERT_FORMATS = {"fp4": _grouped(4.0, 32.0, 1.0)}
 exponent for each 32 (its reference code, `inference/kernel.py`)."""
 
 
-def weights_of(c: Config, q: Any, layers: int) -> dict[str, float]:
+def weights_of(c: Config, q: Json, layers: int) -> dict[str, float]:
     """Bytes of an element by module. An unknown method is refused.
 
     Args:
@@ -100,18 +99,18 @@ def weights_of(c: Config, q: Any, layers: int) -> dict[str, float]:
         return {}
     kept = [str(x) for key in KEPT for x in q.get(key) or []]
     kept += [f"re:{rule[2:]}" for rule in q.get("dynamic") or {} if rule[:2] == "-:"]
-    found = {}
+    sizes = {}
     for sort, module in MODULES.items():
         name = module.format(last=layers - 1)
         stays = any(_names(pattern, name) for pattern in kept)
         alone = sort == "head" and (method in ("awq", "gptq", "bitsandbytes", "fp8"))
-        found[sort] = FULL if stays or alone else size
+        sizes[sort] = FULL if stays or alone else size
     experts = c.value("expert_dtype") or q.get("expert_dtype")
     if experts is not None and str(experts) not in EXPERT_FORMATS:
         c.refuse("expert_dtype", f"use one of {', '.join(EXPERT_FORMATS)}")
     elif experts is not None:
-        found["experts"] = EXPERT_FORMATS[str(experts)]
-    return found
+        sizes["experts"] = EXPERT_FORMATS[str(experts)]
+    return sizes
 
 
 KEPT = (

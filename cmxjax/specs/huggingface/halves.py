@@ -1,9 +1,9 @@
 """Halves of layers as `config.json` files describe them, as keys of a model file."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-from .config import SPELLINGS, Config
+from .config import SPELLINGS, Config, Table
 
 Key = bool | str
 """A setting of a family, or the key that a file sets it by."""
@@ -76,17 +76,17 @@ class Family:
     shared: float = 0.0
     """Shared experts where the file doesn't say."""
     dense_first: float = 0.0
-    defaults: dict[str, Any] = field(default_factory=dict)
+    defaults: Table = field(default_factory=dict)
     """What the family's own class has where the file says nothing."""
     flat: tuple[str, ...] = ()
     """Tables of the file whose keys are read as if they stood outside."""
-    only: dict[str, Any] = field(default_factory=dict)
+    only: Table = field(default_factory=dict)
     """Keys of which one value is understood."""
     ignored: tuple[str, ...] = ()
     """Keys that mean nothing here."""
 
 
-def norm_keys(family: Family, half: int) -> dict[str, Any]:
+def norm_keys(family: Family, half: int) -> Table:
     return {"norms": family.norms[half], "norm_vectors": float(family.norm)}
 
 
@@ -111,15 +111,15 @@ def _head_norm(c: Config, family: Family, heads: float, kv: float, dim: float) -
 def head_dim(c: Config, heads: float) -> float:
     """Width of a head; a model's width that heads don't divide is refused."""
     hidden = c.number("hidden")
-    own = c.number("head_dim", 0.0)
-    if own:
-        return own
+    said = c.number("head_dim", 0.0)
+    if said:
+        return said
     if hidden % heads and not c.mistakes:
         c.refuse("hidden_size", f"does not divide by {heads:g} heads; add head_dim")
     return max(1.0, hidden // heads)
 
 
-def grouped(c: Config, family: Family, sort: str) -> dict[str, Any]:
+def grouped(c: Config, family: Family, sort: str) -> Table:
     """Grouped-query attention over all tokens (`full`), a `window` or a `chunk`."""
     sort, *words = sort.split()
     shared = "shared" in words
@@ -135,7 +135,7 @@ def grouped(c: Config, family: Family, sort: str) -> dict[str, Any]:
         c.refuse(
             "num_key_value_heads", f"does not divide {heads:g} heads; use one that does"
         )
-    found: dict[str, Any] = {
+    mixer: Table = {
         "kind": "grouped_query",
         "heads": heads,
         "kv_heads": kv,
@@ -148,18 +148,18 @@ def grouped(c: Config, family: Family, sort: str) -> dict[str, Any]:
         **norm_keys(family, 0),
     }
     if c.flag(family.head_gate):
-        found["vectors"] += heads * c.number("hidden")
+        mixer["vectors"] += heads * c.number("hidden")
     if shared:
-        found["own_cache"] = False
+        mixer["own_cache"] = False
     if sort == "full" and c.flag("attention_k_eq_v"):
-        found["projects_values"] = False
+        mixer["projects_values"] = False
     if value != dim:
-        found["value_dim"] = value
+        mixer["value_dim"] = value
     if sort == "window":
-        found["window"] = c.count("window")
+        mixer["window"] = c.count("window")
     if sort == "chunk":
-        found["chunk"] = c.count("attention_chunk_size")
-    return found
+        mixer["chunk"] = c.count("attention_chunk_size")
+    return mixer
 
 
 WINDOWED = {
@@ -179,7 +179,7 @@ def _of_layers(c: Config, sort: str, words: list[str]) -> Config:
     """
     c.read.update(WINDOWED)
     pairs = (word.split("=") for word in words if "=" in word)
-    said: dict[str, Any] = {key: float(value) for key, value in pairs}
+    said: Table = {key: float(value) for key, value in pairs}
     if sort == "window":
         given = {k: c.raw[key] for key, k in WINDOWED.items() if c.raw.get(key)}
         said = given | said
@@ -203,13 +203,13 @@ def kv_heads(c: Config, heads: float) -> float:
     return c.count("kv_heads", heads)
 
 
-def latent(c: Config, family: Family, sort: str) -> dict[str, Any]:
+def latent(c: Config, family: Family, sort: str) -> Table:
     """Multi-head latent attention; biases of its projections count as other weights."""
     sparse, words = family.attention == "sparse", sort.split()[1:]
     heads = c.count("heads")
     c.value("num_key_value_heads", "head_dim", "qk_head_dim")
     rank, hidden = c.number("query_rank", 0.0), c.number("hidden")
-    found: dict[str, Any] = {
+    mixer: Table = {
         "kind": "latent",
         "heads": heads,
         "latent_dim": c.count("latent_dim"),
@@ -219,18 +219,18 @@ def latent(c: Config, family: Family, sort: str) -> dict[str, Any]:
         **norm_keys(family, 0),
     }
     if rank:
-        found["query_rank"] = rank
+        mixer["query_rank"] = rank
     if c.flag(family.input_bias):
-        down = found["latent_dim"] + found["rope_dim"]
-        found["vectors"] = down + rank + hidden
+        down = mixer["latent_dim"] + mixer["rope_dim"]
+        mixer["vectors"] = down + rank + hidden
     if sparse:
         heads, width = c.count("index_n_heads"), c.count("index_head_dim")
-        own = {} if "shared" in words else {"heads": heads, "head_dim": width}
-        found["indexer"] = {"topk": c.count("index_topk"), **own}
-    return found
+        index = {} if "shared" in words else {"heads": heads, "head_dim": width}
+        mixer["indexer"] = {"topk": c.count("index_topk"), **index}
+    return mixer
 
 
-def dense(c: Config, family: Family, width: float) -> dict[str, Any]:
+def dense(c: Config, family: Family, width: float) -> Table:
     return {
         "kind": "dense",
         "intermediate": width,
@@ -240,7 +240,7 @@ def dense(c: Config, family: Family, width: float) -> dict[str, Any]:
     }
 
 
-def layer_input(c: Config, family: Family) -> dict[str, Any]:
+def layer_input(c: Config, family: Family) -> Table:
     """An embedding of each token for each layer, gated by the hidden state and projected
     to it: the width of a gated network, whose gate and product are the hidden state's and
     the embedding's with its projection from the first hidden state."""
@@ -254,14 +254,14 @@ def layer_input(c: Config, family: Family) -> dict[str, Any]:
     }
 
 
-def experts(c: Config, family: Family) -> dict[str, Any]:
+def experts(c: Config, family: Family) -> Table:
     """Routed and shared experts; shared ones of another width count as a share."""
     width = c.number("expert_width", 0.0) or c.count("intermediate")
     shared_width = c.number("shared_width", 0.0)
     shared = c.number("shared", family.shared)
     if shared_width:
         shared = shared_width / width
-    found = {
+    mixture = {
         "kind": "mixture",
         "routed": c.count("routed"),
         "topk": c.count("topk"),
@@ -274,12 +274,12 @@ def experts(c: Config, family: Family) -> dict[str, Any]:
         **norm_keys(family, 1),
     }
     if c.number("zero_expert_num", 0.0):
-        found["zero"] = c.number("zero_expert_num")
+        mixture["zero"] = c.number("zero_expert_num")
     if family.expert_norms is not None:
-        found["norms"] = family.expert_norms
+        mixture["norms"] = family.expert_norms
     if c.number("moe_latent_size", 0.0):
-        found["latent"] = c.count("moe_latent_size")
+        mixture["latent"] = c.count("moe_latent_size")
     groups, used = c.number("groups", 1.0), c.number("topk_group", 1.0)
     if groups > 1.0:
-        found |= {"groups": groups, "topk_groups": used}
-    return found
+        mixture |= {"groups": groups, "topk_groups": used}
+    return mixture

@@ -1,10 +1,9 @@
 """Which layer of a `config.json` is what: lists, patterns, intervals and counts."""
 
-from typing import Any
-
 from .compressed import sorts_of
-from .config import SPELLINGS, Config
+from .config import SPELLINGS, Config, Json
 from .halves import Family
+from .sharing import SHARED, of_single_layers, sharing_caches, sharing_indexers
 
 SORTS = {
     "full_attention": "full",
@@ -66,10 +65,10 @@ def layers_of(c: Config, family: Family) -> list[Names]:
     else:
         mixers = _mixers(c, family, count)
     if family.attention == "sparse":
-        mixers = _sharing_indexers(c, mixers)
+        mixers = sharing_indexers(c, mixers)
     if family.attention == "grouped":
-        mixers = _sharing_caches(c, mixers)
-    mixers = _changed(c, mixers)
+        mixers = sharing_caches(c, mixers)
+    mixers = of_single_layers(c, mixers)
     if family.alone:
         return [(mixer, "") for mixer in mixers]
     halves = _halves(c, family, count)
@@ -84,74 +83,7 @@ def layers_of(c: Config, family: Family) -> list[Names]:
     return list(zip(mixers, halves, strict=True))
 
 
-SHARED = " shared"
-"""Behind the name of a mixer that reads the cache, or the choice of tokens, of an earlier
-layer; what is otherwise follows as keys and values."""
-
-
-def _sharing_caches(c: Config, mixers: list[str]) -> list[str]:
-    """The last layers read the cache of the last one of their sort before them (Gemma);
-    or of some layers that follow each other all read the first one's (CLA, arXiv
-    2405.12981)."""
-    count, last = len(mixers), int(c.number("num_kv_shared_layers", 0.0))
-    step = int(c.count("cla_share_factor", 1.0))
-    step = step if c.flag("use_cla") else 1
-    keep = mixers[: count - last]
-    if set(mixers) - set(keep):
-        c.refuse("num_kv_shared_layers", "a sort of layers has no cache to share")
-    shared = [i >= len(keep) or i % step > 0 for i in range(count)]
-    return [m + SHARED * s for m, s in zip(mixers, shared, strict=True)]
-
-
-def _sharing_indexers(c: Config, mixers: list[str]) -> list[str]:
-    """Layers that use what the last indexer before them has chosen."""
-    count, letters = len(mixers), {"F": "full", "S": "shared"}
-    kinds = c.listed("indexer_types", count)
-    pattern = c.value("index_topk_pattern")
-    step = int(c.count("index_topk_freq", 1.0))
-    first = int(c.number("index_skip_topk_offset", 2.0))
-    if kinds is None and pattern is not None:
-        kinds = [letters.get(one, one) for one in pattern]
-    if kinds is None:
-        each = (max(i - first + 1, 0) % step for i in range(count))
-        kinds = ["shared" if skips else "full" for skips in each]
-    if len(kinds) != count or {*kinds} - {*letters.values()} or kinds[0] != "full":
-        c.refuse("indexer_types", "use full and shared, one for each layer, first full")
-        return mixers
-    shared = [kind == "shared" for kind in kinds]
-    return [m + SHARED * s for m, s in zip(mixers, shared, strict=True)]
-
-
-PER_LAYER = ("num_attention_heads", "num_key_value_heads", "head_dim", "v_head_dim")
-"""Keys that may differ between layers."""
-
-
-def _changed(c: Config, mixers: list[str]) -> list[str]:
-    """Mixers whose layers have heads of their own, with those behind their names."""
-    changes: dict[int, dict[str, float]] = {}
-    for layer, said in c.table("per_layer_config").raw.items():
-        for key in said:
-            if key not in PER_LAYER:
-                c.refuse("per_layer_config", f"{key}: not understood")
-        changes[int(layer)] = said
-    wide, many = c.value("global_head_dim"), c.value("num_global_key_value_heads")
-    if "per_layer_config" not in c.raw:  # as Gemma 4 says it
-        said = {"head_dim": wide}
-        said |= {"num_key_value_heads": many} if c.flag("attention_k_eq_v") else {}
-        said = {key: value for key, value in said.items() if value}
-        changes = {i: said for i, m in enumerate(mixers) if m.startswith("full") and said}
-    heads = c.listed("num_attention_heads_per_layer", len(mixers))
-    for layer, many in enumerate(heads or []):
-        changes.setdefault(layer, {})["num_attention_heads"] = many
-    for i, said in changes.items():
-        words = [
-            f"{key}={value}" for key, value in said.items() if c.raw.get(key) != value
-        ]
-        mixers = [*mixers[:i], " ".join([mixers[i], *words]), *mixers[i + 1 :]]
-    return mixers
-
-
-def _block(c: Config, block: Any) -> Names:
+def _block(c: Config, block: Json) -> Names:
     """A layer of a model that was searched block by block (Puzzle, arXiv 2411.19146): how
     many heads share keys and values, and how wide the network is; or neither."""
     mixer, half = "", ""
@@ -171,7 +103,7 @@ def _block(c: Config, block: Any) -> Names:
     return mixer, half
 
 
-def _lettered(c: Config, pattern: Any) -> list[Names]:
+def _lettered(c: Config, pattern: Json) -> list[Names]:
     count = c.number("layers", float(len(pattern)))
     strange = sorted({letter for letter in pattern if letter not in LETTERS})
     if strange or count != len(pattern):
@@ -181,20 +113,44 @@ def _lettered(c: Config, pattern: Any) -> list[Names]:
     return [LETTERS[letter] for letter in pattern]
 
 
+INTERVALS: dict[str, tuple[str, int]] = {
+    "full_attention_interval": ("", -1),
+    "attn_layer_period": ("attn_layer_offset", 0),
+    "decoder_sparse_step": ("", -1),
+    "interleave_moe_layer_step": ("", -1),
+    "expert_layer_period": ("expert_layer_offset", 0),
+    "moe_layer_interval": ("", -1),
+    "moe_layer_freq": ("", 0),
+}
+"""Keys that mean one layer of so many: which of them, by another key or else counted
+from 0, the last one as -1."""
+
+EXPERTS_EVERY = [*INTERVALS][2:]
+"""Those of layers with experts; the others are of layers that see all tokens."""
+
+
+def _every(c: Config, key: str, count: int) -> list[bool] | None:
+    """The layers that an interval means, or that a list in its place says one by one;
+    None where the file says nothing."""
+    if isinstance(c.value(key), list):
+        return [bool(chosen) for chosen in c.listed(key, count) or [True] * count]
+    step = int(c.number(key, 0.0))
+    if not step:
+        return None
+    offset, place = INTERVALS[key]
+    place = int(c.number(offset, float(place))) if offset else place
+    return [i % step == place % step for i in range(count)]
+
+
 def _mixers(c: Config, family: Family, count: int) -> list[str]:
-    lists = ("layer_types", "layers_block_type", "attention_layers")
-    listed = next((found for key in lists if (found := c.listed(key, count))), None)
-    if listed is not None:
-        return _typed(c, family, listed)
-    if c.has("full_attention_interval"):
-        step = int(c.count("full_attention_interval"))
-        return ["linear" if (i + 1) % step else "full" for i in range(count)]
-    if c.has("attn_layer_period"):
-        step, first = (
-            int(c.count("attn_layer_period")),
-            c.number("attn_layer_offset", 0.0),
-        )
-        return ["linear" if i % step != int(first) else "full" for i in range(count)]
+    for key in ("layer_types", "layers_block_type", "attention_layers"):
+        listed = c.listed(key, count)
+        if listed:
+            return _typed(c, family, listed)
+    for key in ("full_attention_interval", "attn_layer_period"):
+        sees_all = _every(c, key, count)
+        if sees_all is not None:
+            return ["full" if full else "linear" for full in sees_all]
     for key in ("attn_layer_indices", "full_attn_idxs"):
         if c.has(key):
             full = c.listed(key) or []
@@ -217,8 +173,8 @@ def _mixers(c: Config, family: Family, count: int) -> list[str]:
     return [family.every] * count
 
 
-def _typed(c: Config, family: Family, listed: list[Any]) -> list[str]:
-    found = []
+def _typed(c: Config, family: Family, listed: list[Json]) -> list[str]:
+    sorts = []
     for kind in listed:
         sort = SORTS.get(kind if isinstance(kind, str) else "")
         if sort is None or (sort == "linear" and not family.linear):
@@ -227,12 +183,12 @@ def _typed(c: Config, family: Family, listed: list[Any]) -> list[str]:
             )
             c.refuse("layer_types", problem)
             return ["full"] * len(listed)
-        found.append(sort)
+        sorts.append(sort)
     _window_keys(c)
-    if "window" in found and not c.number("window", 0.0):
+    if "window" in sorts and not c.number("window", 0.0):
         c.refuse("sliding_window", "layers slide over a window; say how long it is")
-        return ["full"] * len(found)
-    return found
+        return ["full"] * len(sorts)
+    return sorts
 
 
 def _window_keys(c: Config) -> None:
@@ -293,23 +249,8 @@ def _halves(c: Config, family: Family, count: int) -> list[str]:
         chosen = c.listed("moe_layers") or []
         mixed = [i in chosen for i in range(count)]
         c.value("interleave_moe_layer_step")
-    for key in ("decoder_sparse_step", "interleave_moe_layer_step"):
-        step = int(c.number(key, 1.0))
-        mixed = [m and not (step and (i + 1) % step) for i, m in enumerate(mixed)]
-    if c.has("expert_layer_period"):
-        step, at = (
-            int(c.count("expert_layer_period")),
-            c.number("expert_layer_offset", 0.0),
-        )
-        mixed = [m and i % step == int(at) for i, m in enumerate(mixed)]
-    if c.has("moe_layer_interval"):
-        step = int(c.count("moe_layer_interval"))
-        mixed = [m and (i + 1) % step == 0 for i, m in enumerate(mixed)]
-    if isinstance(c.value("moe_layer_freq"), list):
-        chosen = c.listed("moe_layer_freq", count) or [1] * count
+    for key in EXPERTS_EVERY:
+        chosen = _every(c, key, count) or mixed
         mixed = [m and bool(x) for m, x in zip(mixed, chosen, strict=True)]
-    elif c.has("moe_layer_freq"):
-        step = int(c.count("moe_layer_freq"))
-        mixed = [m and i % step == 0 for i, m in enumerate(mixed)]
     dense = c.listed("mlp_only_layers") or []
     return ["experts" if m and i not in dense else "dense" for i, m in enumerate(mixed)]

@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
 
-from .config import Config
+from .config import Config, Table
 from .halves import Family, norm_keys
 
 
-def _gated_delta(c: Config) -> dict[str, Any]:
+def _gated_delta(c: Config) -> Table:
     """Gated delta net (Qwen3-Next): queries and keys of some heads, values of more."""
     key_heads, heads = c.count("linear_num_key_heads"), c.count("linear_num_value_heads")
     key_dim, value_dim = c.count("linear_key_head_dim"), c.count("linear_value_head_dim")
@@ -28,7 +27,7 @@ def _gated_delta(c: Config) -> dict[str, Any]:
     }
 
 
-def _mamba2(c: Config) -> dict[str, Any]:
+def _mamba2(c: Config) -> Table:
     """Mamba-2 (Dao and Gu, arXiv 2405.21060): states of heads, shared keys of groups."""
     heads = c.number("state_heads", 0.0) or c.count("num_heads")
     width = c.number("state_head_dim", 0.0) or c.count("head_dim")
@@ -56,7 +55,7 @@ def _mamba2(c: Config) -> dict[str, Any]:
     }
 
 
-def _mamba1(c: Config) -> dict[str, Any]:
+def _mamba1(c: Config) -> Table:
     """Mamba (Gu and Dao, arXiv 2312.00752): each channel has states of its own."""
     hidden, size = c.number("hidden"), c.count("state_size")
     width = c.count("state_expand", 2.0) * hidden
@@ -85,7 +84,7 @@ def _mamba1(c: Config) -> dict[str, Any]:
     }
 
 
-def _convolution(c: Config) -> dict[str, Any]:
+def _convolution(c: Config) -> Table:
     """Short convolution between two gates (LFM2)."""
     hidden, kernel = c.number("hidden"), c.count("conv_L_cache")
     bias = c.flag("conv_bias")
@@ -100,7 +99,7 @@ def _convolution(c: Config) -> dict[str, Any]:
     }
 
 
-def _lightning(c: Config) -> dict[str, Any]:
+def _lightning(c: Config) -> Table:
     """Lightning attention (MiniMax-01, arXiv 2501.08313): gated, with a norm."""
     heads = c.count("heads")
     width = c.number("head_dim", 0.0) or c.number("hidden") / heads
@@ -114,7 +113,7 @@ def _lightning(c: Config) -> dict[str, Any]:
     }
 
 
-def _kimi_delta(c: Config) -> dict[str, Any]:
+def _kimi_delta(c: Config) -> Table:
     """Kimi delta attention (arXiv 2510.26692): decay and gate by low ranks."""
     keys = ("linear_num_heads", "linear_head_dim", "linear_conv_kernel_dim")
     if c.has("linear_num_heads"):  # as newer files say it
@@ -141,7 +140,7 @@ def _kimi_delta(c: Config) -> dict[str, Any]:
     }
 
 
-SORTS: dict[str, Callable[[Config], dict[str, Any]]] = {
+SORTS: dict[str, Callable[[Config], Table]] = {
     "gated delta": _gated_delta,
     "mamba": _mamba1,
     "mamba-2": _mamba2,
@@ -151,6 +150,6 @@ SORTS: dict[str, Callable[[Config], dict[str, Any]]] = {
 }
 
 
-def recurrent(c: Config, family: Family) -> dict[str, Any]:
+def recurrent(c: Config, family: Family) -> Table:
     """The mixer of layers without attention."""
     return {"kind": "recurrent", **norm_keys(family, 0), **SORTS[family.linear](c)}
