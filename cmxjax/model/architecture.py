@@ -198,13 +198,12 @@ def embedding_parameters(a: Architecture) -> Scalar:
 
 
 def total_parameters(a: Architecture) -> Scalar:
-    """Weights of the model, its vision tower included, draft modules not counted.
+    """Weights of the language model: neither draft modules nor a vision tower.
 
     This is how model cards count: 671e9 for DeepSeek-V3, whose checkpoint holds
     another 14e9 for its multi-token-prediction module.
     """
-    language = layer_parameters(a, known_of(a).halves) + embedding_parameters(a)
-    return language if a.vision is None else language + a.vision.parameters
+    return layer_parameters(a, known_of(a).halves) + embedding_parameters(a)
 
 
 def active_parameters(a: Architecture) -> Scalar:

@@ -176,7 +176,8 @@ def _tower_note(a: Architecture, file: ModelFile) -> str:
     """What a caption says of the vision tower."""
     if a.vision is not None:
         each = "the row of the tower is for all its layers"
-        return f"; with the vision tower, which jobs without images don't load ({each})"
+        more = f"{float(a.vision.parameters):,.0f} more of the vision tower"
+        return f"; {more}, which jobs without images don't load ({each})"
     if file.vision_unread:
         return f"; without its vision tower, so no images: {file.vision_unread}"
     return ""
@@ -190,7 +191,7 @@ def _formats(file: ModelFile) -> str:
 
 def models_table(names: list[str]) -> Table:
     """Shipped models with their parameters, active ones and cache, in 16 bits."""
-    columns = ("model", "parameters", "of vision", "active", "cache B/token", "layers")
+    columns = ("model", "parameters", "vision", "active", "cache B/token", "layers")
     table = make_table("models", *columns)
     for name in names:
         a = architecture_of(file := read_model_file(name))
@@ -202,8 +203,8 @@ def models_table(names: list[str]) -> Table:
         total = f"{float(total_parameters(a)):.4g}"
         table.add_row(name, total, tower, *cells, f"{file.layers:g}")
     table.caption = (
-        "parameters include the vision tower; cache that grows with the context: no"
-        " windows, chunks or states"
+        "parameters of the language model, and of its vision tower; cache that grows with"
+        " the context: no windows, chunks or states"
     )
     return table
 

@@ -172,12 +172,9 @@ def _mixer(
         )
     leaves |= _norms(spec, file.biased)
     if isinstance(spec, LatentSpec):
-        indexer = spec.indexer
         leaves.setdefault("query_rank", _leaf(0.0))
-        return Latent(
-            indexer=None if indexer is None else _indexer(indexer),
-            **leaves,
-        )
+        indexer = None if spec.indexer is None else _indexer(spec.indexer)
+        return Latent(indexer=indexer, **leaves)
     if isinstance(spec, CompressedSpec):
         ratio, indexer = leaves.pop("ratio", None), spec.indexer
         series = 0.0 if spec.ratio is None else 1.0 + spec.overlapping
@@ -191,8 +188,9 @@ def _mixer(
 
 
 def _indexer(spec: IndexerSpec) -> Indexer:
-    none = {"heads": _leaf(0.0), "head_dim": _leaf(0.0)}
-    return Indexer(scans=spec.heads is not None, **none | _leaves(spec))
+    leaves: dict[str, Leaf] = {"heads": _leaf(0.0), "head_dim": _leaf(0.0)}
+    leaves |= _leaves(spec)
+    return Indexer(scans=spec.heads is not None, **leaves)
 
 
 def _half(file: ModelFile, spec: DenseSpec | ExpertsSpec) -> Dense | Experts:
@@ -259,7 +257,8 @@ def stored_in(a: Architecture, file: ModelFile, size: float) -> Architecture:
 
 
 def checkpoint_bytes(a: Architecture, file: ModelFile) -> float:
-    """Size of a checkpoint whose modules have the file's formats, 16 bits without."""
+    """Size of the language model's checkpoint, whose modules have the file's formats, 16
+    bits without."""
     size, counts, known = BYTES["bf16"], a.half_counts, known_of(a)
     a = stored_in(a, file, size)
     total = float(total_parameters(a)) * size
