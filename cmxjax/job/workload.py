@@ -238,9 +238,13 @@ class Train(struct.PyTreeNode, kw_only=True, frozen=True):
 
 
 class Serve(struct.PyTreeNode, kw_only=True, frozen=True):
-    """Requests that arrive at random and are served by pools of devices."""
+    """Requests that pools of devices serve: they arrive at random, or in a closed loop,
+    where each is followed by another as soon as it is answered."""
 
-    requests_per_s: Leaf
+    requests_per_s: Leaf | None
+    """None in a closed loop."""
+    concurrency: Leaf | None
+    """Requests in flight on all pools together; None where they arrive at random."""
     prompt_tokens: Leaf
     """Those of images included."""
     output_tokens: Leaf

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from .._types import Scalar, Sharpness
-from ..job.layout import degree
+from ..job.layout import degree, instances
 from ..job.workload import Prefill, tokens_per_step
 from ..memory.serving import Memory, decode_memory, prefill_memory
 from ..memory.vision import vision_memory
@@ -25,7 +25,7 @@ from ..step.serving import times_of
 from ..work.chunk import chunk_of, progress
 from ..work.vision import with_prompts
 from .generation import Inputs, Point, Scheme, busy_shares, decode_workload, tpot_share
-from .queue import BUSIEST, waiting_s
+from .queue import BUSIEST, seen_share, waiting_s
 
 ROLE = "decode"
 
@@ -73,7 +73,8 @@ def _point(inputs: Inputs, batch: Scalar, sharpness: Sharpness) -> Point:
     mean = bare + share * (full - bare)
     tpot, busy = mean / yielded, share * full / mean
     service = new / progress(prompts, layout).tokens * full
-    wait = waiting_s(busy, service)
+    seen = seen_share(w.concurrency, instances(inputs.pools.pools[ROLE]))
+    wait = waiting_s(busy * seen, service)
     prefill = service + _load_s(inputs, sharpness)
     limits = tpot_share(w, tpot)
     if w.ttft_limit_s is not None:

@@ -30,6 +30,8 @@ from ..step.busy import Filled
 from ..step.price import Pools as ExpertPools
 from ..step.price import decode_job
 from ..step.serving import times_of
+from .prefill import PrefillPool, prefill_wait_s
+from .queue import BUSIEST
 
 
 class Inputs(NamedTuple):
@@ -63,6 +65,31 @@ class Scheme(NamedTuple):
     point: Callable[[Inputs, Scalar, Sharpness], Point]
     memory: Callable[[Inputs, Scalar, Sharpness], dict[str, Memory]]
     """By pool, with a batch; the first is that of `role`."""
+
+
+class Load(NamedTuple):
+    """Requests that reach the pools that generate."""
+
+    most_per_s: Scalar | None
+    """That arrive, or else (None: any) that the pools before let through."""
+    concurrency: Scalar | None
+    """Requests in flight in a closed loop."""
+    before: PrefillPool | None
+    fixed_s: Scalar
+    """Seconds of a request in front of its first token, its waits left out."""
+    seen: Scalar
+    """Share of the load before that a request finds."""
+
+    def before_s(self, point: Point, requests_per_s: Scalar) -> Scalar:
+        """Seconds of a request before it is decoded."""
+        if self.before is not None:
+            # the queue's bound is a condition of its own
+            most = BUSIEST * self.before.full_requests_per_s
+            bounded = smooth.smaller(requests_per_s, most)
+            return self.fixed_s + prefill_wait_s(self.before, bounded, self.seen)
+        return sum(
+            (point.extra.get(x, 0.0) for x in ("waiting", "prefill")), self.fixed_s
+        )
 
 
 class Generation(NamedTuple):
@@ -211,16 +238,32 @@ def fullest_batch(scheme: Scheme, inputs: Inputs, sharpness: Sharpness) -> Scala
     return smooth.larger(roots(excess, inputs, end).x[0], least)
 
 
+def _surplus(
+    scheme: Scheme, inputs: Inputs, load: Load, batch: Scalar, point: Point
+) -> Scalar:
+    """Sequences on a device beyond those that the load brings there, by Little's law."""
+    if load.concurrency is None:
+        assert load.most_per_s is not None
+        offered = _tokens_per_device(scheme, inputs, load.most_per_s)
+        return batch - offered * point.tpot_s
+    per_s = _requests_per_s(scheme, inputs, batch, point.tpot_s)
+    before = per_s * load.before_s(point, per_s) - load.concurrency
+    surplus = batch + before / inputs.pools.pools[scheme.role].devices
+    if load.most_per_s is None:
+        return surplus
+    return smooth.larger(surplus, batch * (per_s / load.most_per_s - 1.0))
+
+
 def generate(
-    scheme: Scheme, inputs: Inputs, offered_requests_per_s: Scalar, sharpness: Sharpness
+    scheme: Scheme, inputs: Inputs, load: Load, sharpness: Sharpness
 ) -> Generation:
     """Batch, time per token and capacity of the pools that generate."""
     fullest = fullest_batch(scheme, inputs, sharpness)
 
-    def conditions(args: tuple[Inputs, Scalar], batch: Scalar) -> tuple[Array, Point]:
-        inputs, offered = args
+    def conditions(args: tuple[Inputs, Load], batch: Scalar) -> tuple[Array, Point]:
+        inputs, load = args
         point = scheme.point(inputs, batch, sharpness)
-        held = batch - _tokens_per_device(scheme, inputs, offered) * point.tpot_s
+        held = _surplus(scheme, inputs, load, batch, point)
         unstable = point.stable - 1.0
         worst = unstable
         for share in point.limits.values():
@@ -228,23 +271,26 @@ def generate(
         held = smooth.larger(held, unstable * batch)
         return jnp.stack([held, worst, unstable]), point
 
-    solution = roots(conditions, (inputs, offered_requests_per_s), fullest)
+    solution = roots(conditions, (inputs, load), fullest)
     points = [jax.tree.map(lambda leaf: leaf[i], solution.values) for i in range(3)]  # noqa: B023
     rates = [
         _requests_per_s(scheme, inputs, batch, point.tpot_s)
         for batch, point in zip(solution.x, points)
     ]
-    batch, tpot = solution.x[0], points[0].tpot_s
-    short = rates[0] < offered_requests_per_s * (1.0 - 1e-9)
-    by_little = batch / _tokens_per_device(scheme, inputs, offered_requests_per_s)
+    batch, tpot, served = solution.x[0], points[0].tpot_s, rates[0]
+    if load.concurrency is None and load.most_per_s is not None:
+        short = served < load.most_per_s * (1.0 - 1e-9)
+        by_little = batch / _tokens_per_device(scheme, inputs, load.most_per_s)
+        served = jnp.where(short, served, load.most_per_s)
+        tpot = jnp.where(short | (batch <= 0.0), tpot, by_little)
     usable = _usable_bytes(scheme, inputs)
     batches = [batch, solution.x[1], one_sequence(scheme, inputs)]
     held = _held(scheme, inputs, batches, sharpness)
     totals = {role: memory.total for role, memory in held.items()}
     return Generation(
-        served_requests_per_s=jnp.where(short, rates[0], offered_requests_per_s),
+        served_requests_per_s=served,
         sequences_per_device=batch,
-        tpot_s=jnp.where(short | (batch <= 0.0), tpot, by_little),
+        tpot_s=tpot,
         full_requests_per_s=rates[2],
         requests_per_s=rates[1],
         limits=points[1].limits,

@@ -92,7 +92,8 @@ def serve_metrics(
 
     A request waits for a prefill batch (M/D/1), is computed, handed to decode, and is
     decoded in a batch whose size follows from Little's law. Where more arrive than can be
-    served, metrics are those at what is served.
+    served, metrics are those at what is served. In a closed loop the rate is the one that
+    keeps as many requests in flight as the workload says.
     """
     state = served(Inputs(machines, a, w, layout), sharpness)
     generation = state.generation
@@ -104,6 +105,7 @@ def serve_metrics(
     devices = sum(
         (p.devices for role, p in layout.pools.items() if role != "cache"), jnp.zeros(())
     )
+    offered = state.per_s if w.requests_per_s is None else w.requests_per_s
     capacity = _smallest([p.requests_per_s for p in pools.values()], sharpness)
     machine = next(iter(machines.values()))
     placed = [excess(pool.layout, machine.tiers.size) for pool in layout.pools.values()]
@@ -125,7 +127,7 @@ def serve_metrics(
         sequences_per_device=generation.sequences_per_device,
         prefill_tokens_per_device=prefill_tokens(state),
         served_requests_per_s=state.per_s,
-        requests_per_s=smooth.minimum(w.requests_per_s, capacity, sharpness),
+        requests_per_s=smooth.minimum(offered, capacity, sharpness),
         capacity_requests_per_s=capacity,
         tokens_per_s=tokens,
         tokens_per_s_per_device=tokens / devices,
@@ -136,7 +138,7 @@ def serve_metrics(
             [p.memory_excess_bytes for p in pools.values()], None
         ),
         placement_excess=smooth.maximum_of(placed, None),
-        excess_requests_per_s=w.requests_per_s - state.per_s,
+        excess_requests_per_s=offered - state.per_s,
         ttft_excess_s=_beyond(ttft, w.ttft_limit_s),
         tpot_excess_s=_beyond(generation.tpot_s, w.tpot_limit_s),
         power_w=power,

@@ -17,6 +17,7 @@ from .encode import EncodePool, encode_pool, encode_power_w, encode_wait_s
 from .generation import (
     Generation,
     Inputs,
+    Load,
     Scheme,
     generate,
     generation_power_w,
@@ -30,7 +31,7 @@ from .prefill import (
     prefill_wait_s,
     transfer,
 )
-from .queue import BUSIEST
+from .queue import BUSIEST, seen_share
 
 LEAST_LEFT = 1e-6
 """Share of a limit that stands for nothing."""
@@ -85,13 +86,14 @@ def served(inputs: Inputs, sharpness: Sharpness) -> Served:
     machines, a, w, layout = inputs
     scheme = scheme_of(layout.pools)
     prefill = hand_over = cache = encode = None
-    rate = jnp.asarray(w.requests_per_s)
+    rate = None if w.requests_per_s is None else jnp.asarray(w.requests_per_s)
+    fixed, seen = jnp.zeros(()), jnp.ones(())
     if "encode" in layout.pools:
         pool = layout.pools["encode"]
         encode = encode_pool(machines["encode"], a, w, pool, sharpness)
-        rate = smooth.minimum(rate, BUSIEST * encode.full_requests_per_s, sharpness)
+        rate = _least(rate, BUSIEST * encode.full_requests_per_s, sharpness)
         passed = _embeddings_per_s(encode, inputs, scheme, sharpness)
-        rate = smooth.minimum(rate, passed, sharpness)
+        rate = _least(rate, passed, sharpness)
         w = _without_images(w, encode, rate)
         inputs = inputs._replace(workload=w)
     if "prefill" in layout.pools:
@@ -100,15 +102,23 @@ def served(inputs: Inputs, sharpness: Sharpness) -> Served:
         prefill = prefill_pool(
             machines["prefill"], a, w, pool, hand_over.seconds, sharpness
         )
-        rate = smooth.minimum(rate, BUSIEST * prefill.full_requests_per_s, sharpness)
+        rate = _least(rate, BUSIEST * prefill.full_requests_per_s, sharpness)
+        fixed = prefill.batch_s + hand_over.seconds
+        seen = seen_share(w.concurrency, instances(pool))
         for role in ("prefill", scheme.role):
             most = _handed_over_per_s(hand_over, layout.pools[role])
-            rate = smooth.minimum(rate, most, sharpness)
+            rate = _least(rate, most, sharpness)
     if "cache" in layout.pools:
         cache = _cache_per_s(inputs, scheme)
-        rate = smooth.minimum(rate, BUSIEST * cache, sharpness)
-    generation = generate(scheme, inputs, rate, sharpness)
+        rate = _least(rate, BUSIEST * cache, sharpness)
+    load = Load(rate, w.concurrency, prefill, fixed, seen)
+    generation = generate(scheme, inputs, load, sharpness)
     return Served(inputs, scheme, prefill, hand_over, cache, generation, encode)
+
+
+def _least(rate: Scalar | None, most: Scalar, sharpness: Sharpness) -> Scalar:
+    """The smaller of a rate, if there is one, and the most that passes."""
+    return most if rate is None else smooth.minimum(rate, most, sharpness)
 
 
 def _without_images(w: Serve, encode: EncodePool, rate: Scalar) -> Serve:
@@ -181,6 +191,11 @@ def request_parts(state: Served) -> dict[str, Scalar]:
     elif "prefill" in state.generation.point.extra:
         extra = state.generation.point.extra
         parts = {name: extra[name] for name in ("waiting", "prefill")}
+    concurrency = state.inputs.workload.concurrency
+    if concurrency is not None and "waiting" in parts:
+        # by Little's law; where the memory is full, the wait for a place in it is in it
+        others = sum((x for name, x in parts.items() if name != "waiting"), decode)
+        parts["waiting"] = smooth.larger(concurrency / state.per_s - others, 0.0)
     return {**first, **parts, "decode": decode}
 
 

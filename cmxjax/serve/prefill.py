@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from .. import smooth
-from .._types import Scalar, Sharpness
+from .._types import Leaf, Scalar, Sharpness
 from ..energy import job_power_w
 from ..job.layout import Layout, Pool, degree, devices, instances
 from ..job.workload import Prefill, Serve
@@ -152,10 +152,10 @@ def _with_batch(
     )
 
 
-def prefill_wait_s(pool: PrefillPool, requests_per_s: Scalar) -> Scalar:
-    """Mean wait of a request for its batch."""
+def prefill_wait_s(pool: PrefillPool, requests_per_s: Scalar, seen: Leaf = 1.0) -> Scalar:
+    """Mean wait of a request for its batch, of whose load it finds a share."""
     busy = requests_per_s / pool.full_requests_per_s
-    return waiting_s(busy, pool.steady_s)
+    return waiting_s(busy * seen, pool.steady_s)
 
 
 def prefill_power_w(

@@ -10,7 +10,7 @@ section 5.6).
 import jax.numpy as jnp
 
 from .. import smooth
-from .._types import Scalar
+from .._types import Leaf, Scalar
 
 BUSIEST = 0.99
 """Highest utilization of a queue without a limit on its delay (assumed): at 1 it grows
@@ -20,6 +20,18 @@ without bound."""
 def waiting_s(utilization: Scalar, service_s: Scalar) -> Scalar:
     """Mean time in the queue, at a utilization below 1."""
     return 0.5 * service_s * utilization / (1.0 - utilization)
+
+
+def seen_share(concurrency: Leaf | None, instances: Leaf) -> Scalar:
+    r"""What an arriving request finds of a server's utilization: in a closed loop that of
+    the n - 1 others, about $(n - 1) / n$ of it, with n requests on each instance.
+
+    Source: Schweitzer's approximation of the arrival theorem (Reiser and Lavenberg,
+    "Mean-Value Analysis of Closed Multichain Queuing Networks", J. ACM 27, 1980).
+    """
+    if concurrency is None:
+        return jnp.ones(())
+    return smooth.larger(1.0 - instances / concurrency, 0.0)
 
 
 def highest_utilization(left_s: Scalar | None, service_s: Scalar) -> Scalar:

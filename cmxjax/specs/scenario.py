@@ -9,19 +9,27 @@ from .errors import SpecError, explain, shown
 from .files import load
 from .scenario_file import SCENARIOS, Scenario
 
+LOADS = ("request_rate", "concurrency")
+"""Keys of a workload of which one is given: setting it takes the other's place."""
+
 
 def with_overrides(
     raw: Mapping[str, object], changes: Mapping[str, object], where: str = "scenario"
 ) -> dict[str, object]:
     """A scenario's raw keys with dotted keys set; `system.x` changes a leaf of it.
 
-    Whole keys come before keys within them, whatever the order of `changes`.
+    Whole keys come before keys within them, whatever the order of `changes`. A load in
+    another form (`LOADS`) takes the place of the one that was there.
 
     Raises:
         SpecError: a dotted key runs through something that is not a table.
     """
     changed = copy.deepcopy(dict(raw))
     mistakes = []
+    loads = [key for key in LOADS if f"workload.{key}" in dict(_flat(changes))]
+    workload = changed.get("workload")
+    if len(loads) == 1 and isinstance(workload, dict):
+        changed["workload"] = {k: v for k, v in workload.items() if k not in LOADS}
     for dotted, value in sorted(_flat(changes), key=lambda row: row[0].count(".")):
         first, *rest = dotted.split(".")
         if first in ("system", "model") and rest:

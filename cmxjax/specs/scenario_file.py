@@ -330,11 +330,27 @@ class TrainSpec(Strict):
 
 
 class ServeSpec(_Illustrated):
-    request_rate: Positive
+    request_rate: Positive | None = None
+    """Requests a second that arrive at random."""
+    concurrency: Annotated[float, Field(ge=1.0)] | None = None
+    """Requests in flight, each followed by the next one as soon as it is answered."""
     output_tokens: Positive
     cached_fraction: Fraction = 0.0
     ttft_limit: Seconds | None = None
     tpot_limit: Seconds | None = None
+
+    @model_validator(mode="after")
+    def _one_load(self):
+        if self.request_rate is None and self.concurrency is None:
+            raise ValueError(
+                "request_rate: missing; give it, or concurrency for a closed loop"
+            )
+        if self.request_rate is not None and self.concurrency is not None:
+            raise ValueError(
+                "concurrency: request_rate is given too; a closed loop has the rate that"
+                " its answers allow, so leave one of them out"
+            )
+        return self
 
 
 class PoolSpec(Strict):

@@ -100,7 +100,8 @@ def serve_job(
     assert decode is not None  # every accepted set of roles generates
     pictures = pictures_of(context, w)
     work = Serve(
-        requests_per_s=leaf(w.request_rate),
+        requests_per_s=None if w.request_rate is None else leaf(w.request_rate),
+        concurrency=None if w.concurrency is None else leaf(w.concurrency),
         prompt_tokens=leaf(prompt_tokens(w, pictures)),
         output_tokens=leaf(w.output_tokens),
         cached_fraction=leaf(w.cached_fraction),

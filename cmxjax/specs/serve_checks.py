@@ -49,6 +49,11 @@ def _encode_mistakes(
                 " computes prompts; add prefill and encode pools, or use 0"
             )
         return mistakes
+    if scenario.workload.concurrency is not None:
+        mistakes.append(
+            f"{where}: not in a closed loop; use workload.request_rate instead of"
+            " workload.concurrency"
+        )
     if not images:
         mistakes.append(f"{where}: no images; add workload.images_per_prompt")
     if not {"prefill", "decode"} & set(roles):

@@ -1,0 +1,163 @@
+"""Serving in a closed loop: as many requests in flight as the workload says."""
+
+import functools
+import heapq
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cmxjax.phases.metrics import metrics
+from cmxjax.serve.queue import seen_share, waiting_s
+from cmxjax.specs.build import build
+from cmxjax.specs.errors import SpecError
+from cmxjax.specs.scenario import load_scenario
+
+POOLS = "deepseek-r1-serve-cloudmatrix384"
+COLOCATED = "deepseek-r1-serve-colocated-cloudmatrix384"
+APART = "deepseek-r1-serve-xdeepserve"
+
+
+@functools.cache
+def problem(name, **changes):
+    dotted = {key.replace("__", "."): value for key, value in changes.items()}
+    return build(load_scenario(name, dotted), "none")
+
+
+@jax.jit
+def _run(inputs):
+    return metrics(*inputs)
+
+
+def loop(name, concurrency):
+    p = problem(name, workload__concurrency=64.0)
+    at = p.workload.replace(concurrency=jnp.asarray(concurrency, float))
+    return jax.device_get(_run((p.machine, p.model, at, p.layout)))
+
+
+def stream(name, rate):
+    p = problem(name)
+    at = p.workload.replace(requests_per_s=jnp.asarray(rate, float))
+    return jax.device_get(_run((p.machine, p.model, at, p.layout)))
+
+
+@pytest.mark.parametrize("name", [POOLS, COLOCATED])
+@pytest.mark.parametrize("concurrency", [1.0, 37.0, 1e3, 4e4])
+def test_requests_in_flight_are_rate_times_time(name, concurrency):
+    m = loop(name, concurrency)
+    in_flight = float(m.served_requests_per_s * m.request_time_s)
+    assert in_flight == pytest.approx(concurrency, rel=1e-6)
+    assert float(m.excess_requests_per_s) == 0.0
+
+
+@pytest.mark.parametrize("name", [POOLS, COLOCATED])
+def test_the_only_request_waits_for_nothing(name):
+    assert float(loop(name, 1.0).waiting_time_s) == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", [POOLS, COLOCATED])
+def test_many_clients_are_as_requests_that_arrive_at_random(name):
+    closed = loop(name, 3000.0)
+    opened = stream(name, float(closed.served_requests_per_s))
+    assert float(opened.tpot_s) == pytest.approx(float(closed.tpot_s), rel=1e-6)
+    # a client never waits for itself
+    share = float(closed.waiting_time_s / opened.waiting_time_s)
+    assert 0.9 < share < 1.0
+
+
+def test_experts_apart_have_a_closed_loop_too():
+    m = loop(APART, 5000.0)
+    p = problem(APART, workload__concurrency=64.0)
+    role = "attention" if "attention" in p.layout.pools else "decode"
+    decoded = float(m.sequences_per_device * p.layout.pools[role].devices)
+    by_little = float(m.served_requests_per_s * m.tpot_s * p.workload.output_tokens)
+    assert decoded == pytest.approx(by_little, rel=1e-6)
+    assert decoded == pytest.approx(5000.0)  # nothing else holds a request
+
+
+@pytest.mark.parametrize("name", [POOLS, COLOCATED])
+def test_more_clients_are_served_faster_together_and_slower_each(name):
+    # the model steps at whole tiles and slots, and the bisection stops at 1e-9
+    rates, times = zip(
+        *(
+            (float(m.served_requests_per_s), float(m.request_time_s))
+            for m in (loop(name, n) for n in np.geomspace(1.0, 1e5, 13))
+        )
+    )
+    assert (np.diff(rates) > -1e-6 * np.array(rates[1:])).all()
+    assert (np.diff(times) > -1e-6 * np.array(times[1:])).all()
+
+
+def test_clients_beyond_the_memory_wait_for_a_place_in_it():
+    some, more = loop(COLOCATED, 2e5), loop(COLOCATED, 3e5)
+    rate = float(some.served_requests_per_s)
+    assert float(more.served_requests_per_s) == pytest.approx(rate)
+    added = float(more.waiting_time_s - some.waiting_time_s)
+    assert added == pytest.approx(1e5 / rate)
+
+
+def simulated_wait(clients, service, think, count=40_000):
+    """Mean wait at one server of clients that come back after a random time."""
+    rng = np.random.default_rng(1)
+    events = [(rng.exponential(think), i) for i in range(clients)]
+    heapq.heapify(events)
+    free = waited = 0.0
+    for _ in range(count):
+        now, client = heapq.heappop(events)
+        start = max(now, free)
+        waited, free = waited + start - now, start + service
+        heapq.heappush(events, (free + rng.exponential(think), client))
+    return waited / count
+
+
+@pytest.mark.parametrize(
+    ("clients", "think"), [(2, 5.0), (4, 10.0), (8, 20.0), (8, 10.0), (16, 20.0)]
+)
+def test_the_wait_is_that_of_simulated_clients(clients, think):
+    seen = float(seen_share(jnp.asarray(float(clients)), 1.0))
+    low, high = 0.0, 1.0  # rate of a server that takes a second
+    for _ in range(60):
+        rate = 0.5 * (low + high)
+        wait = float(waiting_s(jnp.asarray(rate * seen), jnp.ones(())))
+        low, high = (rate, high) if rate * (wait + 1.0 + think) < clients else (low, rate)
+    assert wait == pytest.approx(simulated_wait(clients, 1.0, think), rel=0.12)
+
+
+@pytest.mark.parametrize("name", [POOLS, COLOCATED])
+def test_the_rate_moves_with_the_clients_as_differences_say(name):
+    p = problem(name, workload__concurrency=64.0)
+
+    def rate(concurrency):
+        at = p.workload.replace(concurrency=concurrency)
+        return metrics(p.machine, p.model, at, p.layout).served_requests_per_s
+
+    at, step = 777.7, 0.05
+    slope = float(jax.grad(rate)(jnp.asarray(at)))
+    near = [float(rate(jnp.asarray(at + way * step))) for way in (-1.0, 1.0)]
+    assert slope == pytest.approx((near[1] - near[0]) / (2.0 * step), rel=1e-3)
+
+
+def test_a_batch_of_loops_equals_single_ones():
+    p = problem(COLOCATED, workload__concurrency=64.0)
+    clients = jnp.asarray([3.0, 300.0, 30000.0])
+
+    def tpot(concurrency):
+        at = p.workload.replace(concurrency=concurrency)
+        return metrics(p.machine, p.model, at, p.layout).tpot_s
+
+    single = [float(loop(COLOCATED, n).tpot_s) for n in clients]
+    assert np.allclose(jax.jit(jax.vmap(tpot))(clients), single, rtol=1e-9)
+
+
+def test_a_load_is_a_rate_or_a_number_of_requests():
+    raw = {"workload.concurrency": 64, "workload.request_rate": 5}
+    with pytest.raises(SpecError, match="leave one of them out"):
+        load_scenario(COLOCATED, raw)
+    table = {"prompt_tokens": 4096, "output_tokens": 1024}
+    with pytest.raises(SpecError, match="concurrency for a closed loop"):
+        load_scenario(COLOCATED, {"workload": {**table, "request_rate": None}})
+    with pytest.raises(SpecError, match="workload.concurrency = 0.5"):
+        load_scenario(COLOCATED, {"workload.concurrency": 0.5})
+    # one that is set takes the place of the other
+    assert load_scenario(COLOCATED, {"workload.concurrency": 8}).workload.concurrency == 8
