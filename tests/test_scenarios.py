@@ -358,6 +358,7 @@ def test_defaults_bring_libraries_an_engine_and_both_endpoints(own):
         "expert",
         "engine",
         "trainer",
+        "unpacking",
     }
     (library,) = system.expert_parallel.values()
     assert set(library) == {"low_latency", "normal"}

@@ -146,7 +146,7 @@ class Streams(NamedTuple):
     """1 where two micro-batches run side by side, else 0."""
 
 
-Parts = Mapping[str, Scalar]
+ByPart = Mapping[str, Scalar]
 """One value for each part of a step."""
 
 
@@ -179,7 +179,9 @@ def by_part(values: Float[Array, "*sort op"], ops: Declarations) -> Array:
     return jnp.dot(values, np.array(member), precision=HIGHEST)
 
 
-def slowdown_of(shape: Shape, sharing: Sharing, streams: Streams, share: Scalar) -> Parts:
+def slowdown_of(
+    shape: Shape, sharing: Sharing, streams: Streams, share: Scalar
+) -> ByPart:
     """Slowdown of the compute of each part.
 
     Where the engine partitions the cores, a stream with a share f of them slows by f to
@@ -263,7 +265,7 @@ def links_of(shape: Shape, sharing: Sharing, costs: Costs, sharpness: Sharpness)
 class Loads(NamedTuple):
     """Seconds that the bytes of one layer occupy the memory and each plane."""
 
-    memory_s: Parts
+    memory_s: ByPart
     reduced_s: list[Scalar]
     """By plane: a sum over a tp group."""
     mixers_s: Mapping[str, list[Scalar]]
@@ -329,7 +331,7 @@ def parts_s(
     streams: Streams,
     share: Scalar,
     sharpness: Sharpness,
-) -> Parts:
+) -> ByPart:
     """Time of each part of one micro-batch, its compute slowed for want of cores."""
     slowdown = slowdown_of(shape, sharing, streams, share)
     slow = select(slowdown, [part for part, _ in shape.ops])
@@ -338,7 +340,7 @@ def parts_s(
 
 
 def _sides(
-    shape: Shape, parts: Parts, links: Links, kind: LayerKind
+    shape: Shape, parts: ByPart, links: Links, kind: LayerKind
 ) -> tuple[Scalar, Scalar]:
     """What of a layer's work two streams do: compute and communication, or a mixer and a
     feed-forward half."""
@@ -360,7 +362,7 @@ def layer_s(
     shape: Shape,
     sharing: Sharing,
     domains: Scalar,
-    parts: Parts,
+    parts: ByPart,
     links: Links,
     streams: Streams,
     place: int,
@@ -392,7 +394,7 @@ def halves_s(
     shape: Shape,
     sharing: Sharing,
     counts: Counts,
-    parts: Parts,
+    parts: ByPart,
     links: Links,
     streams: Streams,
     sharpness: Sharpness,

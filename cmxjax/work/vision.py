@@ -1,4 +1,4 @@
-r"""Work of a vision tower: the operators of a language model's layers, over patches.
+r"""TowerWork of a vision tower: the operators of a language model's layers, over patches.
 
 A query meets all patches of its own tile, or of its window; nothing is cached. The tower
 computes in 16 bits whatever the language model has, as engines leave it.
@@ -123,7 +123,7 @@ def ranks_of(place: Place) -> Scalar | float:
     return degree(place.layout, "tp") if place.images.splits_heads else 1.0
 
 
-class Work(NamedTuple):
+class TowerWork(NamedTuple):
     """Operators of a tower on a device."""
 
     table: OpTable
@@ -133,7 +133,7 @@ class Work(NamedTuple):
     layers: Scalar
 
 
-def vision_work(v: Vision, place: Place, sharpness: Sharpness) -> Work:
+def vision_work(v: Vision, place: Place, sharpness: Sharpness) -> TowerWork:
     """Operators that encode the tiles of a batch on the fullest device."""
     a, images = encoder_of(v), place.images
     sizes = Sizes(*(jnp.asarray(ELEMENT) for _ in Sizes._fields))
@@ -152,7 +152,7 @@ def vision_work(v: Vision, place: Place, sharpness: Sharpness) -> Work:
     rows = _rows(a, place, share)
     table = tabulate(ops, rows, sizes_by_name(a, sizes))
     often = share.often * jnp.stack([jnp.asarray(n, float) for n in runs])
-    return Work(table, often, share, every)
+    return TowerWork(table, often, share, every)
 
 
 def _outer_ops(v: Vision) -> list[Op]:
