@@ -306,8 +306,12 @@ def _floor_s(
         far += loads.exchanged_s if kind.experts else []
         nears.append(_often(count, _sums(*near)))
         fars.append(_often(count, _sums(*far)))
-    busy = contended_s(*_alike(_sums(*nears), _sums(*fars)), sharpness)
-    return smooth.maximum(added(read), busy, sharpness)
+    near, far = _sums(*nears), _sums(*fars)
+    if not near and not far:  # such as of layers that have nothing but a dense network
+        return added(read)
+    return smooth.maximum(
+        added(read), contended_s(*_alike(near, far), sharpness), sharpness
+    )
 
 
 def _often(count: Scalar | None, values: list[Scalar]) -> list[Scalar]:
