@@ -4,7 +4,9 @@ from typing import NamedTuple
 
 from ..job.workload import Decode, Dtypes, Prefill
 from ..specs.build import Problem
+from ..specs.context import dtypes_of
 from ..specs.errors import SpecError
+from .models import file_of, uneven_heads
 from .ranks import degrees_of, order_notes
 
 
@@ -43,7 +45,8 @@ def instance_of(problem: Problem, tool: str, microbatches: int) -> Instance:
     if not isinstance(w, Decode | Prefill) or a is None:
         raise TypeError(f"phase {w.kind} is not served")
     group = degrees["tp"] * degrees["cp"]
-    mistakes, notes = [], order_notes(problem, tool)
+    notes = order_notes(problem, tool)
+    mistakes = uneven_heads(file_of(problem), degrees["tp"])
     copies = degrees["edp"] if a.experts is not None else 1
     if degrees["dp"] % copies:
         mistakes.append(
@@ -72,6 +75,14 @@ def instance_of(problem: Problem, tool: str, microbatches: int) -> Instance:
     redundant = _redundant(problem, notes)
     if problem.placed.attention == "sp_tp_sp":
         notes.append("not expressed: sequence-parallel stages around attention")
+    if any(float(mixer.state) for mixer in a.mixers):
+        notes.append(
+            f"not expressed: states in {dtypes_of(problem.scenario).state}; it keeps them"
+            " as the model's own file or its defaults say"
+        )
+    if isinstance(w, Prefill) and w.images is not None:
+        split = problem.scenario.layout.vision  # pyright: ignore
+        notes.append(f"not expressed: vision tower split {split!r}")
     degrees |= {"dp": degrees["dp"] // copies, "edp": 1}
     devices = degrees["dp"] * group * degrees["pp"]
     several = a.experts is not None
@@ -102,6 +113,21 @@ def _redundant(problem: Problem, notes: list[str]) -> int:
             f" routing.redundant_experts={redundant + shared})"
         )
     return redundant + shared
+
+
+def stores_formats(problem: Problem) -> bool:
+    """Whether the model's file says how its weights are stored, which an engine reads
+    there; another quantization beside that is an error."""
+    return bool(file_of(problem).weights)
+
+
+def given_weights(problem: Problem, known: tuple[str, ...]) -> tuple[str, ...]:
+    """Formats of weights that need no note: those that options can set, and any that
+    the scenario leaves to the model's file."""
+    given = problem.scenario.dtypes.weight  # pyright: ignore
+    if given is None and stores_formats(problem):
+        return (dtypes_of(problem.scenario).weight,)
+    return known
 
 
 def not_set(

@@ -3,7 +3,7 @@
 from ..specs.build import Problem
 from ..specs.context import dtypes_of
 from .launch import Launch, Options
-from .serving import Instance, instance_of, not_set
+from .serving import Instance, given_weights, instance_of, not_set, stores_formats
 from .tools import SGLANG
 
 QUANTIZED = {"fp8": "fp8", "int8": "w8a8_int8"}
@@ -77,8 +77,10 @@ def _formats(options: Options, problem: Problem, notes: list[str]) -> None:
     dtypes = dtypes_of(problem.scenario)
     ascend = "fp8" not in problem.system.chip.matrix_flop_per_s
     known = ASCEND_QUANTIZED if ascend else QUANTIZED
-    if dtypes.weight in known:
+    stored = stores_formats(problem)
+    if dtypes.weight in known and not stored:
         options.add("--quantization", known[dtypes.weight])
     if dtypes.kv == "fp8":
         options.add("--kv-cache-dtype", "fp8_e4m3")
-    notes += not_set(dtypes, weights=("bf16", *known), caches=("bf16", "fp8"))
+    weights = given_weights(problem, () if stored else ("bf16", *known))
+    notes += not_set(dtypes, weights, caches=("bf16", "fp8"))

@@ -7,7 +7,8 @@ from ..machine.machine import Machine
 from ..specs.build import Problem
 from ..specs.errors import SpecError
 from ..step.train_price import trainer_of
-from .launch import Launch, Options
+from .launch import Launch, Options, Tool
+from .models import file_of, is_mamba, is_uneven, uneven_heads, untrainable
 from .ranks import degrees_of, order_notes
 from .stages import even, layers_of_chunks, layout_string
 from .tools import MEGATRON, MINDSPEED
@@ -25,11 +26,18 @@ ATTENTION_EXCHANGE = {
 OVERLAP_LOST = "not expressed: dispatch and combine beside another micro-batch's compute"
 
 
+HETEROGENEOUS = (
+    "the model's options must set --heterogeneous-layers-config-path, as layers differ in"
+    " heads or widths"
+)
+
+
 def megatron(problem: Problem) -> Launch:
     """Arguments of Megatron-LM. Raises `SpecError` for what it can't run."""
     w, degrees = _train(problem), degrees_of(problem)
-    _check(problem, w, degrees, MEGATRON.name)
-    options, notes = Options(MEGATRON), order_notes(problem, MEGATRON.name)
+    tool, about = _program(problem, MEGATRON)
+    _check(problem, w, degrees, MEGATRON)
+    options, notes = Options(tool), order_notes(problem, tool.name) + about
     _shared(options, problem, w, degrees)
     chunks = layers_of_chunks(problem, degrees["pp"])
     per_rank = len(chunks) // degrees["pp"]
@@ -70,8 +78,9 @@ def megatron(problem: Problem) -> Launch:
 def mindspeed(problem: Problem) -> Launch:
     """Arguments of MindSpeed-LLM. Raises `SpecError` for what it can't run."""
     w, degrees = _train(problem), degrees_of(problem)
-    _check(problem, w, degrees, MINDSPEED.name)
-    options, notes = Options(MINDSPEED), order_notes(problem, MINDSPEED.name)
+    tool, about = _program(problem, MINDSPEED)
+    _check(problem, w, degrees, MINDSPEED)
+    options, notes = Options(tool), order_notes(problem, tool.name) + about
     chunks = layers_of_chunks(problem, degrees["pp"])
     mistakes = []
     zero = int(w.zero)
@@ -125,9 +134,54 @@ def _refuse(mistakes: list[str], tool: str) -> None:
         raise SpecError([f"{tool} can't run this: {mistake}" for mistake in mistakes])
 
 
-def _check(problem: Problem, w: Train, degrees: dict[str, int], tool: str) -> None:
+def _has_states(problem: Problem) -> bool:
+    """Whether some layers are Mamba-2, which a program of their own trains."""
+    return problem.model is not None and any(
+        is_mamba(spec) for spec in file_of(problem).mixer_specs.values()
+    )
+
+
+def _program(problem: Problem, tool: Tool) -> tuple[Tool, list[str]]:
+    """The tool with the program that trains the model, and what is to be known of it."""
+    if not _has_states(problem):
+        several = problem.model is not None and is_uneven(file_of(problem))
+        return tool, [HETEROGENEOUS] if several else []
+    program = tool.program.replace("pretrain_gpt.py", "pretrain_mamba.py")
+    notes = [
+        "the model's options must set --hybrid-override-pattern, whose layers are one"
+        " half each: mixer or feed-forward network"
+    ]
+    if _drafts(problem):
+        notes.append("not expressed: draft layers, which it has for no such model")
+    return tool._replace(program=program), notes
+
+
+def _check_model(
+    problem: Problem, w: Train, degrees: dict[str, int], tool: Tool
+) -> list[str]:
+    """What of the model, or of the model in this layout, a tool has no layers for."""
+    if problem.model is None:
+        return []
+    file = file_of(problem)
+    mistakes = untrainable(file, recent=tool is MEGATRON)
+    mistakes += uneven_heads(file, degrees["tp"])
+    if _has_states(problem):
+        if not even(problem, degrees["pp"]):
+            mistakes.append(
+                f"layout.pp = {degrees['pp']}: stages of a model with state-space layers"
+                " must hold equally many; pin another pp"
+            )
+        if float(w.chunks) > 1.0:
+            mistakes.append(
+                f"layout.vpp = {float(w.chunks):g}: stages of a model with state-space"
+                " layers have one chunk; use 1"
+            )
+    return mistakes
+
+
+def _check(problem: Problem, w: Train, degrees: dict[str, int], tool: Tool) -> None:
     """What both tools refuse."""
-    a, mistakes = problem.model, []
+    a, mistakes = problem.model, _check_model(problem, w, degrees, tool)
     batch, micro = float(w.global_batch), float(w.micro_batch)
     step = micro * degrees["dp"]
     if micro % 1.0 or batch % 1.0 or batch % step:
@@ -158,7 +212,7 @@ def _check(problem: Problem, w: Train, degrees: dict[str, int], tool: str) -> No
             )
     if _precision(problem) == "int8":
         mistakes.append("workload.precision = 'int8': use 'bf16' or 'fp8'")
-    _refuse(mistakes, tool)
+    _refuse(mistakes, tool.name)
 
 
 def _shared(
@@ -246,6 +300,6 @@ def _left_out(problem: Problem, w: Train) -> list[str]:
     notes = []
     if float(w.offload_activations) or float(w.offload_weights):
         notes.append("not expressed: activations or weights on the host")
-    if _drafts(problem):
+    if _drafts(problem) and not _has_states(problem):
         notes.append("the model's options must set --mtp-num-layers, which is assumed")
     return [*notes, "options of the model, data and learning rate are to be added"]

@@ -4,7 +4,7 @@ from ..specs.build import Problem
 from ..specs.context import dtypes_of
 from ..specs.errors import SpecError
 from .launch import Launch, Options, Tool
-from .serving import Instance, instance_of, not_set
+from .serving import Instance, given_weights, instance_of, not_set, stores_formats
 from .tools import VLLM, VLLM_ASCEND
 
 ALL_TO_ALL = {"decode": "deepep_low_latency", "prefill": "deepep_high_throughput"}
@@ -24,11 +24,13 @@ def vllm(problem: Problem, microbatches: int) -> Launch:
     if instance.redundant:
         options.add("--enable-eplb")
         options.add("--eplb-config", {"num_redundant_experts": instance.redundant})
-    if dtypes.weight == "fp8":
+    stored = stores_formats(problem)
+    if dtypes.weight == "fp8" and not stored:
         options.add("--quantization", "fp8")
     if dtypes.kv == "fp8":
         options.add("--kv-cache-dtype", "fp8")
-    notes += not_set(dtypes, weights=("bf16", "fp8"), caches=("bf16", "fp8"))
+    weights = given_weights(problem, () if stored else ("bf16", "fp8"))
+    notes += not_set(dtypes, weights, caches=("bf16", "fp8"))
     return options.launch(notes)
 
 
@@ -45,10 +47,12 @@ def vllm_ascend(problem: Problem, microbatches: int) -> Launch:
         balanced = {"dynamic_eplb": True, "num_redundant_experts": instance.redundant}
         options.add("--additional-config", {"eplb_config": balanced})
         environment["DYNAMIC_EPLB"] = "true"
-    if dtypes.weight == "int8":
+    stored = stores_formats(problem)
+    if dtypes.weight == "int8" and not stored:
         options.add("--quantization", "ascend")
         notes.append("--quantization ascend takes a checkpoint made by ModelSlim")
-    notes += not_set(dtypes, weights=("bf16", "int8"), caches=("bf16",))
+    weights = given_weights(problem, () if stored else ("bf16", "int8"))
+    notes += not_set(dtypes, weights, caches=("bf16",))
     return options.launch(notes, **environment)
 
 
