@@ -97,7 +97,7 @@ class GroupedQuery(Mixer, struct.PyTreeNode, kw_only=True, frozen=True):
     def serving_parameters(
         self, weights: Leaf, hidden: Leaf, ranks: Leaf, whole_output: bool
     ) -> Leaf:
-        return weights / ranks
+        return self.training_parameters(weights, hidden, ranks)
 
     def _spread(self, ranks: Leaf) -> Leaf:
         """Heads of keys and values on all ranks that split them: each holds one at
