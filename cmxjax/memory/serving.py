@@ -116,7 +116,8 @@ def _half_elements(
     if routed:
         mixed = expert_slots(a, layout) * network * half.stored / degree(layout, "etp")
     if not layout.routing.dispatches_shared:
-        mixed = mixed + half.shared * half.shared_stored * network
+        whole = network + half.wider_parameters
+        mixed = mixed + half.shared * half.shared_stored * whole
     router = a.hidden * (half.routed + half.projected)
     return mixed + router * BYTES["bf16"] / size
 
@@ -242,12 +243,13 @@ def expert_memory(
     layers = a.expert_layers + (drafting if a.has_experts(a.draft) else 0.0)
     weights = layers * expert_slots(a, expert) * each * w.software.sizes.weight
     arrived = tokens * senders * _copies(a, expert) / degree(expert, "ep")
+    outer = e.token_width(a.hidden)
     up = (1.0 + e.gated.on) * COMPUTED_BYTES + w.software.sizes.activation
     return Memory(
         weights=weights,
         kv_cache=zero,
         communication=tokens * senders * _copy_bytes(a, w.software),
-        activations=2.0 * arrived * (e.intermediate * up + a.hidden * COMPUTED_BYTES),
+        activations=2.0 * arrived * (e.intermediate * up + outer * COMPUTED_BYTES),
     )
 
 

@@ -105,6 +105,12 @@ class Experts(FeedForward, struct.PyTreeNode, kw_only=True, frozen=True):
     def token_width(self, hidden: Leaf) -> Leaf:
         return hidden - self.narrowing
 
+    @property
+    def wider_parameters(self) -> Leaf:
+        """Weights that a shared expert has more than a routed one, as it works on the
+        hidden state."""
+        return (2.0 + self.gated.on) * self.narrowing * self.intermediate
+
     def router_parameters(self, hidden: Leaf) -> Leaf:
         """Weights of the router, and of projections around the experts."""
         return hidden * (self.routed + self.projected) + self.extra

@@ -126,7 +126,8 @@ def layer_activations(
             continue
         # an etp group gathers its tokens and splits the width of each expert
         copies, width = load.rows * load.active, half.intermediate / degree(layout, "etp")
-        routed = copies * (a.hidden * (linear + ELEMENT) + width * wide)
+        outer = half.token_width(a.hidden)
+        routed = copies * (outer * (linear + ELEMENT) + width * wide)
         shared = tokens * half.shared * half.intermediate * wide
         halves.append(block + routed + shared)
     whole = [a.of_halves(Halves(mixers, halves), kind) for kind in a.kinds]
