@@ -28,7 +28,9 @@ def uneven_heads(file: ModelFile, tp: int) -> list[str]:
         f"layout.tp = {tp}: neither divides model.{path}.kv_heads = {spec.kv_heads:g} nor"
         " is a multiple of them; pin another tp"
         for path, spec in file.mixer_specs.items()
-        if isinstance(spec, GroupedQuerySpec) and spec.kv_heads % tp and tp % spec.kv_heads
+        if isinstance(spec, GroupedQuerySpec)
+        and spec.kv_heads % tp
+        and tp % spec.kv_heads
     ]
 
 
