@@ -217,7 +217,8 @@ def test_search_is_no_worse_than_a_layout_by_hand(name):
     best = cmx.optimize(by_hand, settings={"sequences_per_device": (float(SEQUENCES),)})
     given = cmx.predict(by_hand)
     assert given.memory_excess_bytes == 0.0
-    assert best.feasible and best.value is not None, best.reasons
+    assert best.feasible, best.reasons
+    assert best.value is not None
     assert best.value >= given.tokens_per_s_per_device * (1 - 1e-9)
 
 
