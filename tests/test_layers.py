@@ -353,7 +353,7 @@ def test_gradients_go_through_all_kinds(phase):
 @pytest.mark.parametrize("phase", JOBS)
 @pytest.mark.parametrize(
     ("mixer", "half", "most"),
-    [(DELTA, None, 200), (WINDOW, None, 280), (None, MIXTURE, 650)],
+    [(DELTA, None, 200), (WINDOW, None, 290), (None, MIXTURE, 650)],
     ids=["recurrent", "window", "mixture"],
 )
 def test_a_further_kind_is_a_small_addition(phase, mixer, half, most):
