@@ -36,8 +36,9 @@ def uneven_heads(file: ModelFile, tp: int) -> list[str]:
 
 def is_mamba(spec: MixerSpec) -> bool:
     """Mamba-2: a convolution, and a state that no delta rule corrects."""
-    plain = isinstance(spec, RecurrentSpec) and not (spec.delta or spec.scanned)
-    return plain and spec.key_dim > 0.0 and spec.kernel > 1.0
+    if not isinstance(spec, RecurrentSpec) or spec.delta or spec.scanned:
+        return False
+    return spec.key_dim > 0.0 and spec.kernel > 1.0
 
 
 def is_uneven(file: ModelFile) -> bool:
