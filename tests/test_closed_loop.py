@@ -17,6 +17,7 @@ from cmxjax.specs.scenario import load_scenario
 POOLS = "deepseek-r1-serve-cloudmatrix384"
 COLOCATED = "deepseek-r1-serve-colocated-cloudmatrix384"
 APART = "deepseek-r1-serve-xdeepserve"
+QUICK = [pytest.param(POOLS, marks=pytest.mark.slow), COLOCATED]
 
 
 @functools.cache
@@ -56,7 +57,7 @@ def test_the_only_request_waits_for_nothing(name):
     assert float(loop(name, 1.0).waiting_time_s) == pytest.approx(0.0, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", [POOLS, COLOCATED])
+@pytest.mark.parametrize("name", QUICK)
 def test_many_clients_are_as_requests_that_arrive_at_random(name):
     closed = loop(name, 3000.0)
     opened = stream(name, float(closed.served_requests_per_s))
@@ -124,7 +125,7 @@ def test_the_wait_is_that_of_simulated_clients(clients, think):
     assert wait == pytest.approx(simulated_wait(clients, 1.0, think), rel=0.12)
 
 
-@pytest.mark.parametrize("name", [POOLS, COLOCATED])
+@pytest.mark.parametrize("name", QUICK)
 def test_the_rate_moves_with_the_clients_as_differences_say(name):
     p = problem(name, workload__concurrency=64.0)
 

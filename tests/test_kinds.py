@@ -24,6 +24,11 @@ from cmxjax.model.architecture import total_parameters
 from cmxjax.work.feed_forward import half_ops
 from cmxjax.work.routing import expert_load
 
+QUICK = [
+    pytest.param(phase, marks=pytest.mark.slow if phase == "train" else ())
+    for phase in JOBS
+]
+
 MIXED = {key: value for key, value in MIXTURE.items() if key != "kind"}
 NARROW = FULL | {"value_dim": 64}
 
@@ -57,7 +62,7 @@ def test_values_narrower_than_keys_by_hand():
     assert caches[0] / caches[1] == pytest.approx(0.75)
 
 
-@pytest.mark.parametrize("phase", JOBS)
+@pytest.mark.parametrize("phase", QUICK)
 def test_values_as_wide_as_keys_are_what_is_meant_without_them(phase):
     whole = model(**PLAIN | {"attention": FULL | {"value_dim": 128}})
     plain = predicted(phase, model(**PLAIN | {"attention": FULL}))
@@ -65,7 +70,7 @@ def test_values_as_wide_as_keys_are_what_is_meant_without_them(phase):
     assert float(got) == float(expected)
 
 
-@pytest.mark.parametrize("phase", JOBS)
+@pytest.mark.parametrize("phase", QUICK)
 def test_time_grows_smoothly_with_the_width_of_values(phase):
     a = model(**PLAIN | {"attention": NARROW})
     assert jnp.isfinite(total_parameters(a))
@@ -113,7 +118,7 @@ def test_keys_that_are_values_save_a_projection_and_are_cached_twice():
     assert float(own.mixers[0].kv_width) == float(less.mixers[0].kv_width)
 
 
-@pytest.mark.parametrize("phase", JOBS)
+@pytest.mark.parametrize("phase", QUICK)
 @pytest.mark.parametrize("attention", [SPARSE_SHARED, FULL | {"projects_values": False}])
 def test_gradients_of_what_is_shared_are_finite(phase, attention):
     falls_with_no_size(phase, model(**PLAIN | {"attention": attention}), "heads")
@@ -183,13 +188,13 @@ def test_the_mean_of_chosen_entries_is_that_of_all_places(start, end):
     assert float(mixer.mean_seen(float(start), float(end))) == pytest.approx(seen.mean())
 
 
-@pytest.mark.parametrize("phase", JOBS)
+@pytest.mark.parametrize("phase", QUICK)
 @pytest.mark.parametrize("path", ["heads", "share", "query_rank"])
 def test_time_grows_smoothly_with_the_sizes_of_compressed_attention(phase, path):
     falls_with_no_size(phase, model(**PLAIN | {"attention": CHOSEN}), path)
 
 
-@pytest.mark.parametrize("phase", JOBS)
+@pytest.mark.parametrize("phase", QUICK)
 def test_compressed_attention_takes_less_time_than_its_multi_query_twin(phase):
     full = {"kind": "grouped_query", "heads": 64, "kv_heads": 1, "head_dim": 512}
     times = [

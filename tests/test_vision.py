@@ -351,7 +351,7 @@ SLOPES = [
 ]
 
 
-@pytest.mark.parametrize("sharpness", [None, 8.0])
+@pytest.mark.parametrize("sharpness", [None, pytest.param(8.0, marks=pytest.mark.slow)])
 def test_gradients_are_finite_and_those_of_differences(sharpness):
     p = problem(GPUS)
     s = None if sharpness is None else jnp.asarray(sharpness)
@@ -541,6 +541,7 @@ def served(*roles: str, **changes):
     return jax.device_get(cmx.metrics(*pooled(*roles, **changes).inputs))
 
 
+@pytest.mark.slow
 def test_without_a_pool_prefill_encodes_the_images_itself():
     apart, together = served("encode", "prefill", "decode"), served("prefill", "decode")
     assert together.encode_time_s is None
@@ -548,6 +549,7 @@ def test_without_a_pool_prefill_encodes_the_images_itself():
     assert together.pools["prefill"].memory_bytes > apart.pools["prefill"].memory_bytes
 
 
+@pytest.mark.slow
 def test_devices_that_do_both_encode_beside_decode_steps():
     with_images = served("decode")
     text = served("decode", images_per_prompt=0.0, prompt_tokens=3072.0)
@@ -581,6 +583,7 @@ def test_several_devices_share_the_images_of_a_request():
     )
 
 
+@pytest.mark.slow
 def test_gradients_of_pools_are_finite():
     p = problem(SERVE)
 
