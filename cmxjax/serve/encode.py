@@ -11,11 +11,8 @@ on pools of their own).
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
-
 from .. import smooth
 from .._types import Scalar, Sharpness
-from ..energy import job_power_w
 from ..job.layout import Pool, counted, degree, instances
 from ..job.workload import Serve
 from ..machine.machine import Machine
@@ -26,13 +23,12 @@ from ..step.price import engine_of
 from ..step.vision import Tower, price_tower, tower_filled, tower_s
 from ..work.vision import Place, embedding_bytes, of_tower
 from .prefill import Transfer, outer_port
-from .queue import waiting_s
 
 
 class EncodePool(NamedTuple):
     """What an encode pool does."""
 
-    encode_s: Scalar
+    steady_s: Scalar
     """Of a request's images."""
     hand_over: Transfer
     """Of their embeddings."""
@@ -45,7 +41,7 @@ class EncodePool(NamedTuple):
     @property
     def bare_s(self) -> Scalar:
         """Of a request that doesn't wait, hand-over included."""
-        return self.encode_s + self.hand_over.seconds
+        return self.steady_s + self.hand_over.seconds
 
 
 def encode_place(w: Serve, pool: Pool) -> Place:
@@ -78,7 +74,7 @@ def encode_pool(
     often = smooth.smaller(place.mean, 1.0)
     encode_s = seconds + often * engine_of(machine).prefill_batch_s
     return EncodePool(
-        encode_s=encode_s,
+        steady_s=encode_s,
         hand_over=_hand_over(machine, a, place, sharpness),
         filled=Filled(*tower_filled(priced)),
         memory=encode_memory(a, place, sharpness),
@@ -99,18 +95,3 @@ def _hand_over(
     often = smooth.smaller(place.mean, 1.0)
     seconds = often * port.latency_s + size / (port.bytes_per_s * senders)
     return Transfer(seconds, port.bytes_per_s / size)
-
-
-def encode_wait_s(pool: EncodePool, requests_per_s: Scalar) -> Scalar:
-    """Mean wait of a request for an instance."""
-    busy = requests_per_s / pool.full_requests_per_s
-    return waiting_s(busy, pool.encode_s)
-
-
-def encode_power_w(
-    machine: Machine, pool: Pool, encoding: EncodePool, requests_per_s: Scalar
-) -> Scalar:
-    """Power of the pool at a rate of requests; waiting devices idle."""
-    busy = requests_per_s / encoding.full_requests_per_s
-    loads = [busy * seconds / encoding.encode_s for seconds in encoding.filled]
-    return job_power_w(machine, jnp.asarray(pool.devices), *loads)

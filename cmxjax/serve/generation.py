@@ -30,8 +30,7 @@ from ..step.busy import Filled
 from ..step.price import Pools as ExpertPools
 from ..step.price import decode_job
 from ..step.serving import times_of
-from .prefill import PrefillPool, prefill_wait_s
-from .queue import BUSIEST
+from .queue import BUSIEST, Queue, queue_wait_s
 
 
 class Inputs(NamedTuple):
@@ -74,7 +73,8 @@ class Load(NamedTuple):
     """That arrive, or else (None: any) that the pools before let through."""
     concurrency: Scalar | None
     """Requests in flight in a closed loop."""
-    before: PrefillPool | None
+    before: Queue | None
+    """Where they wait to be computed."""
     fixed_s: Scalar
     """Seconds of a request in front of its first token, its waits left out."""
     seen: Scalar
@@ -86,7 +86,7 @@ class Load(NamedTuple):
             # the queue's bound is a condition of its own
             most = BUSIEST * self.before.full_requests_per_s
             bounded = smooth.smaller(requests_per_s, most)
-            return self.fixed_s + prefill_wait_s(self.before, bounded, self.seen)
+            return self.fixed_s + queue_wait_s(self.before, bounded, self.seen)
         return sum(
             (point.extra.get(x, 0.0) for x in ("waiting", "prefill")), self.fixed_s
         )

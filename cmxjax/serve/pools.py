@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from flax import struct
+from jaxtyping import Array
 
 from .. import smooth
 from .._types import Leaf, Scalar, Sharpness
@@ -13,7 +14,7 @@ from ..job.workload import Serve
 from ..memory.serving import excess_bytes
 from ..work.serving import cache_bytes
 from .colocated import COLOCATED
-from .encode import EncodePool, encode_pool, encode_power_w, encode_wait_s
+from .encode import EncodePool, encode_pool
 from .generation import (
     Generation,
     Inputs,
@@ -27,11 +28,9 @@ from .prefill import (
     PrefillPool,
     Transfer,
     prefill_pool,
-    prefill_power_w,
-    prefill_wait_s,
     transfer,
 )
-from .queue import BUSIEST, seen_share
+from .queue import BUSIEST, Queue, queue_power_w, queue_wait_s, seen_share
 
 LEAST_LEFT = 1e-6
 """Share of a limit that stands for nothing."""
@@ -126,7 +125,7 @@ def _without_images(w: Serve, encode: EncodePool, rate: Scalar) -> Serve:
     leaves next to nothing."""
     left = w.ttft_limit_s
     if left is not None:
-        spent = encode.bare_s + encode_wait_s(encode, rate)
+        spent = encode.bare_s + queue_wait_s(encode, rate)
         left = smooth.larger(left - spent, LEAST_LEFT * left)
     return w.replace(images=None, ttft_limit_s=left)
 
@@ -178,13 +177,13 @@ def request_parts(state: Served) -> dict[str, Scalar]:
     parts, first = {}, {}
     if state.encode is not None:
         first = {
-            "encode_waiting": encode_wait_s(state.encode, state.per_s),
-            "encode": state.encode.encode_s,
+            "encode_waiting": queue_wait_s(state.encode, state.per_s),
+            "encode": state.encode.steady_s,
             "encode_transfer": state.encode.hand_over.seconds,
         }
     if state.prefill is not None and state.hand_over is not None:
         parts = {
-            "waiting": prefill_wait_s(state.prefill, state.per_s),
+            "waiting": queue_wait_s(state.prefill, state.per_s),
             "prefill": state.prefill.batch_s,
             "transfer": state.hand_over.seconds,
         }
@@ -203,16 +202,10 @@ def power_w(state: Served) -> Scalar:
     """Power of all pools; the hosts that hold the cache are counted with the devices."""
     machines, _, _, layout = state.inputs
     power = generation_power_w(state.inputs, state.generation)
-    if state.prefill is not None:
-        pool = layout.pools["prefill"]
-        power = power + prefill_power_w(
-            machines["prefill"], pool, state.prefill, state.per_s
-        )
-    if state.encode is not None:
-        pool = layout.pools["encode"]
-        power = power + encode_power_w(
-            machines["encode"], pool, state.encode, state.per_s
-        )
+    for role, queue in (("prefill", state.prefill), ("encode", state.encode)):
+        if queue is not None:
+            pool = layout.pools[role]
+            power = power + queue_power_w(machines[role], pool, queue, state.per_s)
     return power
 
 
@@ -246,25 +239,17 @@ def _of_cache(state: Served) -> PoolMetrics:
 
 
 def _of_encode(state: Served, sharpness: Sharpness) -> PoolMetrics:
-    machines, _, _, layout = state.inputs
-    pool, encode = layout.pools["encode"], state.encode
+    encode = state.encode
     assert encode is not None
     within = BUSIEST * encode.full_requests_per_s
     sent = _embeddings_per_s(encode, state.inputs, state.scheme, sharpness)
     per_s = smooth.minimum(within, sent, sharpness)
-    return PoolMetrics(
-        devices=pool.devices,
-        instances=instances(pool),
-        requests_per_s=per_s,
-        utilization=state.per_s / encode.full_requests_per_s,
-        limits={"compute": per_s / within, "transfer": per_s / sent},
-        memory_bytes=encode.memory.total,
-        memory_excess_bytes=excess_bytes(machines["encode"], encode.memory),
-    )
+    limits = {"compute": per_s / within, "transfer": per_s / sent}
+    return _of_queue(state, "encode", encode, per_s, limits)
 
 
 def _of_prefill(state: Served, sharpness: Sharpness) -> PoolMetrics:
-    machines, _, w, layout = state.inputs
+    _, _, w, layout = state.inputs
     pool, prefill, hand_over = layout.pools["prefill"], state.prefill, state.hand_over
     assert prefill is not None
     assert hand_over is not None
@@ -276,16 +261,23 @@ def _of_prefill(state: Served, sharpness: Sharpness) -> PoolMetrics:
         "transfer": per_s / sent,
     }
     if w.ttft_limit_s is not None:
-        wait_s = prefill_wait_s(prefill, per_s)
+        wait_s = queue_wait_s(prefill, per_s)
         limits["ttft"] = (prefill.bare_s + wait_s) / w.ttft_limit_s
+    return _of_queue(state, "prefill", prefill, per_s, limits)
+
+
+def _of_queue(
+    state: Served, role: str, queue: Queue, per_s: Scalar, limits: dict[str, Array]
+) -> PoolMetrics:
+    pool, machine = state.inputs.pools.pools[role], state.inputs.machines[role]
     return PoolMetrics(
         devices=pool.devices,
         instances=instances(pool),
         requests_per_s=per_s,
-        utilization=state.per_s / prefill.full_requests_per_s,
+        utilization=state.per_s / queue.full_requests_per_s,
         limits=limits,
-        memory_bytes=prefill.memory.total,
-        memory_excess_bytes=excess_bytes(machines["prefill"], prefill.memory),
+        memory_bytes=queue.memory.total,
+        memory_excess_bytes=excess_bytes(machine, queue.memory),
     )
 
 

@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from .. import smooth
-from .._types import Leaf, Scalar, Sharpness
-from ..energy import job_power_w
+from .._types import Scalar, Sharpness
 from ..job.layout import Layout, Pool, degree, devices, instances
 from ..job.workload import Prefill, Serve
 from ..machine.machine import Machine
@@ -18,7 +17,7 @@ from ..step.layer import HIGHEST
 from ..step.price import prefill_job
 from ..step.serving import times_of
 from ..work.serving import cache_bytes
-from .queue import highest_utilization, waiting_s
+from .queue import highest_utilization
 
 SHARES = tuple(0.5**halvings for halvings in range(7))
 """Parts of the largest batch that an engine considers for its prefill batch."""
@@ -150,18 +149,3 @@ def _with_batch(
         full_requests_per_s=instances(pool) * prompts / times.steady_s,
         utilization_limit=highest_utilization(left, times.steady_s),
     )
-
-
-def prefill_wait_s(pool: PrefillPool, requests_per_s: Scalar, seen: Leaf = 1.0) -> Scalar:
-    """Mean wait of a request for its batch, of whose load it finds a share."""
-    busy = requests_per_s / pool.full_requests_per_s
-    return waiting_s(busy * seen, pool.steady_s)
-
-
-def prefill_power_w(
-    machine: Machine, pool: Pool, prefill: PrefillPool, requests_per_s: Scalar
-) -> Scalar:
-    """Power of the pool at a rate of requests; waiting devices idle."""
-    busy = requests_per_s / prefill.full_requests_per_s
-    loads = [busy * seconds / prefill.steady_s for seconds in prefill.filled]
-    return job_power_w(machine, jnp.asarray(pool.devices), *loads)

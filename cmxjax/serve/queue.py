@@ -7,10 +7,17 @@ Pollaczek-Khinchine formula without variance of S (Kleinrock, Queueing Systems 1
 section 5.6).
 """
 
+from typing import Protocol, runtime_checkable
+
 import jax.numpy as jnp
 
 from .. import smooth
 from .._types import Leaf, Scalar
+from ..energy import job_power_w
+from ..job.layout import Pool
+from ..machine.machine import Machine
+from ..memory.serving import Memory
+from ..step.busy import Filled
 
 BUSIEST = 0.99
 """Highest utilization of a queue without a limit on its delay (assumed): at 1 it grows
@@ -20,6 +27,44 @@ without bound."""
 def waiting_s(utilization: Scalar, service_s: Scalar) -> Scalar:
     """Mean time in the queue, at a utilization below 1."""
     return 0.5 * service_s * utilization / (1.0 - utilization)
+
+
+@runtime_checkable
+class Queue(Protocol):
+    """A pool whose instances serve one customer at a time."""
+
+    @property
+    def steady_s(self) -> Scalar:
+        """An instance is busy for with each customer."""
+        ...
+
+    @property
+    def full_requests_per_s(self) -> Scalar:
+        """At utilization 1."""
+        ...
+
+    @property
+    def filled(self) -> Filled:
+        """Of a device by one customer."""
+        ...
+
+    @property
+    def memory(self) -> Memory: ...
+
+
+def queue_wait_s(queue: Queue, requests_per_s: Scalar, seen: Leaf = 1.0) -> Scalar:
+    """Mean wait of a request, which finds a share of the load."""
+    busy = requests_per_s / queue.full_requests_per_s
+    return waiting_s(busy * seen, queue.steady_s)
+
+
+def queue_power_w(
+    machine: Machine, pool: Pool, queue: Queue, requests_per_s: Scalar
+) -> Scalar:
+    """Power of the pool at a rate of requests; waiting devices idle."""
+    busy = requests_per_s / queue.full_requests_per_s
+    loads = [busy * seconds / queue.steady_s for seconds in queue.filled]
+    return job_power_w(machine, jnp.asarray(pool.devices), *loads)
 
 
 def seen_share(concurrency: Leaf | None, instances: Leaf) -> Scalar:

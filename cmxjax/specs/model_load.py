@@ -201,18 +201,17 @@ def _half(file: ModelFile, spec: DenseSpec | ExpertsSpec) -> Dense | Experts:
     if isinstance(spec, DenseSpec):
         return Dense(**leaves)
     narrowing = 0.0 if spec.latent is None else file.hidden - spec.latent
-    more = spec.shared * (2.0 + gated) * narrowing * spec.intermediate
-    more += spec.router_vectors * spec.choices
     for key in ("latent", "router_vectors", "zero"):
         leaves.pop(key, None)
     leaves |= {
         "narrowing": _leaf(narrowing),
         "topk": _leaf(spec.computing),
         "projected": _leaf(2.0 * (spec.latent or 0.0) + (spec.zero or 0.0)),
-        "extra": _leaf(spec.extra + more),
+        "extra": _leaf(spec.extra + spec.router_vectors * spec.choices),
     }
     leaves["shared_stored"] = _leaf(1.0)
-    return Experts(has_shared=spec.shared > 0, **leaves)
+    half = Experts(has_shared=spec.shared > 0, **leaves)
+    return half.replace(extra=half.extra + half.shared * half.wider_parameters)
 
 
 def _kinds(file: ModelFile) -> tuple[list[Kind], list[Kind]]:

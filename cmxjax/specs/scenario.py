@@ -25,12 +25,12 @@ def with_overrides(
         SpecError: a dotted key runs through something that is not a table.
     """
     changed = copy.deepcopy(dict(raw))
-    mistakes = []
-    loads = [key for key in LOADS if f"workload.{key}" in dict(_flat(changes))]
+    mistakes, flat = [], _flat(changes)
+    loads = [key for key in LOADS if f"workload.{key}" in dict(flat)]
     workload = changed.get("workload")
     if len(loads) == 1 and isinstance(workload, dict):
         changed["workload"] = {k: v for k, v in workload.items() if k not in LOADS}
-    for dotted, value in sorted(_flat(changes), key=lambda row: row[0].count(".")):
+    for dotted, value in sorted(flat, key=lambda row: row[0].count(".")):
         first, *rest = dotted.split(".")
         if first in ("system", "model") and rest:
             node = changed.get(first)

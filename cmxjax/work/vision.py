@@ -1,4 +1,4 @@
-r"""TowerWork of a vision tower: the operators of a language model's layers, over patches.
+r"""Work of a vision tower: the operators of a language model's layers, over patches.
 
 A query meets all patches of its own tile, or of its window; nothing is cached. The tower
 computes in 16 bits whatever the language model has, as engines leave it.
