@@ -88,6 +88,9 @@ class MeasurementSpec(Strict):
     per: Literal["device", "package", "total"] | None = None
     value: Positive
     unit: UnitName
+    bound: Literal["floor", "ceiling"] | None = None
+    """The value is a mark that the true one lies above or below, such as a rate that a
+    test must pass: a prediction on the wrong side of it is wrong, any other is not."""
     relative_sigma: Positive | None = None
     source: str
     locator: Text

@@ -353,6 +353,17 @@ class ServeSpec(_Illustrated):
         return self
 
 
+class LimitsSpec(Strict):
+    """What an engine is told not to exceed; left out, as it does by default."""
+
+    max_sequences: Positive | None = None
+    """That an instance decodes at once (`max_num_seqs`, `max_batch_size`)."""
+    max_tokens_per_step: Positive | None = None
+    """Tokens of an instance in one step (`max_num_batched_tokens`, chunk size)."""
+    memory_fraction: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    """Of a device's memory that the engine may use."""
+
+
 class PoolSpec(Strict):
     role: Literal["prefill", "decode", "cache", "attention", "expert", "encode"]
     devices: Count
@@ -387,6 +398,12 @@ class Common(Strict):
 
     system: SystemName
     engine: Text | None = None
+    engine_version: Text | None = None
+    """A release such as `0.15.1`; left out, width for the releases that it may be."""
+    graphs: Literal["whole", "piecewise", "eager"] | None = None
+    """How decode launches its kernels: one captured graph, pieces between attention
+    layers, or one by one; left out, as the engine does."""
+    limits: LimitsSpec = LimitsSpec()
     assumed: KnownKeys = []
     """Keys that the source doesn't state."""
     dtypes: DtypesSpec = DtypesSpec()
