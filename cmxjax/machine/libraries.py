@@ -5,7 +5,7 @@ from flax import struct
 from .._types import Leaf
 from ..switch import Switch
 
-ALGORITHMS = ("direct", "ring", "striped_ring", "staged", "tree", "in_switch")
+ALGORITHMS = ("direct", "ring", "striped_ring", "staged", "tree", "in_switch", "one_shot")
 
 
 class CollectiveLibrary(struct.PyTreeNode, kw_only=True, frozen=True):

@@ -3,6 +3,7 @@
 Names end here: programs take a `Machine`, whose leaves are leaves of the system.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, overload
 
@@ -39,6 +40,8 @@ class Choices(NamedTuple):
     expert_library: str
     expert_mode: str
     engine: str = ""
+    graphs: str = ""
+    """How decode launches its kernels, instead of as the engine does by default."""
     trainer: str = ""
     """The framework that trains, instead of an engine."""
     cache_link: str = ""
@@ -121,10 +124,46 @@ def _outermost(system: System) -> Leaf:
 
 
 def _runtime(system: System, choices: Choices) -> Engine | Trainer:
-    """What serves or trains. How contexts are exchanged is the job's to say by now."""
+    """What serves or trains. How contexts are exchanged is the job's to say by now, and
+    how kernels are launched."""
     if choices.trainer:
         return system.trainers[choices.trainer].replace(context="")
-    return system.engines[choices.engine]
+    engine = system.engines[choices.engine]
+    launch = engine.launch_s
+    return engine.replace(
+        launch_s={
+            "decode": launch[choices.graphs or engine.graphs],
+            "prefill": launch[engine.prefill_graphs],
+        },
+        graphs="",
+        prefill_graphs="",
+        release_of="",
+        since="",
+    )
+
+
+def release(system: System, engine: str, version: str) -> str:
+    """The entry of an engine that describes a version: that of the last release up to
+    it; without a version, the newest.
+
+    Raises:
+        ValueError: the version isn't numbers with dots between.
+    """
+    entries = {engine: ()}
+    for name, other in system.engines.items():
+        if other.release_of == engine:
+            entries[name] = _numbers(other.since)
+    most = _numbers(version) if version else max(entries.values())
+    return max((name for name in entries if entries[name] <= most), key=entries.get)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """`0.15.1` or `1.0.0rc3` as numbers that compare; a suffix behind them counts as
+    nothing."""
+    found = re.match(r"v?(\d+(?:\.\d+)*)", version)
+    if not found:
+        raise ValueError("must begin with numbers such as 0.15.1")
+    return tuple(int(part) for part in found[1].split("."))
 
 
 def _peaks(system: System, choices: Choices) -> dict[str, Leaf]:

@@ -7,21 +7,55 @@ from ..switch import Switch
 
 
 class Engine(struct.PyTreeNode, kw_only=True, frozen=True):
-    """A serving engine: host overhead, overlap of streams, routing skew."""
+    """A serving engine: what its host costs, overlap of streams, routing skew.
+
+    A release that behaves otherwise is an entry of its own, see `release_of`.
+    """
 
     decode_step_s: Leaf
     """Scheduler, sampling and graph launch of one decode step."""
+    sequence_s: Leaf
+    """Likewise for each sequence that a group of devices decodes."""
     draft_step_s: Leaf
     prefill_batch_s: Leaf
+    """Scheduler and batch assembly of a prefill batch; where chunks ride along with
+    decode, what a request spends in front of and behind the scheduler."""
+    launch_s: dict[str, Leaf]
+    """Host time to launch a layer, by way: `whole` (one captured graph), `piecewise`
+    (graphs between attention layers) and `eager`. A machine has it for `decode` and
+    `prefill`. The host runs ahead of the device, so only the longer of both counts."""
+    agreement_s: Leaf
+    """Time in which data-parallel ranks that share experts agree on the host about the
+    next step, for each doubling of their number."""
+    host_exposed_fraction: Leaf
+    """Share of the scheduler's time that does not hide behind the step before: 1 where
+    the next step is scheduled when one has ended, near 0 where ahead of it."""
+    chunk_exposed_fraction: Leaf
+    """Share of a decode step that a chunk of a prompt does not ride along with: 0 where
+    both are one batch, 1 where prompts go first and decode waits."""
+    max_sequences: Leaf
+    """That an instance decodes at once, for each group of devices."""
+    max_tokens_per_step: Leaf
+    """Prompt tokens that a group of devices computes in one step."""
+    memory_fraction: Leaf
+    """Of a device's memory that the engine may use."""
     wait_excess: Leaf
     """Dispatch and combine in a step take 1 + this times their benchmark time."""
     stream_exposed_fraction: Leaf
+    """Share of the shorter of two streams that is not hidden, in decode."""
+    prefill_stream_exposed_fraction: Leaf
     routing_skew: Leaf
     """Excess load of the busiest expert rank beyond sampling noise, in decode."""
     prefill_routing_skew: Leaf
     """Likewise in prefill, where the tokens of a prompt take similar ways."""
     partitions_cores: bool = struct.field(pytree_node=False, default=False)
     """Decode splits the cores between attention and experts, as suits the batch."""
+    graphs: str = struct.field(pytree_node=False, default="")
+    """How decode launches a layer unless a job says it, one of `launch_s`."""
+    prefill_graphs: str = struct.field(pytree_node=False, default="")
+    release_of: str = struct.field(pytree_node=False, default="")
+    """The engine whose release it is, from version `since` on."""
+    since: str = struct.field(pytree_node=False, default="")
     kind: str = struct.field(pytree_node=False, default="engine")
 
 

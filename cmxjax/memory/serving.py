@@ -10,10 +10,11 @@ from .._types import Scalar, Sharpness
 from ..job.layout import Layout, degree
 from ..job.workload import BYTES, SCALE_SLOT_BYTES, Decode, Prefill, Software
 from ..machine.machine import Machine
+from ..machine.runtimes import Engine
 from ..model.architecture import Architecture, Halves, added, known_of
 from ..model.feed_forwards import Experts
 from ..switch import either
-from ..work.serving import sequence_bytes
+from ..work.serving import joint_experts, sequence_bytes
 from ..work.vision import Place, with_prompts
 from .vision import vision_memory
 
@@ -117,7 +118,9 @@ def _half_elements(
         mixed = expert_slots(a, layout) * network * half.stored / degree(layout, "etp")
     if not layout.routing.dispatches_shared:
         whole = network + half.wider_parameters
-        mixed = mixed + half.shared * half.shared_stored * whole
+        joint = joint_experts(layout, None)
+        split = 1.0 + joint * (_dense_split(layout) - 1.0)
+        mixed = mixed + half.shared * half.shared_stored * whole / split
     router = a.hidden * (half.routed + half.projected)
     return mixed + router * BYTES["bf16"] / size
 
@@ -354,6 +357,15 @@ def _copy_bytes(a: Architecture, software: Software) -> Scalar:
     return width * (sizes.dispatch + sizes.combine) + slot
 
 
+def usable_bytes(machine: Machine) -> Scalar:
+    """Memory of a device that its engine may use."""
+    chip, engine = machine.chip, machine.runtime
+    if not isinstance(engine, Engine):
+        return chip.memory_usable_bytes
+    most = chip.memory_bytes * engine.memory_fraction
+    return smooth.smaller(most, chip.memory_usable_bytes)
+
+
 def excess_bytes(machine: Machine, memory: Memory) -> Scalar:
-    """Bytes beyond a device's usable memory; 0 where the job fits."""
-    return smooth.larger(memory.total - machine.chip.memory_usable_bytes, 0.0)
+    """Bytes beyond what the engine may use of a device; 0 where the job fits."""
+    return smooth.larger(memory.total - usable_bytes(machine), 0.0)

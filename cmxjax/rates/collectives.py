@@ -16,6 +16,7 @@ from .algorithms import (
     cheaper,
     direct,
     in_switch,
+    one_shot,
     ring,
     staged,
     tree,
@@ -86,6 +87,9 @@ def algorithm_s(
         if "in_switch" in has:
             cost = in_switch(*args, payload_bytes, sharpness)
             offers.append(Offer(has["in_switch"], cost))
+        if "one_shot" in has:
+            cost = one_shot(*args, payload_bytes, reduced, sharpness)
+            offers.append(Offer(has["one_shot"], cost))
         return cheaper(offers, library, sharpness)
     scatter = direct(*args, shard, 1.0, sharpness)
     offers = [Offer(there, _after(scatter, cost, library)) for there, cost in up]

@@ -9,18 +9,23 @@ $$ u\,C = b\,k\,\frac{N}{O}, \qquad \bar T = (1 - u)\,T_0 + u\,T_C $$
 with T_0 and T_C the steps without and with a chunk. A prompt takes N / q steps with
 chunks of q of its tokens. It waits as in M/D/1 at the share of the time that such steps
 take, $u\,T_C / \bar T$.
+
+A chunk has the tokens of as many prompts as come up in a step, at least one, and at most
+what the engine computes at once. Where prompts go first a chunk is a step of its own, and
+T_C stands for both: $T_0$ plus the chunk's.
 """
 
 import jax
 import jax.numpy as jnp
 
+from .. import smooth
 from .._types import Scalar, Sharpness
 from ..job.layout import degree, instances
 from ..job.workload import Prefill, tokens_per_step
 from ..memory.serving import Memory, decode_memory, prefill_memory
 from ..memory.vision import vision_memory
 from ..step.busy import Filled
-from ..step.price import cache_load_s, decode_job
+from ..step.price import cache_load_s, decode_job, engine_of
 from ..step.serving import times_of
 from ..work.chunk import chunk_of, progress
 from ..work.vision import with_prompts
@@ -56,30 +61,37 @@ def _point(inputs: Inputs, batch: Scalar, sharpness: Sharpness) -> Point:
         inputs.pools.pools[ROLE].layout,
         _prompts(inputs),
     )
-    work = decode_workload(w, ROLE, batch)
+    engine = engine_of(inputs.machines[ROLE])
+    group = degree(layout, "tp") * degree(layout, "cp")
+    new = w.prompt_tokens * (1.0 - w.cached_fraction)
+    yielded = tokens_per_step(decode_workload(w, ROLE, batch))
+    due = batch * yielded * new / w.output_tokens
+    chunk_tokens = smooth.smaller(smooth.larger(due, new / group), w.tokens_per_device)
+    prompts = prompts.replace(tokens_per_device=chunk_tokens)
 
-    def step(chunk_tokens: Scalar) -> tuple[Scalar, Filled]:
-        chunk = chunk_of(prompts.replace(tokens_per_device=chunk_tokens), layout)
+    def step(tokens: Scalar, batch: Scalar) -> tuple[Scalar, Filled]:
+        chunk = chunk_of(prompts.replace(tokens_per_device=tokens), layout)
+        work = decode_workload(w, ROLE, batch)
         args = inputs.machines[ROLE], inputs.a, work, layout, sharpness
         times, (filled, _) = times_of(decode_job(*args, chunk=chunk), sharpness)
         return times.step_s, filled
 
-    sizes = jnp.asarray([0.0, 1.0]) * w.tokens_per_device
-    steps, filled = jax.vmap(step)(sizes)
+    rides = 1.0 - engine.chunk_exposed_fraction
+    sizes, batches = [jnp.zeros(()), chunk_tokens], [batch, batch * rides]
+    steps, filled = jax.vmap(step)(jnp.stack(sizes), jnp.stack(batches))
     bare, full = jnp.unstack(steps)
-    new = w.prompt_tokens * (1.0 - w.cached_fraction)
-    yielded = tokens_per_step(work)
-    share = batch * yielded * new / (w.output_tokens * w.tokens_per_device)
+    full = full + (1.0 - rides) * bare
+    share = due / chunk_tokens
     mean = bare + share * (full - bare)
     tpot, busy = mean / yielded, share * full / mean
     service = new / progress(prompts, layout).tokens * full
     seen = seen_share(w.concurrency, instances(inputs.pools.pools[ROLE]))
     wait = waiting_s(busy * seen, service)
-    prefill = service + _load_s(inputs, sharpness)
+    prefill = service + _load_s(inputs, sharpness) + engine.prefill_batch_s
     limits = tpot_share(w, tpot)
     if w.ttft_limit_s is not None:
         limits["ttft"] = (wait + prefill) / w.ttft_limit_s
-    mixed = jax.tree.map(lambda x: x[0] + share * (x[1] - x[0]), filled)
+    mixed = jax.tree.map(lambda x: x[0] + share * (x[1] - rides * x[0]), filled)
     return Point(
         tpot_s=tpot,
         limits=limits,

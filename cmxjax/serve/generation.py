@@ -24,11 +24,17 @@ from ..implicit import roots
 from ..job.layout import Pools, degree, devices, instances
 from ..job.workload import Decode, Serve, tokens_per_step
 from ..machine.machine import Machine
-from ..memory.serving import Memory, attention_memory, decode_memory, expert_memory
+from ..memory.serving import (
+    Memory,
+    attention_memory,
+    decode_memory,
+    expert_memory,
+    usable_bytes,
+)
 from ..model.architecture import Architecture
 from ..step.busy import Filled
 from ..step.price import Pools as ExpertPools
-from ..step.price import decode_job
+from ..step.price import decode_job, engine_of
 from ..step.serving import times_of
 from .queue import BUSIEST, Queue, queue_wait_s
 
@@ -218,11 +224,12 @@ def _held(
 
 
 def _usable_bytes(scheme: Scheme, inputs: Inputs) -> Scalar:
-    return inputs.machines[scheme.role].chip.memory_usable_bytes
+    return usable_bytes(inputs.machines[scheme.role])
 
 
 def fullest_batch(scheme: Scheme, inputs: Inputs, sharpness: Sharpness) -> Scalar:
-    """The batch that fills the memory; at least one sequence a group.
+    """The batch that fills the memory, or as much as the engine decodes at once; at least
+    one sequence a group.
 
     The cache alone bounds the search from above.
     """
@@ -235,7 +242,9 @@ def fullest_batch(scheme: Scheme, inputs: Inputs, sharpness: Sharpness) -> Scala
         return fullest[None] - _usable_bytes(scheme, inputs), ()
 
     end = usable / (cache[1] - cache[0]) * least
-    return smooth.larger(roots(excess, inputs, end).x[0], least)
+    most = least * engine_of(inputs.machines[scheme.role]).max_sequences
+    held = smooth.smaller(roots(excess, inputs, end).x[0], most)
+    return smooth.larger(held, least)
 
 
 def _surplus(

@@ -38,7 +38,7 @@ from .calibration_file import (
 from .context import Context as _Context
 from .context import check_dtypes as _check_dtypes
 from .context import default as _default
-from .context import dtype_of_file, multiplied, unpacks
+from .context import dtype_of_file, engine_of, multiplied, unpacks
 from .context import dtypes_of as _dtypes
 from .context import leaf as _leaf
 from .context import pick as _pick
@@ -148,18 +148,18 @@ def _software(context: _Context, mode: str) -> tuple[Software, Choices]:
         dtypes=multiplied(dtypes),
         experts=context.mixture,
         collective_library=_default(system, "serving_collective"),
-        engine=scenario.engine or _default(system, "engine"),
+        graphs=scenario.graphs or "",
     )
-    all_of(
+    _, engine = all_of(
         lambda: _check_dtypes(used, system, where),
-        lambda: _pick(system.engines, choices.engine, "engine", where),
+        lambda: engine_of(scenario, system, where),
     )
     return Software(
         sizes=sizes_of(dtypes),
         balance=balance_of(scenario.routing.balance or "typical", scenario.routing.skew),
         low_latency=switch(choices.expert_mode == "low_latency"),
         unpacks=unpacks(context, dtypes),
-    ), choices
+    ), choices._replace(engine=engine)
 
 
 def _attention_split(context: _Context, degrees: Degrees) -> str:
@@ -443,10 +443,9 @@ def _collective(context: _Context, scenario: CollectiveScenario) -> Job:
     exchange = c.kind in ("dispatch", "combine")
     options = system.expert_parallel if exchange else system.collectives
     library = c.library or _default(system, "expert" if exchange else "collective")
-    engine = scenario.engine or _default(system, "engine")
-    *_, factor = all_of(
+    _, engine, factor = all_of(
         lambda: _pick(options, library, "collective.library", where),
-        lambda: _pick(system.engines, engine, "engine", where),
+        lambda: engine_of(scenario, system, where),
         lambda: _group_factor(context, scenario),
     )
     if exchange:

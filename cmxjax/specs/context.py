@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ..job.workload import BYTES, Dtypes
-from ..machine.resolve import MULTIPLIED, UNITS
+from ..machine.resolve import MULTIPLIED, UNITS, release
 from ..machine.system import System, ordered_tiers
 from .errors import SpecError
 from .model_load import LoadedModel
@@ -83,6 +83,22 @@ def check_dtypes(names: dict[str, str], system: System, where: str) -> None:
     ]
     if mistakes:
         raise SpecError(mistakes)
+
+
+def engine_of(scenario: Common, system: System, where: str) -> str:
+    """The entry of the engine, and of its release, that a scenario names or that is the
+    system's default. Raises `SpecError`."""
+    version = scenario.engine_version
+    if scenario.engine is None and version is not None:
+        raise SpecError(
+            [f"{where}: engine_version = {version!r}: of which engine? Add engine"]
+        )
+    engine = scenario.engine or default(system, "engine")
+    pick(system.engines, engine, "engine", where)
+    try:
+        return release(system, engine, version or "")
+    except ValueError as error:
+        raise SpecError([f"{where}: engine_version = {version!r}: {error}"]) from None
 
 
 def default(system: System, what: str) -> str:

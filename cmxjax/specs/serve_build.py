@@ -32,10 +32,6 @@ PREFILL_TOKENS = 8192.0
 """Prompt tokens per device and prefill batch, as published for CloudMatrix384 (16,384 on
 a package of two; CloudMatrix-Infer, arXiv 2506.12708, Table 3)."""
 
-CHUNK_TOKENS = 2048.0
-"""Prompt tokens that a tp x cp group computes beside a decode step, where devices do both
-(assumed: a usual token budget of engines that chunk)."""
-
 ACCEPTANCE = 0.7
 """Of a draft token, as the CloudMatrix-Infer paper assumes (section 5.1)."""
 
@@ -82,7 +78,7 @@ def serve_job(
     )
     w, decode = scenario.workload, None
     pools, software, choices = {}, {}, {}
-    tokens = CHUNK_TOKENS
+    tokens = PREFILL_TOKENS
     for spec, made in zip(scenario.pools, built):
         if made is None:
             pools[spec.role] = Pool(devices=leaf(spec.devices), layout=_single(built))
@@ -96,7 +92,9 @@ def serve_job(
         elif isinstance(workload, Decode) and spec.role != "expert":
             decode = workload
             if "prefill" not in roles:
-                tokens = CHUNK_TOKENS / float(degree(layout, "tp") * degree(layout, "cp"))
+                engine = context.system.engines[used.engine]
+                group = float(degree(layout, "tp") * degree(layout, "cp"))
+                tokens = float(engine.max_tokens_per_step) / group
     assert decode is not None  # every accepted set of roles generates
     pictures = pictures_of(context, w)
     work = Serve(
@@ -160,7 +158,8 @@ def _pool(
     tokens = prompt_tokens(w, pictures_of(context, w))
     encodes = pool.role == "encode"
     common = {
-        name: getattr(scenario, name) for name in ("system", "model", "engine", "dtypes")
+        name: getattr(scenario, name)
+        for name in ("system", "model", "engine", "engine_version", "graphs", "dtypes")
     }
     routing = RoutingSpec() if encodes else _routing(context, scenario, layout)
     if encodes:

@@ -19,6 +19,10 @@ else:
     """Part of a leaf's dotted path."""
 
 
+GraphMode = Literal["whole", "piecewise", "eager"]
+"""How an engine launches the kernels of a layer."""
+
+
 class ChipSpec(Leaves):
     matrix_flop_per_s: dict[Dtype, Figure] = Field(min_length=1)
     vector_flop_per_s: Figure
@@ -113,11 +117,24 @@ else:
 
 class EngineSpec(Leaves):
     partitions_cores: bool = False
+    graphs: GraphMode = "whole"
+    prefill_graphs: GraphMode = "eager"
+    release_of: str = ""
+    since: str = ""
     decode_step_s: Figure
+    sequence_s: Figure
     draft_step_s: Figure
     prefill_batch_s: Figure
+    launch_s: dict[GraphMode, Figure]
+    agreement_s: Figure
+    host_exposed_fraction: Figure
+    chunk_exposed_fraction: Figure
+    max_sequences: Figure
+    max_tokens_per_step: Figure
+    memory_fraction: Figure
     wait_excess: Figure
     stream_exposed_fraction: Figure
+    prefill_stream_exposed_fraction: Figure
     routing_skew: Figure
     prefill_routing_skew: Figure
 

@@ -18,13 +18,12 @@ from ..units import dimension_of
 from .errors import SpecError, explain, shown
 from .figures import Figure, check_figure, listing, number, parse_quantity
 from .files import DATA, load, parse_toml, version
-from .system_file import SystemFile, TrainerSpec, figures_of, names_in
+from .system_file import EngineSpec, SystemFile, TrainerSpec, figures_of, names_in
 
 _NAMED = {
     "endpoints": "endpoint",
     "links": "link",
     "collectives": "collective",
-    "engines": "engine",
     "trainers": "trainer",
     "fabrics": "fabric",
 }
@@ -61,14 +60,44 @@ class LoadedSystem(NamedTuple):
     file: SystemFile
 
 
-def _defaults() -> dict[str, dict[str, object]]:
-    tables = parse_toml((DATA / "defaults.toml").read_text("utf-8"), "defaults.toml")
+def _tables(name: str) -> dict[str, dict[str, object]]:
+    """The tables of one of the package's own files."""
+    tables = parse_toml((DATA / name).read_text("utf-8"), name)
     return {name: table for name, table in tables.items() if isinstance(table, dict)}
+
+
+def _engines(
+    listed: dict[str, object], common: dict[str, object]
+) -> tuple[dict[str, object], dict[str, object]]:
+    """The engines that a file lists and their releases, with all that is known of them,
+    and the sources of that."""
+    known = _tables("engines.toml")
+    sources = known.pop("sources")
+    of = {name: str(table.get("release_of", "")) for name, table in known.items()}
+    names = [*listed, *(x for x in of if of[x] in listed and x not in listed)]
+
+    def under(*tables: object) -> object:
+        merged = dict(common)
+        for table in tables:
+            if not isinstance(table, dict):
+                return table  # validation says what is wrong with it
+            launches = table.get("launch_s", {})
+            if isinstance(launches, dict) and isinstance(merged["launch_s"], dict):
+                launches = {**merged["launch_s"], **launches}
+            merged |= {**table, "launch_s": launches}
+        return merged
+
+    def chain(name: str) -> list[object]:
+        base = of.get(name)
+        before = chain(base) if base else []
+        return [*before, known.get(name, {}), listed.get(name, {})]
+
+    return {name: under(*chain(name)) for name in names}, sources
 
 
 def _filled(raw: dict[str, object]) -> dict[str, object]:
     """The file with every leaf that it leaves out taken from the defaults."""
-    defaults = _defaults()
+    defaults = _tables("defaults.toml")
     filled = dict(raw)
     for section, (key, fallback) in _FALLBACKS.items():
         table = filled.setdefault(section, fallback)
@@ -88,6 +117,10 @@ def _filled(raw: dict[str, object]) -> dict[str, object]:
     for section, group in _NAMED.items():
         if isinstance(table := filled[section], dict):
             filled[section] = {k: under(group, v) for k, v in table.items()}
+    sources = defaults["sources"]
+    if isinstance(engines := raw.get("engines", {"default": {}}), dict):
+        filled["engines"], known = _engines(engines, defaults["engine"])
+        sources = sources | known
     if isinstance(libraries := filled["expert_parallel"], dict):
         filled["expert_parallel"] = {
             library: {mode: under("expert_mode", v) for mode, v in modes.items()}
@@ -95,8 +128,8 @@ def _filled(raw: dict[str, object]) -> dict[str, object]:
             else modes
             for library, modes in libraries.items()
         }
-    if isinstance(sources := filled.get("sources", {}), dict):
-        filled["sources"] = {**defaults["sources"], **sources}
+    if isinstance(listed := filled.get("sources", {}), dict):
+        filled["sources"] = {**sources, **listed}
     return filled
 
 
@@ -194,6 +227,12 @@ def _nest(figures: dict[str, Figure]) -> dict[str, Leaf]:
     return tree
 
 
+def _ways(spec: EngineSpec) -> dict[str, object]:
+    """What a serving engine does, beside its numbers."""
+    names = ("partitions_cores", "graphs", "prefill_graphs", "release_of", "since")
+    return {name: getattr(spec, name) for name in names}
+
+
 def _habits(spec: TrainerSpec) -> dict[str, object]:
     """What a training framework does, beside its numbers."""
     return {
@@ -262,8 +301,7 @@ def _load_system(reference: Reference, where: str) -> LoadedSystem:
             for library, by_mode in tree["expert_parallel"].items()
         },
         engines={
-            k: Engine(partitions_cores=file.engines[k].partitions_cores, **v)
-            for k, v in tree["engines"].items()
+            k: Engine(**_ways(file.engines[k]), **v) for k, v in tree["engines"].items()
         },
         trainers={
             k: Trainer(**_habits(file.trainers[k]), **v)

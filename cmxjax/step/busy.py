@@ -90,6 +90,9 @@ def busy_layer(
         full * often * (len(kind.mixers) + kind.sums) for kind, often in every
     )
     mixed = added(layers[part] for part in {p: 0 for k in shape.kinds for p in k.experts})
+    if shape.mixture and sharing.joint is not None:
+        reduced = reduced + sharing.joint * mixed
+        mixed = (1.0 - sharing.joint) * mixed
 
     def tensor(name: str) -> Scalar:
         if name == "all_reduce":

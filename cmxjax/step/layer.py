@@ -43,6 +43,8 @@ class Sharing(NamedTuple):
     """Exposed share of the shorter of an operator's activities."""
     streams: Scalar
     """Likewise of the shorter of two streams."""
+    host: Scalar
+    """Likewise of the shorter of a step on the device and the scheduler's work."""
     protocol: Scalar
     """Likewise of a collective's protocol floor."""
     core_exponent: Scalar
@@ -54,6 +56,9 @@ class Sharing(NamedTuple):
     """1 where a tp group has several ranks, 0 where it has one."""
     ranks: Ranks
     """That hold the experts."""
+    joint: Scalar | None = None
+    """1 where the experts lie on one tp group and a sum over it takes the place of both
+    exchanges; None where they never do."""
 
 
 class Counts(NamedTuple):
@@ -250,6 +255,10 @@ def links_of(shape: Shape, sharing: Sharing, costs: Costs, sharpness: Sharpness)
             for kind in ("dispatch", "combine")
         ]
     reduced = tensor.get("all_reduce", jnp.zeros(()))
+    if shape.mixture and sharing.joint is not None:
+        dispatched, combined = exchanged
+        apart = 1.0 - sharing.joint
+        exchanged = [apart * dispatched, apart * combined + sharing.joint * reduced]
     ports = [loads[kind]["transfer"] for kind in ("dispatch", "combine") if kind in loads]
     return Links(
         mixers,

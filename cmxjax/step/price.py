@@ -21,7 +21,13 @@ from ..rates.fabric import Group, group_of
 from ..rates.roofline import filled_s, resources_s
 from ..work.chunk import joined_ops, launched
 from ..work.routing import ExpertLoad, expert_load
-from ..work.serving import Declarations, cache_bytes, declared, mixer_part
+from ..work.serving import (
+    Declarations,
+    cache_bytes,
+    declared,
+    joint_experts,
+    mixer_part,
+)
 from ..work.table import sizes_by_name, tabulate
 from ..work.vision import with_prompts
 from .asks import ACTIVATION_BYTES, Asked, decode_asks, prefill_asks
@@ -54,7 +60,12 @@ class Job(NamedTuple):
     """Of a micro-batch, from how many there are."""
     skew: Scalar
     """Of the experts' load, as the engine has it."""
-    host_s: Scalar
+    schedule_s: Scalar
+    """Of the host, in front of a step."""
+    launch_s: Scalar
+    """Likewise while the device works: the launches of all layers' kernels."""
+    exposed: Scalar
+    """Share of two streams' shorter one that is not hidden, as the engine has it."""
     drafts: Scalar
     batch_tokens: Scalar
     """That a device hands to the next pipeline stage."""
@@ -65,6 +76,11 @@ class Job(NamedTuple):
     """Load of cached prefixes, where there are such."""
     tower: Tower | None = None
     """What encodes the prompts' images, if there are any."""
+
+    @property
+    def host_s(self) -> Scalar:
+        """Of the host in all, hidden or not."""
+        return self.schedule_s + self.launch_s
 
     @property
     def experts_layout(self) -> Layout:
@@ -96,6 +112,15 @@ def decode_job(
     engine, drafts, sizes = engine_of(machine), w.draft_tokens, w.software.sizes
     ops = declared(a, pools.layout if pools else layout, sizes, decodes=True)
     together = "cores" if engine.partitions_cores else "links"
+    held = w.sequences_per_device * degree(layout, "tp") * degree(layout, "cp")
+    schedule_s = engine.decode_step_s + held * engine.sequence_s
+    schedule_s = schedule_s + drafts * engine.draft_step_s
+    if a.experts is not None:
+        schedule_s = schedule_s + engine.agreement_s * jnp.log2(degree(layout, "dp"))
+    each_s = engine.launch_s["decode"]
+    if chunk is not None:
+        there = smooth.positive(chunk.tokens_per_device, sharpness)
+        each_s = each_s + there * (engine.launch_s["prefill"] - each_s)
     return Job(
         machine=machine,
         a=a,
@@ -105,7 +130,9 @@ def decode_job(
         ops=ops if chunk is None else joined_ops(a, sizes, ops),
         asks=lambda count: decode_asks(a, w, layout, count, chunk, sharpness),
         skew=engine.routing_skew,
-        host_s=engine.decode_step_s + drafts * engine.draft_step_s,
+        schedule_s=schedule_s,
+        launch_s=(a.layers + drafts) * each_s,
+        exposed=engine.stream_exposed_fraction,
         drafts=drafts,
         batch_tokens=w.sequences_per_device * (1.0 + drafts),
         streams=together if pools is None else "pools",
@@ -129,7 +156,9 @@ def prefill_job(
         ops=declared(a, layout, w.software.sizes, decodes=False),
         asks=lambda count: prefill_asks(a, w, layout, count),
         skew=engine.prefill_routing_skew,
-        host_s=engine.prefill_batch_s * jnp.ones(()),
+        schedule_s=engine.prefill_batch_s * jnp.ones(()),
+        launch_s=a.layers * engine.launch_s["prefill"],
+        exposed=engine.prefill_stream_exposed_fraction,
         drafts=jnp.zeros(()),
         batch_tokens=w.tokens_per_device * (1.0 - w.cached_fraction),
         streams="links",
@@ -177,13 +206,19 @@ def sharing_of(job: Job, sharpness: Sharpness) -> Sharing:
     chip, engine, mode = job.machine.chip, engine_of(job.machine), job.machine.exchange
     return Sharing(
         roofline=chip.roofline_exposed_fraction,
-        streams=engine.stream_exposed_fraction,
+        streams=job.exposed,
+        host=engine.host_exposed_fraction if not job.fills else jnp.ones(()),
         protocol=job.machine.library.protocol_exposed_fraction,
         core_exponent=chip.core_exponent,
         beside=(1.0 - mode.core_share) ** -chip.core_exponent,
         wait=engine.wait_excess,
         tensor=several_of(degree(job.layout, "tp"), sharpness),
         ranks=ranks_of(_experts_group(job), mode, sharpness),
+        joint=(
+            joint_experts(job.layout, sharpness)
+            if job.layout.attention == "tp" and job.pools is None
+            else None
+        ),
     )
 
 
@@ -293,7 +328,8 @@ def price_once(job: Job) -> dict[str, dict[str, Scalar]]:
     machine = job.machine
     stages = group_of(machine.fabric, splits(job.layout, "pp"))
     payload = job.batch_tokens * job.a.hidden * ACTIVATION_BYTES
-    once: dict[str, dict[str, Scalar]] = {"host": {"step": job.host_s}}
+    host = {"step": job.schedule_s, "layer": job.launch_s}
+    once: dict[str, dict[str, Scalar]] = {"host": host}
     if job.pools is None:
         once["pipeline"] = chain_costs(stages, machine.library, payload)
     return once if job.cache_s is None else once | {"cache": {"load": job.cache_s}}

@@ -149,7 +149,7 @@ def compose(
         first = total[0] <= total[1]
     layer, repeated = _of_faster(first, (modes, repeated))
     once = costs.times["once"]
-    tail = layer.tail_s + counts.drafts * layer.draft_s + once["host"]["step"]
+    tail = layer.tail_s + counts.drafts * layer.draft_s
     best = best * counts.fullest
     vision = None
     if counts.tower is not None:  # the first stage's, which hold up all batches
@@ -158,6 +158,10 @@ def compose(
         vision = counts.stages * each
     steady = best + counts.stages * tail + sum(once.get("cache", {}).values())
     steady = steady if vision is None else steady + vision
+    # the host launches ahead of the device, and schedules in front of it or beside it
+    steady = smooth.maximum(steady, once["host"]["layer"], sharpness)
+    schedule = counts.stages * once["host"]["step"]
+    steady = smooth.overlap_s(steady, schedule, sharing.host, sharpness)
     step = steady + sum(once.get("pipeline", {}).values())
     if shape.fills:
         step = step + (1.0 - 1.0 / counts.stages) * best
@@ -206,7 +210,8 @@ def served(job: Job, sharpness: Sharpness) -> Served:
     def busy(step_times: ServingTimes) -> dict[str, PyTree]:
         each = partial(busy_layer, shape, sharing, counts, share)
         layer = _of_faster(step_times.first, weighed(each, times, streams))
-        ends = once | {"host": {"step": counts.stages * job.host_s}}
+        host = {"step": counts.stages * job.schedule_s, "layer": job.launch_s}
+        ends = once | {"host": host}
         if tower is not None:
             seen = tower_busy(tower.counts, tower.times)
             ends["vision"] = jax.tree.map(lambda x: counts.stages * x, seen)

@@ -28,6 +28,7 @@ APART = ("core", "core gemm", "cache")
 CHUNK = "chunk_"
 
 JOINT = ("norm_rows", "down_rows", "head_rows", "out_rows", "ffn_rows", "tokens")
+JOINT += ("routed_rows",)
 
 
 class Progress(NamedTuple):

@@ -2,6 +2,7 @@
 
 Features used (all per device and micro-batch):
     tokens: tokens whose experts, embedding or norm this device computes
+    routed_rows, per_shared: tokens that it routes, and split of the shared expert
     ffn_rows, per_ffn: tokens and split of the dense feed-forward network
     expert_rows, experts: rows of each active local expert, and how many are active
     per_etp: 1 / ways that an expert's width is split
@@ -118,12 +119,12 @@ def half_ops(a: Architecture, place: int, shared_here: bool) -> list[Op]:
 def _expert_ops(a: Architecture, e: Experts, place: int, shared_here: bool) -> list[Op]:
     width, outer = e.intermediate, e.token_width(a.hidden)
     ops = [
-        _norm(a, e, "tokens"),
+        _norm(a, e, "routed_rows"),
         Op(
             "router",
             "router",
             "gemm",
-            "tokens",
+            "routed_rows",
             e.routed + e.projected,
             a.hidden,
             dtype="bf16",
@@ -139,7 +140,7 @@ def _expert_ops(a: Architecture, e: Experts, place: int, shared_here: bool) -> l
     ]
     if shared_here and e.has_shared:
         shared = e.shared * width
-        ops += _projections(a, place, "shared", "tokens", shared, "one", a.hidden)
+        ops += _projections(a, place, "shared", "routed_rows", shared, "per_shared", a.hidden)
     return ops
 
 

@@ -25,11 +25,12 @@ def busiest_rank_load(
 ) -> Scalar:
     r"""Load of the busiest rank over the mean.
 
-    $$ \Bigl(1 + \sqrt{2 \ln n / \mu}\Bigr) \Bigl(1 + \frac{s}{1 + r}\Bigr) $$
+    $$ \Bigl(1 + \sqrt{2 \ln n / \mu}\Bigr)
+    \Bigl(1 + \frac{s}{1 + r} \bigl(1 - \tfrac1n\bigr)\Bigr) $$
 
     The first factor is sampling: the largest of n counts with mean mu (balls in bins,
     Raab & Steger, RANDOM 1998, for mu above ln n). The second is skew s of the experts'
-    popularity, halved by one redundant slot per rank (r). Assumes that a balancer puts
+    popularity, halved by one redundant slot per rank (r), and none on a single rank. Assumes that a balancer puts
     its r spare slots on the most loaded experts.
 
     Args:
@@ -38,7 +39,9 @@ def busiest_rank_load(
     """
     spread = 2.0 * jnp.log(ranks) / mean_copies
     sampling = spread / jnp.sqrt(spread + SAMPLING_FLOOR**2)
+    several = 1.0 - 1.0 / ranks
     popularity = balance.skewed.on * balance.skew_of(skew) / (1.0 + slots_per_rank)
+    popularity = popularity * several
     return (1.0 + balance.sampled.on * sampling) * (1.0 + popularity)
 
 

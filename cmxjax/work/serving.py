@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from .._types import Scalar
+from .. import smooth
+from .._types import Scalar, Sharpness
 from ..job.layout import Layout, degree
 from ..job.workload import Decode, Prefill, Sizes
 from ..model.architecture import Architecture, added
@@ -67,6 +68,7 @@ def split_rows(a: Architecture, layout: Layout, tokens: Scalar) -> dict[str, Sca
     With sequence parallelism norms too see only the device's own tokens.
     """
     one = jnp.ones(())
+    joint: Scalar = jnp.zeros(())
     if layout.attention == "dp":
         tp, group_tokens, rows, split = one, tokens, tokens, one
     else:
@@ -74,6 +76,7 @@ def split_rows(a: Architecture, layout: Layout, tokens: Scalar) -> dict[str, Sca
         group_tokens = tokens * tp
         whole = layout.attention == "tp"
         rows, split = (group_tokens, 1.0 / tp) if whole else (tokens, one)
+        joint = joint_experts(layout, None)
     return {
         "one": one,
         "tp": tp,
@@ -83,6 +86,8 @@ def split_rows(a: Architecture, layout: Layout, tokens: Scalar) -> dict[str, Sca
         "head_rows": group_tokens,
         "out_rows": rows,
         "ffn_rows": rows,
+        "routed_rows": tokens + joint * (rows - tokens),
+        "per_shared": one + joint * (split - one),
         "per_heads": 1.0 / tp,
         "per_out": split,
         "per_ffn": split,
@@ -91,6 +96,19 @@ def split_rows(a: Architecture, layout: Layout, tokens: Scalar) -> dict[str, Sca
         **_each(a, "per_kv", lambda mixer: mixer.kv_share(tp)),
         **_each(a, "local_heads", lambda mixer: mixer.heads / tp),
     }
+
+
+def joint_experts(layout: Layout, sharpness: Sharpness) -> Scalar:
+    """1 where the experts lie on one tp group, else 0.
+
+    All of its ranks have all of its tokens, so nothing is dispatched: each computes what
+    its experts, or its parts of them, have to do, and one all-reduce adds up the outputs,
+    as for a dense network.
+    """
+    if layout.attention != "tp":
+        return jnp.zeros(())
+    groups = degree(layout, "dp") * degree(layout, "cp")
+    return 1.0 - smooth.positive(groups - 1.0, sharpness)
 
 
 def _each(
