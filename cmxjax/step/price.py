@@ -119,7 +119,8 @@ def decode_job(
         schedule_s = schedule_s + engine.agreement_s * jnp.log2(degree(layout, "dp"))
     each_s = engine.launch_s["decode"]
     if chunk is not None:
-        there = smooth.positive(chunk.tokens_per_device, sharpness)
+        new = chunk.tokens_per_device * (1.0 - chunk.cached_fraction)
+        there = smooth.positive(new, sharpness)
         each_s = each_s + there * (engine.launch_s["prefill"] - each_s)
     return Job(
         machine=machine,
