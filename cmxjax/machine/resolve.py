@@ -29,6 +29,9 @@ PLAIN = "bf16"
 UNITS = {"nvfp4": "fp4", "mxfp4": "fp4"}
 """Formats that a device multiplies in the units of another name, where it has those."""
 
+UNRELEASED = ("nightly", "main", "dev", "latest")
+"""What the names of builds begin with that are newer than all releases."""
+
 STORAGE = "vpc"
 """The link that checkpoints are written over; without one, the outermost tier."""
 
@@ -144,7 +147,7 @@ def _runtime(system: System, choices: Choices) -> Engine | Trainer:
 
 def release(system: System, engine: str, version: str) -> str:
     """The entry of an engine that describes a version: that of the last release up to
-    it; without a version, the newest.
+    it; without a version, or for a build of the day, the newest.
 
     Raises:
         ValueError: the version isn't numbers with dots between.
@@ -153,7 +156,8 @@ def release(system: System, engine: str, version: str) -> str:
     for name, other in system.engines.items():
         if other.release_of == engine:
             entries[name] = _numbers(other.since)
-    most = _numbers(version) if version else max(entries.values())
+    newest = not version or version.startswith(UNRELEASED)
+    most = max(entries.values()) if newest else _numbers(version)
     return max((name for name in entries if entries[name] <= most), key=entries.get)
 
 
