@@ -84,7 +84,9 @@ def test_validate_json_holds_the_contract_and_nothing_else(capsys):
             "relative_error",
             "log_error",
             "predicted_relative_sigma",
+            "bound",
         }
+        assert row["bound"] is None
         ratio = row["predicted"] / row["observed"]
         assert row["relative_error"] == pytest.approx(ratio - 1.0, abs=1e-12)
         assert row["log_error"] == pytest.approx(math.log(ratio), abs=1e-12)

@@ -30,15 +30,28 @@ class Row(NamedTuple):
     relative_error: float
     log_error: float
     predicted_relative_sigma: float
+    bound: str | None
+    """Whether the observation is a "floor" or a "ceiling" of the true value."""
     relative_sigma: float
     """Of the observation, as the file states or implies it."""
     source: str
     note: str
 
     @property
+    def met(self) -> bool:
+        """Whether the prediction lies on the right side of a bound."""
+        above = self.log_error >= 0.0
+        return self.bound == "floor" and above or self.bound == "ceiling" and not above
+
+    @property
+    def counted_error(self) -> float:
+        """Relative error as it counts in a summary: none on the right side of a bound."""
+        return 0.0 if self.met else self.relative_error
+
+    @property
     def verdict(self) -> str:
         """Whether the observation agrees within its own printed precision."""
-        agrees = abs(self.log_error) <= max(self.relative_sigma, 5e-3)
+        agrees = self.met or abs(self.log_error) <= max(self.relative_sigma, 5e-3)
         return "consistent" if agrees else "inconsistent"
 
 
@@ -50,11 +63,11 @@ class Validation(NamedTuple):
 
     @property
     def median(self) -> float:
-        return float(np.median([abs(row.relative_error) for row in self.rows]))
+        return float(np.median([abs(row.counted_error) for row in self.rows]))
 
     @property
     def worst(self) -> float:
-        return float(np.max([abs(row.relative_error) for row in self.rows]))
+        return float(np.max([abs(row.counted_error) for row in self.rows]))
 
     def as_json(self) -> dict[str, object]:
         """The contract of `validate --json`."""
@@ -183,6 +196,7 @@ def _row(row: Measurement, above: _Sided, below: _Sided | None) -> Row:
         relative_error=si / observed - 1.0,
         log_error=math.log(si / observed),
         predicted_relative_sigma=_sigma(above, below),
+        bound=spec.bound,
         relative_sigma=row.relative_sigma,
         source=spec.source,
         note=spec.note or spec.conflict or "",

@@ -37,8 +37,10 @@ def automatic(
     sigma = np.hypot(setup.row_sigma, USUAL)
     widths = np.array([p.sigma for p in loose])
     scaled = np.nan_to_num(slopes[0]) * widths[None, :] / sigma[:, None]
+    scaled = scaled * setup.measured[:, None]
+    rows = int(setup.measured.sum())  # a bound that is met says nothing of a leaf
     chosen: list[Parameter] = []
-    while len(chosen) < min(MOST_PARAMETERS, len(setup.rows) // ROWS_PER_PARAMETER):
+    while len(chosen) < min(MOST_PARAMETERS, rows // ROWS_PER_PARAMETER):
         information = np.linalg.norm(scaled, axis=0)
         best = int(np.argmax(information))
         if information[best] < LEAST_INFORMATION:

@@ -32,7 +32,7 @@ NEAR = 0.5
 half a parameter's standard error apart, as neighboring tiles of a kernel are."""
 
 TOUCHED = 0.01
-"""Elasticity above which a fitted row is said to depend on a leaf."""
+"""Elasticity above which a measured row is said to depend on a leaf."""
 
 
 class LeftOut(NamedTuple):
@@ -72,6 +72,11 @@ class Calibrated(NamedTuple):
         return self.setup.fitted > 0
 
     @property
+    def measured(self) -> np.ndarray:
+        """Rows in the fit that are values, not bounds."""
+        return self.setup.measured > 0
+
+    @property
     def shrinkage(self) -> np.ndarray:
         """Posterior over prior width of each parameter."""
         prior = np.array([p.sigma for p in self.setup.parameters])
@@ -83,8 +88,8 @@ class Calibrated(NamedTuple):
 
     @property
     def coverage(self) -> dict[str, float]:
-        """Of rows left out in turn."""
-        rows = self.fitted
+        """Of measured rows left out in turn."""
+        rows = self.measured
         return coverage(self.cross.log_error[rows], self.cross.sigma[rows])
 
 
@@ -104,6 +109,7 @@ def data_of(
         weight=setup.fitted[None] if weight is None else weight,
         prior_sigma=np.array([p.sigma for p in setup.parameters]),
         robust=setup.recipe.robust,
+        bound=setup.bound,
     )
 
 
@@ -138,7 +144,7 @@ def _bic_gain(setup: Setup, model: Model, best: Fit, data: Data) -> np.ndarray:
     without = fit(model, start, data._replace(prior_sigma=widths))
     misfit = objective(np.zeros_like(without.theta), without.logs, data)
     full = objective(np.zeros_like(best.theta), best.logs, data)
-    return 2.0 * (misfit - full) - np.log(setup.fitted.sum())
+    return 2.0 * (misfit - full) - np.log(setup.measured.sum())
 
 
 def _check(fits: Fit, which: int = 0) -> Fit:
@@ -178,7 +184,7 @@ def _learned(
             theta = _check(fit(model, theta[None], data_of(setup, by_level))).theta[0]
         cross = left_out(setup, model, theta, fold, names, by_level)
         spread = np.square(cross.sigma) - _level_variance(setup, by_level)
-        by_level = discrepancy(cross.log_error, spread, setup.levels, setup.fitted)
+        by_level = discrepancy(cross.log_error, spread, setup.levels, setup.measured)
     return theta, by_level
 
 
@@ -243,7 +249,7 @@ def calibrate(
 
 
 def absorbed(setup: Setup) -> list[str]:
-    """Uncertain leaves that fitted rows depend on but that are not fitted.
+    """Uncertain leaves that measured rows depend on but that are not fitted.
 
     Their prior widths are part of the discrepancy that left-out rows show, so a
     prediction must not count them once more.
@@ -251,5 +257,5 @@ def absorbed(setup: Setup) -> list[str]:
     owned = {path for p in setup.parameters for path in p.leaves}
     loose = [p for p in setup.uncertain("") if p.name not in owned]
     _, slopes = setup.predictor.model(loose)(np.zeros((1, len(loose))))
-    strongest = np.abs(slopes[0][setup.fitted > 0]).max(axis=0)
+    strongest = np.abs(slopes[0][setup.measured > 0]).max(axis=0)
     return sorted(p.name for p, s in zip(loose, strongest) if s >= TOUCHED)

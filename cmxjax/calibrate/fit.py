@@ -7,6 +7,9 @@ $$ \min_\theta \sum_i w_i\, \rho\!\Bigl(\frac{\ln y_i - f_i(\theta)}{s_i}\Bigr)
 The reverse pass of every row is at hand, so the Gauss-Newton matrix costs nothing more
 than the gradient; 10 to 30 steps replace a few hundred of L-BFGS. Student's t becomes
 reweighted least squares: a row far off loses weight instead of bending the fit.
+
+A row that is a bound pulls from one side only: where the prediction meets it, it has
+neither a residual nor slopes, so it neither moves the optimum nor narrows an error bar.
 """
 
 from collections.abc import Callable
@@ -32,6 +35,8 @@ class Data(NamedTuple):
     """Prior width of each parameter, (parameter,) or (batch, parameter); prior mean 0."""
     robust: float | None = None
     """Degrees of freedom of Student's t; None is Gaussian."""
+    bound: np.ndarray | None = None
+    """1 for rows that are floors, -1 for ceilings, 0 for values, (row,)."""
 
 
 class Fit(NamedTuple):
@@ -58,9 +63,21 @@ def _loss(z: np.ndarray, robust: float | None) -> np.ndarray:
     return 0.5 * (robust + 1.0) * np.log1p(np.square(z) / robust)
 
 
+def residual(logs: np.ndarray, data: Data) -> tuple[np.ndarray, np.ndarray]:
+    """Logs of observed over predicted, and 1 for rows that pull, (batch, row) each.
+
+    A floor pulls predictions that are below it, a ceiling those that are above.
+    """
+    misfit = data.observed - logs
+    if data.bound is None:
+        return misfit, np.ones_like(misfit)
+    pulls = np.where(misfit * data.bound < 0.0, 0.0, 1.0)
+    return np.where(pulls > 0.0, misfit, 0.0), pulls
+
+
 def objective(theta: np.ndarray, logs: np.ndarray, data: Data) -> np.ndarray:
     """Minus the log posterior up to a constant, (batch,); infinite where not finite."""
-    z = (data.observed - logs) / data.sigma
+    z = residual(logs, data)[0] / data.sigma
     misfit = (data.weight * _loss(z, data.robust)).sum(axis=-1)
     prior = 0.5 * np.square(theta / data.prior_sigma).sum(axis=-1)
     total = misfit + prior
@@ -71,11 +88,11 @@ def gauss_newton(
     logs: np.ndarray, slopes: np.ndarray, data: Data
 ) -> tuple[np.ndarray, np.ndarray]:
     """J^T W J (batch, p, p) and J^T W r (batch, p) without the prior."""
-    residual = data.observed - logs
-    weight = robust_weight(residual / data.sigma, data.robust)
-    weight = weight * data.weight / np.square(data.sigma)
+    misfit, pulls = residual(logs, data)
+    weight = robust_weight(misfit / data.sigma, data.robust)
+    weight = weight * pulls * data.weight / np.square(data.sigma)
     matrix = np.einsum("bip,bi,biq->bpq", slopes, weight, slopes)
-    return matrix, np.einsum("bip,bi->bp", slopes, weight * residual)
+    return matrix, np.einsum("bip,bi->bp", slopes, weight * misfit)
 
 
 def fit(

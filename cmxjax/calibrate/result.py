@@ -23,13 +23,13 @@ def _rounded(value: float) -> float:
 
 
 def summary(result: Calibrated) -> dict[str, object]:
-    """How good the fit is, in numbers."""
-    rows = result.fitted
+    """How good the fit is, in numbers; errors are those of measured rows."""
+    rows = result.measured
     fit = np.abs(np.expm1(result.log_error[rows]))
     cross = np.abs(np.expm1(result.cross.log_error[rows]))
     return {
-        "rows_fitted": int(rows.sum()),
-        "rows_predicted_only": int((~rows).sum()),
+        "rows_fitted": int(result.fitted.sum()),
+        "rows_predicted_only": int((~result.fitted).sum()),
         "parameters": len(result.setup.parameters),
         "median_error_prior": _median(result.prior_log_error[rows]),
         "median_error_fit": float(np.median(fit)),

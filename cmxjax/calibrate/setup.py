@@ -39,6 +39,16 @@ class Setup(NamedTuple):
         """1 for rows in the fit, else 0."""
         return np.array([0.0 if reason else 1.0 for reason in self.reasons])
 
+    @property
+    def bound(self) -> np.ndarray:
+        """1 for rows that are floors, -1 for ceilings, 0 for values."""
+        return np.array([row.bound_sign for row in self.rows])
+
+    @property
+    def measured(self) -> np.ndarray:
+        """1 for rows in the fit that are values, not bounds: errors are learned there."""
+        return self.fitted * (self.bound == 0.0)
+
     def uncertain(self, reason: str) -> list[Parameter]:
         """Every leaf with a prior width, as a parameter of its own."""
         return [
@@ -90,6 +100,8 @@ def prepare(
         raise SpecError(
             [f"{where}: no measurement of {recipe.system} in {', '.join(files) or 'it'}"]
         )
+    if all(row.bound_sign for row in rows):
+        raise SpecError([f"{where}: all measurements are bounds; a fit needs values too"])
     ids = [row.spec.id for row in rows]
     if repeated := sorted({i for i in ids if ids.count(i) > 1}):
         raise SpecError([f"{where}: measurements repeat: {', '.join(repeated)}"])

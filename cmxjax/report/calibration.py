@@ -59,7 +59,7 @@ def _kinds(result: Calibrated):
     )
     rows = result.setup.rows
     for kind in sorted({kind_of(row) for row in rows}):
-        chosen = np.array([kind_of(row) == kind for row in rows]) & result.fitted
+        chosen = np.array([kind_of(row) == kind for row in rows]) & result.measured
         if not chosen.any():
             continue
         errors = (result.prior_log_error, result.log_error, result.cross.log_error)
@@ -92,8 +92,8 @@ def _far_off(result: Calibrated):
     )
     for i, row in enumerate(result.setup.rows):
         fit, cross = np.expm1(result.log_error[i]), np.expm1(result.cross.log_error[i])
-        if abs(fit) <= LARGE:
-            continue
+        if abs(fit) <= LARGE or result.log_error[i] * row.bound_sign > 0.0:
+            continue  # near, or on the right side of a bound
         table.add_row(row.spec.id, f"{fit:+.1%}", f"{cross:+.1%}", _reason(result, i))
     table.columns[-1].justify = "left"
     return table
@@ -146,7 +146,7 @@ def _draw_fit(result: Calibrated, path: Path) -> None:
     """Predicted against published: a panel for each kind and unit."""
     panels: dict[str, list[int]] = {}
     for i, row in enumerate(result.setup.rows):
-        if result.fitted[i]:
+        if result.measured[i]:
             what = f"{kind_of(row)}, {row.spec.quantity}"
             panels.setdefault(f"{what} [{row.spec.unit}]", []).append(i)
     columns = 4
@@ -182,7 +182,7 @@ def _draw_residuals(result: Calibrated, path: Path) -> None:
     """Errors of rows left out in turn, with their sigmas, by kind."""
     kinds: dict[str, list[int]] = {}
     for i, row in enumerate(result.setup.rows):
-        if result.fitted[i]:
+        if result.measured[i]:
             kinds.setdefault(kind_of(row), []).append(i)
     figure, axis = subplots(figsize=(12, 5), layout="constrained")
     place, ticks = 0, []

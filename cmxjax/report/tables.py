@@ -13,6 +13,8 @@ from ..units import dimension_of, format_si
 
 SMALLEST_SHARE = 0.001
 
+BOUNDS = {None: "", "floor": ">= ", "ceiling": "<= "}
+
 
 def number(name: str, value: float) -> str:
     """A metric with its unit, read off its name."""
@@ -104,10 +106,10 @@ def validation_table(name: str, validation: Validation) -> Group:
         style = "" if row.verdict == "consistent" else "yellow"
         table.add_row(
             row.id,
-            f"{row.observed:.5g}",
+            f"{BOUNDS[row.bound]}{row.observed:.5g}",
             f"{row.predicted:.5g}",
             row.unit,
-            f"{row.relative_error:+.1%}",
+            "met" if row.met else f"{row.relative_error:+.1%}",
             f"{row.predicted_relative_sigma:.1%}",
             row.verdict,
             style=style,
@@ -118,6 +120,13 @@ def validation_table(name: str, validation: Validation) -> Group:
         f" largest {validation.worst:.1%}. A row is consistent if it agrees within its"
         " own printed precision."
     )
+    bounds = [row for row in validation.rows if row.bound]
+    if bounds:
+        met = sum(row.met for row in bounds)
+        summary += (
+            f" {len(bounds)} of them bound{'s' * (len(bounds) == 1)} the true value and"
+            f" count{'s' * (len(bounds) == 1)} as no error where met: {met}."
+        )
     notes = [
         Text(f"  {row.id}: {row.note}")
         for row in validation.rows

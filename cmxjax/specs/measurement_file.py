@@ -72,6 +72,9 @@ QUANTITIES: dict[str, str] = {
 }
 """Each quantity's dimension. Power ratios are only measured as ratios of systems."""
 
+BOUND_SIGNS = {None: 0.0, "floor": 1.0, "ceiling": -1.0}
+"""The way that predictions may go beyond a value without being wrong."""
+
 DEFAULT_SIGMA = {"A": 0.03, "B": 0.06, "C": 0.1}
 
 
@@ -150,6 +153,11 @@ class Measurement(NamedTuple):
     def relative_sigma(self) -> float:
         given = self.spec.relative_sigma
         return DEFAULT_SIGMA[self.spec.confidence] if given is None else given
+
+    @property
+    def bound_sign(self) -> float:
+        """1 where the value is a floor, -1 where it is a ceiling, else 0."""
+        return BOUND_SIGNS[self.spec.bound]
 
 
 def load_measurements(name: str) -> list[Measurement]:
