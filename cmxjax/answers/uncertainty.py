@@ -3,7 +3,7 @@
 import math
 
 from ..specs.build import Problem
-from ..specs.calibration_file import level_of
+from ..specs.discrepancy import model_error
 from .batch import loose
 
 
@@ -15,9 +15,9 @@ def _variance(problem: Problem, slopes: dict[str, float]) -> float:
 
 def _discrepancy(problem: Problem, slopes: dict[str, float]) -> float:
     """Relative error of the model; none where the metric depends on nothing uncertain."""
-    if problem.scenario.phase == "system" or not any(slopes.values()):
+    if not any(slopes.values()):
         return 0.0
-    return problem.fitted.discrepancy.get(level_of(problem.scenario), 0.0)
+    return model_error(problem.fitted, problem.scenario)
 
 
 def relative_sigma(problem: Problem, slopes: dict[str, float]) -> float:

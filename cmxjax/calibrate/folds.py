@@ -1,5 +1,7 @@
 """Which rows are left out together."""
 
+import hashlib
+
 import numpy as np
 
 from ..specs.measurement_file import Measurement
@@ -13,18 +15,35 @@ def kind_of(row: Measurement) -> str:
 
 
 def table_of(row: Measurement) -> str:
-    """Source and table, section or page of a row."""
+    """Source and table, section or page of a row; of whole serving runs the deployment."""
+    if row.scenario.phase == "serve":
+        return f"{row.spec.source}: {deployment_of(row)}"
     return f"{row.spec.source}: {row.spec.locator.split(',')[0]}"
+
+
+def deployment_of(row: Measurement) -> str:
+    """Everything of a job but its load: rows that share their errors."""
+    said = row.scenario.model_dump(exclude={"workload", "assumed"})
+    model = getattr(row.scenario, "model", None)
+    label = hashlib.sha256(repr(said).encode()).hexdigest()[:8]
+    return f"{model.base if model else row.scenario.phase} {label}"
+
+
+def run_of(row: Measurement) -> str:
+    """What was measured together: the same scenario, or a deployment that serves."""
+    serves = row.scenario.phase == "serve"
+    return deployment_of(row) if serves else repr(row.scenario)
 
 
 def by_run(rows: list[Measurement], count: int, seed: int = 0) -> np.ndarray:
     """A fold number for each row: runs stay whole and kinds spread over the folds.
 
-    A run is everything that was measured under the same scenario.
+    A run is everything that was measured under the same scenario, or the deployment that
+    serves under any load.
     """
     runs: dict[str, list[int]] = {}
     for i, row in enumerate(rows):
-        runs.setdefault(repr(row.scenario), []).append(i)
+        runs.setdefault(run_of(row), []).append(i)
     kinds: dict[str, list[list[int]]] = {}
     for members in runs.values():
         kinds.setdefault(kind_of(rows[members[0]]), []).append(members)

@@ -18,7 +18,7 @@ from ..answers.batch import Outcome, evaluate, loose
 from ..answers.sensitivity import quantity_field
 from ..quantities import field_of
 from ..specs.build import Problem, build
-from ..specs.calibration_file import level_of
+from ..specs.discrepancy import model_error
 from ..specs.errors import SpecError, explain
 from ..specs.figures import Positive, Strict, Text
 from ..specs.files import load
@@ -187,13 +187,13 @@ def plan_measurements(
     value, slopes = _slopes(problem, outcomes[0], field)
     space = _space(problem)
     g, c = space.along(slopes), space.covariance
-    floor = problem.fitted.discrepancy.get(level_of(scenario), 0.0)
+    floor = model_error(problem.fitted, scenario)
     choices = []
     for (spec, other), outcome in zip(options, outcomes[1:], strict=True):
         target = field_of(spec.quantity, "attention", other.phase)
         expected, others = _slopes(problem, outcome, target)
         h = space.along(others)
-        model = problem.fitted.discrepancy.get(level_of(other), 0.0)
+        model = model_error(problem.fitted, other)
         noise = spec.relative_sigma**2 + model**2
         gain = float(g @ c @ h) ** 2 / (float(h @ c @ h) + noise)
         after = math.sqrt(max(float(g @ c @ g) - gain, 0.0) + floor**2)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..specs.calibration_file import Calibration, FittedSpec
+from ..specs.calibration_file import Calibration, FittedSpec, InheritedSpec
 from ..specs.errors import SpecError
 from .calibrate import Calibrated, absorbed
 from .folds import kind_of, table_of
@@ -72,6 +72,10 @@ def as_calibration(result: Calibrated, name: str) -> Calibration:
         phases=setup.recipe.phases,
         parameters=parameters,
         covariance=[[_rounded(v) for v in row] for row in result.covariance],
+        inherited={
+            path: InheritedSpec(theta=_rounded(i.theta), sigma=_rounded(i.sigma))
+            for path, i in setup.inherited.items()
+        },
         absorbed=absorbed(setup),
         discrepancy={k: _rounded(v) for k, v in result.discrepancy.items()},
         provenance={

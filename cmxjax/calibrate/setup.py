@@ -5,14 +5,18 @@ import json
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from ..answers.validate import check_rows, problems_of
-from ..specs.calibration_file import level_of
+from ..specs.calibration_file import InheritedSpec
+from ..specs.discrepancy import level_of
 from ..specs.errors import SpecError
 from ..specs.figures import Figure
 from ..specs.measurement_file import Measurement, load_measurements
 from ..specs.recipe_file import Parameter, RecipeSpec, resolve, why_excluded
+from ..specs.related import relatives_of
+from ..specs.relatives import inherited
 from ..specs.system_load import Reference, load_system
 from ..units import to_si
 from .rows import Predictor, terms_of
@@ -33,6 +37,8 @@ class Setup(NamedTuple):
     levels: list[str]
     reasons: list[str]
     """Why a row is not fitted; empty for rows in the fit."""
+    inherited: dict[str, InheritedSpec]
+    """Shifts of leaves that the fit starts from: what relatives say."""
 
     @property
     def fitted(self) -> np.ndarray:
@@ -65,6 +71,7 @@ class Setup(NamedTuple):
             [row.spec.model_dump() for row in self.rows],
             [row.scenario.model_dump() for row in self.rows],
             {path: figure.si for path, figure in self.figures.items()},
+            {path: [i.theta, i.sigma] for path, i in self.inherited.items()},
         ]
         text = json.dumps(data, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -85,7 +92,13 @@ def prepare(
         SpecError: with every mistake of the recipe or of a file.
     """
     loaded = load_system(Reference(recipe.system), where)
-    parameters = resolve(recipe, loaded.figures, where)
+    start: dict[str, InheritedSpec] = {}
+    if loaded.file.relatives:
+        start = inherited(loaded.figures, *relatives_of(loaded))
+    parameters = [
+        _narrowed(p, start) for p in resolve(recipe, loaded.figures, where)
+    ]
+    shifts = {path: jnp.asarray(i.theta) for path, i in start.items()}
     rows: list[Measurement] = []
     pairs = []
     for name in files:
@@ -95,7 +108,7 @@ def prepare(
         for row, pair in zip(measured, built, strict=True):
             if row.scenario.phase != "system" and pair[0].system.name == recipe.system:
                 rows.append(row)
-                pairs.append(pair)
+                pairs.append(tuple(p and p._replace(theta=shifts) for p in pair))
     if not rows:
         raise SpecError(
             [f"{where}: no measurement of {recipe.system} in {', '.join(files) or 'it'}"]
@@ -115,4 +128,13 @@ def prepare(
         row_sigma=np.array([row.relative_sigma for row in rows]),
         levels=[level_of(row.scenario) for row in rows],
         reasons=[why_excluded(recipe, row.spec.id) or "" for row in rows],
+        inherited=start,
     )
+
+
+def _narrowed(parameter: Parameter, start: dict[str, InheritedSpec]) -> Parameter:
+    """A parameter with the width that relatives leave to it, if they know its leaves."""
+    if not all(leaf in start for leaf in parameter.leaves):
+        return parameter
+    width = max(start[leaf].sigma for leaf in parameter.leaves)
+    return parameter._replace(sigma=min(width, parameter.sigma))

@@ -39,6 +39,10 @@ class Engine(struct.PyTreeNode, kw_only=True, frozen=True):
     """Prompt tokens that a group of devices computes in one step."""
     memory_fraction: Leaf
     """Of a device's memory that the engine may use."""
+    matrix_rate_factor: Leaf
+    """Rate of this engine's GEMM kernels over the chip's."""
+    expert_rate_factor: Leaf
+    """Likewise of its grouped ones for experts, whose weights they also read so fast."""
     wait_excess: Leaf
     """Dispatch and combine in a step take 1 + this times their benchmark time."""
     stream_exposed_fraction: Leaf
@@ -46,6 +50,8 @@ class Engine(struct.PyTreeNode, kw_only=True, frozen=True):
     prefill_stream_exposed_fraction: Leaf
     routing_skew: Leaf
     """Excess load of the busiest expert rank beyond sampling noise, in decode."""
+    routing_spread: Leaf
+    """Relative variance of the experts' popularity, which leaves some without tokens."""
     prefill_routing_skew: Leaf
     """Likewise in prefill, where the tokens of a prompt take similar ways."""
     partitions_cores: bool = struct.field(pytree_node=False, default=False)

@@ -28,13 +28,7 @@ from ..machine.system import System
 from ..model.architecture import Architecture
 from ..parameters import apply
 from ..switch import switch
-from .calibration_file import (
-    UNCALIBRATED,
-    Calibration,
-    calibration_for,
-    calibration_names,
-    shipped_calibration,
-)
+from .calibration_file import UNCALIBRATED, Calibration, calibration_for
 from .context import Context as _Context
 from .context import check_dtypes as _check_dtypes
 from .context import default as _default
@@ -57,6 +51,7 @@ from .layout_make import assembled, attention_split, placed
 from .model_file import ExpertsSpec
 from .model_load import load_model, stored_in
 from .relatives import relatives
+from .related import relatives_of
 from .scenario_file import (
     CollectiveScenario,
     DecodeScenario,
@@ -68,7 +63,7 @@ from .scenario_file import (
     TrainScenario,
 )
 from .serve_build import Builders, Encoding, serve_job
-from .system_load import LoadedSystem, Reference, load_system
+from .system_load import LoadedSystem, load_system
 from .train_build import check_stages, train_workload
 
 ASYMPTOTE_BYTES = 2.0**30
@@ -569,15 +564,8 @@ def _calibration(loaded: LoadedSystem, name: str | None, phase: str) -> Calibrat
     chosen.check(loaded.figures)
     if name == UNCALIBRATED or chosen.name != UNCALIBRATED:
         return chosen
-    shipped = [shipped_calibration(other) for other in calibration_names()]
-    others = [c for c in shipped if not c.phases or phase in c.phases]
-    if not others:
-        return chosen
-    return relatives(
-        system,
-        loaded.figures,
-        [(c, load_system(Reference(c.system)).figures) for c in others],
-    )
+    others, groups = relatives_of(loaded, phase)
+    return relatives(system, loaded.figures, others, groups) if others else chosen
 
 
 def build(

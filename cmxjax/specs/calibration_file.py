@@ -9,22 +9,8 @@ from pydantic import ValidationError, model_validator
 from .errors import SpecError, explain
 from .figures import Figure, NonNegative, Number, Strict, Text
 from .files import DATA, is_path, parse_json, read_text, version
-from .scenario_file import Scenario
 
 UNCALIBRATED = "none"
-
-
-def level_of(scenario: Scenario) -> str:
-    """The level whose model discrepancy a scenario's predictions carry.
-
-    `operator`, `collective`, `exchange` (MoE dispatch and combine), or `phase`.
-    """
-    if scenario.phase == "op":
-        return "operator"
-    if scenario.phase == "collective":
-        exchange = scenario.collective.kind in ("dispatch", "combine")
-        return "exchange" if exchange else "collective"
-    return "phase"
 
 
 class FittedSpec(Strict):
@@ -42,6 +28,13 @@ class FittedSpec(Strict):
     reason: Text
 
 
+class InheritedSpec(Strict):
+    """What relatives of a system say of a leaf: a shift, and its standard error."""
+
+    theta: Number
+    sigma: NonNegative
+
+
 class Calibration(Strict):
     """Fitted parameters of one system with their covariance."""
 
@@ -52,10 +45,12 @@ class Calibration(Strict):
     parameters: dict[str, FittedSpec] = {}
     covariance: list[list[Number]] = []
     """Of the shifts, in the order of `parameters`."""
+    inherited: dict[str, InheritedSpec] = {}
+    """Shifts of leaves that the fit started from; fitted ones come on top."""
     absorbed: list[str] = []
     """Leaves whose prior widths are part of the discrepancy."""
     discrepancy: dict[str, NonNegative] = {}
-    """Relative error of the model itself, by level; see `level_of`."""
+    """Relative error of the model itself, by level; see `discrepancy.level_of`."""
     provenance: dict[str, object] = {}
 
     @model_validator(mode="after")
@@ -68,7 +63,10 @@ class Calibration(Strict):
     @property
     def theta(self) -> dict[str, float]:
         """Shift of each leaf."""
-        return {leaf: p.theta for p in self.parameters.values() for leaf in p.leaves}
+        shifts = {leaf: i.theta for leaf, i in self.inherited.items()}
+        for p in self.parameters.values():
+            shifts |= {leaf: shifts.get(leaf, 0.0) + p.theta for leaf in p.leaves}
+        return shifts
 
     def check(self, figures: dict[str, Figure]) -> None:
         """Raises `SpecError` if a parameter is not a leaf of the system."""
@@ -95,7 +93,10 @@ class Calibration(Strict):
             ]
         )
         matrix = np.array(self.covariance).reshape(len(along), len(along))
-        return float(along @ matrix @ along)
+        fitted = {leaf for p in self.parameters.values() for leaf in p.leaves}
+        rest = self.inherited.keys() - fitted - set(self.absorbed)
+        kept = sum((slopes.get(x, 0.0) * self.inherited[x].sigma) ** 2 for x in rest)
+        return float(along @ matrix @ along) + kept
 
 
 def calibration_names() -> list[str]:

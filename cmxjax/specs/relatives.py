@@ -16,13 +16,16 @@ import math
 import numpy as np
 
 from ..parameters import is_fraction
-from .calibration_file import Calibration, FittedSpec
+from .calibration_file import Calibration, FittedSpec, InheritedSpec
 from .figures import Figure
 
 NAME = "relatives"
 LEAST_SPREAD = 0.15
-GROUP = "chip."
-"""Only what belongs to the chip carries over; libraries and engines are their own."""
+GROUPS = ("chip.", "engines.")
+"""What carries over from any system: chips and engines; libraries are their own."""
+
+CLOSE_GROUPS = (*GROUPS, "collectives.", "expert_parallel.")
+"""Likewise from systems that a file names as its relatives."""
 
 WIDER = 1.5
 """A chip that was never measured has this times its relatives' model discrepancy."""
@@ -52,41 +55,70 @@ def pooled(values: list[float], sigmas: list[float]) -> tuple[float, float]:
     return mean, math.sqrt(between + 1.0 / float(weight.sum()))
 
 
-def relatives(
-    system: str,
-    figures: dict[str, Figure],
-    calibrated: list[tuple[Calibration, dict[str, Figure]]],
-) -> Calibration:
-    """A calibration of a system from those of others, with wider error bars.
+Known = list[tuple[Calibration, dict[str, Figure]]]
+"""Other systems' calibrations, each with its system's figures."""
 
-    Leaves that the system's own sources state keep their values.
+
+def inherited(
+    figures: dict[str, Figure], calibrated: Known, groups: tuple[str, ...]
+) -> dict[str, InheritedSpec]:
+    """What others say of a system's leaves. Those that its own sources state keep their
+    values.
 
     Args:
         figures: of the system.
-        calibrated: other systems' calibrations, each with its system's figures.
+        groups: what leaves that carry over begin with.
     """
     seen: dict[str, list[tuple[float, float]]] = {}
     for calibration, known in calibrated:
+        shifts = calibration.theta
+        sigmas = {leaf: i.sigma for leaf, i in calibration.inherited.items()}
         for parameter in calibration.parameters.values():
-            for path in parameter.leaves:
-                if path.startswith(GROUP) and parameter.identified:
-                    value = unconstrained(path, known[path].si) + parameter.theta
-                    seen.setdefault(path, []).append((value, parameter.sigma))
-    parameters = {}
+            for leaf in parameter.leaves:
+                sigmas.pop(leaf, None)
+                if parameter.identified:
+                    sigmas[leaf] = parameter.sigma
+        for path, sigma in sigmas.items():
+            value = known[path].si
+            movable = value > 0.0 and not (is_fraction(path) and value == 1.0)
+            if path.startswith(groups) and movable:
+                total = unconstrained(path, value) + shifts[path]
+                seen.setdefault(path, []).append((total, sigma))
+    found = {}
     for path, values in seen.items():
         figure = figures.get(path)
         if figure is None or figure.prior_sigma == 0.0:
             continue
         mean, sigma = pooled(*(list(part) for part in zip(*values, strict=True)))
-        parameters[path] = FittedSpec(
+        shift = mean - unconstrained(path, figure.si)
+        found[path] = InheritedSpec(theta=shift, sigma=sigma)
+    return found
+
+
+def relatives(
+    system: str,
+    figures: dict[str, Figure],
+    calibrated: Known,
+    groups: tuple[str, ...] = GROUPS,
+) -> Calibration:
+    """A calibration of a system from those of others, with wider error bars.
+
+    Args:
+        figures: of the system.
+        groups: what leaves that carry over begin with.
+    """
+    parameters = {
+        path: FittedSpec(
             leaves=[path],
-            theta=mean - unconstrained(path, figure.si),
-            sigma=sigma,
-            prior_sigma=figure.prior_sigma,
+            theta=i.theta,
+            sigma=i.sigma,
+            prior_sigma=figures[path].prior_sigma,
             identified=False,
             bic_gain=0.0,
-            reason=f"pooled over {len(values)} calibrated systems",
+            reason="pooled over calibrated systems",
         )
+        for path, i in inherited(figures, calibrated, groups).items()
+    }
     levels = sorted({level for c, _ in calibrated for level in c.discrepancy})
     variances = [p.sigma**2 for p in parameters.values()]
     return Calibration(

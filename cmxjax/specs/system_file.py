@@ -132,10 +132,13 @@ class EngineSpec(Leaves):
     max_sequences: Figure
     max_tokens_per_step: Figure
     memory_fraction: Figure
+    matrix_rate_factor: Figure
+    expert_rate_factor: Figure
     wait_excess: Figure
     stream_exposed_fraction: Figure
     prefill_stream_exposed_fraction: Figure
     routing_skew: Figure
+    routing_spread: Figure
     prefill_routing_skew: Figure
 
 
@@ -247,6 +250,9 @@ class SystemFile(Strict):
     default_expert: str
     default_engine: str
     default_trainer: str
+    relatives: list[Text] = []
+    """Systems whose calibrations say most about this one: its chip, libraries, exchanges
+    and engines are like theirs until its own rows say otherwise."""
     default_unpacking: Literal["fused", "apart"] = "fused"
     """Whether kernels unpack weights narrower than activations where they multiply them,
     or apart: matrix and vector units that share no memory but the device's."""

@@ -12,7 +12,7 @@ from ..rates.collectives import mesh_costs
 from ..rates.exchange import copies_of, exchange_costs
 from ..rates.fabric import Group, group_of, plane_s
 from ..switch import either
-from ..work.routing import ExpertLoad
+from ..work.routing import ExpertLoad, visited
 
 EXCHANGES = ("dispatch", "combine")
 
@@ -74,11 +74,12 @@ def price_split_experts(
     tokens: Scalar,
     sharpness: Sharpness,
 ) -> dict[str, dict[str, Scalar]]:
-    """Ranks that split an expert between them also share the tokens that each got, and
-    add up their parts of the results."""
+    """Ranks that split an expert between them also share the tokens that each got, once
+    for each rank of experts, and add up their parts of the results."""
     group = group_of(machine.fabric, splits(layout, "etp"))
     sizes = copy_bytes(a, software, machine.exchange.scale_slot_bytes)
-    held = tokens * load.copies_per_token * load.busiest
+    places = visited(degree(layout, "ep"), load.copies_per_token)
+    held = tokens * places * load.busiest
     return {
         kind: mesh_costs(group, machine.library, held * size, sharpness)
         for kind, size in sizes.items()

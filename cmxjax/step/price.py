@@ -5,6 +5,7 @@ from functools import partial
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from .. import smooth
@@ -239,7 +240,9 @@ def price(job: Job, streams: Streams, sharpness: Sharpness) -> Priced:
     arriving = tokens
     if pools is not None:
         arriving = tokens * devices(job.layout) / devices(experts)
-    load = expert_load(a, experts, job.software.balance, job.skew, arriving)
+    spread = engine_of(machine).routing_spread
+    routed = job.software.balance, job.skew
+    load = expert_load(a, experts, *routed, arriving, spread)
     rows = rows | {
         "expert_rows": load.rows,
         "experts": load.active,
@@ -248,7 +251,7 @@ def price(job: Job, streams: Streams, sharpness: Sharpness) -> Priced:
     software = job.software
     sizes = sizes_by_name(a, software.sizes, unpacks=software.unpacks)
     table = tabulate([op for _, op in job.ops], rows, sizes)
-    used = resources_s(machine.chip, table, sharpness)
+    used = _with_kernels(job, resources_s(machine.chip, table, sharpness))
     if job.chunked:
         there = launched(job.ops, rows)
         used = {name: seconds * there for name, seconds in used.items()}
@@ -276,6 +279,20 @@ def price(job: Job, streams: Streams, sharpness: Sharpness) -> Priced:
         times |= sent
         loads |= occupied if job.streams != "links" else {}
     return Priced(Costs(times, loads), filled_s(machine.chip, table))
+
+
+def _with_kernels(job: Job, used: dict[str, Array]) -> dict[str, Array]:
+    """Seconds of the operators with the engine's own GEMM kernels, where those are
+    slower or faster than the chip's."""
+    engine = engine_of(job.machine)
+    grouped = np.array([float(op.block == "experts") for _, op in job.ops])
+    plain = np.array([float(op.kind == "gemm") for _, op in job.ops]) * (1.0 - grouped)
+    slower = 1.0 + grouped * (1.0 / engine.expert_rate_factor - 1.0)
+    matrix = slower + plain * (1.0 / engine.matrix_rate_factor - 1.0)
+    return used | {
+        "matrix": matrix * used["matrix"],
+        "memory": slower * used["memory"],
+    }
 
 
 def _loads(job: Job, asked: Asked, cp: Group, memory_s: Array) -> dict[str, PyTree]:

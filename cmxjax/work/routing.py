@@ -55,13 +55,29 @@ class ExpertLoad(NamedTuple):
     active: Scalar
 
 
-def expert_load(
-    a: Architecture, layout: Layout, balance: Balance, skew: Scalar, tokens: Scalar
-) -> ExpertLoad:
-    """How routed tokens fall on a device's experts.
+LEAST_SPREAD = 1e-6  # below it experts are equally popular
 
-    Of the slots only those that get a token read their weights: a share 1 - exp(-r) of
-    them if each gets r on average (Poisson).
+
+def expert_load(
+    a: Architecture,
+    layout: Layout,
+    balance: Balance,
+    skew: Scalar,
+    tokens: Scalar,
+    spread: Leaf = 0.0,
+) -> ExpertLoad:
+    r"""How routed tokens fall on a device's experts.
+
+    Of the slots only those that get a token read their weights. If each gets r on
+    average that is a share
+
+    $$ 1 - (1 + r v)^{-1/v} \;\to\; 1 - e^{-r} \quad (v \to 0) $$
+
+    of them: counts are Poisson, with means that follow a gamma distribution of relative
+    variance v (Greenwood & Yule, J. R. Stat. Soc. 83, 1920).
+
+    Args:
+        spread: relative variance of the experts' popularity, v.
     """
     e, routing = a.experts, layout.routing
     if e is None:
@@ -74,7 +90,8 @@ def expert_load(
     spare = routing.redundant_experts / ep
     busiest = busiest_rank_load(balance, skew, received, ep, spare)
     per_slot = received / slots
-    share = -jnp.expm1(-per_slot)
+    varied = balance.skewed.on * spread + LEAST_SPREAD
+    share = -jnp.expm1(-jnp.log1p(per_slot * varied) / varied)
     return ExpertLoad(copies, busiest, per_slot / share * busiest, slots * share)
 
 

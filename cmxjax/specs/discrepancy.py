@@ -1,0 +1,90 @@
+"""How far off the model itself is: where a calibration has rows, and where it has none.
+
+A level is `operator`, `collective` or `exchange` (MoE dispatch and combine), or a phase and
+the engine or framework that runs it, such as `serve/vllm`. What was never measured is
+never certain: it has the errors of the most alike that was, and more.
+"""
+
+import math
+from collections.abc import Callable
+
+from ..machine.resolve import release
+from ..machine.system import System
+from .calibration_file import UNCALIBRATED, Calibration
+from .scenario_file import Scenario
+from .system_load import load_system
+
+STEP = "phase"
+"""Level of whole steps of any phase and engine, in calibrations that know no more."""
+
+WIDER = 1.5
+"""What was never measured has this times the error of the most alike that was."""
+
+UNKNOWN = 0.3
+"""Relative error where nothing alike was measured (whole serving runs on chips whose
+engines no row spoke of were 37 % off in the median)."""
+
+RELEASES = 0.05
+"""Between the releases of an engine, where a job doesn't say which it runs: 5 to 10 %
+from one to the next."""
+
+
+def level_of(scenario: Scenario) -> str:
+    """The level whose discrepancy a scenario's predictions carry."""
+    if scenario.phase == "op":
+        return "operator"
+    if scenario.phase == "collective":
+        exchange = scenario.collective.kind in ("dispatch", "combine")
+        return "exchange" if exchange else "collective"
+    system = load_system(scenario.system).system
+    return f"{scenario.phase}/{_runtime(scenario, system)}"
+
+
+def _runtime(scenario: Scenario, system: System) -> str:
+    """The engine, with its release, or the framework."""
+    if scenario.phase == "train":
+        return scenario.engine or dict(system.defaults)["trainer"]
+    engine = scenario.engine or dict(system.defaults)["engine"]
+    if engine not in system.engines:  # building the scenario says so
+        return engine
+    return release(system, engine, scenario.engine_version or "")
+
+
+def _of_engine(level: str) -> str:
+    """The engine of a level, without its release."""
+    return level.partition("/")[2].partition("-0_")[0]
+
+
+def model_error(fitted: Calibration, scenario: Scenario) -> float:
+    """Relative error of the model itself for a scenario, of one sigma."""
+    if fitted.name == UNCALIBRATED or scenario.phase == "system":
+        return 0.0
+    level, known = level_of(scenario), fitted.discrepancy
+    error = _nearest(level, known)
+    whole = "/" in level
+    unsaid = whole and scenario.engine_version is None and _has_releases(scenario)
+    return math.hypot(error, RELEASES) if unsaid else error
+
+
+def _has_releases(scenario: Scenario) -> bool:
+    engines = load_system(scenario.system).system.engines
+    name = scenario.engine
+    return any(other.release_of == name for other in engines.values())
+
+
+def _nearest(level: str, known: dict[str, float]) -> float:
+    """The error of a level, or more than that of the most alike."""
+    if level in known:
+        return known[level]
+    phase, engine = level.partition("/")[0], _of_engine(level)
+    if "/" in level and STEP in known:
+        return known[STEP]
+    alike: list[Callable[[str], bool]] = [
+        lambda other: other.startswith(f"{phase}/") and _of_engine(other) == engine,
+        lambda other: "/" in other and _of_engine(other) == engine,
+        lambda other: other.startswith(f"{phase}/"),
+    ]
+    for same in alike if "/" in level else []:
+        if errors := [error for other, error in known.items() if same(other)]:
+            return WIDER * max(errors)
+    return max(UNKNOWN, *known.values()) if known else UNKNOWN
