@@ -31,6 +31,10 @@ NEAR = 0.5
 """Restarts whose log posterior is this close to the best one's have found it: less than
 half a parameter's standard error apart, as neighboring tiles of a kernel are."""
 
+ROUGH = 1e-5
+"""Tolerance of fits that only say how much is lost without something: far below a
+parameter's error."""
+
 TOUCHED = 0.01
 """Elasticity above which a measured row is said to depend on a leaf."""
 
@@ -128,7 +132,7 @@ def left_out(
     """Fit without each fold in turn, starting from theta, and predict what was left."""
     weight = folds.weights(fold, setup.fitted)
     data = data_of(setup, by_level, weight)
-    fits = fit(model, np.repeat(theta[None], len(weight), 0), data)
+    fits = fit(model, np.repeat(theta[None], len(weight), 0), data, tolerance=ROUGH)
     spread = row_variance(fits.slopes, covariance(fits.logs, fits.slopes, data))
     rows = np.arange(len(fold))
     errors = fits.logs[fold, rows] - setup.observed
@@ -141,7 +145,8 @@ def _bic_gain(setup: Setup, model: Model, best: Fit, data: Data) -> np.ndarray:
     count = best.theta.shape[1]
     widths = np.where(np.eye(count) > 0, FIXED, np.asarray(data.prior_sigma)[None])
     start = np.repeat(best.theta, count, 0) * (1.0 - np.eye(count))
-    without = fit(model, start, data._replace(prior_sigma=widths))
+    held = data._replace(prior_sigma=widths)
+    without = fit(model, start, held, tolerance=ROUGH)
     misfit = objective(np.zeros_like(without.theta), without.logs, data)
     full = objective(np.zeros_like(best.theta), best.logs, data)
     return 2.0 * (misfit - full) - np.log(setup.measured.sum())

@@ -15,9 +15,9 @@ def kind_of(row: Measurement) -> str:
 
 
 def table_of(row: Measurement) -> str:
-    """Source and table, section or page of a row; of whole serving runs the deployment."""
+    """Source and table, section or page of a row; of whole serving runs the model."""
     if row.scenario.phase == "serve":
-        return f"{row.spec.source}: {deployment_of(row)}"
+        return f"{row.spec.source}: {row.scenario.model.base}"
     return f"{row.spec.source}: {row.spec.locator.split(',')[0]}"
 
 

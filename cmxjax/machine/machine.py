@@ -22,6 +22,8 @@ class Tiers(struct.PyTreeNode, kw_only=True, frozen=True):
     oversubscription: Leaf
     planes: tuple[Leaf, ...]
     """For each plane 1 where it has a tier, (tier,)."""
+    mesh: Leaf | None
+    """1 for a tier whose pairs have links of their own, (tier,); None where none has."""
     scale_up: Leaf
     """1 for a tier of the scale-up system; those beyond are the network between such."""
     kind: str = struct.field(pytree_node=False, default="tiers")
@@ -35,7 +37,12 @@ class Tiers(struct.PyTreeNode, kw_only=True, frozen=True):
     def fabric(self) -> Fabric:
         """Rates and latencies, as transfers meet them."""
         rate = self.bytes_per_s * self.efficiency / self.oversubscription
-        return Fabric(rate=rate, latency_s=self.latency_s, planes=self.planes)
+        return Fabric(
+            rate=rate,
+            latency_s=self.latency_s,
+            planes=self.planes,
+            link_share=None if self.mesh is None else self.mesh / (self.size - self.mesh),
+        )
 
 
 class Machine(struct.PyTreeNode, kw_only=True, frozen=True):

@@ -42,9 +42,10 @@ def with_tiers(machine: Machine, count: int) -> Machine:
         name: padded(getattr(tiers, name), count, fill) for name, fill in FILLED.items()
     }
     planes = tuple(padded(mask, count, 0.0) for mask in tiers.planes)
+    mesh = jnp.asarray(np.zeros(tiers.size.shape)) if tiers.mesh is None else tiers.mesh
     planes += (jnp.asarray(np.zeros(count)),) * (count - len(planes))
     return machine.replace(
-        tiers=tiers.replace(planes=planes, **each),
+        tiers=tiers.replace(planes=planes, mesh=padded(mesh, count, 0.0), **each),
         exchange=exchange.replace(
             only=padded(exchange.only, count, 0.0),
             across=padded(exchange.across, count, 0.0),

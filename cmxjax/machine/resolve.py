@@ -106,6 +106,7 @@ def tiers_of(system: System) -> Tiers:
     planes = dict.fromkeys(tier.plane for tier in tiers)
     return Tiers(
         planes=tuple(_mask([tier.plane == plane for tier in tiers]) for plane in planes),
+        mesh=_mask([t.mesh for t in tiers]) if any(t.mesh for t in tiers) else None,
         scale_up=_mask([i <= edge for i in range(len(tiers))]),
         **{name: stacked(name) for name in names},
     )

@@ -18,6 +18,8 @@ class Tier(struct.PyTreeNode, kw_only=True, frozen=True):
     oversubscription: Leaf
     plane: str = struct.field(pytree_node=False)
     """Tiers on one plane share a device's port; different planes run side by side."""
+    mesh: bool = struct.field(pytree_node=False, default=False)
+    """A link of its own joins each pair, so a group has only those between its ranks."""
     kind: str = struct.field(pytree_node=False, default="tier")
 
 
@@ -29,6 +31,9 @@ class Fabric(struct.PyTreeNode, kw_only=True, frozen=True):
     latency_s: Leaf
     planes: tuple[Leaf, ...]
     """Which tiers share a port: for each plane 1 where it has a tier, (tier,)."""
+    link_share: Leaf | None = None
+    """Of a tier whose pairs have links of their own the share of one link in a device's
+    rate, else 0, (tier,). None where no tier is such."""
     kind: str = struct.field(pytree_node=False, default="fabric")
 
 

@@ -109,11 +109,12 @@ def collective_costs(
 ) -> dict[str, Scalar]:
     """Seconds of the parts of one collective between several ranks.
 
-    Beyond the algorithm there is the library's start. Messages beyond its protocol
-    threshold go another way: at the rate of `efficiency` instead of `small_efficiency`,
+    Beyond the algorithm there is the library's start. Messages of a rank to another
+    beyond its protocol threshold go another way: at the rate of `efficiency` instead of `small_efficiency`,
     and with a floor under their time, most of which hides behind the wire time.
     """
-    large = smooth.gate(payload_bytes / library.protocol_bytes)
+    pieces = group.ranks if kind in ("all_reduce", "all_to_all") else 1.0
+    large = smooth.gate(payload_bytes / pieces / library.protocol_bytes)
     small, full = library.small_efficiency, library.efficiency
     moving = library.replace(efficiency=small + large * (full - small))
     moved = algorithm_s(kind, group, moving, payload_bytes, sharpness)

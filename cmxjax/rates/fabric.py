@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 from .. import smooth
 from .._types import Scalar, Sharpness
 from ..machine.tiers import Fabric
+from ..switch import either
 
 
 class Group(NamedTuple):
@@ -22,7 +23,15 @@ class Group(NamedTuple):
 
 
 def group_of(fabric: Fabric, splits: Float[Array, " tier"]) -> Group:
-    """The group whose axis splits `splits[t]` ways within tier t."""
+    """The group whose axis splits `splits[t]` ways within tier t.
+
+    Where each pair of devices has a link of its own (HCCS of an Atlas A2 node), n ranks
+    have the n - 1 links between them.
+    """
+    if fabric.link_share is not None:
+        links = smooth.larger(splits - 1.0, 1.0) * fabric.link_share
+        share = either(fabric.link_share > 0.0, smooth.smaller(links, 1.0), 1.0)
+        fabric = fabric.replace(rate=fabric.rate * share)
     units = [jnp.ones(())]
     for split in jnp.unstack(splits):
         units.append(units[-1] * split)

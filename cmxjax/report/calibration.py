@@ -211,13 +211,13 @@ def _draw_residuals(result: Calibrated, path: Path) -> None:
     save(figure, path, "--out")
 
 
-def refit(recipe: str, results: Path) -> None:
+def refit(recipe: str, results: Path, restarts: int = 32) -> None:
     """Fit a shipped recipe, publish its results in a folder, and ship them.
 
     Prints the tables and writes them to `table.txt` beside the calibration, the rows and
     the pictures; the calibration replaces the one in the package.
     """
-    report = fit(recipe, out=str(results))
+    report = fit(recipe, out=str(results), restarts=restarts)
     tables = calibration_tables(report.result)
     Console().print(tables)
     with (results / "table.txt").open("w", encoding="utf-8") as file:

@@ -34,8 +34,6 @@ from .queue import BUSIEST, seen_share, waiting_s
 
 ROLE = "decode"
 
-LEAST_LEFT = 1e-9  # keeps a logarithm finite where every step has a chunk
-
 
 def _prompts(inputs: Inputs) -> Prefill:
     """Prompts with a whole chunk on each device."""
@@ -84,11 +82,6 @@ def _point(inputs: Inputs, batch: Scalar, sharpness: Sharpness) -> Point:
     bare, full = jnp.unstack(steps)
     full = full + (1.0 - rides) * bare
     share = due / chunk_tokens
-    if inputs.a.experts is not None:
-        # ranks that share experts step together: a chunk on any one holds up all
-        ranks = smooth.larger(degree(layout, "dp"), 1.0)
-        left = smooth.larger(1.0 - share, LEAST_LEFT)
-        share = smooth.larger(share, -jnp.expm1(ranks * jnp.log(left)))
     mean = bare + share * (full - bare)
     tpot, busy = mean / yielded, share * full / mean
     service = new / progress(prompts, layout).tokens * full

@@ -32,7 +32,7 @@ from .calibration_file import UNCALIBRATED, Calibration, calibration_for
 from .context import Context as _Context
 from .context import check_dtypes as _check_dtypes
 from .context import default as _default
-from .context import dtype_of_file, engine_of, multiplied, unpacks
+from .context import dtype_of_file, engine_of, limited, multiplied, unpacks
 from .context import dtypes_of as _dtypes
 from .context import leaf as _leaf
 from .context import pick as _pick
@@ -587,7 +587,8 @@ def build(
         lambda: load_system(scenario.system, where),
         lambda: None if reference is None else load_model(reference, where),
     )
-    context = _Context(scenario, loaded.system, model, where)
+    system = limited(scenario, loaded.system, where)
+    context = _Context(scenario, system, model, where)
     workload, layout, choices = _BUILDERS[scenario.phase](context, scenario)
     chosen = _calibration(loaded, calibration, scenario.phase)
     architecture = None
@@ -601,7 +602,7 @@ def build(
             size = BYTES[_dtypes(scenario, computed).weight]
             architecture = stored_in(architecture, model.file, size)
     return Problem(
-        system=loaded.system,
+        system=system,
         choices=choices,
         model=architecture,
         workload=workload,

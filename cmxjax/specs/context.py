@@ -101,6 +101,30 @@ def engine_of(scenario: Common, system: System, where: str) -> str:
         raise SpecError([f"{where}: engine_version = {version!r}: {error}"]) from None
 
 
+SERVES = ("decode", "prefill", "serve")
+
+
+def limited(scenario: Common, system: System, where: str) -> System:
+    """The system, its engine held to the limits that a scenario gives it.
+
+    Raises:
+        SpecError: nothing serves that could keep to them.
+    """
+    given = scenario.limits.model_dump(exclude_none=True)
+    phase = getattr(scenario, "phase", "")
+    if phase not in SERVES:
+        said = [f"limits.{name}" for name in given]
+        said += ["graphs"] if scenario.graphs else []
+        if said:
+            why = f"no engine serves in phase {phase!r}; leave it out"
+            raise SpecError([f"{where}: {key}: {why}" for key in said])
+    if not given:
+        return system
+    name = engine_of(scenario, system, where)
+    engine = system.engines[name].replace(**{k: leaf(v) for k, v in given.items()})
+    return system.replace(engines={**system.engines, name: engine})
+
+
 def default(system: System, what: str) -> str:
     """Name of the default library, engine, trainer, or way to unpack weights."""
     return dict(system.defaults)[what]

@@ -357,9 +357,10 @@ class LimitsSpec(Strict):
     """What an engine is told not to exceed; left out, as it does by default."""
 
     max_sequences: Positive | None = None
-    """That an instance decodes at once (`max_num_seqs`, `max_batch_size`)."""
+    """That each data-parallel rank decodes at once (`max_num_seqs`, `max_batch_size`)."""
     max_tokens_per_step: Positive | None = None
-    """Tokens of an instance in one step (`max_num_batched_tokens`, chunk size)."""
+    """Tokens of prompts that it computes in one step (`max_num_batched_tokens`, chunk
+    size)."""
     memory_fraction: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     """Of a device's memory that the engine may use."""
 

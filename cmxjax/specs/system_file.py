@@ -52,6 +52,8 @@ class ChipSpec(Leaves):
 class TierSpec(Leaves):
     name: Name
     plane: Text
+    mesh: bool = False
+    """A link joins each pair, so that a group has only those between its ranks."""
     size: Figure
     bytes_per_s: Figure
     latency_s: Figure
