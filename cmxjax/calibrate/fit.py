@@ -99,7 +99,7 @@ def fit(
     model: Model,
     start: np.ndarray,
     data: Data,
-    steps: int = 100,
+    steps: int = 300,
     tolerance: float = 1e-8,
     progress: Callable[[int, np.ndarray], None] = lambda step, objectives: None,
 ) -> Fit:

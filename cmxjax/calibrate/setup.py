@@ -95,9 +95,7 @@ def prepare(
     start: dict[str, InheritedSpec] = {}
     if loaded.file.relatives:
         start = inherited(loaded.figures, *relatives_of(loaded))
-    parameters = [
-        _narrowed(p, start) for p in resolve(recipe, loaded.figures, where)
-    ]
+    parameters = [_narrowed(p, start) for p in resolve(recipe, loaded.figures, where)]
     shifts = {path: jnp.asarray(i.theta) for path, i in start.items()}
     rows: list[Measurement] = []
     pairs = []

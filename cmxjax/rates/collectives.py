@@ -110,8 +110,9 @@ def collective_costs(
     """Seconds of the parts of one collective between several ranks.
 
     Beyond the algorithm there is the library's start. Messages of a rank to another
-    beyond its protocol threshold go another way: at the rate of `efficiency` instead of `small_efficiency`,
-    and with a floor under their time, most of which hides behind the wire time.
+    beyond its protocol threshold go another way: at the rate of `efficiency` instead of
+    `small_efficiency`, and with a floor under their time, most of which hides behind the
+    wire time.
     """
     pieces = group.ranks if kind in ("all_reduce", "all_to_all") else 1.0
     large = smooth.gate(payload_bytes / pieces / library.protocol_bytes)

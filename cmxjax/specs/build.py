@@ -50,8 +50,8 @@ from .images import pictures_of, prompt_tokens
 from .layout_make import assembled, attention_split, placed
 from .model_file import ExpertsSpec
 from .model_load import load_model, stored_in
-from .relatives import relatives
 from .related import relatives_of
+from .relatives import relatives
 from .scenario_file import (
     CollectiveScenario,
     DecodeScenario,

@@ -1,8 +1,8 @@
 """How far off the model itself is: where a calibration has rows, and where it has none.
 
-A level is `operator`, `collective` or `exchange` (MoE dispatch and combine), or a phase and
-the engine or framework that runs it, such as `serve/vllm`. What was never measured is
-never certain: it has the errors of the most alike that was, and more.
+A level is `operator`, `collective` or `exchange` (MoE dispatch and combine), or a phase
+and the engine or framework that runs it, such as `serve/vllm`. What was never measured
+is never certain: it has the errors of the most alike that was, and more.
 """
 
 import math

@@ -274,7 +274,10 @@ def _load_system(reference: Reference, where: str) -> LoadedSystem:
     modes = file.expert_parallel
     system = System(
         chip=Chip(**chip),
-        tiers={t.name: Tier(plane=t.plane, mesh=t.mesh, **tree["tiers"][t.name]) for t in file.tiers},
+        tiers={
+            t.name: Tier(plane=t.plane, mesh=t.mesh, **tree["tiers"][t.name])
+            for t in file.tiers
+        },
         endpoints={k: Endpoint(**v) for k, v in tree["endpoints"].items()},
         links={k: SideLink(**v) for k, v in tree.get("links", {}).items()},
         collectives={

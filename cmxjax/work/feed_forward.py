@@ -140,7 +140,9 @@ def _expert_ops(a: Architecture, e: Experts, place: int, shared_here: bool) -> l
     ]
     if shared_here and e.has_shared:
         shared = e.shared * width
-        ops += _projections(a, place, "shared", "routed_rows", shared, "per_shared", a.hidden)
+        ops += _projections(
+            a, place, "shared", "routed_rows", shared, "per_shared", a.hidden
+        )
     return ops
 
 

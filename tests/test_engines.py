@@ -1,0 +1,410 @@
+"""What serving engines do: host, launches, agreement, releases, limits, tensor groups."""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+import cmxjax as cmx
+from cmxjax.machine.resolve import release
+from cmxjax.rates.algorithms import direct, one_shot
+from cmxjax.rates.collectives import algorithm_s
+from cmxjax.rates.fabric import group_of
+from cmxjax.specs.build import build
+from cmxjax.specs.calibration_file import Calibration
+from cmxjax.specs.discrepancy import RELEASES, UNKNOWN, WIDER, level_of, model_error
+from cmxjax.specs.errors import SpecError
+from cmxjax.specs.scenario import load_scenario
+from cmxjax.specs.system_load import Reference, load_system
+from cmxjax.switch import switch
+from cmxjax.work.routing import expert_load
+
+DENSE = {
+    "system": "dgx-h100",
+    "model": "llama-3.1-70b",
+    "phase": "decode",
+    "engine": "vllm",
+    "engine_version": "0.11.0",
+    "workload": {"sequences_per_device": 4, "kv_tokens": 1024},
+    "layout": {"devices": 8, "tp": 8},
+}
+MIXED = {
+    "system": "dgx-h100",
+    "model": "qwen3-235b-a22b",
+    "phase": "decode",
+    "engine": "trtllm",
+    "workload": {"sequences_per_device": 4, "kv_tokens": 1024},
+    "layout": {"devices": 8, "tp": 8, "ep": 8},
+}
+LOOP = {
+    "system": "dgx-h100",
+    "model": "llama-3.1-70b",
+    "phase": "serve",
+    "engine": "vllm",
+    "workload": {"concurrency": 32, "prompt_tokens": 1024, "output_tokens": 256},
+    "dtypes": {"weight": "fp8", "activation": "fp8", "kv": "fp8"},
+    "pools": [{"role": "decode", "devices": 4, "layout": {"devices": 4, "tp": 4}}],
+}
+
+
+def problem(raw, **engine):
+    """A job whose engine has some leaves of its own."""
+    scenario = load_scenario(raw)
+    p = build(scenario, "none")
+
+    def own(machine):
+        return machine.replace(runtime=machine.runtime.replace(**engine))
+
+    machine = p.machine
+    if isinstance(machine, dict):
+        return {role: own(m) for role, m in machine.items()}, p.model, *p[3:5]
+    return own(machine), p.model, p.workload, p.layout
+
+
+def predicted(raw):
+    return cmx.predict(load_scenario(raw), calibration="none")
+
+
+def metrics(raw, **engine):
+    return cmx.metrics(*problem(raw, **engine))
+
+
+def launches(decode, prefill=0.0):
+    return {"decode": jnp.asarray(decode), "prefill": jnp.asarray(prefill)}
+
+
+QUIET = {"sequence_s": 0.0, "agreement_s": 0.0, "launch_s": launches(0.0)}
+
+
+def step(raw=DENSE, **engine):
+    return float(metrics(raw, **(QUIET | engine)).step_time_s)
+
+
+def test_a_scheduler_adds_to_the_device_or_hides_behind_it():
+    bare = step(decode_step_s=0.0)
+    for host in (1e-3, 0.1):
+        added = step(decode_step_s=host, host_exposed_fraction=1.0)
+        assert added == pytest.approx(bare + host, rel=1e-9)
+        hidden = step(decode_step_s=host, host_exposed_fraction=0.0)
+        assert hidden == pytest.approx(max(bare, host), rel=1e-9)
+        part = step(decode_step_s=host, host_exposed_fraction=0.25)
+        assert part == pytest.approx(max(bare, host) + 0.25 * min(bare, host), rel=1e-9)
+
+
+def test_the_host_launches_ahead_of_the_device():
+    bare, layers = step(decode_step_s=0.0), 80
+    few = step(decode_step_s=0.0, launch_s=launches(0.5 * bare / layers))
+    many = step(decode_step_s=0.0, launch_s=launches(2.0 * bare / layers))
+    assert few == pytest.approx(bare, rel=1e-9)
+    assert many == pytest.approx(2.0 * bare, rel=1e-9)
+
+
+def test_the_scheduler_works_on_each_sequence_of_a_group():
+    sync = {"decode_step_s": 0.0, "host_exposed_fraction": 1.0}
+    added = step(sequence_s=1e-4, **sync) - step(**sync)
+    assert added == pytest.approx(4 * 8 * 1e-4, rel=1e-9)
+
+
+@pytest.mark.parametrize(("raw", "doublings"), [(MIXED, True), (DENSE, False)])
+def test_ranks_that_share_experts_agree_once_a_doubling(raw, doublings):
+    sync = {"decode_step_s": 0.0, "host_exposed_fraction": 1.0}
+
+    def added(ranks):
+        layout = {"devices": ranks, "tp": 1, "dp": ranks}
+        one = raw | {"layout": layout | ({"ep": ranks} if doublings else {})}
+        return step(one, agreement_s=1e-3, **sync) - step(one, **sync)
+
+    for ranks in (2, 8, 32):
+        wanted = 1e-3 * math.log2(ranks) if doublings else 0.0
+        assert added(ranks) == pytest.approx(wanted, rel=1e-9, abs=1e-15)
+
+
+def test_graphs_say_how_a_layer_is_launched():
+    system = load_system(Reference("cloudmatrix384")).system
+    known = system.engines["vllm-ascend"].launch_s
+    raw = DENSE | {
+        "system": "cloudmatrix384",
+        "engine": "vllm-ascend",
+        "layout": {"devices": 16, "tp": 16},
+    }
+    raw.pop("engine_version")
+    for graphs in ("whole", "piecewise", "eager"):
+        machine = build(load_scenario(raw | {"graphs": graphs}), "none").machine
+        assert float(machine.runtime.launch_s["decode"]) == float(known[graphs])
+    default = build(load_scenario(raw), "none").machine
+    assert float(default.runtime.launch_s["decode"]) == float(known["piecewise"])
+
+
+def test_shares_sum_to_the_step_with_all_that_a_host_does():
+    host = {"decode_step_s": 1e-3, "sequence_s": 1e-5, "launch_s": launches(1e-5)}
+    m = cmx.explain(*problem(DENSE, host_exposed_fraction=0.3, **host))
+    assert sum(m.breakdown.values()) == pytest.approx(float(m.step_time_s), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("version", "entry"),
+    [
+        ("0.8.5", "vllm"),
+        ("0.12.0", "vllm"),
+        ("0.14", "vllm-0_14"),
+        ("v0.15.1", "vllm-0_14"),
+        ("0.19.0rc1", "vllm-0_14"),
+        ("nightly-5b8c30d6", "vllm-0_14"),
+        ("", "vllm-0_14"),
+    ],
+)
+def test_a_version_is_the_last_release_up_to_it(version, entry):
+    system = load_system(Reference("dgx-h100")).system
+    assert release(system, "vllm", version) == entry
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"engine_version": "newest one"}, ["engine_version", "numbers"]),
+        ({"engine": None, "engine_version": "0.12"}, ["engine_version", "Add engine"]),
+        ({"graphs": "some"}, ["graphs", "piecewise"]),
+        ({"limits": {"memory_fraction": 1.5}}, ["memory_fraction"]),
+        ({"limits": {"max_batch": 4}}, ["limits.max_batch"]),
+    ],
+)
+def test_what_an_engine_can_not_be_told_is_refused(changes, words):
+    raw = {key: value for key, value in (DENSE | changes).items() if value is not None}
+    with pytest.raises(ValueError) as caught:
+        build(load_scenario(raw), "none")
+    assert all(word in str(caught.value) for word in words)
+
+
+def test_limits_are_refused_where_nothing_serves():
+    raw = {
+        "system": "dgx-h100",
+        "phase": "op",
+        "op": {"kind": "copy", "bytes": 1e6},
+        "limits": {"max_sequences": 4},
+        "graphs": "whole",
+    }
+    with pytest.raises(SpecError, match=r"limits\.max_sequences.*\n.*graphs"):
+        build(load_scenario(raw), "none")
+
+
+def test_an_engine_decodes_no_more_at_once_than_its_limit():
+    free = predicted(LOOP)
+    held = predicted(LOOP | {"limits": {"max_sequences": 8}})
+    assert float(free.sequences_per_device) * 4 > 20
+    assert float(held.sequences_per_device) * 4 == pytest.approx(8.0, rel=1e-6)
+    assert float(held.tpot_s) < float(free.tpot_s)
+    flight = held.served_requests_per_s * held.request_time_s
+    assert float(flight) == pytest.approx(32.0, rel=1e-6)  # the others wait
+
+
+def test_an_engine_fills_only_its_share_of_the_memory():
+    many = LOOP | {"workload": LOOP["workload"] | {"concurrency": 5000}}
+
+    def batch(share):
+        raw = many | {"limits": {"memory_fraction": share, "max_sequences": 4096}}
+        found = predicted(raw)
+        return float(found.sequences_per_device), float(found.memory_bytes)
+
+    (few, held), (more, all_of) = batch(0.5), batch(0.9)
+    assert few < more
+    assert held == pytest.approx(0.5 * 80e9, rel=1e-3)
+    assert all_of == pytest.approx(0.9 * 80e9, rel=1e-3)
+
+
+def test_a_chunk_alone_takes_what_riding_along_saves():
+    rides = metrics(LOOP, chunk_exposed_fraction=0.0)
+    first = metrics(LOOP, chunk_exposed_fraction=1.0)
+    assert float(first.tpot_s) > float(rides.tpot_s)
+    assert float(first.prefill_time_s) > float(rides.prefill_time_s)
+
+
+def test_prompts_come_one_by_one_where_they_are_few():
+    """A chunk has the tokens of one prompt, not all that the engine would take."""
+    small = LOOP | {"limits": {"max_tokens_per_step": 1024}}
+    large = LOOP | {"limits": {"max_tokens_per_step": 65536}}
+    one, other = metrics(small), metrics(large)
+    assert float(one.tpot_s) == pytest.approx(float(other.tpot_s), rel=1e-9)
+
+
+# one shot and two, links of a mesh
+
+
+def nvlink(ranks):
+    p = build(load_scenario(DENSE), "none")
+    splits = jnp.ones(p.machine.tiers.size.shape).at[0].set(float(ranks))
+    return group_of(p.machine.fabric, splits), p.machine.library
+
+
+@pytest.mark.parametrize("ranks", [2, 4, 8])
+def test_one_shot_is_a_latency_and_the_whole_buffer_to_each(ranks):
+    group, library = nvlink(ranks)
+    size, rate = 65536.0, float(group.fabric.rate[0]) * float(library.efficiency)
+    cost = one_shot(group, library, jnp.asarray(size), jnp.asarray(1.0), None)
+    assert float(cost.latency_s) == pytest.approx(float(group.fabric.latency_s[0]))
+    assert float(cost.wire_s) == pytest.approx((ranks - 1) * size / rate, rel=1e-12)
+
+
+def test_small_sums_take_one_shot_and_large_ones_two():
+    group, library = nvlink(8)
+    library = library.replace(
+        algorithms={name: switch(name != "in_switch") for name in library.algorithms}
+    )
+
+    def both(size):
+        rate = library.reduce_efficiency
+        single = one_shot(group, library, jnp.asarray(size), rate, None)
+        halves = [
+            direct(group, library, jnp.asarray(size / 8), r, None) for r in (rate, 1.0)
+        ]
+        two = sum(c.latency_s + c.wire_s for c in halves) + library.step_s
+        found = algorithm_s("all_reduce", group, library, jnp.asarray(size), None)
+        return float(single.latency_s + single.wire_s), float(two), float(found)
+
+    one, two, found = both(16e3)
+    assert found == pytest.approx(one) and one < two
+    one, two, found = both(64e6)
+    assert found == pytest.approx(two) and two < one
+
+
+def test_a_group_smaller_than_a_mesh_has_only_its_own_links():
+    """84 of 196 GB/s for four of eight NPUs of an Atlas A2 node, 28 for two."""
+    raw = {
+        "system": "atlas-800-a2",
+        "phase": "collective",
+        "collective": {"kind": "all_gather", "ranks": 8, "payload_bytes": "1 GiB"},
+    }
+
+    def rate(ranks):
+        one = raw | {"collective": raw["collective"] | {"ranks": ranks}}
+        fabric = build(load_scenario(one), "none").machine.fabric
+        splits = jnp.ones(fabric.rate.shape).at[0].set(float(ranks))
+        return float(group_of(fabric, splits).fabric.rate[0] / fabric.rate[0])
+
+    assert rate(8) == pytest.approx(1.0)
+    assert rate(4) == pytest.approx(3.0 / 7.0)
+    assert rate(2) == pytest.approx(1.0 / 7.0)
+
+
+# experts on one tensor-parallel group
+
+
+def test_experts_on_one_tp_group_dispatch_nothing():
+    m = cmx.explain(*problem(MIXED))
+    assert sum(v for k, v in m.breakdown.items() if k.startswith("dispatch.")) == 0.0
+    assert sum(v for k, v in m.busy.items() if k.startswith("combine.")) == 0.0
+    apart = MIXED | {"layout": {"devices": 8, "tp": 4, "dp": 2, "ep": 8}}
+    m = cmx.explain(*problem(apart))
+    assert sum(v for k, v in m.breakdown.items() if k.startswith("dispatch.")) > 0.0
+
+
+def test_each_layer_of_experts_on_a_tp_group_sums_up_twice():
+    """Once for the mixer and once for the experts, as a dense layer does."""
+    m = cmx.explain(*problem(MIXED))
+    one = cmx.explain(*problem(MIXED | {"layout": {"devices": 8, "tp": 8, "etp": 8}}))
+    layers, start = 94, float(build(load_scenario(MIXED), "none").machine.library.start_s)
+    for found in (m, one):
+        started = float(found.busy["tensor_parallel.start"])
+        assert started == pytest.approx(2 * layers * start, rel=1e-9)
+
+
+def test_experts_split_or_spread_on_a_tp_group_read_the_same_weights():
+    spread = metrics(MIXED | {"routing": {"balance": "uniform"}})
+    split = MIXED | {"layout": {"devices": 8, "tp": 8, "etp": 8}}
+    split = metrics(split | {"routing": {"balance": "uniform"}})
+    assert float(spread.memory_weights_bytes) == pytest.approx(
+        float(split.memory_weights_bytes), rel=1e-9
+    )
+    assert float(spread.step_time_s) == pytest.approx(float(split.step_time_s), rel=0.02)
+
+
+def load(spread, tokens=8.0):
+    p = build(load_scenario(MIXED), "none")
+    args = p.model, p.layout, p.workload.software.balance, jnp.asarray(0.0)
+    return expert_load(*args, jnp.asarray(tokens), jnp.asarray(spread))
+
+
+def test_popular_experts_leave_others_without_tokens():
+    """8 tokens of each of 8 ranks to 8 of 128 experts: r = 4 a slot."""
+    slots, r = 16.0, 4.0
+    assert float(load(0.0).active) == pytest.approx(slots * -np.expm1(-r), rel=1e-5)
+    assert float(load(1.0).active) == pytest.approx(slots * r / (1.0 + r), rel=1e-5)
+    assert float(load(0.5).active) == pytest.approx(
+        slots * (1 - (1 + r / 2) ** -2.0), rel=1e-5
+    )
+
+
+def test_a_single_rank_has_no_busiest_one():
+    raw = MIXED | {"layout": {"devices": 8, "tp": 8, "etp": 8}}
+    typical = metrics(
+        raw | {"routing": {"balance": "typical", "skew": 2.0}}, routing_spread=0.0
+    )
+    uniform = metrics(raw | {"routing": {"balance": "uniform"}}, routing_spread=0.0)
+    assert float(typical.step_time_s) == pytest.approx(
+        float(uniform.step_time_s), rel=1e-5
+    )
+
+
+# derivatives
+
+
+def test_gradients_of_a_step_agree_with_differences():
+    machine, *job = problem(DENSE, host_exposed_fraction=0.3)
+
+    def seconds(log_host):
+        engine = machine.runtime
+        moved = engine.replace(
+            decode_step_s=engine.decode_step_s * jnp.exp(log_host[0]),
+            sequence_s=engine.sequence_s * jnp.exp(log_host[1]),
+            host_exposed_fraction=engine.host_exposed_fraction * jnp.exp(log_host[2]),
+        )
+        return cmx.metrics(machine.replace(runtime=moved), *job).step_time_s
+
+    check_grads(seconds, (jnp.zeros(3),), order=1, modes=["rev"], rtol=1e-4)
+
+
+# widths
+
+
+def fitted(**discrepancy):
+    levels = {key.replace("__", "/"): value for key, value in discrepancy.items()}
+    return Calibration(name="test", system="dgx-h100", discrepancy=levels)
+
+
+def test_levels_name_phase_and_engine():
+    assert level_of(load_scenario(DENSE)) == "decode/vllm"
+    assert level_of(load_scenario(LOOP)) == "serve/vllm-0_14"
+    unsaid = {k: v for k, v in DENSE.items() if not k.startswith("engine")}
+    assert level_of(load_scenario(unsaid)) == "decode/sglang"
+
+
+@pytest.mark.parametrize(
+    ("known", "wanted"),
+    [
+        ({"decode__vllm": 0.1, "serve__vllm": 0.2}, 0.1),
+        ({"decode__vllm-0_14": 0.1, "operator": 0.5}, WIDER * 0.1),
+        ({"serve__vllm": 0.2, "decode__sglang": 0.1}, WIDER * 0.2),
+        ({"decode__sglang": 0.1, "decode__trtllm": 0.15}, WIDER * 0.15),
+        ({"phase": 0.07}, 0.07),
+        ({"operator": 0.03}, UNKNOWN),
+        ({}, UNKNOWN),
+    ],
+)
+def test_what_was_never_measured_is_wider_than_what_is_most_alike(known, wanted):
+    found = model_error(fitted(**known), load_scenario(DENSE))
+    assert found == pytest.approx(wanted)
+
+
+def test_a_release_that_is_not_said_is_wider():
+    unsaid = {k: v for k, v in DENSE.items() if k != "engine_version"}
+    known = fitted(**{"decode__vllm-0_14": 0.1})
+    found = model_error(known, load_scenario(unsaid))
+    assert found == pytest.approx(math.hypot(0.1, RELEASES))
+
+
+def test_no_calibration_has_the_priors_alone():
+    assert (
+        model_error(Calibration(name="none", system="dgx-h100"), load_scenario(DENSE))
+        == 0
+    )
