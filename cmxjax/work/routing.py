@@ -30,8 +30,8 @@ def busiest_rank_load(
 
     The first factor is sampling: the largest of n counts with mean mu (balls in bins,
     Raab & Steger, RANDOM 1998, for mu above ln n). The second is skew s of the experts'
-    popularity, halved by one redundant slot per rank (r), and none on a single rank. Assumes that a balancer puts
-    its r spare slots on the most loaded experts.
+    popularity, halved by one redundant slot per rank (r), and none on a single rank.
+    Assumes that a balancer puts its r spare slots on the most loaded experts.
 
     Args:
         balance: which of the two factors there are.
