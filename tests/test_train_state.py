@@ -13,7 +13,7 @@ from cmxjax.phases.metrics import explain
 from cmxjax.specs.build import build
 from cmxjax.specs.errors import SpecError
 from cmxjax.specs.scenario import validate_scenario, with_overrides
-from cmxjax.step.train_price import train_job, trainer_of
+from cmxjax.step.train_price import train_job, trainer_of, update_bytes
 
 SLOW_LINK = {"system.links.cpu-pool.bytes_per_s": 1e6}
 """So slow that a layer takes what its transfer takes."""
@@ -62,6 +62,29 @@ def test_a_small_share_offloaded_saves_nothing():
     offload = {"weights": 0.1, "activations": 0.01}
     _, away = state_of(DENSE, workload__recompute="none", workload__offload=offload)
     assert float(away.total[0]) == pytest.approx(float(here.total[0]))
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_the_host_updates_what_it_keeps_in_its_own_memory(share):
+    # gradient, master weight and moments read, 16 bytes; the last three and a bf16
+    # weight written, 14: over 1 MB/s at 0.7, where all else takes little time
+    slow = {"system.links.cpu-pool.memory_bytes_per_s": 1e6}
+    changes = {**slow, "workload.offload": {"optimizer": share}}
+    holding, _ = state_of(DENSE, **changes)
+    fullest = float(sum(holding.weights).max()) / 4.0  # dp is 4, ZeRO 1
+    step_s = float(predict(DENSE, **changes).step_time_s)
+    stretch = step_s / (30.0 * share * fullest / 0.7e6)
+    assert 1.0 < stretch < 1.05  # the slowest of all ranks
+
+
+def test_what_the_host_updates_the_device_does_not():
+    # a memory of 1 kB/s: the optimizer takes the step, but for the norm of gradients
+    slow = {"system.chip.memory_bytes_per_s": 1.0, "workload.recompute": "none"}
+    p, moved = made(DENSE, **slow), {"workload.offload": {"optimizer": 1.0}}
+    here = explain(*p.inputs).busy["optimizer.step"]
+    left = explain(*made(DENSE, **slow, **moved).inputs).busy["optimizer.step"]
+    # ZeRO 1 over 4: 30 / 4 and 8 bytes of 8
+    assert float(left) == pytest.approx(8.0 / 15.5 * float(here))
 
 
 # --- Splits of heads and widths
@@ -201,3 +224,91 @@ def test_gradients_take_the_bytes_of_each_copy(engine, gradient, size):
     _, memory = state_of(DENSE, engine=engine, **{"dtypes.gradient": gradient})
     parameters = memory.weights / 2.0
     assert memory.gradients == pytest.approx(size * parameters)
+
+
+@pytest.mark.parametrize(
+    ("system", "engine", "size"),
+    [
+        ("dgx-h100", "megatron", 4.0),
+        ("dgx-h100", "nanotron", 4.0),
+        ("dgx-h100", "torchtitan", 4.0),
+        ("dgx-h100", "fsdp", 2.0),
+        ("dgx-a100-80g", "deepspeed", 2.0),
+        ("atlas-800-a2", "mindspore", 4.0),
+    ],
+)
+def test_a_framework_says_in_what_it_keeps_gradients(system, engine, size):
+    job = {**DENSE, "system": system, "engine": engine}
+    holding, memory = state_of(job)
+    assert memory.gradients == pytest.approx(size * sum(holding.weights))
+    _, told = state_of(job, **{"dtypes.gradient": "fp32"})
+    assert told.gradients == pytest.approx(4.0 * sum(holding.weights))
+
+
+def test_gradients_that_nobody_told_of_are_assumed():
+    silent = validate_scenario(DENSE, "test")
+    told = validate_scenario(with_overrides(DENSE, {"dtypes.gradient": "fp32"}), "test")
+    key = "dtypes.gradient"
+    assert key in predicted(silent, "none").as_json()["assumed"]
+    assert key not in predicted(told, "none").as_json()["assumed"]
+
+
+# --- Master weights
+
+
+@pytest.mark.parametrize(
+    ("engine", "master", "weights", "states"),
+    [
+        ("megatron", "fp32", 2.0, 12.0),
+        ("megatron", "none", 2.0, 8.0),
+        ("megatron", "bf16", 2.0, 8.0),
+        ("fsdp", "fp32", 4.0, 8.0),
+        ("fsdp", "none", 2.0, 8.0),
+    ],
+)
+def test_weights_and_states_take_the_bytes_of_each_copy(engine, master, weights, states):
+    # Adam has two moments in fp32 whatever it updates; ZeRO 3 over 4 ranks
+    changes = {"engine": engine, "dtypes.master": master, "workload.zero": 3}
+    holding, memory = state_of(DENSE, **changes)
+    held = sum(holding.weights) / 4.0
+    assert memory.weights == pytest.approx(weights * held)
+    assert memory.optimizer == pytest.approx(states * held)
+
+
+@pytest.mark.parametrize(
+    ("master", "gradient", "moved"),
+    [("fp32", "fp32", 30.0), ("none", "fp32", 24.0), ("none", "bf16", 22.0)],
+)
+def test_an_update_moves_what_it_reads_and_writes(master, gradient, moved):
+    # moments 8 + 8; the gradient once; a master weight 4 + 4 and the bf16 weight 2, or
+    # without one that weight 2 + 2
+    formats = {"dtypes.master": master, "dtypes.gradient": gradient}
+    assert float(update_bytes(made(DENSE, **formats).workload)) == moved
+
+
+# --- Logits
+
+
+@pytest.mark.parametrize("tp", [1, 4])
+def test_the_last_stage_holds_logits_in_fp32_and_their_gradient(tp):
+    # 4 + 2 bytes a token and entry of the vocabulary, of one micro-batch
+    def last(vocabulary: float):
+        changes = {"model.vocabulary": vocabulary, "layout.tp": tp}
+        return state_of(DENSE, **changes)[1].activations
+
+    more = last(2.0 * 51200.0) - last(51200.0)
+    tokens = 2.0 * 2048.0
+    assert float(more[-1]) == pytest.approx(6.0 * tokens * 51200.0 / tp)
+    assert float(abs(more[:-1]).max()) == 0.0
+
+
+# --- A host that issues kernels one by one
+
+
+@pytest.mark.parametrize("again", ["none", "selective", "full"])
+def test_a_layer_is_no_shorter_than_its_host_takes(again):
+    # a third for each of three passes, and one more where the forward pass runs again
+    slow = {"system.trainers.megatron.layer_host_s": 10.0, "workload.recompute": again}
+    passes = 4.0 if again == "full" else 3.0
+    layer_s = float(predict(DENSE, **slow).layer_time_s)
+    assert 1.0 < layer_s / (10.0 * passes / 3.0) < 1.05  # the slowest of all ranks

@@ -137,7 +137,6 @@ class Prediction(NamedTuple):
 
     def as_json(self) -> dict[str, object]:
         """The contract of `predict --json`."""
-        assumed = getattr(self.problem.scenario, "assumed", [])
         return {
             "phase": self.problem.scenario.phase,
             "system": self.problem.system.name,
@@ -150,8 +149,17 @@ class Prediction(NamedTuple):
             "busy": self.busy,
             "feasible": not self.reasons,
             "reason": "; ".join(self.reasons),
-            "assumed": list(assumed),
+            "assumed": self._assumed(),
         }
+
+    def _assumed(self) -> list[str]:
+        """Keys that no source states: those that the scenario lists, and what a framework
+        does with gradients unless told."""
+        scenario = self.problem.scenario
+        listed = list(getattr(scenario, "assumed", []))
+        key = "dtypes.gradient"
+        silent = scenario.phase == "train" and scenario.dtypes.gradient is None
+        return [*listed, key] if silent and key not in listed else listed
 
 
 def predict(scenario: Scenario, calibration: str | None = None) -> Prediction:

@@ -25,6 +25,9 @@ BYTES = {
 """Bytes of one element. Scales of quantized blocks are counted where they are sent, but
 for formats that are named after their blocks: of 16 and of 32, with a scale of 8 bits."""
 
+NO_COPY = "none"
+"""Format of the master weights where the optimizer updates the weights themselves."""
+
 SCALE_SLOT_BYTES = 512.0
 """Slot of scales beside each 8-bit token in a buffer, the largest of all libraries
 (CloudMatrix-Infer, arXiv 2506.12708, section 4.2.1)."""
@@ -61,7 +64,8 @@ class Sizes(NamedTuple):
 
 
 def sizes_of(dtypes: Dtypes) -> Sizes:
-    return Sizes(*(jnp.asarray(BYTES[name], float) for name in dtypes))
+    known = BYTES | {NO_COPY: 0.0}
+    return Sizes(*(jnp.asarray(known[name], float) for name in dtypes))
 
 
 class Balance(struct.PyTreeNode, kw_only=True, frozen=True):

@@ -128,10 +128,10 @@ def _outermost(system: System) -> Leaf:
 
 
 def _runtime(system: System, choices: Choices) -> Engine | Trainer:
-    """What serves or trains. How contexts are exchanged is the job's to say by now, and
-    how kernels are launched."""
+    """What serves or trains. How contexts are exchanged, what gradients are kept in and how
+    kernels are launched is the job's to say by now."""
     if choices.trainer:
-        return system.trainers[choices.trainer].replace(context="")
+        return system.trainers[choices.trainer].replace(context="", gradient="")
     engine = system.engines[choices.engine]
     launch = engine.launch_s
     return engine.replace(
@@ -191,7 +191,10 @@ def _storage(system: System) -> SideLink:
         return system.links[STORAGE]
     tier = ordered_tiers(system)[-1]
     return SideLink(
-        bytes_per_s=tier.bytes_per_s, latency_s=tier.latency_s, efficiency=tier.efficiency
+        bytes_per_s=tier.bytes_per_s,
+        memory_bytes_per_s=tier.bytes_per_s,
+        latency_s=tier.latency_s,
+        efficiency=tier.efficiency,
     )
 
 

@@ -84,6 +84,9 @@ class Trainer(struct.PyTreeNode, kw_only=True, frozen=True):
 
     launch_s: Leaf
     """Host time to launch one kernel without a captured graph."""
+    layer_host_s: Leaf
+    """Least time of a layer, forward and backward: a host that issues its kernels one by
+    one, with autograd and the modules' own code, is no faster."""
     tensor_host_s: Leaf
     """Least time of a layer, forward and backward, for each rank of its tensor group,
     in jobs that leave the scale-up system."""
@@ -124,6 +127,12 @@ class Trainer(struct.PyTreeNode, kw_only=True, frozen=True):
     keeps_working_gradients: Switch
     """Gradients of a micro-batch stay, as wide as the weights, beside those that add up
     in a wider format; otherwise a kernel adds them there as they come."""
+    casts_weights: Switch
+    """Weights are kept once, in the format of the optimizer, and each pass casts those
+    of its layer; otherwise those that passes read are a copy."""
+    gradient: str = struct.field(pytree_node=False, default="fp32")
+    """In what gradients are kept and added up, unless a job says it: `fp32`, or `weight`
+    as the weights that passes read."""
     context: str = struct.field(pytree_node=False, default="ring")
     """How context parallelism exchanges keys and values, unless a job says it: `ring`
     or `all_to_all`."""

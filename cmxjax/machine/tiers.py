@@ -51,6 +51,9 @@ class SideLink(struct.PyTreeNode, kw_only=True, frozen=True):
     """A plane outside the tiers: the VPC network or the pool of host memory."""
 
     bytes_per_s: Leaf
+    memory_bytes_per_s: Leaf
+    """Of the memory at its far end, a device's share: an optimizer there reads and
+    writes at this rate."""
     latency_s: Leaf
     efficiency: Leaf
     kind: str = struct.field(pytree_node=False, default="side_link")

@@ -20,6 +20,9 @@ from ..work.training import ELEMENT
 QUANTIZED_COPIES = 2.0
 """8-bit training keeps each weight quantized twice, as it is and transposed."""
 
+MOMENTS_BYTES = 8.0
+"""Two moments of Adam in fp32, for each weight."""
+
 PRESENT_LAYERS = 2.0
 """Layers whose sharded or offloaded state is on the device at once: the current one, and
 the one that comes next or has just left."""
@@ -68,7 +71,12 @@ def in_flight(
 def train_memory(
     trainer: Trainer, a: Architecture, w: Train, layout: Layout, holding: Holding
 ) -> TrainMemory:
-    """Memory of a device of each stage, offloaded parts left out."""
+    """Memory of a device of each stage, offloaded parts left out.
+
+    Mixed precision keeps 2 + 12 bytes of weights and states for a weight (Rajbhandari et
+    al., section 3.1): a framework that casts weights for each pass 4 + 8, and without
+    master weights 2 + 8.
+    """
     weights = holding.weights
     sizes = w.software.sizes
     ranks, expert_ranks = data_ranks(layout)
@@ -76,6 +84,7 @@ def train_memory(
     split = weights.shared / ranks + weights.expert / expert_ranks
     size, narrow = BYTES["bf16"], sizes.activation < BYTES["bf16"]
     size = size + either(narrow, QUANTIZED_COPIES * sizes.activation, 0.0)
+    casts = either(sizes.master > 0.0, trainer.casts_weights.on, 0.0)
     held = either(w.zero >= 3.0, split, whole)
     largest = smooth.larger_of(map(added, holding.layer_weights))
     gathered = largest * PRESENT_LAYERS * size
@@ -85,7 +94,8 @@ def train_memory(
     kept = kept + trainer.keeps_working_gradients.on * whole * beside
     alive = _activations(a, w, layout, holding)
     overhead = trainer.memory_overhead_bytes + alive * trainer.activation_slack
-    here, optimizer = held * size, 3.0 * state * sizes.master
+    here = held * either(casts > 0.0, sizes.master, size)
+    optimizer = state * (MOMENTS_BYTES + (1.0 - casts) * sizes.master)
     overhead = overhead + either(w.zero >= 3.0, gathered, 0.0)
     if w.offloads:
         away = here * w.offload_weights

@@ -71,8 +71,11 @@ class DtypesSpec(Strict):
     dispatch: Dtype | None = None
     combine: Dtype | None = None
     head: Dtype | None = None
-    master: Dtype | None = None
+    master: Dtype | Literal["none"] | None = None
+    """Weights that the optimizer updates, copied to the format that passes read; `none`,
+    or the format of the weights, updates those."""
     gradient: Dtype | None = None
+    """In which gradients are kept and added up; left out, as the engine does."""
     state: Dtype | None = None
     unpacking: Literal["fused", "apart"] | None = None
     """Where weights narrower than activations are unpacked: in the kernel that multiplies

@@ -70,6 +70,7 @@ class EndpointSpec(Leaves):
 
 class SideLinkSpec(Leaves):
     bytes_per_s: Figure
+    memory_bytes_per_s: Figure
     latency_s: Figure
     efficiency: Figure
 
@@ -148,7 +149,10 @@ class TrainerSpec(Leaves):
     context: Literal["ring", "all_to_all"] = "ring"
     stages: Literal["even", "by_cost", "with_ends"] = "even"
     keeps_working_gradients: bool = False
+    casts_weights: bool = False
+    gradient: Literal["fp32", "weight"] = "fp32"
     launch_s: Figure
+    layer_host_s: Figure
     tensor_host_s: Figure
     message_host_s: Figure
     step_s: Figure

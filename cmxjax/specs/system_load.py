@@ -237,11 +237,13 @@ def _habits(spec: TrainerSpec) -> dict[str, object]:
     """What a training framework does, beside its numbers."""
     return {
         "context": spec.context,
+        "gradient": spec.gradient,
         "stages": Spread(
             ends=switch(spec.stages == "with_ends"),
             head=switch(spec.stages == "by_cost"),
         ),
         "keeps_working_gradients": switch(spec.keeps_working_gradients),
+        "casts_weights": switch(spec.casts_weights),
     }
 
 

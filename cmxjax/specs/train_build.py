@@ -1,6 +1,6 @@
 """From a training scenario to its workload."""
 
-from ..job.workload import BYTES, Dtypes, Software, Train, balance_of, sizes_of
+from ..job.workload import BYTES, NO_COPY, Dtypes, Software, Train, balance_of, sizes_of
 from ..machine.resolve import Choices
 from ..model.flops import convention_named
 from ..switch import switch
@@ -11,6 +11,8 @@ from .scenario_file import TrainScenario
 from .schedules import chunks_filled, program_of, schedule_mistakes
 
 OFFLOAD_LINK = "cpu-pool"
+WORKING = "bf16"
+"""Format of the weights that passes read, before they are quantized."""
 
 
 def train_workload(
@@ -84,6 +86,7 @@ def _software(
     given = scenario.dtypes
     if given.dispatch is None:
         dtypes = dtypes._replace(dispatch="bf16")
+    dtypes = _of_optimizer(dtypes)
     used = {"workload.precision": dtypes.activation}
     used |= {f"dtypes.{k}": getattr(dtypes, k) for k in ("attention", "head")}
     engine = scenario.engine or default(system, "trainer")
@@ -91,7 +94,12 @@ def _software(
         lambda: check_dtypes(used, system, where),
         lambda: pick(system.trainers, engine, "engine", where),
     )
-    exchange = scenario.workload.context_parallel or system.trainers[engine].context
+    trainer = system.trainers[engine]
+    if given.gradient is None:
+        dtypes = dtypes._replace(
+            gradient=WORKING if trainer.gradient == "weight" else "fp32"
+        )
+    exchange = scenario.workload.context_parallel or trainer.context
     _check_heads(context, degrees, exchange)
     software = Software(
         sizes=sizes_of(dtypes),
@@ -99,6 +107,12 @@ def _software(
         low_latency=switch(False),
     )
     return software, engine, exchange, dtypes
+
+
+def _of_optimizer(dtypes: Dtypes) -> Dtypes:
+    """No second copy of the weights where the optimizer's are as wide as those."""
+    same = BYTES.get(dtypes.master) == BYTES[WORKING]
+    return dtypes._replace(master=NO_COPY) if same else dtypes
 
 
 def _check_heads(context: Context, degrees: Degrees, exchange: str) -> None:

@@ -36,7 +36,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "host": ("step", "layer"),
     "cache": ("load",),
     "optimizer": ("step",),
-    "offload": ("transfer",),
+    "offload": ("transfer", "update"),
     "pipeline": _MESH,
     "tensor_parallel": _COLLECTIVE,
     "context_parallel": _COLLECTIVE,

@@ -258,9 +258,10 @@ def passes_of(
         layer = in_turn(*parts, *(halves[i] for i in kind.feed_forwards))
         if a.has_experts(kind):
             layer = _exchanged(shape, sharing, layer, x.expert, s)
-        made[kind] = _recomputed(w, layer)
+        made[kind] = layer
     least = times["host"]["issued"]["layer"] / 3.0
-    made = dict(zip(made, _issued([*made.values()], least, s), strict=True))
+    issued = (_recomputed(w, x) for x in _issued([*made.values()], least, s))
+    made = dict(zip(made, issued, strict=True))
     head = in_turn(
         whole("head"), PassTimes(x.gather, x.scatter + x.reduce, 0.0 * x.gather)
     )
@@ -298,7 +299,8 @@ def _issued(
 ) -> list[PassTimes]:
     """Layers no shorter than the host needs to issue them.
 
-    The forward pass has a third of the kernels, of which `least` is the time.
+    The forward pass has a third of the kernels, of which `least` is the time; one that
+    runs again is issued again.
     """
     forward, backward, weight = (jnp.stack(passes) for passes in zip(*layers))
     forward = smooth.maximum(forward, least, sharpness)

@@ -25,12 +25,12 @@ from .costs import Costs
 from .exchanges import expert_group, price_exchanges, price_split_experts
 from .requests import Request, price_collectives
 
-UPDATE_BYTES = 30.0
-"""Bytes that Adam moves per weight it owns: reads gradient, master weight and two
-moments in fp32, writes the last three and a bf16 weight (16 + 14)."""
+MOMENTS_MOVES = 16.0
+"""Bytes that Adam moves per weight it owns for its two moments in fp32, each read and
+written."""
 
-NORM_BYTES = 8.0
-"""Bytes per gradient held: read for the norm, and zeroed, in fp32."""
+NORM_MOVES = 2.0
+"""Passes over the gradients that a device holds: read for their norm, and zeroed."""
 
 
 class Job(NamedTuple):
@@ -149,14 +149,16 @@ def _operators(
 def _host(
     machine: Machine, trainer: Trainer, layout: Layout, sharpness: Sharpness
 ) -> dict[str, Scalar | dict[str, Scalar]]:
-    """The host's time in a step, and in jobs on several nodes for a layer (asynchronous
-    tensor parallelism cuts a GEMM into as many pieces as the group has ranks) and for a
-    message between stages, of which the busiest has up to two in a pass."""
+    """The host's time in a step and for a layer, and in jobs on several nodes for a layer
+    (asynchronous tensor parallelism cuts a GEMM into as many pieces as the group has
+    ranks) and for a message between stages, of which the busiest has up to two in a
+    pass."""
     apart = smooth.positive(nodes_of(machine, layout) - 1.0, sharpness)
     messages = smooth.smaller(degree(layout, "pp") - 1.0, 2.0)
+    pieces = trainer.tensor_host_s * degree(layout, "tp") * apart
     return {
         "step": trainer.step_s,
-        "issued": {"layer": trainer.tensor_host_s * degree(layout, "tp") * apart},
+        "issued": {"layer": trainer.layer_host_s + pieces},
         "blocked": {"layer": messages * trainer.message_host_s * apart},
     }
 
@@ -254,18 +256,29 @@ def _owned(job: Job, sharpness: Sharpness) -> tuple[Scalar, Scalar]:
     return smooth.largest(owned, sharpness), smooth.largest(whole, sharpness)
 
 
+def update_bytes(w: Train) -> Scalar:
+    """Bytes that Adam moves per weight it owns: moments and the gradient; the master
+    weight, read and written, and the weight that passes read, written. Without a master
+    weight that one is read too. In fp32: 16 + 4 + 8 + 2."""
+    sizes, weight = w.software.sizes, BYTES["bf16"]
+    copied = either(sizes.master > 0.0, 2.0 * sizes.master, weight)
+    return MOMENTS_MOVES + sizes.gradient + copied + weight
+
+
 def _update_s(job: Job, sharpness: Sharpness) -> Scalar:
-    """Time of the optimizer: bytes of the states that a device owns over the memory's
-    rate."""
-    chip, (owned, whole) = job.machine.chip, _owned(job, sharpness)
-    kept = either(job.w.zero >= 2.0, owned, whole)
+    """Time of the optimizer on the device: bytes of the states that it owns there over
+    the memory's rate."""
+    w, chip, (owned, whole) = job.w, job.machine.chip, _owned(job, sharpness)
+    kept = either(w.zero >= 2.0, owned, whole)
+    here = owned * (1.0 - w.offload_optimizer) if w.offloads else owned
     rate = chip.memory_bytes_per_s * chip.memory_efficiency
-    return (UPDATE_BYTES * owned + NORM_BYTES * kept) / rate
+    return (update_bytes(w) * here + NORM_MOVES * w.software.sizes.gradient * kept) / rate
 
 
 def _offload(job: Job, sharpness: Sharpness) -> dict[str, dict[str, Scalar]]:
     """Traffic over the host link: in each pass of a layer a share of its activations and
-    weights; in the optimizer gradients go out and weights come back."""
+    weights; in the optimizer gradients go out, the host updates its share of the state in
+    its own memory, and weights come back (Ren et al., arXiv 2101.06840, section 4)."""
     w, holding, link = job.w, job.holding, job.machine.offload
     assert link is not None
     rate = link.bytes_per_s * link.efficiency
@@ -278,5 +291,8 @@ def _offload(job: Job, sharpness: Sharpness) -> dict[str, dict[str, Scalar]]:
         moved = kept * w.offload_activations + weights
         times[at_place("layer", i)] = {"transfer": moved / rate}
     owned, _ = _owned(job, sharpness)
-    moved = owned * (BYTES["fp32"] + BYTES["bf16"]) * w.offload_optimizer
-    return times | {"optimizer": {"transfer": moved / rate}}
+    away = owned * w.offload_optimizer
+    moved = away * (w.software.sizes.gradient + BYTES["bf16"])
+    host = link.memory_bytes_per_s * link.efficiency
+    update = away * update_bytes(w) / host
+    return times | {"optimizer": {"transfer": moved / rate, "update": update}}
