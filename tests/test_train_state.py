@@ -171,6 +171,24 @@ def test_work_of_attention_is_the_same_for_both():
     assert exchange == pytest.approx(ring, rel=0.02)
 
 
+@pytest.mark.parametrize(("cp", "most"), [(1, 1.0), (2, 1.5), (8, 1.875)])
+def test_the_last_rank_of_a_ring_in_order_has_most_of_the_causal_work(cp, most):
+    # of c parts the last one attends to c - 1/2, the mean one to c/2
+    sizes = {"layout.cp": cp, "layout.devices": 2 * cp, "workload.context_parallel": "ring"}
+    busy = [
+        explain(*made(LONG, engine=engine, **sizes).inputs).busy["attention.matrix"]
+        for engine in ("megatron", "torchtitan")
+    ]
+    rows = made(LONG, engine="megatron", **{**sizes, "workload.fused_attention": True})
+    core = explain(*rows.inputs).busy["attention.matrix"]
+    assert float(core) == pytest.approx(float(busy[0]))
+    fewer = made(LONG, engine="megatron", **sizes, **{"system.chip.attention_efficiency": 0.1})
+    more = float(explain(*fewer.inputs).busy["attention.matrix"])
+    share = float(made(LONG).system.chip.attention_efficiency)
+    core_s = (more - float(busy[0])) / (share / 0.1 - 1.0)
+    assert float(busy[1]) - float(busy[0]) == pytest.approx((most - 1.0) * core_s, rel=1e-6)
+
+
 def test_all_to_all_needs_heads_to_split():
     changes = {"layout.cp": 12, "layout.devices": 24}
     changes["workload.context_parallel"] = "all_to_all"
@@ -286,19 +304,29 @@ def test_an_update_moves_what_it_reads_and_writes(master, gradient, moved):
     assert float(update_bytes(made(DENSE, **formats).workload)) == moved
 
 
+def test_weights_that_are_cast_are_kept_with_the_state():
+    # ZeRO 1 over 4 ranks: 4 / 4 bytes of fp32, and 2 that all passes read
+    holding, memory = state_of(DENSE, engine="fsdp", **{"workload.zero": 1})
+    assert memory.weights == pytest.approx(3.0 * sum(holding.weights))
+
+
 # --- Logits
 
 
-@pytest.mark.parametrize("tp", [1, 4])
-def test_the_last_stage_holds_logits_in_fp32_and_their_gradient(tp):
-    # 4 + 2 bytes a token and entry of the vocabulary, of one micro-batch
+@pytest.mark.parametrize(
+    ("engine", "tp", "size"), [("megatron", 1, 6), ("megatron", 4, 6), ("torchtitan", 4, 12)]
+)
+def test_the_last_stage_holds_logits_and_their_gradient(engine, tp, size):
+    # 4 + 2 bytes a token and entry of the vocabulary, of one micro-batch; torch copies
+    # bf16 logits to fp32 and back: 2 + 4 + 4 + 2
     def last(vocabulary: float):
-        changes = {"model.vocabulary": vocabulary, "layout.tp": tp}
+        changes = {"model.vocabulary": vocabulary, "layout.tp": tp, "engine": engine}
+        changes["system"] = "dgx-h100"
         return state_of(DENSE, **changes)[1].activations
 
     more = last(2.0 * 51200.0) - last(51200.0)
     tokens = 2.0 * 2048.0
-    assert float(more[-1]) == pytest.approx(6.0 * tokens * 51200.0 / tp)
+    assert float(more[-1]) == pytest.approx(size * tokens * 51200.0 / tp)
     assert float(abs(more[:-1]).max()) == 0.0
 
 

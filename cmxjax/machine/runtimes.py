@@ -121,6 +121,9 @@ class Trainer(struct.PyTreeNode, kw_only=True, frozen=True):
     routing_skew: Leaf
     memory_overhead_bytes: Leaf
     """Context, kernels and communicators of a process."""
+    logit_bytes: Leaf
+    """Of a logit in all formats that the loss has at once, gradients included: 6 where
+    fp32 ones become their gradient in place, of which bf16 is handed back."""
     activation_slack: Leaf
     """Memory lost to fragments and temporaries, over that of the activations."""
     stages: Spread
@@ -128,8 +131,11 @@ class Trainer(struct.PyTreeNode, kw_only=True, frozen=True):
     """Gradients of a micro-batch stay, as wide as the weights, beside those that add up
     in a wider format; otherwise a kernel adds them there as they come."""
     casts_weights: Switch
-    """Weights are kept once, in the format of the optimizer, and each pass casts those
-    of its layer; otherwise those that passes read are a copy."""
+    """Weights are kept where the optimizer's state is, in its format, and each layer's
+    are cast for a pass; otherwise those that passes read are a copy."""
+    balances_ring: Switch
+    """Ranks of a ring get an early and a late part of a sequence, so that all have the
+    same causal work; otherwise the last one has the most, and the others wait."""
     gradient: str = struct.field(pytree_node=False, default="fp32")
     """In what gradients are kept and added up, unless a job says it: `fp32`, or `weight`
     as the weights that passes read."""

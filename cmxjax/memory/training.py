@@ -15,7 +15,6 @@ from ..model.architecture import Architecture, added
 from ..switch import either
 from ..work.held import Holding, data_ranks, kept_of_layer, microbatches_of
 from ..work.stages import PerStage
-from ..work.training import ELEMENT
 
 QUANTIZED_COPIES = 2.0
 """8-bit training keeps each weight quantized twice, as it is and transposed."""
@@ -92,9 +91,10 @@ def train_memory(
     kept = either(w.zero >= 2.0, split, whole) * sizes.gradient
     beside = either(sizes.gradient > BYTES["bf16"], BYTES["bf16"], 0.0)
     kept = kept + trainer.keeps_working_gradients.on * whole * beside
-    alive = _activations(a, w, layout, holding)
+    alive = _activations(trainer, a, w, layout, holding)
     overhead = trainer.memory_overhead_bytes + alive * trainer.activation_slack
-    here = held * either(casts > 0.0, sizes.master, size)
+    read = either(w.zero >= 3.0, 0.0, whole * BYTES["bf16"])
+    here = either(casts > 0.0, state * sizes.master + read, held * size)
     optimizer = state * (MOMENTS_BYTES + (1.0 - casts) * sizes.master)
     overhead = overhead + either(w.zero >= 3.0, gathered, 0.0)
     if w.offloads:
@@ -111,7 +111,9 @@ def train_memory(
     )
 
 
-def _activations(a: Architecture, w: Train, layout: Layout, holding: Holding) -> PerStage:
+def _activations(
+    trainer: Trainer, a: Architecture, w: Train, layout: Layout, holding: Holding
+) -> PerStage:
     pp, tp, cp = (degree(layout, axis) for axis in ("pp", "tp", "cp"))
     microbatches = microbatches_of(w, layout)
     layer, span = holding.activations, holding.span
@@ -121,7 +123,7 @@ def _activations(a: Architecture, w: Train, layout: Layout, holding: Holding) ->
     kept = flight * added(count * each for count, each in every)
     again = w.recompute_fraction * smooth.larger_of(layer.whole)
     group = w.micro_batch * w.sequence_tokens / cp
-    logits = span.head * group * a.vocabulary / tp * (ELEMENT + BYTES["fp32"])
+    logits = span.head * group * a.vocabulary / tp * trainer.logit_bytes
     if w.offloads:
         away = kept * w.offload_activations
         moving = smooth.smaller(PRESENT_LAYERS * smooth.larger_of(layers), away)

@@ -150,6 +150,7 @@ class TrainerSpec(Leaves):
     stages: Literal["even", "by_cost", "with_ends"] = "even"
     keeps_working_gradients: bool = False
     casts_weights: bool = False
+    balances_ring: bool = True
     gradient: Literal["fp32", "weight"] = "fp32"
     launch_s: Figure
     layer_host_s: Figure
@@ -172,6 +173,7 @@ class TrainerSpec(Leaves):
     wait_excess: Figure
     routing_skew: Figure
     memory_overhead_bytes: Figure
+    logit_bytes: Figure
     activation_slack: Figure
 
 

@@ -244,6 +244,7 @@ def _habits(spec: TrainerSpec) -> dict[str, object]:
         ),
         "keeps_working_gradients": switch(spec.keeps_working_gradients),
         "casts_weights": switch(spec.casts_weights),
+        "balances_ring": switch(spec.balances_ring),
     }
 
 

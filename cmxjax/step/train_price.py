@@ -137,8 +137,11 @@ def _operators(
     sizes = sizes_by_name(a, w.software.sizes, trains=True)
     passes = tabulate_passes([op for _, op in job.ops], rows, sizes)
     chip = _driven(job.machine.chip, trainer_of(job.machine), sizes)
-    backward = trainer_of(job.machine).backward_attention_efficiency
-    share = jnp.stack([1.0, backward])[:, None]
+    trainer = trainer_of(job.machine)
+    # the last of c ranks in a row has 2 - 1/c times the mean causal work of a ring
+    most = 2.0 - 1.0 / degree(job.layout, "cp") if w.context == "ring" else 1.0
+    share = jnp.stack([1.0, trainer.backward_attention_efficiency])[:, None]
+    share = share / trainer.balances_ring.pick(1.0, most)
     both = chip.replace(attention_efficiency=chip.attention_efficiency * share)
     return {
         "inputs": resources_s(both, passes.inputs, sharpness),
