@@ -28,6 +28,7 @@ RESULTS = {
     "dgx-a100-training": "dgx_a100",
     "dgx-h100-training": "dgx_h100_training",
     "atlas-a2-training": "atlas_a2_training",
+    "hgx-b200-training": "hgx_b200_training",
 }
 FOLDER = Path(__file__).parents[1] / "calibration"
 EACH = 4

@@ -18,6 +18,7 @@ FOLDERS = {
     "dgx-a100-training": "dgx_a100",
     "dgx-h100-training": "dgx_h100_training",
     "atlas-a2-training": "atlas_a2_training",
+    "hgx-b200-training": "hgx_b200_training",
 }
 FILES = [
     "training-a100-megatron",
@@ -26,6 +27,10 @@ FILES = [
     "training-h100-nemo",
     "training-h100-nanotron",
     "training-mosaic",
+    "training-a100-vtrain",
+    "training-h100-torchtitan",
+    "training-ascend-mindformers",
+    "training-b200-simumax",
 ]
 
 
