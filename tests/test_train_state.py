@@ -330,6 +330,19 @@ def test_the_last_stage_holds_logits_and_their_gradient(engine, tp, size):
     assert float(abs(more[:-1]).max()) == 0.0
 
 
+@pytest.mark.parametrize("tp", [1, 4])
+def test_sequence_parallelism_gathers_an_input_and_a_gradient(tp):
+    # three quarters of 4096 tokens of 6144 in bf16 are other ranks', twice
+    changes = {"layout.tp": tp, "workload.recompute": "full"}
+    p = made(DENSE, **changes)
+    slack = float(p.system.trainers["megatron"].activation_slack)
+    fixed = float(p.system.trainers["megatron"].memory_overhead_bytes)
+    _, memory = state_of(DENSE, **changes)
+    buffers = float(memory.communication[0] - slack * memory.activations[0]) - fixed
+    expected = 2.0 * 4096.0 * (1.0 - 1.0 / tp) * 6144.0 * 2.0
+    assert buffers == pytest.approx(expected)
+
+
 # --- A host that issues kernels one by one
 
 

@@ -6,6 +6,8 @@ Reference: Korthikanti et al., arXiv 2205.05198 (activations); Rajbhandari et al
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
+
 from .. import smooth
 from .._types import Leaf, Scalar
 from ..job.layout import Layout, degree
@@ -15,6 +17,7 @@ from ..model.architecture import Architecture, added
 from ..switch import either
 from ..work.held import Holding, data_ranks, kept_of_layer, microbatches_of
 from ..work.stages import PerStage
+from ..work.training import ELEMENT
 
 QUANTIZED_COPIES = 2.0
 """8-bit training keeps each weight quantized twice, as it is and transposed."""
@@ -94,6 +97,7 @@ def train_memory(
     alive = _activations(trainer, a, w, layout, holding)
     overhead = trainer.memory_overhead_bytes + alive * trainer.activation_slack
     read = either(w.zero >= 3.0, 0.0, whole * BYTES["bf16"])
+    overhead = overhead + _gathered(a, w, layout)
     here = either(casts > 0.0, state * sizes.master + read, held * size)
     optimizer = state * (MOMENTS_BYTES + (1.0 - casts) * sizes.master)
     overhead = overhead + either(w.zero >= 3.0, gathered, 0.0)
@@ -109,6 +113,16 @@ def train_memory(
         activations=alive,
         communication=overhead,
     )
+
+
+def _gathered(a: Architecture, w: Train, layout: Layout) -> Scalar:
+    """Parts of other ranks in what sequence parallelism gathers: the input of the layer
+    at work and, backward, its gradient before that is summed and scattered."""
+    if not layout.sequence_parallel:
+        return jnp.zeros(())
+    tp, cp = degree(layout, "tp"), degree(layout, "cp")
+    group = w.micro_batch * w.sequence_tokens / cp
+    return 2.0 * group * (1.0 - 1.0 / tp) * a.hidden * ELEMENT
 
 
 def _activations(
