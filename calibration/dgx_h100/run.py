@@ -12,4 +12,4 @@ from cmxjax.report.calibration import refit
 
 if __name__ == "__main__":
     cmx.setup()
-    refit("dgx-h100", Path(__file__).parent / "results")
+    refit("dgx-h100", Path(__file__).parent / "results", restarts=4)
