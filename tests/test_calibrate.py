@@ -122,7 +122,7 @@ def test_shipped_recipes_name_leaves_and_keep_to_their_budget(name):
     parameters = resolve(recipe, figures, name)
     measured = [row for file in recipe.measurements for row in load_measurements(file)]
     own = [row for row in measured if row.scenario.phase != "system"]
-    assert len(parameters) <= 25
+    assert len(parameters) <= max(25, len(own) // 20)
     assert len(own) >= 4 * len(parameters)
     ids = [row.spec.id for row in measured]
     for exclusion in recipe.excluded:
@@ -248,8 +248,8 @@ def test_contradictory_rows_are_shown_and_do_not_stop_the_fit(own):
 
 def test_a_system_without_a_recipe_gets_the_parameters_its_rows_speak_about(own):
     text = (own / "own.toml").read_text()
-    (own / "other.toml").write_text(text.replace("dgx-h100", "hgx-h200"))
-    report = calibrate("hgx-h200", (str(own / "other.toml"),), None, 4)
+    (own / "other.toml").write_text(text.replace("dgx-h100", "hgx-h20"))
+    report = calibrate("hgx-h20", (str(own / "other.toml"),), None, 4)
     names = [p.name for p in report.result.setup.parameters]
     assert len(names) <= len(SIZES) * 2 // 4
     assert any("memory" in name for name in names)

@@ -7,9 +7,16 @@ import pytest
 
 from cmxjax.answers.predict import predict
 from cmxjax.specs.build import build
-from cmxjax.specs.calibration_file import Calibration, FittedSpec
+from cmxjax.specs.calibration_file import Calibration, FittedSpec, InheritedSpec
 from cmxjax.specs.figures import Figure
-from cmxjax.specs.relatives import LEAST_SPREAD, WIDER, pooled, relatives, unconstrained
+from cmxjax.specs.relatives import (
+    CLOSE_GROUPS,
+    LEAST_SPREAD,
+    WIDER,
+    pooled,
+    relatives,
+    unconstrained,
+)
 from cmxjax.specs.scenario import load_scenario
 
 
@@ -86,14 +93,41 @@ def test_what_the_systems_own_sources_state_is_kept():
 @pytest.mark.parametrize(
     "parameter",
     [
-        fitted(0.3, 0.1, leaves=["engines.x.decode_step_s"]),
+        fitted(0.3, 0.1, leaves=["collectives.x.start_s"]),
         fitted(0.3, 0.1, identified=False),
     ],
 )
-def test_libraries_engines_and_what_is_not_identified_do_not_carry_over(parameter):
+def test_libraries_and_what_is_not_identified_do_not_carry_over(parameter):
     known = member("a", parameter, 0.5)
     figures = {leaf: figure(0.5) for leaf in parameter.leaves}
     assert not relatives("new", figures, [known]).parameters
+
+
+def test_engines_carry_over_and_libraries_only_from_near_relatives():
+    engine, library = "engines.x.decode_step_s", "collectives.x.start_s"
+    figures = {engine: figure(0.5), library: figure(0.5)}
+    known = member("a", fitted(0.3, 0.1, leaves=[engine, library]), 0.5)
+    assert relatives("new", figures, [known]).theta.keys() == {engine}
+    near = relatives("new", figures, [known], CLOSE_GROUPS).theta
+    assert near == {engine: pytest.approx(0.3), library: pytest.approx(0.3)}
+
+
+def test_what_is_inherited_and_then_fitted_adds_up():
+    """A fit starts from relatives; what they say of other leaves keeps its width."""
+    own = fitted(0.2, 0.1, leaves=["chip.half_rows"])
+    said = {"chip.half_rows": (0.5, 0.3), "chip.half_depth": (-0.4, 0.3)}
+    calibration = Calibration(
+        name="a",
+        system="a",
+        parameters={"p": own},
+        covariance=[[0.01]],
+        inherited={k: InheritedSpec(theta=t, sigma=s) for k, (t, s) in said.items()},
+    )
+    assert calibration.theta == pytest.approx(
+        {"chip.half_rows": 0.7, "chip.half_depth": -0.4}
+    )
+    slopes = {"chip.half_rows": 1.0, "chip.half_depth": 2.0}
+    assert calibration.variance(slopes) == pytest.approx(0.01 + (2.0 * 0.3) ** 2)
 
 
 SCENARIO = """

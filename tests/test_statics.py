@@ -17,6 +17,10 @@ from cmxjax.specs.scenario import load_scenario
 FLAG = {True, False}
 STATIC: dict[str, set] = {
     "Engine.partitions_cores": FLAG,
+    "Engine.graphs": {""},
+    "Engine.prefill_graphs": {""},
+    "Engine.release_of": {""},
+    "Engine.since": {""},
     "Trainer.context": {""},
     "ExpertMode.plane": {""},
     "Architecture.kinds": {Kind((0,), (0,)), Kind((0,), (1,))}

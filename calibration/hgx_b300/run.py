@@ -1,6 +1,6 @@
 """Calibrate HGX B300 to whole serving runs of vLLM, from what B200 says.
 
-    python calibration/hgx_b300/run.py
+python calibration/hgx_b300/run.py
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Calibrate HGX H200 to whole serving runs of vLLM and SGLang, from what H100 says.
 
-    python calibration/hgx_h200/run.py
+python calibration/hgx_h200/run.py
 """
 
 from pathlib import Path
