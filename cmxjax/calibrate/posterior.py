@@ -14,6 +14,9 @@ USUAL = 0.04
 
 USUAL_ROWS = 6.0
 
+TAILS, TAIL_SIGMAS = (0.683, 0.9), 1.645
+"""Shares of rows that a Gaussian has inside one standard error and inside so many."""
+
 COVERAGES = {"50": 0.6745, "68": 1.0, "95": 1.96}
 """Shares, in percent, and the standard errors that a Gaussian has within them."""
 
@@ -78,10 +81,12 @@ def directions(
 def discrepancy(
     errors: np.ndarray, variances: np.ndarray, levels: list[str], used: np.ndarray
 ) -> dict[str, float]:
-    """Model error by level that puts 68 % of left-out rows inside one sigma.
+    """Model error by level that puts 68 % of left-out rows inside one sigma, and 90 %
+    inside 1.645.
 
     Each row needs at least sqrt(e^2 - v) beyond the parameters' variance v; the level
-    takes the 68.3 % quantile of these, so a few rows far off do not widen all bars.
+    takes the 68.3 % quantile of these, so a few rows far off do not widen all bars, or
+    where errors have heavier tails than a Gaussian's the 90 % quantile over 1.645.
     The quantile of a few rows is itself uncertain: it is shrunk, in the square, toward
     `USUAL` with the weight of `USUAL_ROWS` rows.
     """
@@ -90,7 +95,8 @@ def discrepancy(
     for level in dict.fromkeys(levels):
         chosen = np.array([name == level for name in levels]) & (used > 0)
         if chosen.any():
-            count, quantile = chosen.sum(), np.quantile(needed[chosen], 0.683)
+            count, (one, most) = chosen.sum(), np.quantile(needed[chosen], TAILS)
+            quantile = max(one, most / TAIL_SIGMAS)
             usual = USUAL_ROWS * USUAL**2
             mean = (count * quantile**2 + usual) / (count + USUAL_ROWS)
             by_level[level] = float(np.sqrt(mean))

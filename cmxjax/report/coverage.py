@@ -1,0 +1,68 @@
+"""How often rows that a fit left out lie inside their error bars, by machine and level."""
+
+import csv
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from rich.table import Table
+
+from ..specs.discrepancy import level_of
+from ..specs.measurement_file import load_measurements
+from ..specs.recipe_file import load_recipe
+
+HEADINGS = ("calibration", "level", "rows", "median error", "in 1 sigma", "in 2 sigma")
+
+
+class Coverage(NamedTuple):
+    """Rows of one calibration and level, each predicted by a fit without its run."""
+
+    calibration: str
+    level: str
+    rows: int
+    median: float
+    """Of the absolute relative errors."""
+    within_one: float
+    within_two: float
+
+
+def coverage_of(calibration: str, folder: Path) -> list[Coverage]:
+    """The rows of a committed result that were fitted, by level.
+
+    Args:
+        calibration: a shipped recipe's name.
+        folder: of its results, with `rows.csv`.
+    """
+    levels = {
+        row.spec.id: level_of(row.scenario)
+        for name in load_recipe(calibration).measurements
+        for row in load_measurements(name)
+        if row.scenario.phase != "system" and row.spec.bound is None
+    }
+    with (folder / "rows.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if not row["not_fitted_because"]]
+    found = []
+    for level in sorted(set(levels.values())):
+        own = [row for row in rows if levels.get(row["id"]) == level]
+        if not own:
+            continue
+        errors = np.array([float(row["error_left_out"]) for row in own])
+        sigmas = np.array([float(row["sigma_left_out"]) for row in own])
+        z = np.abs(np.log1p(errors)) / sigmas
+        shares = float(np.mean(z <= 1.0)), float(np.mean(z <= 2.0))
+        median = float(np.median(np.abs(errors)))
+        found.append(Coverage(calibration, level, len(own), median, *shares))
+    return found
+
+
+def coverage_table(groups: list[Coverage]) -> Table:
+    """All groups, a row each."""
+    table = Table(title="Rows left out of the fit, run by run", title_justify="left")
+    for i, heading in enumerate(HEADINGS):
+        table.add_column(heading, justify="left" if i < 2 else "right", no_wrap=True)
+    for g in groups:
+        shares = (g.median, g.within_one, g.within_two)
+        table.add_row(
+            g.calibration, g.level, str(g.rows), *(f"{share:.0%}" for share in shares)
+        )
+    return table

@@ -1,0 +1,37 @@
+"""Error bars hold what they promise on rows that a fit has not seen."""
+
+import io
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from cmxjax.report.coverage import coverage_table
+
+CALIBRATION = Path(__file__).parents[1] / "calibration"
+ENOUGH = 20
+"""Rows of a group, below which a share says little."""
+
+
+@pytest.fixture(scope="module")
+def groups():
+    sys.path.insert(0, str(CALIBRATION))
+    try:
+        import coverage_of_all  # pyright: ignore[reportMissingImports]
+    finally:
+        sys.path.remove(str(CALIBRATION))
+    return coverage_of_all.groups()
+
+
+def test_the_committed_table_is_that_of_the_committed_results(groups):
+    text = io.StringIO()
+    Console(file=text, width=130).print(coverage_table(groups))
+    assert text.getvalue() == (CALIBRATION / "coverage.txt").read_text("utf-8")
+
+
+def test_half_to_nine_tenths_lie_inside_one_sigma_and_most_inside_two(groups):
+    large = [g for g in groups if g.rows >= ENOUGH]
+    assert len(large) > 10
+    assert not [g for g in large if not 0.5 <= g.within_one <= 0.9]
+    assert not [g for g in large if g.within_two < 0.85]
