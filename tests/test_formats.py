@@ -8,7 +8,10 @@ import pytest
 from test_model_files import LLAMA
 
 import cmxjax as cmx
-from cmxjax.specs.scenario import validate_scenario
+from cmxjax.memory.serving import decode_memory
+from cmxjax.specs.build import build
+from cmxjax.specs.errors import SpecError
+from cmxjax.specs.scenario import load_scenario, validate_scenario
 
 JOB: dict[str, Any] = {
     "system": "hgx-h800",
@@ -116,3 +119,43 @@ def test_caches_and_attention_have_formats_of_their_own(kv, attention):
         assert np.isfinite(float(m.step_time_s))
     assert caches[1] / caches[0] == (0.5 if kv == "fp8" else 1.0)
     assert peaks[1] / peaks[0] == pytest.approx(2.0 if attention == "fp8" else 1.0, 0.01)
+
+
+def test_a_job_may_store_modules_in_formats_of_their_own():
+    """Weight bytes of a mixture by hand: experts in int4, the rest as the job says."""
+    base = {
+        "system": "dgx-h100",
+        "model": "deepseek-v2",
+        "phase": "decode",
+        "workload": {"sequences_per_device": 1, "kv_tokens": 1024},
+        "layout": {"devices": 8, "tp": 8, "ep": 8},
+    }
+
+    def held(**dtypes):
+        p = build(load_scenario(base | {"dtypes": dtypes}), "none")
+        memory = decode_memory(p.model, p.workload, p.layout)
+        return float(memory.weights), p.model
+
+    plain, model = held(weight="bf16")
+    mixed, _ = held(weight="bf16", weights={"experts": "int4", "shared": "bf16"})
+    e = model.experts
+    network = 3 * float(model.hidden) * float(e.intermediate)
+    layers = float(model.half_counts.feed_forwards[-1])
+    routed = layers * float(e.routed) / 8 * network
+    assert plain - mixed == pytest.approx(routed * (2.0 - 0.5), rel=1e-9)
+    others = dict.fromkeys(("attention", "dense", "shared"), "bf16")
+    all_of, _ = held(weight="int4", weights=others)
+    assert all_of == pytest.approx(mixed, rel=0.01)  # but for tables and norms
+
+
+def test_formats_of_modules_are_refused_in_training():
+    raw = {
+        "system": "dgx-h100",
+        "model": "llama-3.1-8b",
+        "phase": "train",
+        "workload": {"global_batch": 8, "sequence_tokens": 2048},
+        "layout": {"devices": 8},
+        "dtypes": {"weights": {"attention": "fp8"}},
+    }
+    with pytest.raises(SpecError, match=r"dtypes\.weights"):
+        build(load_scenario(raw), "none")

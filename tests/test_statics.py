@@ -96,7 +96,7 @@ def test_no_name_is_static(shipped_problems):
 
 
 def test_shipped_problems_share_their_programs(shipped_problems):
-    """Over three thousand problems on some machines, with all their engines and libraries."""
+    """Thousands of problems on some machines, with all their engines and libraries."""
     structures = {
         (jax.tree.structure(p.inputs), tuple(x.shape for x in jax.tree.leaves(p.inputs)))
         for p in shipped_problems

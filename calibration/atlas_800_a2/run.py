@@ -1,4 +1,6 @@
-"""Calibrate Atlas 800 A2 to whole serving runs of vLLM-Ascend and omni-infer, from what CloudMatrix384 says.
+"""Calibrate Atlas 800 A2 to whole serving runs of vLLM-Ascend and omni-infer.
+
+It starts from what CloudMatrix384 says.
 
 python calibration/atlas_800_a2/run.py
 """

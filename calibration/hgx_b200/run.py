@@ -1,4 +1,6 @@
-"""Calibrate HGX B200 to whole serving runs of vLLM and TensorRT-LLM, from what GB200 and H100 say.
+"""Calibrate HGX B200 to whole serving runs of vLLM and TensorRT-LLM.
+
+It starts from what GB200 and H100 say.
 
 python calibration/hgx_b200/run.py
 """

@@ -12,8 +12,12 @@ Name = Annotated[str, tyro.conf.Positional, METAVAR]
 Names = Annotated[tuple[str, ...], tyro.conf.Positional, METAVAR]
 
 
+VERSION = "engine_version"
+
+
 def parse_changes(pairs: tuple[str, ...]) -> dict[str, object]:
-    """`key=value` pairs with TOML values; what is no TOML value is a string.
+    """`key=value` pairs with TOML values; what is no TOML value is a string, and so is a
+    version such as 0.10, which as a number would be another.
 
     Raises:
         SpecError: a pair has no equals sign or no key.
@@ -26,6 +30,9 @@ def parse_changes(pairs: tuple[str, ...]) -> dict[str, object]:
         key, equals, text = pair.partition("=")
         if not equals or not key.strip() or "\n" in pair:
             mistakes.append(f"--set {pair!r}: write KEY=VALUE on one line")
+            continue
+        if key.strip() == VERSION:
+            changes[VERSION] = text.strip().strip("\"'")
             continue
         try:
             changes[key.strip()] = parse_toml(f"value = {text}", "--set")["value"]

@@ -1,4 +1,4 @@
-"""How often rows that a fit left out lie inside their error bars, by machine and level."""
+"""How often rows that a fit left out lie inside their error bars."""
 
 import csv
 from pathlib import Path

@@ -32,7 +32,15 @@ from .calibration_file import UNCALIBRATED, Calibration, calibration_for
 from .context import Context as _Context
 from .context import check_dtypes as _check_dtypes
 from .context import default as _default
-from .context import dtype_of_file, engine_of, limited, multiplied, unpacks
+from .context import (
+    SERVES,
+    dtype_of_file,
+    engine_of,
+    limited,
+    module_bytes,
+    multiplied,
+    unpacks,
+)
 from .context import dtypes_of as _dtypes
 from .context import leaf as _leaf
 from .context import pick as _pick
@@ -596,11 +604,11 @@ def build(
         architecture = model.architecture
         if getattr(workload, "images", None) is None:  # the tower isn't loaded
             architecture = architecture.replace(vision=None)
-        dtypes = getattr(scenario, "dtypes", None)
-        if dtypes is not None and dtypes.weight is None and scenario.phase != "train":
+        if scenario.phase in SERVES:
             computed = dtype_of_file(model, loaded.system)
             size = BYTES[_dtypes(scenario, computed).weight]
-            architecture = stored_in(architecture, model.file, size)
+            stored = module_bytes(scenario, model)
+            architecture = stored_in(architecture, stored, size)
     return Problem(
         system=system,
         choices=choices,

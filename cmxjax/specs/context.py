@@ -44,7 +44,8 @@ def pick(options: Mapping[str, object], name: str, key: str, where: str) -> str:
 
 def dtypes_of(scenario: Common, activation: str = "bf16") -> Dtypes:
     """Formats by tensor class; weights and dispatch follow the activations."""
-    given = scenario.dtypes.model_dump(exclude_none=True, exclude={"unpacking"})
+    apart = {"unpacking", "weights"}
+    given = scenario.dtypes.model_dump(exclude_none=True, exclude=apart)
     activation = given.get("activation", activation)
     defaults = {"weight": activation, "dispatch": activation, "activation": activation}
     return Dtypes(**{**defaults, **given})
@@ -56,14 +57,23 @@ def dtype_of_file(model: LoadedModel | None, system: System) -> str:
     return said if said in system.chip.matrix_flop_per_s else "bf16"
 
 
+def module_bytes(scenario: Common, model: LoadedModel | None) -> dict[str, float]:
+    """Bytes of a stored weight by module, where it isn't that of the job's format: as the
+    file has them, unless the job has one for all, or as the job says."""
+    dtypes = scenario.dtypes
+    stored: dict[str, float] = {}
+    if model is not None and dtypes.weight is None:
+        stored = {str(module): size for module, size in model.file.weights.items()}
+    return stored | {module: BYTES[name] for module, name in dtypes.weights.items()}
+
+
 def unpacks(context: Context, dtypes: Dtypes) -> bool:
     """Whether some weights are narrower than activations, and are unpacked in memory
     before they are multiplied."""
     given = context.scenario.dtypes
     how = given.unpacking or default(context.system, "unpacking")
     stored = [BYTES[dtypes.weight]]
-    if given.weight is None and context.model is not None:
-        stored += context.model.file.weights.values()
+    stored += module_bytes(context.scenario, context.model).values()
     return how == "apart" and min(stored) < BYTES[dtypes.activation]
 
 
@@ -115,6 +125,7 @@ def limited(scenario: Common, system: System, where: str) -> System:
     if phase not in SERVES:
         said = [f"limits.{name}" for name in given]
         said += ["graphs"] if scenario.graphs else []
+        said += ["dtypes.weights"] if scenario.dtypes.weights else []
         if said:
             why = f"no engine serves in phase {phase!r}; leave it out"
             raise SpecError([f"{where}: {key}: {why}" for key in said])

@@ -1,5 +1,6 @@
 """From a model's name, TOML file or Hugging Face config to the Architecture pytree."""
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -232,17 +233,18 @@ def _kinds(file: ModelFile) -> tuple[list[Kind], list[Kind]]:
     return [Kind((0,), (i,)) for i in range(len(halves))], each
 
 
-def stored_in(a: Architecture, file: ModelFile, size: float) -> Architecture:
-    """The model with the formats that its file stores weights in.
+def stored_in(a: Architecture, stored: Mapping[str, float], size: float) -> Architecture:
+    """The model with the formats that its modules' weights have.
 
     Args:
+        stored: bytes of a weight by module.
         size: bytes of an element in the job's weight format, which the others have.
     """
-    if not file.weights:
+    if not stored:
         return a
 
     def ratio(*modules: str) -> Array:
-        given = [file.weights[m] for m in modules if m in file.weights]
+        given = [stored[m] for m in modules if m in stored]
         return _leaf(given[0] / size if given else 1.0)
 
     def half(f: Dense | Experts) -> Dense | Experts:
@@ -259,7 +261,8 @@ def checkpoint_bytes(a: Architecture, file: ModelFile) -> float:
     """Size of the language model's checkpoint, whose modules have the file's formats, 16
     bits without."""
     size, counts, known = BYTES["bf16"], a.half_counts, known_of(a)
-    a = stored_in(a, file, size)
+    stored = {str(module): of for module, of in file.weights.items()}
+    a = stored_in(a, stored, size)
     total = float(total_parameters(a)) * size
     for count, mixer, weights in zip(counts.mixers, a.mixers, known.halves.mixers):
         matrices = weights - mixer.vectors
@@ -273,7 +276,6 @@ def checkpoint_bytes(a: Architecture, file: ModelFile) -> float:
         total += float(count * each * network) * size
     tables = {"head": float(a.tied.on == 0.0), "table": 1.0}
     for module, many in tables.items():
-        stored = {str(key): value for key, value in file.weights.items()}
         more = stored.get(module, size) - size
         total += many * float(a.vocabulary * a.hidden) * more
     return total

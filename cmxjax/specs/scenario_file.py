@@ -65,6 +65,9 @@ Count = Annotated[int, Field(ge=1, le=10**9)]
 
 class DtypesSpec(Strict):
     weight: Dtype | None = None
+    weights: dict[Literal["attention", "dense", "experts", "shared"], Dtype] = {}
+    """Formats of modules that differ from the others', in a job that serves; the shared
+    expert follows the experts unless it has its own."""
     activation: Dtype | None = None
     attention: Dtype | None = None
     kv: Dtype | None = None
