@@ -1,6 +1,6 @@
 """Print how often left-out rows lie inside their error bars, and write `coverage.txt`.
 
-    python calibration/coverage_of_all.py
+python calibration/coverage_of_all.py
 """
 
 from pathlib import Path

@@ -153,13 +153,14 @@ def release(system: System, engine: str, version: str) -> str:
     Raises:
         ValueError: the version isn't numbers with dots between.
     """
-    entries = {engine: ()}
+    entries: dict[str, tuple[int, ...]] = {engine: ()}
     for name, other in system.engines.items():
         if other.release_of == engine:
             entries[name] = _numbers(other.since)
     newest = not version or version.startswith(UNRELEASED)
     most = max(entries.values()) if newest else _numbers(version)
-    return max((name for name in entries if entries[name] <= most), key=entries.get)
+    described = {since: name for name, since in entries.items() if since <= most}
+    return described[max(described)]
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -29,9 +29,6 @@ from ..model.architecture import Architecture
 from ..parameters import apply
 from ..switch import switch
 from .calibration_file import UNCALIBRATED, Calibration, calibration_for
-from .context import Context as _Context
-from .context import check_dtypes as _check_dtypes
-from .context import default as _default
 from .context import (
     SERVES,
     dtype_of_file,
@@ -41,6 +38,9 @@ from .context import (
     multiplied,
     unpacks,
 )
+from .context import Context as _Context
+from .context import check_dtypes as _check_dtypes
+from .context import default as _default
 from .context import dtypes_of as _dtypes
 from .context import leaf as _leaf
 from .context import pick as _pick
