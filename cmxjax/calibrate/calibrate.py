@@ -31,8 +31,12 @@ NEAR = 0.5
 """Restarts whose log posterior is this close to the best one's have found it: less than
 half a parameter's standard error apart, as neighboring tiles of a kernel are."""
 
+FINE = 1e-6
+"""Tolerance of the fits whose optimum counts: a gain far below `NEAR`. Models have kinks,
+along which a finer one takes hundreds of steps."""
+
 ROUGH = 1e-5
-"""Tolerance of fits that only say how much is lost without something: far below a
+"""Likewise of fits that only say how much is lost without something: far below a
 parameter's error."""
 
 TOUCHED = 0.01
@@ -167,7 +171,7 @@ def _optimum(setup: Setup, model: Model, first: np.ndarray) -> tuple[np.ndarray,
     Raises:
         ArithmeticError: it does not converge.
     """
-    fits = fit(model, first, data_of(setup, {}))
+    fits = fit(model, first, data_of(setup, {}), tolerance=FINE)
     best = int(np.argmin(fits.objective))
     _check(fits, best)
     near = fits.objective <= fits.objective[best] + NEAR
@@ -186,7 +190,8 @@ def _learned(
     for round_ in range(ROUNDS):
         progress(f"cross-validation, round {round_ + 1} of {ROUNDS}")
         if round_ > 0:
-            theta = _check(fit(model, theta[None], data_of(setup, by_level))).theta[0]
+            data = data_of(setup, by_level)
+            theta = _check(fit(model, theta[None], data, tolerance=FINE)).theta[0]
         cross = left_out(setup, model, theta, fold, names, by_level)
         spread = np.square(cross.sigma) - _level_variance(setup, by_level)
         by_level = discrepancy(cross.log_error, spread, setup.levels, setup.measured)
@@ -219,7 +224,7 @@ def calibrate(
     theta, by_level = _learned(setup, model, theta, progress)
     progress("runs, tables and sources left out in turn")
     data = data_of(setup, by_level)
-    final = _check(fit(model, theta[None], data))
+    final = _check(fit(model, theta[None], data, tolerance=FINE))
     cross, tables, sources = (
         left_out(setup, model, final.theta[0], fold, names, by_level)
         for fold, names in (
