@@ -262,6 +262,19 @@ def on_machine(inputs: Inputs, factors: dict[str, float]) -> Inputs:
     return (scaled(inputs[0], factors), *inputs[1:])
 
 
+def with_engines(inputs: Inputs, **leaves: Any) -> Inputs:
+    """The job with some leaves of all engines replaced."""
+    system, *rest = inputs
+    engines = {name: e.replace(**leaves) for name, e in system.engines.items()}
+    return (system.replace(engines=engines), *rest)  # pyright: ignore[reportReturnType]
+
+
+def host_in_front(inputs: Inputs) -> Inputs:
+    """The job with a host that works in front of each step and never beside it."""
+    none = dict.fromkeys(("whole", "piecewise", "eager"), jnp.zeros(()))
+    return with_engines(inputs, host_exposed_fraction=jnp.ones(()), launch_s=none)
+
+
 def off_lattice(inputs: Inputs, seed: int) -> Inputs:
     """The job with each leaf moved by its own 0.5 to 3 percent, away from all kinks.
 

@@ -124,8 +124,10 @@ def nothing_hides(system):
         name = jax.tree_util.keystr(path, simple=True, separator=".")
         if name.endswith("exposed_fraction"):
             return jnp.ones(())
-        # beside the transfer of a dispatch its copies are posted
-        return jnp.zeros(()) if name.endswith("dispatch_copy_s") else leaf
+        # beside the transfer of a dispatch its copies are posted, beside a layer the
+        # next is launched
+        beside = ("dispatch_copy_s", "layer_host_s")
+        return jnp.zeros(()) if name.endswith(beside) else leaf
 
     return jax.tree_util.tree_map_with_path(exposed, system)
 

@@ -12,6 +12,7 @@ from jobs import (
     deeper,
     elasticities,
     explain,
+    host_in_front,
     is_rate,
     job,
     off_lattice,
@@ -238,7 +239,7 @@ def test_excess_is_what_does_not_fit(name):
 @pytest.mark.parametrize("sharpness", [None, 8.0])
 def test_a_step_is_its_repeated_layers_and_the_rest(name, sharpness):
     """Holds for any split, so it is checked by adding layers, not by the split."""
-    system, a, w, layout, theta = job(name)
+    system, a, w, layout, theta = host_in_front(job(name))
     dense = "gqa" in name
     more = deeper(a, 7.0)
     base = predict((system, a, w, layout, theta), sharpness)

@@ -13,6 +13,7 @@ from jobs import (
     OVER,
     PREFILL,
     elasticities,
+    host_in_front,
     is_latency,
     is_rate,
     job,
@@ -89,7 +90,7 @@ def with_layers(inputs, factor):
 @pytest.mark.parametrize("name", DECODE)
 @pytest.mark.parametrize("sharpness", [None, 8.0])
 def test_twice_the_layers_add_the_step_less_its_rest(name, sharpness):
-    inputs = with_stages(off_lattice(job(name), 3), 1.0)
+    inputs = host_in_front(with_stages(off_lattice(job(name), 3), 1.0))
     base = predict(inputs, sharpness)
     twice = predict(with_layers(inputs, 2.0), sharpness)
     repeated = base.step_time_s - base.iteration_rest_s

@@ -66,6 +66,14 @@ def _tables(name: str) -> dict[str, dict[str, object]]:
     return {name: table for name, table in tables.items() if isinstance(table, dict)}
 
 
+def _cited(node: object) -> set[str]:
+    """Names of the sources of all figures of some tables."""
+    if not isinstance(node, dict):
+        return set()
+    own = {source} if isinstance(source := node.get("source"), str) else set()
+    return own.union(*map(_cited, node.values()))
+
+
 def _engines(
     listed: dict[str, object], common: dict[str, object]
 ) -> tuple[dict[str, object], dict[str, object]]:
@@ -120,7 +128,8 @@ def _filled(raw: dict[str, object]) -> dict[str, object]:
     sources = defaults["sources"]
     if isinstance(engines := raw.get("engines", {"default": {}}), dict):
         filled["engines"], known = _engines(engines, defaults["engine"])
-        sources = sources | known
+        cited = _cited(filled["engines"])
+        sources = sources | {k: s for k, s in known.items() if k in cited}
     if isinstance(libraries := filled["expert_parallel"], dict):
         filled["expert_parallel"] = {
             library: {mode: under("expert_mode", v) for mode, v in modes.items()}
