@@ -5,6 +5,8 @@ import pytest
 
 from cmxjax.calibrate.fit import Data, fit, objective, robust_weight, starts
 from cmxjax.calibrate.posterior import (
+    USUAL_ROWS,
+    USUAL_SERVING,
     covariance,
     coverage,
     directions,
@@ -169,3 +171,23 @@ def test_the_discrepancy_covers_two_thirds_of_left_out_rows():
 def test_the_discrepancy_of_few_rows_stays_near_the_usual_one():
     found = discrepancy(np.array([1e-6]), np.zeros(1), ["a"], np.ones(1))
     assert found["a"] == pytest.approx(0.04 * np.sqrt(6 / 7), rel=1e-3)
+
+
+def test_rows_of_one_run_count_once():
+    """Forty rows of one deployment teach no more than one, and serving runs least."""
+    errors, level = np.full(40, 0.2), ["serve/x"] * 40
+    args = errors, np.zeros(40), level, np.ones(40)
+    one = discrepancy(*args, ["run"] * 40)["serve/x"]
+    many = discrepancy(*args, [str(k) for k in range(40)])["serve/x"]
+    wanted = [
+        np.sqrt((n * 0.2**2 + USUAL_ROWS * USUAL_SERVING**2) / (n + USUAL_ROWS))
+        for n in (1, 40)
+    ]
+    assert [one, many] == pytest.approx(wanted)
+
+
+def test_heavy_tails_widen_the_bar():
+    """A tenth of the rows far off: the 90 % quantile counts, over 1.645."""
+    errors = np.concatenate([np.full(8_500, 0.01), np.full(1_500, 0.5)])
+    found = discrepancy(errors, np.zeros(10_000), ["a"] * 10_000, np.ones(10_000))
+    assert found["a"] == pytest.approx(0.5 / 1.645, rel=1e-3)

@@ -187,6 +187,7 @@ def _learned(
 ) -> tuple[np.ndarray, dict[str, float]]:
     """Discrepancies from runs left out in turn, and an optimum to start from."""
     (fold, names), by_level = _runs(setup), {}
+    runs = [folds.run_of(row) for row in setup.rows]
     for round_ in range(ROUNDS):
         progress(f"cross-validation, round {round_ + 1} of {ROUNDS}")
         if round_ > 0:
@@ -194,7 +195,8 @@ def _learned(
             theta = _check(fit(model, theta[None], data, tolerance=FINE)).theta[0]
         cross = left_out(setup, model, theta, fold, names, by_level)
         spread = np.square(cross.sigma) - _level_variance(setup, by_level)
-        by_level = discrepancy(cross.log_error, spread, setup.levels, setup.measured)
+        args = cross.log_error, spread, setup.levels, setup.measured
+        by_level = discrepancy(*args, runs)
     return theta, by_level
 
 

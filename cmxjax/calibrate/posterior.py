@@ -12,6 +12,9 @@ IDENTIFIED = 0.7
 USUAL = 0.04
 """Relative error of a calibrated performance model, before any row says otherwise."""
 
+USUAL_SERVING = 0.1
+"""Likewise of whole serving runs, in which an engine's habits come on top."""
+
 USUAL_ROWS = 6.0
 
 TAILS, TAIL_SIGMAS = (0.683, 0.9), 1.645
@@ -79,7 +82,11 @@ def directions(
 
 
 def discrepancy(
-    errors: np.ndarray, variances: np.ndarray, levels: list[str], used: np.ndarray
+    errors: np.ndarray,
+    variances: np.ndarray,
+    levels: list[str],
+    used: np.ndarray,
+    runs: list[str] | None = None,
 ) -> dict[str, float]:
     """Model error by level that puts 68 % of left-out rows inside one sigma, and 90 %
     inside 1.645.
@@ -87,17 +94,25 @@ def discrepancy(
     Each row needs at least sqrt(e^2 - v) beyond the parameters' variance v; the level
     takes the 68.3 % quantile of these, so a few rows far off do not widen all bars, or
     where errors have heavier tails than a Gaussian's the 90 % quantile over 1.645.
-    The quantile of a few rows is itself uncertain: it is shrunk, in the square, toward
-    `USUAL` with the weight of `USUAL_ROWS` rows.
+    The quantile of a few runs is itself uncertain: it is shrunk, in the square, toward
+    `USUAL` with the weight of `USUAL_ROWS` runs.
+
+    Args:
+        runs: what each row was measured with; without, each is a run of its own.
     """
     needed = np.sqrt(np.maximum(np.square(errors) - variances, 0.0))
     by_level = {}
     for level in dict.fromkeys(levels):
         chosen = np.array([name == level for name in levels]) & (used > 0)
         if chosen.any():
-            count, (one, most) = chosen.sum(), np.quantile(needed[chosen], TAILS)
+            count, usual_error = chosen.sum(), USUAL
+            if runs is not None:
+                count = len({run for run, own in zip(runs, chosen) if own})
+            if level.startswith("serve/"):
+                usual_error = USUAL_SERVING
+            one, most = np.quantile(needed[chosen], TAILS)
             quantile = max(one, most / TAIL_SIGMAS)
-            usual = USUAL_ROWS * USUAL**2
+            usual = USUAL_ROWS * usual_error**2
             mean = (count * quantile**2 + usual) / (count + USUAL_ROWS)
             by_level[level] = float(np.sqrt(mean))
     return by_level
