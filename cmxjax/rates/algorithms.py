@@ -138,22 +138,6 @@ def in_switch(
     return Cost(2.0 * (hops * used).sum(), wire)
 
 
-def one_shot(
-    group: Group,
-    library: CollectiveLibrary,
-    volume: Scalar,
-    rate: Scalar,
-    sharpness: Sharpness,
-) -> Cost:
-    """An all-reduce in which every rank reads the whole buffer of every other and adds
-    up for itself: one latency, n - 1 times the bytes; for small messages.
-
-    Reference: TensorRT-LLM's and vLLM's custom all-reduce kernels (one-shot; their
-    two-shot form is `direct`, a scatter and a gather).
-    """
-    return direct(group, library, volume, rate, sharpness)
-
-
 def chain_costs(
     group: Group, library: CollectiveLibrary, payload_bytes: Scalar
 ) -> dict[str, Scalar]:

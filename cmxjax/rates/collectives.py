@@ -16,7 +16,6 @@ from .algorithms import (
     cheaper,
     direct,
     in_switch,
-    one_shot,
     ring,
     staged,
     tree,
@@ -88,7 +87,10 @@ def algorithm_s(
             cost = in_switch(*args, payload_bytes, sharpness)
             offers.append(Offer(has["in_switch"], cost))
         if "one_shot" in has:
-            cost = one_shot(*args, payload_bytes, reduced, sharpness)
+            # every rank reads all of every other's and adds up for itself: one latency,
+            # for small messages (custom all-reduce of TensorRT-LLM and vLLM; their
+            # two-shot form is the direct scatter and gather)
+            cost = direct(*args, payload_bytes, reduced, sharpness)
             offers.append(Offer(has["one_shot"], cost))
         return cheaper(offers, library, sharpness)
     scatter = direct(*args, shard, 1.0, sharpness)
