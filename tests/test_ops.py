@@ -44,6 +44,7 @@ DENSE, MIXTURE = 0, 1
 FEATURES = {
     "one": 1.0,
     "tokens": 0.0,
+    "routed_rows": 0.0,
     "norm_rows": 0.0,
     "down_rows": 0.0,
     "head_rows": 0.0,
@@ -62,6 +63,7 @@ FEATURES = {
     "per_kv": 1.0,
     "per_out": 1.0,
     "per_ffn": 1.0,
+    "per_shared": 1.0,
     "per_head": 1.0,
     "per_etp": 1.0,
     "experts": 1.0,
@@ -70,6 +72,7 @@ FEATURES = {
 
 ROWS = (
     "tokens",
+    "routed_rows",
     "norm_rows",
     "down_rows",
     "head_rows",

@@ -550,7 +550,7 @@ def test_a_network_of_a_published_cluster_slows_with_its_nodes():
 def test_the_phase_is_a_small_program(name):
     program = jax.make_jaxpr(metrics)(*job(name)).jaxpr
     # the traffic of ZeRO 1, 2 and 3 is in it
-    assert equations(program) < 1.05 * EQUATIONS
+    assert equations(program) < 1.07 * EQUATIONS
 
 
 # --- Bad input

@@ -7,11 +7,13 @@ from typing import NamedTuple
 import numpy as np
 from rich.table import Table
 
+from ..calibrate.folds import run_of
 from ..specs.discrepancy import level_of
 from ..specs.measurement_file import load_measurements
 from ..specs.recipe_file import load_recipe
 
-HEADINGS = ("calibration", "level", "rows", "median error", "in 1 sigma", "in 2 sigma")
+HEADINGS = ("calibration", "level", "runs", "rows")
+HEADINGS += ("median error", "in 1 sigma", "in 2 sigma")
 
 
 class Coverage(NamedTuple):
@@ -19,6 +21,7 @@ class Coverage(NamedTuple):
 
     calibration: str
     level: str
+    runs: int
     rows: int
     median: float
     """Of the absolute relative errors."""
@@ -34,7 +37,7 @@ def coverage_of(calibration: str, folder: Path) -> list[Coverage]:
         folder: of its results, with `rows.csv`.
     """
     levels = {
-        row.spec.id: level_of(row.scenario)
+        row.spec.id: (level_of(row.scenario), run_of(row))
         for name in load_recipe(calibration).measurements
         for row in load_measurements(name)
         if row.scenario.phase != "system" and row.spec.bound is None
@@ -42,8 +45,9 @@ def coverage_of(calibration: str, folder: Path) -> list[Coverage]:
     with (folder / "rows.csv").open(encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if not row["not_fitted_because"]]
     found = []
-    for level in sorted(set(levels.values())):
-        own = [row for row in rows if levels.get(row["id"]) == level]
+    known = [row for row in rows if row["id"] in levels]
+    for level in sorted({level for level, _ in levels.values()}):
+        own = [row for row in known if levels[row["id"]][0] == level]
         if not own:
             continue
         errors = np.array([float(row["error_left_out"]) for row in own])
@@ -51,7 +55,8 @@ def coverage_of(calibration: str, folder: Path) -> list[Coverage]:
         z = np.abs(np.log1p(errors)) / sigmas
         shares = float(np.mean(z <= 1.0)), float(np.mean(z <= 2.0))
         median = float(np.median(np.abs(errors)))
-        found.append(Coverage(calibration, level, len(own), median, *shares))
+        runs = len({levels[row["id"]][1] for row in own})
+        found.append(Coverage(calibration, level, runs, len(own), median, *shares))
     return found
 
 
@@ -62,7 +67,8 @@ def coverage_table(groups: list[Coverage]) -> Table:
         table.add_column(heading, justify="left" if i < 2 else "right", no_wrap=True)
     for g in groups:
         shares = (g.median, g.within_one, g.within_two)
+        counts = (str(g.runs), str(g.rows))
         table.add_row(
-            g.calibration, g.level, str(g.rows), *(f"{share:.0%}" for share in shares)
+            g.calibration, g.level, *counts, *(f"{share:.0%}" for share in shares)
         )
     return table

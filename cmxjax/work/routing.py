@@ -64,7 +64,7 @@ def expert_load(
     balance: Balance,
     skew: Scalar,
     tokens: Scalar,
-    spread: Leaf = 0.0,
+    spread: Leaf | None = None,
 ) -> ExpertLoad:
     r"""How routed tokens fall on a device's experts.
 
@@ -77,7 +77,7 @@ def expert_load(
     variance v (Greenwood & Yule, J. R. Stat. Soc. 83, 1920).
 
     Args:
-        spread: relative variance of the experts' popularity, v.
+        spread: relative variance of the experts' popularity, v; None for none.
     """
     e, routing = a.experts, layout.routing
     if e is None:
@@ -90,8 +90,11 @@ def expert_load(
     spare = routing.redundant_experts / ep
     busiest = busiest_rank_load(balance, skew, received, ep, spare)
     per_slot = received / slots
-    varied = balance.skewed.on * spread + LEAST_SPREAD
-    share = -jnp.expm1(-jnp.log1p(per_slot * varied) / varied)
+    missed = -per_slot
+    if spread is not None:
+        varied = balance.skewed.on * spread + LEAST_SPREAD
+        missed = -jnp.log1p(per_slot * varied) / varied
+    share = -jnp.expm1(missed)
     return ExpertLoad(copies, busiest, per_slot / share * busiest, slots * share)
 
 
