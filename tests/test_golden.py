@@ -10,7 +10,7 @@ from golden.table import differences, read, row_of
 SAMPLE = {"decode": 74, "prefill": 74, "train": 74, "collective": 12, "op": 12}
 """The fast tests take two of so many rows; none of serve, which compiles long."""
 
-LEAST = {"decode": 100, "prefill": 80, "train": 80, "serve": 60, "collective": 60}
+LEAST = {"decode": 60, "prefill": 30, "train": 30, "serve": 16, "collective": 60}
 LEAST |= {"op": 40}
 
 

@@ -18,14 +18,15 @@ from cmxjax.specs.scenario import validate_scenario
 from cmxjax.specs.system_load import Reference, load_system
 
 COUNTS = {
-    "decode": 110,
-    "prefill": 90,
-    "train": 90,
-    "serve": 64,
+    "decode": 60,
+    "prefill": 32,
+    "train": 32,
+    "serve": 16,
     "collective": 72,
     "op": 48,
 }
-"""Scenarios of each phase."""
+"""Scenarios of each phase: so many that a change of the physics draws the table anew in
+a quarter of an hour."""
 
 AXES = 64
 """Coordinates of a point, more than any phase uses; half are for names."""
