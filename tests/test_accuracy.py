@@ -58,18 +58,19 @@ def sampled(calibration: str) -> dict[str, list[str]]:
 
 def side(scenario: Any, row: Measurement, calibration: str) -> float:
     problem = build(scenario, calibration)
-    found = cmx.metrics(*problem.inputs)
+    compiled = scenario.phase == "serve"  # which looks for a batch in a loop
+    with jax.disable_jit(not compiled):
+        found = cmx.metrics(*problem.inputs)
     spec = row.spec
     value = getattr(found, field_of(spec.quantity, spec.part, scenario.phase))
     return float(scaled_to(value, spec.quantity, spec.per, found))
 
 
 def error(row: Measurement, calibration: str) -> float:
-    """Predicted over observed, minus one; not compiled, which takes longer."""
-    with jax.disable_jit():
-        value = side(row.scenario, row, calibration)
-        if row.below is not None:
-            value /= side(row.below, row, calibration)
+    """Predicted over observed, minus one; steps aren't compiled, which takes longer."""
+    value = side(row.scenario, row, calibration)
+    if row.below is not None:
+        value /= side(row.below, row, calibration)
     return value / to_si(row.spec.value, row.spec.unit) - 1.0
 
 
@@ -88,7 +89,11 @@ def measured():
     return of
 
 
-KINDS = [(name, kind) for name in RESULTS for kind in sampled(name)]
+KINDS = [
+    pytest.param(name, kind, marks=[pytest.mark.slow] * (kind == "serve"))
+    for name in RESULTS
+    for kind in sampled(name)
+]
 
 
 @pytest.mark.parametrize(("calibration", "kind"), KINDS)

@@ -82,8 +82,8 @@ CHANGES = {
     ),
     "an unknown layout key": ({"layout.tpp": 2}, ["layout.tpp = 2", UNKNOWN]),
     "an unknown dtypes key": (
-        {"dtypes.weights": "int8"},
-        ["dtypes.weights = 'int8'", UNKNOWN],
+        {"dtypes.weigths": "int8"},
+        ["dtypes.weigths = 'int8'", UNKNOWN],
     ),
     "an unknown routing key": ({"routing.skw": 1}, ["routing.skw = 1", UNKNOWN]),
     "a key of another phase": (

@@ -14,6 +14,9 @@ ENOUGH, SEVERAL = 20, 3
 """Rows and runs of a group, below which a share says little."""
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def groups():
     sys.path.insert(0, str(CALIBRATION))

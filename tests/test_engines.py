@@ -189,6 +189,7 @@ def test_limits_are_refused_where_nothing_serves():
         build(load_scenario(raw), "none")
 
 
+@pytest.mark.slow
 def test_an_engine_decodes_no_more_at_once_than_its_limit():
     free = predicted(LOOP)
     held = predicted(LOOP | {"limits": {"max_sequences": 8}})
@@ -199,6 +200,7 @@ def test_an_engine_decodes_no_more_at_once_than_its_limit():
     assert float(flight) == pytest.approx(32.0, rel=1e-6)  # the others wait
 
 
+@pytest.mark.slow
 def test_an_engine_fills_only_its_share_of_the_memory():
     load = {"concurrency": 5000, "output_tokens": 8192}
     many = LOOP | {"workload": LOOP["workload"] | load}
@@ -214,6 +216,7 @@ def test_an_engine_fills_only_its_share_of_the_memory():
     assert all_of == pytest.approx(0.9 * 80e9, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_chunk_alone_takes_what_riding_along_saves():
     rides = metrics(LOOP, chunk_exposed_fraction=0.0)
     first = metrics(LOOP, chunk_exposed_fraction=1.0)
@@ -221,6 +224,7 @@ def test_a_chunk_alone_takes_what_riding_along_saves():
     assert float(first.prefill_time_s) > float(rides.prefill_time_s)
 
 
+@pytest.mark.slow
 def test_prompts_come_one_by_one_where_they_are_few():
     """A chunk has the tokens of one prompt, not all that the engine would take."""
     small = LOOP | {"limits": {"max_tokens_per_step": 1024}}

@@ -7,8 +7,8 @@ from golden.capabilities import capabilities, committed
 from golden.draw import COUNTS
 from golden.table import differences, read, row_of
 
-SAMPLE = {"decode": 74, "prefill": 74, "train": 74, "collective": 12, "op": 12}
-"""The fast tests take two of so many rows; none of serve, which compiles long."""
+SAMPLE = {"decode": 74, "prefill": 74, "collective": 12, "op": 12}
+"""The fast tests take two of so many rows; none of phases that compile long."""
 
 LEAST = {"decode": 60, "prefill": 30, "train": 30, "serve": 16, "collective": 60}
 LEAST |= {"op": 40}
@@ -78,6 +78,7 @@ def _size(value) -> float:
     return value[0] if isinstance(value, list) else value
 
 
+@pytest.mark.slow
 def test_no_capability_has_vanished(tmp_path):
     now = capabilities(tmp_path)
     gone = {

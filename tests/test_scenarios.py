@@ -738,6 +738,7 @@ def test_any_key_of_the_schema_may_be_assumed(key):
     assert made(assumed=[key]).scenario.assumed == [key]
 
 
+@pytest.mark.slow
 def test_every_assumption_of_the_shipped_files_is_a_key():
     for name in shipped("measurements"):
         assert load_measurements(name)

@@ -217,6 +217,7 @@ def test_shipped_plans_load(name):
     assert len(load_plan(name)) >= 10
 
 
+@pytest.mark.slow
 def test_no_measurement_widens_a_prediction():
     plan = plan_measurements(load_scenario(DECODE), "cloudmatrix384")
     sigmas = np.array([c.sigma for c in plan.choices])

@@ -73,7 +73,16 @@ def test_every_scenario_validates_and_builds(name):
     assert problem.model is not None
 
 
-@pytest.mark.parametrize("name", MEASUREMENTS)
+LONG = ("serving-b200", "serving-h100", "serving-h200")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in LONG))
+        for name in MEASUREMENTS
+    ],
+)
 def test_every_measurement_validates_and_builds(name):
     for row in load_measurements(name):
         assert build(row.scenario, "none").system.name

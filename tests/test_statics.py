@@ -76,11 +76,23 @@ def statics(tree: Any, found: dict[str, set]) -> None:
                 found[f"{type(tree).__name__}.{field.name}"] |= set(entries)
 
 
+def _ways(change: tuple[str, Any]) -> bool:
+    """Whether a changed key is more than a size."""
+    key, value = change
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return not number or key.startswith(("layout.", "routing.", "model."))
+
+
 def problems() -> list:
-    """Every shipped scenario and measured row."""
+    """Every shipped scenario, and of the measured rows of each one for each way to split,
+    store and run it."""
     made = [build(load_scenario(name), "none") for name in shipped("scenarios")]
-    rows = (row for name in shipped("measurements") for row in load_measurements(name))
-    return made + [build(row.scenario, "none") for row in rows]
+    rows = {
+        (name, row.spec.scenario, *map(repr, filter(_ways, row.spec.set.items()))): row
+        for name in shipped("measurements")
+        for row in load_measurements(name)
+    }
+    return made + [build(row.scenario, "none") for row in rows.values()]
 
 
 @pytest.fixture(scope="module")
@@ -98,11 +110,11 @@ def test_no_name_is_static(shipped_problems):
 
 
 def test_shipped_problems_share_their_programs(shipped_problems):
-    """Thousands of problems on some machines, with all their engines and libraries."""
+    """Some machines, with all their engines and libraries."""
     structures = {
         (jax.tree.structure(p.inputs), tuple(x.shape for x in jax.tree.leaves(p.inputs)))
         for p in shipped_problems
         if getattr(p.workload, "images", None) is None
     }
-    assert len(shipped_problems) > 3800
+    assert len(shipped_problems) > 600
     assert len(structures) <= 104  # and one for each kind of job with images
