@@ -105,6 +105,7 @@ layout = { devices = 32 }
 """
 
 
+@pytest.mark.slow
 def test_schedules_chunks_and_overlap_are_tried(capsys, written):
     job, best = written / "job.toml", written / "trained.toml"
     job.write_text(TRAINING)
