@@ -12,8 +12,10 @@ from ..specs.discrepancy import level_of
 from ..specs.measurement_file import load_measurements
 from ..specs.recipe_file import load_recipe
 
-HEADINGS = ("calibration", "level", "runs", "rows")
-HEADINGS += ("median error", "in 1 sigma", "in 2 sigma")
+HEADINGS = (
+    *("calibration", "level", "runs", "rows"),
+    *("median error", "in 1 sigma", "in 2 sigma"),
+)
 
 
 class Coverage(NamedTuple):

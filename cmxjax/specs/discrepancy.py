@@ -11,14 +11,12 @@ from collections.abc import Callable
 from ..machine.resolve import release
 from ..machine.system import System
 from .calibration_file import UNCALIBRATED, Calibration
+from .relatives import WIDER
 from .scenario_file import Scenario
 from .system_load import load_system
 
 STEP = "phase"
 """Level of whole steps of any phase and engine, in calibrations that know no more."""
-
-WIDER = 1.5
-"""What was never measured has this times the error of the most alike that was."""
 
 UNKNOWN = 0.3
 """Relative error where nothing alike was measured (whole serving runs on chips whose

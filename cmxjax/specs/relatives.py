@@ -28,7 +28,8 @@ CLOSE_GROUPS = (*GROUPS, "collectives.", "expert_parallel.")
 """Likewise from systems that a file names as its relatives."""
 
 WIDER = 1.5
-"""A chip that was never measured has this times its relatives' model discrepancy."""
+"""What was never measured, a chip or an engine on it, has this times the model
+discrepancy of the most alike that was."""
 
 
 def unconstrained(path: str, value: float) -> float:

@@ -27,8 +27,10 @@ APART = ("core", "core gemm", "cache")
 
 CHUNK = "chunk_"
 
-JOINT = ("norm_rows", "down_rows", "head_rows", "out_rows", "ffn_rows", "tokens")
-JOINT += ("routed_rows",)
+JOINT = (
+    *("norm_rows", "down_rows", "head_rows", "out_rows", "ffn_rows"),
+    *("routed_rows", "tokens"),
+)
 
 
 class Progress(NamedTuple):

@@ -68,7 +68,7 @@ def split_rows(a: Architecture, layout: Layout, tokens: Scalar) -> dict[str, Sca
     With sequence parallelism norms too see only the device's own tokens.
     """
     one = jnp.ones(())
-    joint: Scalar = jnp.zeros(())
+    joint = joint_experts(layout, None)
     if layout.attention == "dp":
         tp, group_tokens, rows, split = one, tokens, tokens, one
     else:
@@ -76,7 +76,6 @@ def split_rows(a: Architecture, layout: Layout, tokens: Scalar) -> dict[str, Sca
         group_tokens = tokens * tp
         whole = layout.attention == "tp"
         rows, split = (group_tokens, 1.0 / tp) if whole else (tokens, one)
-        joint = joint_experts(layout, None)
     return {
         "one": one,
         "tp": tp,
