@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cmxjax.phases.metrics import metrics
-from cmxjax.serve.queue import seen_share, waiting_s
+from cmxjax.serve.queue import burst_wait_s, seen_share, waiting_s
 from cmxjax.specs.build import build
 from cmxjax.specs.errors import SpecError
 from cmxjax.specs.scenario import load_scenario
@@ -31,9 +31,10 @@ def _run(inputs):
     return metrics(*inputs)
 
 
-def loop(name, concurrency):
+def loop(name, concurrency, rounds=10.0):
     p = problem(name, workload__concurrency=64.0)
-    at = p.workload.replace(concurrency=jnp.asarray(concurrency, float))
+    load = {"concurrency": concurrency, "rounds": rounds}
+    at = p.workload.replace(**{k: jnp.asarray(x, float) for k, x in load.items()})
     return jax.device_get(_run((p.machine, p.model, at, p.layout)))
 
 
@@ -59,12 +60,29 @@ def test_the_only_request_waits_for_nothing(name):
 
 @pytest.mark.parametrize("name", QUICK)
 def test_many_clients_are_as_requests_that_arrive_at_random(name):
-    closed = loop(name, 3000.0)
+    closed = loop(name, 3000.0, rounds=1e9)
     opened = stream(name, float(closed.served_requests_per_s))
     assert float(opened.tpot_s) == pytest.approx(float(closed.tpot_s), rel=1e-6)
     # a client never waits for itself
     share = float(closed.waiting_time_s / opened.waiting_time_s)
     assert 0.9 < share < 1.0
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_those_that_begin_at_once_wait_for_each_other(name):
+    steady, run = (loop(name, 640.0, rounds) for rounds in (1e9, 20.0))
+    longer = loop(name, 640.0, 10.0)
+    # one round in 10 waits as long as one in 20, so the mean does twice
+    added = [float(m.ttft_s - steady.ttft_s) for m in (run, longer)]
+    assert added[1] == pytest.approx(2.0 * added[0], rel=0.05)
+
+
+def test_a_burst_is_served_one_after_the_other():
+    # 5 of 10 requests on each of two instances: 0, 1, 2, 3 and 4 services in front
+    wait = burst_wait_s(10.0, 2.0, 4.0, jnp.asarray(3.0))
+    assert float(wait) == pytest.approx(np.mean([0, 3, 6, 9, 12]) / 4)
+    assert float(burst_wait_s(None, 2.0, 4.0, jnp.asarray(3.0))) == 0.0
+    assert float(burst_wait_s(1.0, 2.0, 4.0, jnp.asarray(3.0))) == 0.0
 
 
 def test_experts_apart_have_a_closed_loop_too():
@@ -91,7 +109,7 @@ def test_more_clients_are_served_faster_together_and_slower_each(name):
 
 
 def test_clients_beyond_the_memory_wait_for_a_place_in_it():
-    some, more = loop(COLOCATED, 2e5), loop(COLOCATED, 3e5)
+    some, more = (loop(COLOCATED, n, rounds=1e9) for n in (2e5, 3e5))
     rate = float(some.served_requests_per_s)
     assert float(more.served_requests_per_s) == pytest.approx(rate)
     added = float(more.waiting_time_s - some.waiting_time_s)
@@ -160,5 +178,12 @@ def test_a_load_is_a_rate_or_a_number_of_requests():
         load_scenario(COLOCATED, {"workload": {**table, "request_rate": None}})
     with pytest.raises(SpecError, match="workload.concurrency = 0.5"):
         load_scenario(COLOCATED, {"workload.concurrency": 0.5})
+    with pytest.raises(SpecError, match="requests: only a closed loop"):
+        load_scenario(COLOCATED, {"workload.requests": 640})
+    few = {"workload.concurrency": 64, "workload.requests": 8}
+    with pytest.raises(SpecError, match="8, fewer than the 64 in flight"):
+        load_scenario(COLOCATED, few)
+    rounds = problem(COLOCATED, workload__concurrency=64.0, workload__requests=320.0)
+    assert float(rounds.workload.rounds) == 5.0
     # one that is set takes the place of the other
     assert load_scenario(COLOCATED, {"workload.concurrency": 8}).workload.concurrency == 8

@@ -383,6 +383,35 @@ def fitted(**discrepancy):
     return Calibration(name="test", system="dgx-h100", discrepancy=levels)
 
 
+def test_ranks_that_share_the_head_read_a_part_of_it_and_exchange_logits():
+    def decode(head):
+        few = {"workload.draft_tokens": 0, "workload.sequences_per_device": 2}
+        changes = {"layout.head": head, **few}
+        name = "deepseek-r1-decode-cloudmatrix384"
+        p = build(load_scenario(name, changes), "none")
+        return p, cmx.explain(p.machine, p.model, p.workload, p.layout)
+
+    (p, whole), (_, shared) = decode(1), decode(8)
+    table = float(p.model.vocabulary * p.model.hidden) * 2.0
+    saved = float(whole.memory_weights_bytes - shared.memory_weights_bytes)
+    assert saved == pytest.approx(table * 7 / 8)
+    # few rows: what is read, an eighth of the columns, decides
+    read, part = (m.breakdown["head.memory"] for m in (whole, shared))
+    assert 0.1 * read < part < 0.3 * read
+    assert "logits.start" not in whole.breakdown
+    tokens, library = float(p.workload.sequences_per_device), p.machine.library
+    each = tokens * 2.0 * float(p.model.hidden + p.model.vocabulary / 8)
+    fabric = p.machine.fabric
+    wire = [each / float(fabric.rate[i] * library.efficiency) for i in (0, 1)]
+    sent = shared.breakdown["logits.transfer"]
+    assert sent >= max(1 * wire[0], 6 * wire[1])
+    assert shared.breakdown["logits.start"] == pytest.approx(float(library.start_s))
+    tensor = {"layout.head": 2, "layout.tp": 2, "layout.attention": "tp"}
+    job = load_scenario("llama-3.1-70b-decode-gb200-nvl72", tensor)
+    with pytest.raises(SpecError, match="layout.head = 2: only for serving with whole"):
+        build(job, "none")
+
+
 def test_levels_name_phase_and_engine():
     assert level_of(load_scenario(DENSE)) == "decode/vllm"
     assert level_of(load_scenario(LOOP)) == "serve/vllm-0_14"

@@ -51,6 +51,9 @@ class Layout(struct.PyTreeNode, kw_only=True, frozen=True):
     sequence_parallel: bool = struct.field(pytree_node=False, default=False)
     microbatches: str = struct.field(pytree_node=False, default="1")
     """Overlapped micro-batches: `1`, `2`, or `auto`, the faster of the two."""
+    head: Leaf | None = None
+    """Most data-parallel ranks that share the output head, each with a part of the
+    vocabulary. None: each has it whole, or its tensor group has."""
     ways: dict[str, Ways] | None = None
     """What `counted` fills in, by axis; it stays when `factor` is replaced, so count
     last, as `metrics` does."""
@@ -84,6 +87,13 @@ def degree(layout: Layout, axis: str) -> Scalar:
     if layout.ways is not None:
         return layout.ways[axis].degree
     return jnp.prod(splits(layout, axis))
+
+
+def head_ways(layout: Layout) -> Scalar:
+    """Data-parallel ranks that share the output head."""
+    if layout.head is None or layout.attention != "dp":
+        return jnp.ones(())
+    return smooth.smaller(layout.head, degree(layout, "dp"))
 
 
 def counted(layout: Layout) -> Layout:

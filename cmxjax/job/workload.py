@@ -249,6 +249,9 @@ class Serve(struct.PyTreeNode, kw_only=True, frozen=True):
     """None in a closed loop."""
     concurrency: Leaf | None
     """Requests in flight on all pools together; None where they arrive at random."""
+    rounds: Leaf
+    """Requests that a closed loop sends in all, over its concurrency. All of the first
+    round arrive at once."""
     prompt_tokens: Leaf
     """Those of images included."""
     output_tokens: Leaf

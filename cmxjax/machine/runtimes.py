@@ -39,6 +39,8 @@ class Engine(struct.PyTreeNode, kw_only=True, frozen=True):
     """Prompt tokens that a group of devices computes in one step."""
     memory_fraction: Leaf
     """Of a device's memory that the engine may use."""
+    head_ways: Leaf
+    """Data-parallel ranks that share the output head in decode; 1: each has it whole."""
     matrix_rate_factor: Leaf
     """Rate of this engine's GEMM kernels over the chip's."""
     expert_rate_factor: Leaf

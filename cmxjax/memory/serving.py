@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from .. import smooth
 from .._types import Scalar, Sharpness
-from ..job.layout import Layout, degree
+from ..job.layout import Layout, degree, head_ways
 from ..job.workload import BYTES, SCALE_SLOT_BYTES, Decode, Prefill, Software
 from ..machine.machine import Machine
 from ..machine.runtimes import Engine
@@ -79,7 +79,9 @@ def weight_bytes(
     counts = zip(a.counts, a.kinds, strict=True)
     total = added(count * a.of_halves(elements, kind) for count, kind in counts)
     total = total + draft_layers * a.of_halves(elements, a.draft)
-    tables = (2.0 - a.tied.on) * a.vocabulary * a.hidden
+    # where tables are tied the shared one is split too
+    own = either(a.tied.on > 0.5, 0.0, 1.0)
+    tables = (own + 1.0 / head_ways(layout)) * a.vocabulary * a.hidden
     head = software.sizes.head / _dense_split(layout)
     stage = smooth.ceil(a.layers / pp, sharpness)
     fullest = either(pp > 1.0, stage / a.layers, 1.0)

@@ -30,7 +30,7 @@ from .prefill import (
     prefill_pool,
     transfer,
 )
-from .queue import BUSIEST, Queue, queue_power_w, queue_wait_s, seen_share
+from .queue import BUSIEST, Queue, burst_wait_s, queue_power_w, queue_wait_s, seen_share
 
 LEAST_LEFT = 1e-6
 """Share of a limit that stands for nothing."""
@@ -103,7 +103,10 @@ def served(inputs: Inputs, sharpness: Sharpness) -> Served:
         )
         rate = _least(rate, BUSIEST * prefill.full_requests_per_s, sharpness)
         fixed = prefill.batch_s + hand_over.seconds
-        seen = seen_share(w.concurrency, instances(pool))
+        count = instances(pool)
+        seen = seen_share(w.concurrency, count)
+        each = count / prefill.full_requests_per_s
+        fixed = fixed + burst_wait_s(w.concurrency, count, w.rounds, each)
         for role in ("prefill", scheme.role):
             most = _handed_over_per_s(hand_over, layout.pools[role])
             rate = _least(rate, most, sharpness)

@@ -79,6 +79,20 @@ def seen_share(concurrency: Leaf | None, instances: Leaf) -> Scalar:
     return smooth.larger(1.0 - instances / concurrency, 0.0)
 
 
+def burst_wait_s(
+    concurrency: Leaf | None, instances: Leaf, rounds: Leaf, request_s: Scalar
+) -> Scalar:
+    r"""Mean wait, over all requests of a closed loop, behind those that begin it at once.
+
+    The first n of an instance wait for $(n - 1) / 2$ others in the mean, each of which
+    takes `request_s`; of all requests they are one in `rounds`.
+    """
+    if concurrency is None:
+        return jnp.zeros(())
+    others = smooth.larger(concurrency / instances - 1.0, 0.0)
+    return 0.5 * others * request_s / rounds
+
+
 def highest_utilization(left_s: Scalar | None, service_s: Scalar) -> Scalar:
     """Utilization at which the mean wait is what a limit leaves over, if it is stable.
 

@@ -179,6 +179,10 @@ def _attention_split(context: _Context, degrees: Degrees) -> str:
         raise SpecError(
             [f"{where}: layout.attention = 'sp_tp_sp': only for phase prefill; use 'tp'"]
         )
+    head = scenario.layout.head
+    if head and (attention != "dp" or isinstance(scenario, TrainScenario)):
+        said = "for serving with whole heads (tp = 1); elsewhere it is split over tp"
+        raise SpecError([f"{where}: layout.head = {head}: only {said}; leave it out"])
     return attention
 
 
@@ -276,7 +280,11 @@ def _layout(context: _Context) -> Layout:
         lambda: _attention_split(context, degrees),
         lambda: placed(spec, degrees, order, _sizes(context.system), where),
     )
-    return assembled(spec, routing, factor, attention)
+    ways = 1.0
+    if scenario.phase == "decode":
+        engine = engine_of(scenario, context.system, where)
+        ways = float(context.system.engines[engine].head_ways)
+    return assembled(spec, routing, factor, attention, ways)
 
 
 def _single(system: System) -> Layout:

@@ -28,9 +28,18 @@ def placed(
 
 
 def assembled(
-    spec: LayoutSpec, routing: RoutingSpec, factor: np.ndarray, attention: str
+    spec: LayoutSpec,
+    routing: RoutingSpec,
+    factor: np.ndarray,
+    attention: str,
+    head_ways: float = 1.0,
 ) -> Layout:
-    """The pytree of a checked and placed layout."""
+    """The pytree of a checked and placed layout.
+
+    Args:
+        head_ways: ranks that share the output head where `spec` doesn't say it.
+    """
+    head = spec.head or head_ways
     return Layout(
         factor=leaf(factor),
         routing=Routing(
@@ -41,6 +50,7 @@ def assembled(
         attention=attention,
         sequence_parallel=spec.sequence_parallel,
         microbatches=str(spec.overlapped_microbatches),
+        head=leaf(head) if head > 1.0 and attention == "dp" else None,
     )
 
 

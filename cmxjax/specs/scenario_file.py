@@ -104,6 +104,9 @@ class LayoutSpec(Strict):
     placement: dict[str, list[Count]] | None = None
     """For each axis the ways that it splits within each tier, innermost first."""
     stages: list[Annotated[int, Field(ge=0, le=10**9)]] | None = None
+    head: Count | None = None
+    """Most data-parallel ranks that share the output head, each with a part of the
+    vocabulary; left out, as the engine does. 1: each has it whole."""
     vision: Literal["dp", "tp"] = "dp"
     """How a tp x cp group shares a vision tower: each device encodes whole images (or
     tiles) of its own, or the heads are split over tp."""
@@ -340,6 +343,8 @@ class ServeSpec(_Illustrated):
     """Requests a second that arrive at random."""
     concurrency: Annotated[float, Field(ge=1.0)] | None = None
     """Requests in flight, each followed by the next one as soon as it is answered."""
+    requests: Positive | None = None
+    """That a closed loop sends in all; left out, 10 times its concurrency."""
     output_tokens: Positive
     cached_fraction: Fraction = 0.0
     ttft_limit: Seconds | None = None
@@ -356,7 +361,19 @@ class ServeSpec(_Illustrated):
                 "concurrency: request_rate is given too; a closed loop has the rate that"
                 " its answers allow, so leave one of them out"
             )
+        if self.requests is not None:
+            self._check_requests(self.requests)
         return self
+
+    def _check_requests(self, requests: float) -> None:
+        if self.concurrency is None:
+            raise ValueError(
+                "requests: only a closed loop has a number of them; give concurrency"
+            )
+        if requests < self.concurrency:
+            raise ValueError(
+                f"requests: {requests:g}, fewer than the {self.concurrency:g} in flight"
+            )
 
 
 class LimitsSpec(Strict):

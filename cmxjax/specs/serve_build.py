@@ -35,6 +35,10 @@ a package of two; CloudMatrix-Infer, arXiv 2506.12708, Table 3)."""
 ACCEPTANCE = 0.7
 """Of a draft token, as the CloudMatrix-Infer paper assumes (section 5.1)."""
 
+ROUNDS = 10.0
+"""Requests of a closed loop over its concurrency, as generators of load have it
+(assumed; the first round begins at once)."""
+
 SPLITS = ("devices", "tp", "cp", "dp", "pp", "ep", "etp", "edp")
 
 
@@ -100,6 +104,9 @@ def serve_job(
     work = Serve(
         requests_per_s=None if w.request_rate is None else leaf(w.request_rate),
         concurrency=None if w.concurrency is None else leaf(w.concurrency),
+        rounds=leaf(
+            w.requests / w.concurrency if w.requests and w.concurrency else ROUNDS
+        ),
         prompt_tokens=leaf(prompt_tokens(w, pictures)),
         output_tokens=leaf(w.output_tokens),
         cached_fraction=leaf(w.cached_fraction),

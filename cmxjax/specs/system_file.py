@@ -135,6 +135,7 @@ class EngineSpec(Leaves):
     max_sequences: Figure
     max_tokens_per_step: Figure
     memory_fraction: Figure
+    head_ways: Figure
     matrix_rate_factor: Figure
     expert_rate_factor: Figure
     wait_excess: Figure

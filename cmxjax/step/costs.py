@@ -38,6 +38,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "optimizer": ("step",),
     "offload": ("transfer", "update"),
     "pipeline": _MESH,
+    "logits": _MESH,
     "tensor_parallel": _COLLECTIVE,
     "context_parallel": _COLLECTIVE,
     "data_parallel": _COLLECTIVE,

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from .. import smooth
 from .._types import PyTree, Scalar, Sharpness
-from ..job.layout import Layout, degree, devices, splits
+from ..job.layout import Layout, degree, devices, head_ways, splits
 from ..job.workload import Decode, Prefill, Software
 from ..machine.machine import Machine
 from ..machine.runtimes import Engine
@@ -341,13 +341,30 @@ def _experts_group(job: Job) -> Group:
     return expert_group(job.machine, job.experts_layout, job.pools is not None)
 
 
-def price_once(job: Job) -> dict[str, dict[str, Scalar]]:
+def _logits(job: Job, sharpness: Sharpness) -> dict[str, Scalar]:
+    """Between ranks that share the head: hidden states to all, each rank's part of their
+    logits back. A draft's pass has its sequences' newest tokens only.
+    """
+    machine, ways = job.machine, head_ways(job.layout)
+    size = machine.tiers.size
+    inner = jnp.cumprod(size) / size
+    group = group_of(machine.fabric, smooth.within(ways / inner, 1.0, size))
+    passes = 1.0 + job.drafts
+    tokens = job.batch_tokens * (1.0 + job.drafts / passes) / passes
+    each = tokens * (job.a.hidden + job.a.vocabulary / ways) * ACTIVATION_BYTES
+    costs = mesh_costs(group, machine.library, each, sharpness)
+    return {part: passes * seconds for part, seconds in costs.items()}
+
+
+def price_once(job: Job, sharpness: Sharpness) -> dict[str, dict[str, Scalar]]:
     """What a step does once: the host, hand-over between stages, cached prefixes."""
     machine = job.machine
     stages = group_of(machine.fabric, splits(job.layout, "pp"))
     payload = job.batch_tokens * job.a.hidden * ACTIVATION_BYTES
     host = {"step": job.schedule_s, "layer": job.launch_s}
     once: dict[str, dict[str, Scalar]] = {"host": host}
+    if job.layout.head is not None and not job.fills:
+        once["logits"] = _logits(job, sharpness)
     if job.pools is None:
         once["pipeline"] = chain_costs(stages, machine.library, payload)
     return once if job.cache_s is None else once | {"cache": {"load": job.cache_s}}

@@ -151,6 +151,7 @@ def compose(
     once = costs.times["once"]
     tail = layer.tail_s + counts.drafts * layer.draft_s
     best = best * counts.fullest
+    tail = tail + sum(once.get("logits", {}).values())
     vision = None
     if counts.tower is not None:  # the first stage's, which hold up all batches
         exposed = sharing.roofline, sharing.protocol
@@ -202,7 +203,7 @@ def served(job: Job, sharpness: Sharpness) -> Served:
     streams = streams_of(shape.microbatches)
     weighed = partial(in_each, shape.microbatches)
     priced = weighed(lambda mode: price(job, mode, sharpness), streams)
-    times, once = priced.costs.times, price_once(job)
+    times, once = priced.costs.times, price_once(job, sharpness)
     once = once if tower is None else once | {"vision": tower.times}
     costs = Costs({"layer": times, "once": once}, {"layer": priced.costs.loads})
     share = choose(shape, sharing, counts, priced.costs, sharpness)
@@ -212,6 +213,8 @@ def served(job: Job, sharpness: Sharpness) -> Served:
         layer = _of_faster(step_times.first, weighed(each, times, streams))
         host = {"step": counts.stages * job.schedule_s, "layer": job.launch_s}
         ends = once | {"host": host}
+        if "logits" in once:
+            ends["logits"] = {k: counts.stages * x for k, x in once["logits"].items()}
         if tower is not None:
             seen = tower_busy(tower.counts, tower.times)
             ends["vision"] = jax.tree.map(lambda x: counts.stages * x, seen)

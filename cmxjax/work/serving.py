@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from .. import smooth
 from .._types import Scalar, Sharpness
-from ..job.layout import Layout, degree
+from ..job.layout import Layout, degree, head_ways
 from ..job.workload import Decode, Prefill, Sizes
 from ..model.architecture import Architecture, added
 from ..model.mixers import Mixer
@@ -90,7 +90,7 @@ def split_rows(a: Architecture, layout: Layout, tokens: Scalar) -> dict[str, Sca
         "per_heads": 1.0 / tp,
         "per_out": split,
         "per_ffn": split,
-        "per_head": split,
+        "per_head": split / head_ways(layout),
         "per_etp": 1.0 / degree(layout, "etp"),
         **_each(a, "per_kv", lambda mixer: mixer.kv_share(tp)),
         **_each(a, "local_heads", lambda mixer: mixer.heads / tp),
@@ -129,6 +129,7 @@ def decode_rows(
     tokens = sequences * (1.0 + w.draft_tokens)
     rows = split_rows(a, layout, tokens)
     held, batch = sequences * rows["tp"], tokens * microbatches
+    gathered = rows["tp"] * head_ways(layout)
     new = held * (1.0 + w.draft_tokens)
     for i, mixer in enumerate(a.mixers):
         share, seen = rows[at_place("per_kv", i)], mixer.seen(w.kv_tokens)
@@ -143,8 +144,8 @@ def decode_rows(
         rows[at_place("kv_write", i)] = new * share
     return rows | {
         "batch_tokens": batch,
-        "logit_rows": batch * rows["tp"],
-        "draft_logit_rows": w.sequences_per_device * rows["tp"],
+        "logit_rows": batch * gathered,
+        "draft_logit_rows": w.sequences_per_device * gathered,
     }
 
 
@@ -183,7 +184,7 @@ def prefill_rows(
     return rows | {
         "up_rows": gathered * tp,
         "batch_tokens": tokens * microbatches,
-        "logit_rows": w.tokens_per_device / w.prompt_tokens * tp,
+        "logit_rows": w.tokens_per_device / w.prompt_tokens * tp * head_ways(layout),
     }
 
 
