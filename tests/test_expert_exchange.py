@@ -36,7 +36,7 @@ HBM = 1.4e12
 TYPICAL = balance_of("typical")
 
 
-def mode(far=False, deduplicates=False, tiers=3, **costs):
+def mode(far=False, deduplicates=False, gathers=False, tiers=3, **costs):
     """A mode that costs nothing beyond what `costs` says.
 
     Args:
@@ -54,12 +54,20 @@ def mode(far=False, deduplicates=False, tiers=3, **costs):
         "combine_peer_s": 0.0,
         "sdma_slowdown": 1.0,
         "core_share": 0.0,
-        "scale_slot_bytes": 224.0,
+        "scale_slot_bytes": 0.0,
+        "scale_share": 4 / 128,
+        "dispatch_least_s": 0.0,
+        "combine_least_s": 0.0,
+        "cores": 20.0,
+        "dispatch_core_s": 0.0,
+        "combine_core_s": 0.0,
+        "core_bytes_per_s": 1e15,
     }
     leaves = {k: jnp.asarray(v, float) for k, v in {**free, **costs}.items()}
     outermost = jnp.zeros(tiers).at[-1].set(1.0)
     return ExpertMode(
         deduplicates=switch(deduplicates),
+        gathers=switch(gathers),
         only=outermost * far,
         across=outermost,
         **leaves,
@@ -448,7 +456,7 @@ def test_dispatch_sends_eight_bit_tokens_and_their_scales(
     software = p.workload.software
     mode = p.machine.exchange
     sizes = [
-        float(copy_bytes(p.model, software, mode.scale_slot_bytes)[kind])
+        float(copy_bytes(p.model, software, mode)[kind])
         for kind in ("dispatch", "combine")
     ]
     assert sizes == [dispatched, combined]

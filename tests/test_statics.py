@@ -19,6 +19,7 @@ STATIC: dict[str, set] = {
     "Engine.partitions_cores": FLAG,
     "Engine.graphs": {""},
     "Engine.prefill_graphs": {""},
+    "Engine.exchange": {()},
     "Engine.release_of": {""},
     "Engine.since": {""},
     "Trainer.context": {""},

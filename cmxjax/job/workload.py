@@ -4,10 +4,11 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from flax import struct
+from jaxtyping import Array
 
 from .. import smooth
 from .._types import Leaf
-from ..switch import Switch, switch
+from ..switch import Switch, either, switch
 
 BYTES = {
     "fp32": 4.0,
@@ -28,9 +29,17 @@ for formats that are named after their blocks: of 16 and of 32, with a scale of 
 NO_COPY = "none"
 """Format of the master weights where the optimizer updates the weights themselves."""
 
-SCALE_SLOT_BYTES = 512.0
-"""Slot of scales beside each 8-bit token in a buffer, the largest of all libraries
-(CloudMatrix-Infer, arXiv 2506.12708, section 4.2.1)."""
+def scale_bytes(width: Leaf, size: Leaf, slot: Leaf, share: Leaf) -> Array:
+    """Scales sent beside a token of 8-bit values, or of 4-bit ones; formats that are named
+    after their blocks count theirs themselves.
+
+    Args:
+        width: values of the token, of `size` bytes each.
+        slot: bytes that it has whatever its width.
+        share: bytes of scales a value: 4 for each 128 in DeepEP.
+    """
+    scaled = either((size == 1.0) | (size == 0.5), 1.0, 0.0)
+    return (slot + share * width) * scaled
 
 
 class Dtypes(NamedTuple):
@@ -138,6 +147,10 @@ class Collective(struct.PyTreeNode, kw_only=True, frozen=True):
     tokens_per_rank: Leaf
     hidden: Leaf
     topk: Leaf
+    experts: Leaf
+    """That a token's copies are drawn from."""
+    cores: Leaf
+    """That drive an exchange."""
     scale_bytes: Leaf
     element_bytes: Leaf
     balance: Balance
@@ -154,6 +167,9 @@ class Software(struct.PyTreeNode, kw_only=True, frozen=True):
     balance: Balance
     low_latency: Switch
     """Tokens are exchanged through buffers with a slot for each token of every rank."""
+    scale_slot_bytes: Leaf = 0.0
+    """In those buffers, as the library's `ExpertMode` has it; likewise the next."""
+    scale_share: Leaf = 0.0
     unpacks: bool = struct.field(pytree_node=False, default=False)
     """Weights of a narrower format than the activations are unpacked in memory first."""
     kind: str = struct.field(pytree_node=False, default="software")

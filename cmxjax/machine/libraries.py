@@ -53,11 +53,26 @@ class ExpertMode(struct.PyTreeNode, kw_only=True, frozen=True):
     dispatch_peer_s: Leaf
     """Time spent on each other rank: counts, addresses and flags to exchange."""
     combine_peer_s: Leaf
+    dispatch_least_s: Leaf
+    """Time that moving tokens takes at least, however few there are."""
+    combine_least_s: Leaf
+    cores: Leaf
+    """That drive the kernel, unless a benchmark says otherwise."""
+    dispatch_core_s: Leaf
+    """Time that one of them spends on a copy, besides that of its bytes."""
+    combine_core_s: Leaf
+    core_bytes_per_s: Leaf
+    """Rate at which one of them moves bytes."""
     sdma_slowdown: Leaf
     scale_slot_bytes: Leaf
-    """Scales sent beside each 8-bit token."""
+    """Slot of scales beside each 8-bit token, however wide."""
+    scale_share: Leaf
+    """Bytes of scales for each value of such a token."""
     core_share: Leaf
     """Share of the cores that drive the copies while compute runs beside them."""
+    gathers: Switch
+    """All tokens go to all ranks, whatever their experts, and sums come back: all-gather
+    and reduce-scatter."""
     deduplicates: Switch | None = None
     """A token crosses to each unit of the outer plane once and is spread there. None
     where no such way is priced, which takes a quarter of a gradient's time."""

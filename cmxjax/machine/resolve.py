@@ -141,6 +141,7 @@ def _runtime(system: System, choices: Choices) -> Engine | Trainer:
         },
         graphs="",
         prefill_graphs="",
+        exchange=(),
         release_of="",
         since="",
     )
@@ -153,13 +154,31 @@ def release(system: System, engine: str, version: str) -> str:
     Raises:
         ValueError: the version isn't numbers with dots between.
     """
-    entries: dict[str, tuple[int, ...]] = {engine: ()}
+    entries = {engine: ""}
     for name, other in system.engines.items():
         if other.release_of == engine:
-            entries[name] = _numbers(other.since)
+            entries[name] = other.since
+    return _latest(entries, version)
+
+
+def exchange_library(system: System, engine: str, version: str) -> str:
+    """The library that an engine of some version exchanges tokens by; the system's own
+    where the engine has none or an older one has it.
+
+    Raises:
+        ValueError: the version isn't numbers with dots between.
+    """
+    since = {library: at for at, library in system.engines[engine].exchange}
+    return _latest({dict(system.defaults)["expert"]: ""} | since, version)
+
+
+def _latest(entries: Mapping[str, str], version: str) -> str:
+    """Of names and the versions that they came with, the last up to a version; without
+    one, or for a build of the day, the newest."""
+    since = {name: _numbers(at) if at else () for name, at in entries.items()}
     newest = not version or version.startswith(UNRELEASED)
-    most = max(entries.values()) if newest else _numbers(version)
-    described = {since: name for name, since in entries.items() if since <= most}
+    most = max(since.values()) if newest else _numbers(version)
+    described = {at: name for name, at in since.items() if at <= most}
     return described[max(described)]
 
 

@@ -61,6 +61,8 @@ class Engine(struct.PyTreeNode, kw_only=True, frozen=True):
     graphs: str = struct.field(pytree_node=False, default="")
     """How decode launches a layer unless a job says it, one of `launch_s`."""
     prefill_graphs: str = struct.field(pytree_node=False, default="")
+    exchange: tuple[tuple[str, str], ...] = struct.field(pytree_node=False, default=())
+    """Libraries of expert exchanges that it uses, each with the version it came with."""
     release_of: str = struct.field(pytree_node=False, default="")
     """The engine whose release it is, from version `since` on."""
     since: str = struct.field(pytree_node=False, default="")

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from .. import smooth
 from .._types import Scalar, Sharpness
 from ..job.layout import Layout, degree, head_ways
-from ..job.workload import BYTES, SCALE_SLOT_BYTES, Decode, Prefill, Software
+from ..job.workload import BYTES, Decode, Prefill, Software, scale_bytes
 from ..machine.machine import Machine
 from ..machine.runtimes import Engine
 from ..model.architecture import Architecture, Halves, added, known_of
@@ -353,10 +353,10 @@ def _copies(a: Architecture, layout: Layout) -> Scalar | float:
 
 def _copy_bytes(a: Architecture, software: Software) -> Scalar:
     """Bytes of a token's copy in the dispatch and in the combine buffer."""
-    sizes = software.sizes
-    slot = either(sizes.dispatch <= 1.0, SCALE_SLOT_BYTES, 0.0)
+    sizes, scales = software.sizes, (software.scale_slot_bytes, software.scale_share)
     width = a.hidden if a.experts is None else a.experts.token_width(a.hidden)
-    return width * (sizes.dispatch + sizes.combine) + slot
+    sent = width * (sizes.dispatch + sizes.combine)
+    return sent + scale_bytes(width, sizes.dispatch, *scales)
 
 
 def usable_bytes(machine: Machine) -> Scalar:

@@ -8,11 +8,16 @@ from .._types import Leaf
 from ..switch import Switch
 
 
+COUNTLESS = 1e9
+"""So many experts that which of them a token's copies go to is drawn independently."""
+
+
 class GroupLimit(NamedTuple):
-    """Of how many groups of experts a token may use how many."""
+    """Of how many groups of experts a token may use how many, and experts in all."""
 
     groups: Leaf = 1.0
     topk_groups: Leaf = 1.0
+    experts: Leaf = COUNTLESS
 
 
 MOST_GROUPS = 16
@@ -100,7 +105,7 @@ class Experts(FeedForward, struct.PyTreeNode, kw_only=True, frozen=True):
 
     @property
     def limit(self) -> GroupLimit:
-        return GroupLimit(self.groups, self.topk_groups)
+        return GroupLimit(self.groups, self.topk_groups, self.routed)
 
     def token_width(self, hidden: Leaf) -> Leaf:
         return hidden - self.narrowing

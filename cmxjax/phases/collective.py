@@ -9,6 +9,7 @@ from .._types import Leaf, Scalar, Sharpness
 from ..job.layout import Layout, splits
 from ..job.workload import Collective
 from ..machine.machine import Machine
+from ..model.feed_forwards import GroupLimit
 from ..rates.collectives import (
     access_costs,
     bus_bytes,
@@ -97,9 +98,10 @@ def _price_exchange(
     skew, copies = machine.runtime.routing_skew, w.tokens_per_rank * w.topk
     load = busiest_rank_load(w.balance, skew, copies, group.ranks, jnp.zeros(()))
     chip, mode = machine.chip, machine.exchange
-    sent = copies_of(group, mode, w.tokens_per_rank, w.topk, load)
+    limit = GroupLimit(experts=w.experts)
+    sent = copies_of(group, mode, w.tokens_per_rank, w.topk, load, limit)
     rate = chip.memory_bytes_per_s * chip.memory_efficiency
     args = w.collective, sent, mode, _copy_bytes(w), rate, sharpness
     ranks = ranks_of(group, mode, sharpness)
-    costs = exchange_costs(*args, w.driver)
+    costs = exchange_costs(*args, w.driver, cores=w.cores)
     return costs, lambda costs: exchange_s(costs, ranks, sharpness)

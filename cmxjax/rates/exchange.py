@@ -1,15 +1,21 @@
 r"""MoE dispatch and combine.
 
 $$ t = \alpha + (n - 1)\,p + b + (J + \kappa\,b) \ln n + t_\mathrm{sum}, \qquad
-b = \max\bigl(t_\mathrm{wire},\; \text{copies}\cdot t_\mathrm{copy} \bigr) $$
+b = \max\Bigl(t_\mathrm{wire},\; t_\mathrm{least},\; \text{copies}\cdot
+t_\mathrm{copy},\; \frac{\text{copies}}{\text{cores}} \bigl(t_\mathrm{core} +
+\frac{\text{bytes}}{r}\bigr) \Bigr) $$
 
 alpha is the library's start with the fabric's latency; p is what each of the n - 1
 other ranks costs (counts, addresses, flags); (J + kappa b) ln n is the wait of a
 dispatch for the slowest of n ranks whose delays have exponential tails (their expected
 maximum is the harmonic number of n), after which combine finds the ranks in step; the
 wire time splits by destination: the same device (a copy in its memory), the same
-package, node, supernode, each on its plane; combine reads what has arrived and adds it
-up, copy by copy.
+package, node, supernode, each on its plane; however few the tokens, moving them takes
+t_least; each of a kernel's cores spends t_core on a copy and moves r bytes a second;
+combine reads what has arrived and adds it up, copy by copy.
+
+Without an exchange by expert all ranks gather all tokens, and their sums are reduced
+and scattered: each token crosses to each unit of a tier once, both ways.
 """
 
 from collections.abc import Mapping
@@ -36,6 +42,10 @@ class Copies(NamedTuple):
     """Of this rank."""
     per_token: Scalar
     """Ranks that a token's copies reach, or its copies where each travels by itself."""
+    spread: Scalar
+    """Copies of a token that others spread in their node, of those dispatched."""
+    joined: Scalar
+    """Copies of a token that others add up in their node, of those to be combined."""
     load: Scalar
     """What the busiest rank handles over the mean."""
     tiers: Float[Array, " tier"]
@@ -61,11 +71,24 @@ def copies_of(
     most = tokens * load
     others = _one_way(mode, (group.ranks - 1.0) * mode.only, peers(group))
     tiers = most * per_token / group.ranks * others
+    spread = joined = jnp.zeros(())
     if mode.deduplicates is not None and len(tiers) > 1:
         once = _deduplicated(group, mode, most, per_token, limit)
-        per_token = mode.deduplicates.pick(once[0], per_token)
-        tiers = mode.deduplicates.pick(once[1], tiers)
-    return Copies(group, tokens, per_token, load, tiers)
+        per_token = mode.deduplicates.pick(once.per_token, per_token)
+        spread = once.spread * mode.deduplicates.on
+        joined = once.joined * mode.deduplicates.on
+        tiers = mode.deduplicates.pick(once.tiers, tiers)
+    gathered = mode.gathers.on > 0.5
+    per_token = either(gathered, group.ranks, per_token)
+    load = either(gathered, 1.0, load)
+    tiers = either(gathered, tokens * _through(group), tiers)
+    return Copies(group, tokens, per_token, spread, joined, load, tiers)
+
+
+def _through(group: Group) -> Float[Array, " tier"]:
+    """Ranks whose tokens reach a rank through each tier, if each token crosses to a unit
+    once and spreads inside it; they sum to n - 1."""
+    return (group.splits - 1.0) * group.ranks / (group.units * group.splits)
 
 
 def _one_way(mode: ExpertMode, only: Leaf, any_way: Leaf) -> Leaf:
@@ -79,23 +102,27 @@ def _deduplicated(
     tokens: Scalar,
     copies_per_token: Scalar,
     limit: GroupLimit,
-) -> tuple[Scalar, Float[Array, " tier"]]:
-    r"""Ranks that a token reaches, and copies through each tier.
+) -> Copies:
+    """Copies where a token goes to each rank once.
 
-    A token crosses the outer plane once per unit it visits and spreads inside: one with
-    k copies visits $G (1 - (1 - 1/G)^k)$ of G units, and goes to each rank once, however
-    many of its experts are there. What would have crossed beyond that travels on the
-    inner plane instead. Source: DeepEP's forwarding from RDMA to NVLink.
+    A token crosses the outer plane once per unit it visits (`visited`) and spreads
+    inside: it goes to each rank once, however many of its experts are there. What would
+    have crossed beyond that travels on the inner plane instead. Sums of a unit's copies
+    come back the same way. Source: DeepEP's forwarding from RDMA to NVLink.
     """
     across, below = mode.across, jnp.append(mode.across[1:], 0.0)
     units, inside = ((x * across).sum() for x in (group.splits, group.units))
     places = open_places(jnp.stack([group.ranks, units]), limit)
-    held, reached = jnp.unstack(visited(places, copies_per_token))
+    experts = limit.experts * limit.topk_groups / limit.groups
+    held, reached = jnp.unstack(visited(places, copies_per_token, experts))
     sent = tokens * held / group.ranks * peers(group)
     far = (sent * across).sum()
-    crossing = smooth.smaller(tokens * reached * (units - 1.0) / units, far)
+    away = (units - 1.0) / units
+    crossing = smooth.smaller(tokens * reached * away, far)
     forwarded = far * (inside - 1.0) / inside
-    return held, sent * (1.0 - across) + crossing * across + forwarded * below
+    tiers = sent * (1.0 - across) + crossing * across + forwarded * below
+    joined, once = held * away, jnp.ones(())
+    return Copies(group, tokens, held, crossing / tokens, joined, once, tiers)
 
 
 def exchange_costs(
@@ -106,6 +133,7 @@ def exchange_costs(
     memory_bytes_per_s: Scalar,
     sharpness: Sharpness,
     driver: str = "vector_cores",
+    cores: Scalar | None = None,
 ) -> dict[str, Scalar]:
     """Seconds of the parts of one dispatch or combine between several ranks.
 
@@ -113,16 +141,22 @@ def exchange_costs(
         kind: `dispatch` or `combine`.
         copy_bytes: bytes of one copy, scales included.
         memory_bytes_per_s: rate at which a rank copies to itself.
+        cores: that drive the kernel, if not as many as it takes by itself.
     """
     group, held = copies.group, copies.tokens * copies.per_token
     dispatches = kind == "dispatch"
     wire = port_s(group.fabric, copies.tiers * copy_bytes, mode.efficiency, sharpness)
     kept = held * copies.load / group.ranks
     to_self = 2.0 * kept * copy_bytes / memory_bytes_per_s
+    least = mode.dispatch_least_s if dispatches else mode.combine_least_s
+    core_s = mode.dispatch_core_s if dispatches else mode.combine_core_s
+    each = core_s + copy_bytes / mode.core_bytes_per_s
+    handled = held + copies.tokens * (copies.spread if dispatches else copies.joined)
+    driven = handled * each / (mode.cores if cores is None else cores)
     # every rank posts and adds up as many copies; the busiest one moves more
     costs = {
         "start": _start_s(dispatches, group, mode, sharpness),
-        "transfer": smooth.maximum(wire, to_self, sharpness),
+        "transfer": smooth.maximum_of([wire, to_self, driven, least], sharpness),
         "copies": held * (mode.dispatch_copy_s if dispatches else mode.combine_copy_s),
     }
     if driver == "sdma":

@@ -19,13 +19,15 @@ from ..job.workload import (
     Train,
     Workload,
     balance_of,
+    scale_bytes,
     sizes_of,
 )
 from ..machine.machine import Machine
 from ..machine.pad import MOST_TIERS, padded
-from ..machine.resolve import Choices, Meets, machine_of
+from ..machine.resolve import Choices, Meets, exchange_library, machine_of
 from ..machine.system import System
 from ..model.architecture import Architecture
+from ..model.feed_forwards import COUNTLESS
 from ..parameters import apply
 from ..switch import switch
 from .calibration_file import UNCALIBRATED, Calibration, calibration_for
@@ -127,14 +129,13 @@ Job = tuple[Workload, Layout | Pools, Meets]
 """A workload, its layout, and what it uses of the system."""
 
 
-def _defaults(system: System, mode: str = "") -> Choices:
-    """What a job uses unless it says otherwise, with a mode of exchange if there is."""
+def _defaults(system: System) -> Choices:
+    """What a job uses unless it says otherwise."""
     expert = _default(system, "expert")
-    modes = system.expert_parallel[expert]
     return Choices(
         collective_library=_default(system, "collective"),
         expert_library=expert,
-        expert_mode=mode if mode in modes else next(iter(modes)),
+        expert_mode=next(iter(system.expert_parallel[expert])),
         engine=_default(system, "engine"),
     )
 
@@ -147,7 +148,7 @@ def _software(context: _Context, mode: str) -> tuple[Software, Choices]:
     }
     if context.mixture:
         used["dtype of the router"] = "bf16"
-    choices = _defaults(system, mode)._replace(
+    choices = _defaults(system)._replace(
         dtypes=multiplied(dtypes),
         experts=context.mixture,
         collective_library=_default(system, "serving_collective"),
@@ -157,12 +158,18 @@ def _software(context: _Context, mode: str) -> tuple[Software, Choices]:
         lambda: _check_dtypes(used, system, where),
         lambda: engine_of(scenario, system, where),
     )
+    library = exchange_library(system, engine, scenario.engine_version or "")
+    modes = system.expert_parallel[library]
+    mode = mode if mode in modes else next(iter(modes))
+    costs = modes[mode]
     return Software(
         sizes=sizes_of(dtypes),
         balance=balance_of(scenario.routing.balance or "typical", scenario.routing.skew),
-        low_latency=switch(choices.expert_mode == "low_latency"),
+        low_latency=switch(mode == "low_latency"),
+        scale_slot_bytes=costs.scale_slot_bytes,
+        scale_share=costs.scale_share,
         unpacks=unpacks(context, dtypes),
-    ), choices._replace(engine=engine)
+    ), choices._replace(engine=engine, expert_library=library, expert_mode=mode)
 
 
 def _attention_split(context: _Context, degrees: Degrees) -> str:
@@ -463,7 +470,9 @@ def _collective(context: _Context, scenario: CollectiveScenario) -> Job:
         _pick(system.expert_parallel[library], c.mode, "collective.mode", where)
     scale = c.scale_bytes or 0.0
     if c.scale_bytes is None and c.kind == "dispatch" and BYTES[c.dtype] <= 1.0:
-        scale = float(system.expert_parallel[library][c.mode].scale_slot_bytes)
+        mode = system.expert_parallel[library][c.mode]
+        scales = float(mode.scale_slot_bytes), float(mode.scale_share)
+        scale = float(scale_bytes(c.hidden or 1.0, BYTES[c.dtype], *scales))
     payload = c.payload_bytes or ASYMPTOTE_BYTES
     if c.tokens_per_rank is not None and not exchange:
         copies = (c.topk or 1.0) if c.kind == "all_to_all" else 1.0
@@ -475,6 +484,8 @@ def _collective(context: _Context, scenario: CollectiveScenario) -> Job:
         tokens_per_rank=_leaf(c.tokens_per_rank or 1.0),
         hidden=_leaf(c.hidden or 1.0),
         topk=_leaf(c.topk or 1.0),
+        experts=_leaf(c.experts or COUNTLESS),
+        cores=_leaf(c.cores or (_cores(system, library, c.mode) if exchange else 1.0)),
         scale_bytes=_leaf(scale),
         element_bytes=_leaf(BYTES[c.dtype]),
         balance=balance_of(routing.balance or "uniform", routing.skew),
@@ -491,6 +502,11 @@ def _collective(context: _Context, scenario: CollectiveScenario) -> Job:
     elif c.kind in ("read", "write"):
         choices = choices._replace(endpoint="npu")
     return workload, _group_layout(factor), choices
+
+
+def _cores(system: System, library: str, mode: str) -> float:
+    """Cores that an exchange takes by itself."""
+    return float(system.expert_parallel[library][mode].cores)
 
 
 def _group_factor(context: _Context, scenario: CollectiveScenario) -> np.ndarray:

@@ -168,7 +168,8 @@ class Leaves(Strict):
         if isinstance(value, Figure) and (problem := check_figure(name, value)):
             raise ValueError(problem)
         if isinstance(value, dict):
-            problems = mistakes_of({f"{name}.{key}": item for key, item in value.items()})
+            figures = {k: item for k, item in value.items() if isinstance(item, Figure)}
+            problems = mistakes_of({f"{name}.{key}": f for key, f in figures.items()})
             if problems:
                 raise ValueError("\n".join(m.removeprefix(f"{name}.") for m in problems))
         return value

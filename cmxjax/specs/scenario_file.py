@@ -203,6 +203,9 @@ class CollectiveSpec(Strict):
     tokens_per_rank: Positive | None = None
     hidden: Positive | None = None
     topk: Positive | None = None
+    experts: Positive | None = None
+    """That copies are drawn from; without it each goes anywhere, whatever the others."""
+    cores: Positive | None = None
     dtype: Dtype = "bf16"
     scale_bytes: NonNegative | None = None
     mode: Literal["low_latency", "normal"] = "low_latency"
@@ -224,6 +227,17 @@ class CollectiveSpec(Strict):
             raise ValueError(f"kind = {self.kind!r} needs ranks; add it")
         elif self.tokens_per_rank is not None and self.hidden is None:
             raise ValueError("tokens_per_rank needs hidden; add it")
+        given = [name for name in ("experts", "cores") if getattr(self, name) is not None]
+        if given and self.kind not in ("dispatch", "combine"):
+            raise ValueError(
+                f"{' and '.join(given)}: of dispatch and combine, not of {self.kind!r};"
+                " leave out"
+            )
+        if self.experts is not None and self.experts < (self.topk or 1.0):
+            raise ValueError(
+                f"experts = {self.experts:g} are fewer than topk = {self.topk:g}, which"
+                " go to different ones; mend one of them"
+            )
         if self.payload_bytes is not None and self.tokens_per_rank is not None:
             raise ValueError("give payload_bytes or tokens_per_rank, not both")
         if self.path == "npu-cpu" and self.kind not in ("read", "write", "p2p"):

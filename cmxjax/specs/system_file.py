@@ -96,6 +96,7 @@ class CollectiveLibrarySpec(Leaves):
 class ExpertModeSpec(Leaves):
     plane: str = ""
     deduplicates: bool = False
+    gathers: bool = False
     dispatch_start_s: Figure
     combine_start_s: Figure
     jitter_s: Figure
@@ -105,8 +106,15 @@ class ExpertModeSpec(Leaves):
     combine_copy_s: Figure
     dispatch_peer_s: Figure
     combine_peer_s: Figure
+    dispatch_least_s: Figure
+    combine_least_s: Figure
+    cores: Figure
+    dispatch_core_s: Figure
+    combine_core_s: Figure
+    core_bytes_per_s: Figure
     sdma_slowdown: Figure
     scale_slot_bytes: Figure
+    scale_share: Figure
     core_share: Figure
 
 
@@ -122,6 +130,8 @@ class EngineSpec(Leaves):
     partitions_cores: bool = False
     graphs: GraphMode = "whole"
     prefill_graphs: GraphMode = "eager"
+    exchange: dict[str, str] = {}
+    """Libraries of expert exchanges that it uses, by the version that brought each."""
     release_of: str = ""
     since: str = ""
     decode_step_s: Figure
@@ -319,6 +329,28 @@ class SystemFile(Strict):
             for mode, spec in modes.items()
             if spec.deduplicates
             and (spec.plane or len(info.data.get("tiers", "two")) < 2)
+        ]
+        problems += [
+            f"{library}.{mode}.gathers: all ranks get all tokens over all tiers, each"
+            " once; leave it or plane and deduplicates out"
+            for library, modes in named.items()
+            for mode, spec in modes.items()
+            if spec.gathers and (spec.plane or spec.deduplicates)
+        ]
+        if problems:
+            raise ValueError("\n".join(problems))
+        return named
+
+    @field_validator("engines")
+    @classmethod
+    def _exchanges_exist(cls, named: dict[str, EngineSpec], info: Info) -> dict:
+        known = info.data.get("expert_parallel")
+        problems = [
+            f"{engine}.exchange[{since!r}] = {library!r}: not in expert_parallel; use one"
+            f" of {', '.join(known)}"
+            for engine, spec in named.items()
+            for since, library in spec.exchange.items()
+            if known is not None and library not in known
         ]
         if problems:
             raise ValueError("\n".join(problems))

@@ -1,5 +1,6 @@
 """From a system's name, file or changed base to the System pytree."""
 
+from collections.abc import Container
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -75,12 +76,20 @@ def _cited(node: object) -> set[str]:
 
 
 def _engines(
-    listed: dict[str, object], common: dict[str, object]
+    listed: dict[str, object], common: dict[str, object], libraries: Container[str]
 ) -> tuple[dict[str, object], dict[str, object]]:
     """The engines that a file lists and their releases, with all that is known of them,
-    and the sources of that."""
+    and the sources of that.
+
+    Args:
+        libraries: of expert exchanges, that the file has.
+    """
     known = _tables("engines.toml")
     sources = known.pop("sources")
+    for table in known.values():
+        if isinstance(ways := table.get("exchange"), dict):
+            has = {since: name for since, name in ways.items() if name in libraries}
+            table["exchange"] = has
     of = {name: str(table.get("release_of", "")) for name, table in known.items()}
     names = [*listed, *(x for x in of if of[x] in listed and x not in listed)]
 
@@ -127,7 +136,9 @@ def _filled(raw: dict[str, object]) -> dict[str, object]:
             filled[section] = {k: under(group, v) for k, v in table.items()}
     sources = defaults["sources"]
     if isinstance(engines := raw.get("engines", {"default": {}}), dict):
-        filled["engines"], known = _engines(engines, defaults["engine"])
+        libraries = filled["expert_parallel"]
+        has = libraries if isinstance(libraries, dict) else {}
+        filled["engines"], known = _engines(engines, defaults["engine"], has)
         cited = _cited(filled["engines"])
         sources = sources | {k: s for k, s in known.items() if k in cited}
     if isinstance(libraries := filled["expert_parallel"], dict):
@@ -239,7 +250,9 @@ def _nest(figures: dict[str, Figure]) -> dict[str, Leaf]:
 def _ways(spec: EngineSpec) -> dict[str, object]:
     """What a serving engine does, beside its numbers."""
     names = ("partitions_cores", "graphs", "prefill_graphs", "release_of", "since")
-    return {name: getattr(spec, name) for name in names}
+    return {name: getattr(spec, name) for name in names} | {
+        "exchange": tuple(spec.exchange.items())
+    }
 
 
 def _habits(spec: TrainerSpec) -> dict[str, object]:
@@ -306,6 +319,7 @@ def _load_system(reference: Reference, where: str) -> LoadedSystem:
             library: {
                 mode: ExpertMode(
                     plane=modes[library][mode].plane,
+                    gathers=switch(modes[library][mode].gathers),
                     deduplicates=(
                         switch(True) if modes[library][mode].deduplicates else None
                     ),

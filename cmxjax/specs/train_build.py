@@ -105,6 +105,8 @@ def _software(
         sizes=sizes_of(dtypes),
         balance=balance_of(scenario.routing.balance or "typical", scenario.routing.skew),
         low_latency=switch(False),
+        scale_slot_bytes=leaf(0.0),  # no buffers are counted
+        scale_share=leaf(0.0),
     )
     return software, engine, exchange, dtypes
 

@@ -4,10 +4,11 @@ import jax.numpy as jnp
 
 from .._types import Scalar, Sharpness
 from ..job.layout import Layout, degree, splits
-from ..job.workload import Software
+from ..job.workload import Software, scale_bytes
+from ..machine.libraries import ExpertMode
 from ..machine.machine import Machine
 from ..model.architecture import Architecture
-from ..model.feed_forwards import ANY_GROUP
+from ..model.feed_forwards import ANY_GROUP, COUNTLESS
 from ..rates.collectives import mesh_costs
 from ..rates.exchange import copies_of, exchange_costs
 from ..rates.fabric import Group, group_of, plane_s
@@ -29,11 +30,14 @@ def expert_group(machine: Machine, layout: Layout, elsewhere: bool) -> Group:
     return group_of(machine.fabric, either(there, degree(layout, "ep"), 1.0))
 
 
-def copy_bytes(a: Architecture, software: Software, slot: Scalar) -> dict[str, Scalar]:
+def copy_bytes(
+    a: Architecture, software: Software, mode: ExpertMode
+) -> dict[str, Scalar]:
     """Bytes of a token copy in dispatch and combine, scales of 8-bit tokens included."""
     sizes = jnp.stack([getattr(software.sizes, kind) for kind in EXCHANGES])
     width = a.hidden if a.experts is None else a.experts.token_width(a.hidden)
-    copies = width * sizes + slot * (sizes <= 1.0)
+    scales = scale_bytes(width, sizes, mode.scale_slot_bytes, mode.scale_share)
+    copies = width * sizes + scales
     return dict(zip(EXCHANGES, jnp.unstack(copies), strict=True))
 
 
@@ -59,7 +63,7 @@ def price_exchanges(
     rate = chip.memory_bytes_per_s * chip.memory_efficiency
     planes = plane_s(machine.fabric, copies.tiers * arriving, mode.efficiency)
     times, loads = {}, {}
-    for kind, size in copy_bytes(a, software, machine.exchange.scale_slot_bytes).items():
+    for kind, size in copy_bytes(a, software, mode).items():
         times[kind] = exchange_costs(kind, copies, mode, size, rate, sharpness)
         loads[kind] = {"transfer": [size * seconds for seconds in planes]}
     return times, loads
@@ -77,8 +81,9 @@ def price_split_experts(
     """Ranks that split an expert between them also share the tokens that each got, once
     for each rank of experts, and add up their parts of the results."""
     group = group_of(machine.fabric, splits(layout, "etp"))
-    sizes = copy_bytes(a, software, machine.exchange.scale_slot_bytes)
-    places = visited(degree(layout, "ep"), load.copies_per_token)
+    sizes = copy_bytes(a, software, machine.exchange)
+    experts = COUNTLESS if a.experts is None else a.experts.routed
+    places = visited(degree(layout, "ep"), load.copies_per_token, experts)
     held = tokens * places * load.busiest
     return {
         kind: mesh_costs(group, machine.library, held * size, sharpness)

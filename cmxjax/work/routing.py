@@ -10,7 +10,7 @@ from .._types import Leaf, Scalar
 from ..job.layout import Layout, degree
 from ..job.workload import Balance
 from ..model.architecture import Architecture
-from ..model.feed_forwards import MOST_GROUPS, GroupLimit
+from ..model.feed_forwards import COUNTLESS, MOST_GROUPS, GroupLimit
 from ..switch import either
 
 SAMPLING_FLOOR = 1e-2  # keeps the square root smooth where there is one rank
@@ -98,10 +98,28 @@ def expert_load(
     return ExpertLoad(copies, busiest, per_slot / share * busiest, slots * share)
 
 
-def visited(places: Leaf, copies_per_token: Scalar) -> Leaf:
-    """Different ranks or nodes that a token with some copies reaches on average."""
-    missed = smooth.larger((places - 1.0) / places, 1e-6)  # one place, by one copy
-    return places * (1.0 - jnp.exp(copies_per_token * jnp.log(missed)))
+MOST_DRAWS = 16
+"""Draws whose number of experts left is exact; further ones have that of the last."""
+
+
+def visited(places: Leaf, copies_per_token: Scalar, experts: Leaf = COUNTLESS) -> Leaf:
+    r"""Different ranks or nodes that a token with some copies reaches on average.
+
+    Its k copies go to different experts of E, of which a place of n holds h = E / n:
+
+    $$ n \Bigl(1 - \prod_{i<k} \bigl(1 - \frac{h}{E - i}\bigr)\Bigr)
+       = n \Bigl(1 - \binom{E - h}{k} \Big/ \binom{E}{k}\Bigr) $$
+
+    Each draw without replacement misses a place with the chance that is left; a fraction
+    of a copy counts by a power. Countless experts give $n (1 - (1 - 1/n)^k)$.
+    """
+    drawn = np.arange(float(MOST_DRAWS))
+    left = smooth.larger(experts - drawn, 1.0)
+    missed = 1.0 - experts / left / jnp.expand_dims(places, -1)
+    often = smooth.larger(copies_per_token - drawn, 0.0)
+    often = jnp.append(smooth.smaller(often[:-1], 1.0), often[-1:])
+    none = jnp.log(smooth.larger(missed, 1e-6)) @ often  # one place, by one copy
+    return places * (1.0 - jnp.exp(none))
 
 
 def open_places(places: Leaf, limit: GroupLimit) -> Leaf:
@@ -113,7 +131,7 @@ def open_places(places: Leaf, limit: GroupLimit) -> Leaf:
     One of n places holds h of g groups, or a part of one, and misses all of the t that
     a token may use with the chance of t draws without replacement.
     """
-    groups, used = limit
+    groups, used, _ = limit
     held = smooth.smaller(smooth.larger(groups / places, 1.0), groups - used + 1.0)
     drawn = np.arange(float(MOST_GROUPS))
     drawn = drawn.reshape(-1, *[1] * jnp.ndim(places))
