@@ -67,7 +67,7 @@ def mode(far=False, deduplicates=False, gathers=False, tiers=3, **costs):
     outermost = jnp.zeros(tiers).at[-1].set(1.0)
     return ExpertMode(
         deduplicates=switch(deduplicates),
-        gathers=switch(gathers),
+        gathers=switch(True) if gathers else None,
         only=outermost * far,
         across=outermost,
         **leaves,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from .._types import PyTree
 from ..machine.machine import Machine
-from ..machine.pad import padded, with_algorithms, with_deduplication, with_tiers
+from ..machine.pad import WAYS, padded, with_algorithms, with_tiers, with_ways
 from .layout import Layout
 from .workload import Decode, Serve
 
@@ -42,12 +42,12 @@ def stack(trees: Sequence[T], tiers: int = 0) -> T:
     drafts = max([0, *(x.acceptance.shape[-1] for x in nodes if _drafts(x))])
     machines = [node for node in nodes if isinstance(node, Machine)]
     names = dict.fromkeys(name for m in machines for name in m.library.algorithms)
-    once = any(m.exchange.deduplicates is not None for m in machines)
+    ways = [w for w in WAYS if any(getattr(m.exchange, w) is not None for m in machines)]
 
     def shaped(node: PyTree) -> PyTree:
         if isinstance(node, Machine):
             machine = with_algorithms(with_tiers(node, count), tuple(names))
-            return with_deduplication(machine) if once else machine
+            return with_ways(machine, ways)
         if isinstance(node, Layout):
             return node.replace(factor=padded(node.factor, count, 1.0))
         if _drafts(node):

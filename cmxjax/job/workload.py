@@ -8,7 +8,7 @@ from jaxtyping import Array
 
 from .. import smooth
 from .._types import Leaf
-from ..switch import Switch, either, switch
+from ..switch import Switch, switch
 
 BYTES = {
     "fp32": 4.0,
@@ -29,17 +29,18 @@ for formats that are named after their blocks: of 16 and of 32, with a scale of 
 NO_COPY = "none"
 """Format of the master weights where the optimizer updates the weights themselves."""
 
+
 def scale_bytes(width: Leaf, size: Leaf, slot: Leaf, share: Leaf) -> Array:
-    """Scales sent beside a token of 8-bit values, or of 4-bit ones; formats that are named
-    after their blocks count theirs themselves.
+    """Scales sent beside a token of values of 8 or 4 bits; formats that are named after
+    their blocks count theirs themselves.
 
     Args:
         width: values of the token, of `size` bytes each.
         slot: bytes that it has whatever its width.
         share: bytes of scales a value: 4 for each 128 in DeepEP.
     """
-    scaled = either((size == 1.0) | (size == 0.5), 1.0, 0.0)
-    return (slot + share * width) * scaled
+    whole = abs(size - 0.75) == 0.25  # one byte or half of one
+    return (slot + share * width) * whole
 
 
 class Dtypes(NamedTuple):

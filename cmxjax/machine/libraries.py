@@ -70,12 +70,12 @@ class ExpertMode(struct.PyTreeNode, kw_only=True, frozen=True):
     """Bytes of scales for each value of such a token."""
     core_share: Leaf
     """Share of the cores that drive the copies while compute runs beside them."""
-    gathers: Switch
-    """All tokens go to all ranks, whatever their experts, and sums come back: all-gather
-    and reduce-scatter."""
     deduplicates: Switch | None = None
     """A token crosses to each unit of the outer plane once and is spread there. None
     where no such way is priced, which takes a quarter of a gradient's time."""
+    gathers: Switch | None = None
+    """All tokens go to all ranks, whatever their experts, and sums come back: all-gather
+    and reduce-scatter. None as above."""
     only: Leaf = None
     """Mask of the tier that all traffic takes, (tier,); zeros where it takes whichever
     joins two ranks. A machine has it, in place of the system's `plane`."""

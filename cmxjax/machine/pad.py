@@ -5,6 +5,8 @@ so a padded machine gives the same numbers; it takes longer to evaluate (a decod
 a dense model on two tiers twice as long on four), so single jobs are not padded.
 """
 
+from collections.abc import Iterable
+
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
@@ -63,12 +65,16 @@ def with_algorithms(machine: Machine, names: tuple[str, ...] = ALGORITHMS) -> Ma
     return machine.replace(library=library.replace(algorithms=every))
 
 
-def with_deduplication(machine: Machine) -> Machine:
-    """The machine with a switch for exchanges that send a token to a node once."""
+WAYS = ("deduplicates", "gathers")
+"""Of exchanges to send tokens, none where no library of a job has them."""
+
+
+def with_ways(machine: Machine, names: Iterable[str] = WAYS) -> Machine:
+    """The machine with switches for exchanges that send a token to a node once, or all
+    tokens to all ranks."""
     exchange = machine.exchange
-    if exchange.deduplicates is not None:
-        return machine
-    return machine.replace(exchange=exchange.replace(deduplicates=switch(False)))
+    missing = {name: switch(False) for name in names if getattr(exchange, name) is None}
+    return machine.replace(exchange=exchange.replace(**missing))
 
 
 def alike(machine: Machine) -> Machine:
@@ -76,4 +82,4 @@ def alike(machine: Machine) -> Machine:
     runtime = machine.runtime
     if isinstance(runtime, Engine):
         machine = machine.replace(runtime=runtime.replace(partitions_cores=False))
-    return with_deduplication(with_algorithms(with_tiers(machine, MOST_TIERS)))
+    return with_ways(with_algorithms(with_tiers(machine, MOST_TIERS)))

@@ -69,7 +69,7 @@ def resolve(system: System, choices: Choices) -> Machine:
     packages, links = system.package_tier, system.links
     exchange = system.expert_parallel[choices.expert_library][choices.expert_mode]
     if not choices.experts:
-        exchange = exchange.replace(deduplicates=None)
+        exchange = exchange.replace(deduplicates=None, gathers=None)
     machine = Machine(
         chip=system.chip.replace(matrix_flop_per_s=_peaks(system, choices)),
         tiers=tiers_of(system),

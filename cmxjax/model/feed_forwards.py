@@ -7,7 +7,6 @@ from flax import struct
 from .._types import Leaf
 from ..switch import Switch
 
-
 COUNTLESS = 1e9
 """So many experts that which of them a token's copies go to is drawn independently."""
 

@@ -28,7 +28,7 @@ from .. import smooth
 from .._types import Leaf, Scalar, Sharpness
 from ..machine.libraries import ExpertMode
 from ..model.feed_forwards import ANY_GROUP, GroupLimit
-from ..switch import either
+from ..switch import Switch, either
 from ..work.routing import open_places, visited
 from .collectives import several_of
 from .fabric import Group, peers, port_s, reach_s
@@ -42,14 +42,14 @@ class Copies(NamedTuple):
     """Of this rank."""
     per_token: Scalar
     """Ranks that a token's copies reach, or its copies where each travels by itself."""
-    spread: Scalar
-    """Copies of a token that others spread in their node, of those dispatched."""
-    joined: Scalar
-    """Copies of a token that others add up in their node, of those to be combined."""
     load: Scalar
     """What the busiest rank handles over the mean."""
     tiers: Float[Array, " tier"]
     """Copies that the busiest rank sends through each tier."""
+    spread: Scalar | None = None
+    """Copies of a token that others spread in their node, of those dispatched."""
+    joined: Scalar | None = None
+    """Copies of a token that others add up in their node, of those to be combined."""
 
 
 def copies_of(
@@ -71,24 +71,40 @@ def copies_of(
     most = tokens * load
     others = _one_way(mode, (group.ranks - 1.0) * mode.only, peers(group))
     tiers = most * per_token / group.ranks * others
-    spread = joined = jnp.zeros(())
+    sent = Copies(group, tokens, per_token, load, tiers)
     if mode.deduplicates is not None and len(tiers) > 1:
-        once = _deduplicated(group, mode, most, per_token, limit)
-        per_token = mode.deduplicates.pick(once.per_token, per_token)
-        spread = once.spread * mode.deduplicates.on
-        joined = once.joined * mode.deduplicates.on
-        tiers = mode.deduplicates.pick(once.tiers, tiers)
-    gathered = mode.gathers.on > 0.5
-    per_token = either(gathered, group.ranks, per_token)
-    load = either(gathered, 1.0, load)
-    tiers = either(gathered, tokens * _through(group), tiers)
-    return Copies(group, tokens, per_token, spread, joined, load, tiers)
+        sent = _picked(mode.deduplicates, _deduplicated(sent, mode, limit), sent)
+    if mode.gathers is not None:
+        sent = _picked(mode.gathers, _gathered(sent), sent)
+    return sent
 
 
-def _through(group: Group) -> Float[Array, " tier"]:
-    """Ranks whose tokens reach a rank through each tier, if each token crosses to a unit
-    once and spreads inside it; they sum to n - 1."""
-    return (group.splits - 1.0) * group.ranks / (group.units * group.splits)
+def _picked(one: Switch, these: Copies, those: Copies) -> Copies:
+    """One of two ways to send the same tokens."""
+    zero = jnp.zeros(())
+    spread, joined = (
+        None
+        if here is None and there is None
+        else one.pick(zero if here is None else here, zero if there is None else there)
+        for here, there in zip(these[-2:], those[-2:], strict=True)
+    )
+    return Copies(
+        these.group,
+        these.tokens,
+        one.pick(these.per_token, those.per_token),
+        one.pick(these.load, those.load),
+        one.pick(these.tiers, those.tiers),
+        spread,
+        joined,
+    )
+
+
+def _gathered(sent: Copies) -> Copies:
+    """Copies where all ranks get all tokens, as many from each: n - 1 others, each token
+    through a tier to each of its units once, from where it spreads inside."""
+    group, one = sent.group, jnp.ones(())
+    others = (group.splits - 1.0) * group.ranks / (group.units * group.splits)
+    return sent._replace(per_token=group.ranks, load=one, tiers=sent.tokens * others)
 
 
 def _one_way(mode: ExpertMode, only: Leaf, any_way: Leaf) -> Leaf:
@@ -96,13 +112,7 @@ def _one_way(mode: ExpertMode, only: Leaf, any_way: Leaf) -> Leaf:
     return either(mode.only.sum() > 0.5, only, any_way)
 
 
-def _deduplicated(
-    group: Group,
-    mode: ExpertMode,
-    tokens: Scalar,
-    copies_per_token: Scalar,
-    limit: GroupLimit,
-) -> Copies:
+def _deduplicated(copies: Copies, mode: ExpertMode, limit: GroupLimit) -> Copies:
     """Copies where a token goes to each rank once.
 
     A token crosses the outer plane once per unit it visits (`visited`) and spreads
@@ -110,19 +120,20 @@ def _deduplicated(
     have crossed beyond that travels on the inner plane instead. Sums of a unit's copies
     come back the same way. Source: DeepEP's forwarding from RDMA to NVLink.
     """
+    group, tokens = copies.group, copies.tokens * copies.load
     across, below = mode.across, jnp.append(mode.across[1:], 0.0)
     units, inside = ((x * across).sum() for x in (group.splits, group.units))
     places = open_places(jnp.stack([group.ranks, units]), limit)
     experts = limit.experts * limit.topk_groups / limit.groups
-    held, reached = jnp.unstack(visited(places, copies_per_token, experts))
+    held, reached = jnp.unstack(visited(places, copies.per_token, experts))
     sent = tokens * held / group.ranks * peers(group)
     far = (sent * across).sum()
     away = (units - 1.0) / units
     crossing = smooth.smaller(tokens * reached * away, far)
     forwarded = far * (inside - 1.0) / inside
     tiers = sent * (1.0 - across) + crossing * across + forwarded * below
-    joined, once = held * away, jnp.ones(())
-    return Copies(group, tokens, held, crossing / tokens, joined, once, tiers)
+    parts = {"spread": crossing / tokens, "joined": held * away}
+    return copies._replace(per_token=held, tiers=tiers, **parts)
 
 
 def exchange_costs(
@@ -151,12 +162,14 @@ def exchange_costs(
     least = mode.dispatch_least_s if dispatches else mode.combine_least_s
     core_s = mode.dispatch_core_s if dispatches else mode.combine_core_s
     each = core_s + copy_bytes / mode.core_bytes_per_s
-    handled = held + copies.tokens * (copies.spread if dispatches else copies.joined)
+    forwarded = copies.spread if dispatches else copies.joined
+    handled = held if forwarded is None else held + copies.tokens * forwarded
     driven = handled * each / (mode.cores if cores is None else cores)
+    moved = smooth.larger(smooth.larger(wire, driven), least)
     # every rank posts and adds up as many copies; the busiest one moves more
     costs = {
         "start": _start_s(dispatches, group, mode, sharpness),
-        "transfer": smooth.maximum_of([wire, to_self, driven, least], sharpness),
+        "transfer": smooth.maximum(moved, to_self, sharpness),
         "copies": held * (mode.dispatch_copy_s if dispatches else mode.combine_copy_s),
     }
     if driver == "sdma":

@@ -319,7 +319,7 @@ def _load_system(reference: Reference, where: str) -> LoadedSystem:
             library: {
                 mode: ExpertMode(
                     plane=modes[library][mode].plane,
-                    gathers=switch(modes[library][mode].gathers),
+                    gathers=switch(True) if modes[library][mode].gathers else None,
                     deduplicates=(
                         switch(True) if modes[library][mode].deduplicates else None
                     ),

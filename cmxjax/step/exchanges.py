@@ -1,5 +1,7 @@
 """Dispatch and combine of a mixture layer, for serving and training alike."""
 
+from collections.abc import Mapping
+
 import jax.numpy as jnp
 
 from .._types import Scalar, Sharpness
@@ -44,16 +46,17 @@ def copy_bytes(
 def price_exchanges(
     machine: Machine,
     a: Architecture,
-    software: Software,
     group: Group,
     load: ExpertLoad,
     tokens: Scalar,
+    sizes: Mapping[str, Scalar],
     sharpness: Sharpness,
     arriving: Scalar = 1.0,
 ) -> tuple[dict[str, dict[str, Scalar]], dict[str, dict[str, list[Scalar]]]]:
     """Costs of both exchanges of some tokens, and what they keep each plane busy with.
 
     Args:
+        sizes: bytes of a token's copy, see `copy_bytes`.
         tokens: of one micro-batch on one device.
         arriving: copies that a rank of experts gets, over those that a rank sends.
     """
@@ -63,7 +66,7 @@ def price_exchanges(
     rate = chip.memory_bytes_per_s * chip.memory_efficiency
     planes = plane_s(machine.fabric, copies.tiers * arriving, mode.efficiency)
     times, loads = {}, {}
-    for kind, size in copy_bytes(a, software, mode).items():
+    for kind, size in sizes.items():
         times[kind] = exchange_costs(kind, copies, mode, size, rate, sharpness)
         loads[kind] = {"transfer": [size * seconds for seconds in planes]}
     return times, loads
@@ -72,16 +75,15 @@ def price_exchanges(
 def price_split_experts(
     machine: Machine,
     a: Architecture,
-    software: Software,
     layout: Layout,
     load: ExpertLoad,
     tokens: Scalar,
+    sizes: Mapping[str, Scalar],
     sharpness: Sharpness,
 ) -> dict[str, dict[str, Scalar]]:
     """Ranks that split an expert between them also share the tokens that each got, once
     for each rank of experts, and add up their parts of the results."""
     group = group_of(machine.fabric, splits(layout, "etp"))
-    sizes = copy_bytes(a, software, machine.exchange)
     experts = COUNTLESS if a.experts is None else a.experts.routed
     places = visited(degree(layout, "ep"), load.copies_per_token, experts)
     held = tokens * places * load.busiest

@@ -33,7 +33,7 @@ from ..work.table import sizes_by_name, tabulate
 from ..work.vision import with_prompts
 from .asks import ACTIVATION_BYTES, Asked, decode_asks, prefill_asks
 from .costs import Costs
-from .exchanges import expert_group, price_exchanges, price_split_experts
+from .exchanges import copy_bytes, expert_group, price_exchanges, price_split_experts
 from .layer import Shape, Sharing, Streams, layer_kinds
 from .requests import by_form, price_collectives
 from .vision import Tower
@@ -324,16 +324,18 @@ def _exchanges(
     To a pool a sender's port is busy with its own copies, an expert's with those that
     arrive, from all domains; the library's costs are those of a sender.
     """
-    arriving, pools, args = 1.0, job.pools, (job.machine, job.a, job.software)
+    arriving, pools, args = 1.0, job.pools, (job.machine, job.a)
+    sizes = copy_bytes(job.a, job.software, job.machine.exchange)
     if pools is not None:
         ratio = load.busiest * devices(job.layout) / devices(pools.layout)
         load = load._replace(busiest=smooth.larger(ratio, 1.0))
         arriving = smooth.larger(ratio * pools.domains, 1.0) / load.busiest
     group = _experts_group(job)
-    times, loads = price_exchanges(*args, group, load, tokens, sharpness, arriving)
+    moved = load, tokens, sizes, sharpness
+    times, loads = price_exchanges(*args, group, *moved, arriving)
     split: dict[str, dict[str, Scalar]] = {}
     if pools is None:
-        split = price_split_experts(*args, job.layout, load, tokens, sharpness)
+        split = price_split_experts(*args, job.layout, *moved)
     return times | {"expert_tensor": split}, loads
 
 

@@ -22,7 +22,7 @@ from ..work.held import Held, Holding, data_ranks, kept_of_layer
 from ..work.table import Op, at_place, sizes_by_name
 from ..work.training import ELEMENT, declared, tabulate_passes, train_rows
 from .costs import Costs
-from .exchanges import expert_group, price_exchanges, price_split_experts
+from .exchanges import copy_bytes, expert_group, price_exchanges, price_split_experts
 from .requests import Request, price_collectives
 
 MOMENTS_MOVES = 16.0
@@ -95,12 +95,11 @@ def price(job: Job, sharpness: Sharpness) -> Costs:
         "optimizer": {"step": _update_s(job, sharpness)},
     }
     if a.experts is not None:
-        args = machine, a, software
         group = expert_group(machine, layout, elsewhere=False)
-        sent, _ = price_exchanges(*args, group, holding.load, holding.tokens, sharpness)
-        split = price_split_experts(
-            *args, layout, holding.load, holding.tokens, sharpness
-        )
+        sizes = copy_bytes(a, software, machine.exchange)
+        args = holding.load, holding.tokens, sizes, sharpness
+        sent, _ = price_exchanges(machine, a, group, *args)
+        split = price_split_experts(machine, a, layout, *args)
         times |= sent | {"expert_tensor": split}
     if machine.offload is not None:
         times["offload"] = _offload(job, sharpness)

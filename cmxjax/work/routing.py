@@ -116,8 +116,8 @@ def visited(places: Leaf, copies_per_token: Scalar, experts: Leaf = COUNTLESS) -
     drawn = np.arange(float(MOST_DRAWS))
     left = smooth.larger(experts - drawn, 1.0)
     missed = 1.0 - experts / left / jnp.expand_dims(places, -1)
-    often = smooth.larger(copies_per_token - drawn, 0.0)
-    often = jnp.append(smooth.smaller(often[:-1], 1.0), often[-1:])
+    most = np.append(np.ones(MOST_DRAWS - 1), np.inf)
+    often = smooth.smaller(smooth.larger(copies_per_token - drawn, 0.0), most)
     none = jnp.log(smooth.larger(missed, 1e-6)) @ often  # one place, by one copy
     return places * (1.0 - jnp.exp(none))
 
