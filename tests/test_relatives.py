@@ -85,6 +85,21 @@ def test_the_value_carries_over_and_not_the_shift():
     assert found.covariance == [[pytest.approx(own.sigma**2)]]
 
 
+def test_a_chip_of_fewer_matrix_units_has_shorter_ramps_and_loses_less_of_its_peak():
+    """An eighth of the peak at the bandwidth: loading a row takes as long as before, and
+    so does what a kernel does beside multiplying."""
+    leaves = ["chip.half_rows", "chip.gemm_efficiency"]
+    shared = {"chip.memory_bytes_per_s": figure(4.0), "chip.matrix_cores": figure(100.0)}
+    peak = "chip.matrix_flop_per_s.bf16"
+    own, figures = member("a", fitted(0.0, 1e-6, leaves=leaves), 0.8)
+    figures |= shared | {peak: figure(800.0)}
+    weaker = dict.fromkeys(leaves, figure(0.8)) | shared | {peak: figure(100.0)}
+    found = relatives("new", weaker, [(own, figures)]).theta
+    assert np.exp(found["chip.half_rows"]) == pytest.approx(1.0 / 8.0)
+    odds = np.exp(unconstrained("a.efficiency", 0.8) + found["chip.gemm_efficiency"])
+    assert 1.0 / odds == pytest.approx((1.0 - 0.8) / 0.8 / 8.0)
+
+
 def test_what_the_systems_own_sources_state_is_kept():
     known = member("a", fitted(0.3, 0.1), 0.8)
     stated = {"chip.gemm_efficiency": figure(0.5, "published", None)}

@@ -9,9 +9,16 @@ $$ \mu = \frac{\sum_i w_i u_i}{\sum_i w_i}, \qquad w_i = \frac{1}{s_i^2 + \tau^2
 is the prediction for one more chip (random-effects pooling). The spread tau between chips
 is the method of moments of DerSimonian & Laird (Controlled Clinical Trials 7, 1986), and
 at least `LEAST_SPREAD`: a few chips say little about how much chips differ.
+
+What takes a time of its own is taken over as such. A kernel multiplies for t of work
+that takes w at the peak; of the rest, t - w = w (1 - e) / e, a core does as much in a
+second whatever its matrix units do, so that the odds e / (1 - e) of an efficiency go with
+one over the peak of a core. A ramp is the size at which operands take as long to load as
+to multiply, and goes with peak over bandwidth.
 """
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -26,6 +33,18 @@ GROUPS = ("chip.", "engines.")
 
 CLOSE_GROUPS = (*GROUPS, "collectives.", "expert_parallel.")
 """Likewise from systems that a file names as its relatives."""
+
+PEAK, BANDWIDTH = "chip.matrix_flop_per_s.bf16", "chip.memory_bytes_per_s"
+RATIOS = {
+    "chip.half_rows": (PEAK, BANDWIDTH),
+    "chip.half_columns": (PEAK, BANDWIDTH),
+    "chip.half_depth": (PEAK, BANDWIDTH),
+    "chip.gemm_efficiency": ("chip.matrix_cores", PEAK),
+    "chip.eight_bit_efficiency": ("chip.matrix_cores", PEAK),
+    "chip.attention_efficiency": ("chip.matrix_cores", PEAK),
+}
+"""The ratio of figures that a leaf, or the odds of a fraction, goes with from chip to
+chip."""
 
 WIDER = 1.5
 """What was never measured, a chip or an engine on it, has this times the model
@@ -56,6 +75,12 @@ def pooled(values: list[float], sigmas: list[float]) -> tuple[float, float]:
     return mean, math.sqrt(between + 1.0 / float(weight.sum()))
 
 
+def scale(path: str, figures: Mapping[str, Figure]) -> float:
+    """Log of what a leaf goes with from chip to chip; 0 where nothing is known."""
+    over, under = (figures.get(name) for name in RATIOS.get(path, ("", "")))
+    return math.log(over.si / under.si) if over and under else 0.0
+
+
 Known = list[tuple[Calibration, dict[str, Figure]]]
 """Other systems' calibrations, each with its system's figures."""
 
@@ -83,7 +108,7 @@ def inherited(
             value = known[path].si
             movable = value > 0.0 and not (is_fraction(path) and value == 1.0)
             if path.startswith(groups) and movable:
-                total = unconstrained(path, value) + shifts[path]
+                total = unconstrained(path, value) + shifts[path] - scale(path, known)
                 seen.setdefault(path, []).append((total, sigma))
     found = {}
     for path, values in seen.items():
@@ -91,7 +116,7 @@ def inherited(
         if figure is None or figure.prior_sigma == 0.0:
             continue
         mean, sigma = pooled(*(list(part) for part in zip(*values, strict=True)))
-        shift = mean - unconstrained(path, figure.si)
+        shift = mean + scale(path, figures) - unconstrained(path, figure.si)
         found[path] = InheritedSpec(theta=shift, sigma=sigma)
     return found
 
