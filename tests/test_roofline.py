@@ -30,6 +30,7 @@ def chip(**changes):
         "tile_columns": 256.0,
         "gemm_efficiency": 0.8,
         "eight_bit_efficiency": 1.0,
+        "four_bit_efficiency": 1.0,
         "attention_efficiency": 0.5,
         "attention_fill_s": 0.0,
         "memory_efficiency": 0.9,
@@ -41,6 +42,8 @@ def chip(**changes):
         "roofline_exposed_fraction": 0.0,
         "matrix_launch_s": 0.0,
         "vector_launch_s": 0.0,
+        "four_bit_launch_s": 0.0,
+        "depth_latency_s": 0.0,
         "core_exponent": 0.8,
     }
     peaks = dict.fromkeys(ELEMENT_BYTES, 100e12) | {"activation": 200e12}
@@ -198,6 +201,24 @@ def test_the_8_bit_efficiency_slows_8_bit_gemms_alone(dtype, factor):
     plain = resource_s(chip(), work, "matrix")
     slower = resource_s(chip(eight_bit_efficiency=0.8), work, "matrix")
     assert slower == pytest.approx(plain * factor)
+
+
+def test_4_bit_gemms_have_an_efficiency_and_a_launch_of_their_own():
+    hardware = chip(four_bit_efficiency=0.5, four_bit_launch_s=2e-6)
+    work = gemm(1280, 1024, 4096, dtype="activation", launches=3.0)
+    narrow = work.replace(element_bytes=0.5625 * jnp.ones(1))
+    for name, slower, later in (("matrix", 2.0, 0.0), ("launch", 1.0, 3 * 2e-6)):
+        wide, four = (resource_s(hardware, x, name) for x in (work, narrow))
+        assert four == pytest.approx(slower * wide + later)
+
+
+@pytest.mark.parametrize("groups", [1.0, 8.0])
+def test_a_gemm_takes_no_less_than_its_depth_one_block_after_another(groups):
+    hardware = chip(depth_latency_s=1e-9, matrix_launch_s=2e-6)
+    took = resource_s(hardware, gemm(1, 128, 8192, groups=groups), "launch")
+    assert took == pytest.approx(2e-6 + 8192e-9)
+    op = Op("a", "block", "attention", "pairs", 8.0, 64.0)
+    assert resource_s(hardware, table(op, pairs=1e3), "launch") == pytest.approx(2e-6)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,8 @@ class Chip(struct.PyTreeNode, kw_only=True, frozen=True):
     """Share of the peak that an unlimited GEMM reaches."""
     eight_bit_efficiency: Leaf
     """Further factor on GEMMs with 8-bit operands (power limit, promotion of sums)."""
+    four_bit_efficiency: Leaf
+    """Likewise with 4-bit operands."""
     attention_efficiency: Leaf
     memory_efficiency: Leaf
     vector_efficiency: Leaf
@@ -40,6 +42,12 @@ class Chip(struct.PyTreeNode, kw_only=True, frozen=True):
     """Share of the shorter of compute and memory time that a kernel does not hide."""
     matrix_launch_s: Leaf
     vector_launch_s: Leaf
+    four_bit_launch_s: Leaf
+    """Further launch of a GEMM with 4-bit operands, whose activations and their scales
+    are made for it."""
+    depth_latency_s: Leaf
+    """Least time of a GEMM for each element of depth: a core adds up a tile one block
+    after another, however few tiles there are."""
     core_exponent: Leaf
     """A kernel on a share f of the cores slows by f to minus this power."""
     kind: str = struct.field(pytree_node=False, default="chip")

@@ -4,7 +4,8 @@ $$ t = o(o(o(t_\mathrm{matrix}, t_\mathrm{vector}), t_\mathrm{memory}),
 t_\mathrm{launch}), \qquad o = \mathrm{overlap\_s} $$
 
 A launch hides behind the kernel before it, so it counts in full only where kernels are
-shorter than their launches (small batches).
+shorter than their launches (small batches). So does the latency of a GEMM's depth, which
+a core adds up one block after another however few tiles there are.
 """
 
 from collections.abc import Mapping
@@ -64,6 +65,7 @@ def matrix_s(
 def _gemm_rate(chip: Chip, table: OpTable, peaks: Real) -> Real:
     """Rate of an unlimited GEMM of each operator's dtype."""
     kept = either(table.element_bytes == 1.0, chip.eight_bit_efficiency, 1.0)
+    kept = either(table.element_bytes < 1.0, chip.four_bit_efficiency, kept)
     return peaks * chip.gemm_efficiency * kept
 
 
@@ -92,11 +94,13 @@ def resources_s(
     memory_rate = chip.memory_bytes_per_s * chip.memory_efficiency
     is_vector = np.array([float(kind == "vector") for kind in table.kinds])
     cost = chip.vector_launch_s * is_vector + chip.matrix_launch_s * (1.0 - is_vector)
+    gemm = np.array([float(kind == "gemm") for kind in table.kinds])
+    cost = cost + gemm * either(table.element_bytes < 1.0, chip.four_bit_launch_s, 0.0)
     used = [
         matrix_s(chip, table, sharpness),
         table.vector_flop / vector_rate,
         (table.memory_bytes + ramp) / memory_rate,
-        table.launches * cost,
+        table.launches * cost + gemm * table.depth * chip.depth_latency_s,
     ]
     # several splits of the cores share these; the compiler would compute them for each
     return dict(zip(RESOURCES, jax.lax.optimization_barrier(used), strict=True))

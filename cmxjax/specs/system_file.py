@@ -35,6 +35,7 @@ class ChipSpec(Leaves):
     tile_columns: Figure
     gemm_efficiency: Figure
     eight_bit_efficiency: Figure
+    four_bit_efficiency: Figure
     attention_efficiency: Figure
     memory_efficiency: Figure
     vector_efficiency: Figure
@@ -46,6 +47,8 @@ class ChipSpec(Leaves):
     roofline_exposed_fraction: Figure
     matrix_launch_s: Figure
     vector_launch_s: Figure
+    four_bit_launch_s: Figure
+    depth_latency_s: Figure
     core_exponent: Figure
 
 
