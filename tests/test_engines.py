@@ -8,7 +8,7 @@ import pytest
 from jax.test_util import check_grads
 
 import cmxjax as cmx
-from cmxjax.machine.resolve import release
+from cmxjax.machine.resolve import origins, release
 from cmxjax.rates.algorithms import direct
 from cmxjax.rates.collectives import algorithm_s
 from cmxjax.rates.fabric import group_of
@@ -135,6 +135,31 @@ def test_graphs_say_how_a_layer_is_launched():
         assert float(machine.runtime.launch_s["decode"]) == float(known[graphs])
     default = build(load_scenario(raw), "none").machine
     assert float(default.runtime.launch_s["decode"]) == float(known["piecewise"])
+
+
+@pytest.mark.parametrize(
+    ("model", "dtypes", "kind"),
+    [
+        ("gpt-oss-120b", {}, "floats"),
+        ("kimi-k2.5-int4", {}, "integers"),
+        ("kimi-k2.5-nvfp4", {"activation": "nvfp4"}, "plain"),
+        ("deepseek-r1", {"weights": {"experts": "int4"}}, "integers"),
+    ],
+)
+def test_kernels_for_experts_are_those_of_their_weights_format(model, dtypes, kind):
+    raw = MIXED | {"system": "hgx-b200", "model": model, "dtypes": dtypes}
+    choices = build(load_scenario(raw), "none").choices
+    known = origins(load_system(Reference("hgx-b200")).system, choices)
+    found = [path for path in known if "expert_format_factor" in path]
+    assert found == [f"engines.trtllm.expert_format_factor.{kind}"]
+
+
+def test_factors_of_kernels_for_experts_multiply():
+    half = jnp.asarray(0.5)
+    ways = {"expert_rate_factor": half}, {"expert_format_factor": {"experts": half}}
+    one, other = (step(MIXED, **way) for way in ways)
+    assert one == pytest.approx(other, rel=1e-12)
+    assert one > step(MIXED)
 
 
 def test_shares_sum_to_the_step_with_all_that_a_host_does():

@@ -16,7 +16,7 @@ from .._types import Leaf
 from ..parameters import every_leaf, is_switch, path_of
 from .machine import Machine, Tiers
 from .pad import alike
-from .runtimes import Engine, Trainer
+from .runtimes import EXPERT_FORMATS, Engine, Trainer
 from .system import System, ordered_tiers
 from .tiers import FabricRate, SideLink
 
@@ -56,6 +56,8 @@ class Choices(NamedTuple):
     """Formats of what matrix units multiply, by tensor class, see `MULTIPLIED`."""
     experts: bool = True
     """There are some, so that it matters how tokens are exchanged."""
+    expert_format: str = EXPERT_FORMATS[0]
+    """What kernels for them multiply."""
     alike: bool = False
     """In the shape that all machines share, see `pad`."""
 
@@ -138,6 +140,9 @@ def _runtime(system: System, choices: Choices) -> Engine | Trainer:
         launch_s={
             "decode": launch[choices.graphs or engine.graphs],
             "prefill": launch[engine.prefill_graphs],
+        },
+        expert_format_factor={
+            "experts": engine.expert_format_factor[choices.expert_format]
         },
         graphs="",
         prefill_graphs="",

@@ -5,6 +5,10 @@ from flax import struct
 from .._types import Leaf
 from ..switch import Switch
 
+EXPERT_FORMATS = ("plain", "floats", "integers")
+"""What kernels for experts multiply: operands of one width, or weights that are narrower
+than activations, floats or integers."""
+
 
 class Engine(struct.PyTreeNode, kw_only=True, frozen=True):
     """A serving engine: what its host costs, overlap of streams, routing skew.
@@ -45,6 +49,9 @@ class Engine(struct.PyTreeNode, kw_only=True, frozen=True):
     """Rate of this engine's GEMM kernels over the chip's."""
     expert_rate_factor: Leaf
     """Likewise of its grouped ones for experts, whose weights they also read so fast."""
+    expert_format_factor: dict[str, Leaf]
+    """Further factor of those, by what the experts' weights are, see `EXPERT_FORMATS`. A
+    machine has it for `experts`."""
     wait_excess: Leaf
     """Dispatch and combine in a step take 1 + this times their benchmark time."""
     stream_exposed_fraction: Leaf

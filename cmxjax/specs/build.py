@@ -35,6 +35,7 @@ from .context import (
     SERVES,
     dtype_of_file,
     engine_of,
+    expert_format,
     limited,
     module_bytes,
     multiplied,
@@ -151,6 +152,7 @@ def _software(context: _Context, mode: str) -> tuple[Software, Choices]:
     choices = _defaults(system)._replace(
         dtypes=multiplied(dtypes),
         experts=context.mixture,
+        expert_format=expert_format(context, dtypes),
         collective_library=_default(system, "serving_collective"),
         graphs=scenario.graphs or "",
     )

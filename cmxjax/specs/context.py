@@ -77,6 +77,17 @@ def unpacks(context: Context, dtypes: Dtypes) -> bool:
     return how == "apart" and min(stored) < BYTES[dtypes.activation]
 
 
+def expert_format(context: Context, dtypes: Dtypes) -> str:
+    """What kernels for experts multiply, one of `EXPERT_FORMATS`."""
+    given, model = context.scenario.dtypes, context.model
+    size = module_bytes(context.scenario, model).get("experts", BYTES[dtypes.weight])
+    if size >= BYTES[dtypes.activation]:
+        return "plain"
+    name = given.weights.get("experts") or given.weight
+    integers = model is not None and model.file.integers
+    return "integers" if (name or "int" * integers).startswith("int") else "floats"
+
+
 def multiplied(dtypes: Dtypes) -> tuple[str, ...]:
     """Formats of what matrix units multiply, as a machine is resolved for them."""
     return tuple(getattr(dtypes, name) for name in MULTIPLIED)

@@ -306,6 +306,8 @@ class ModelFile(Strict):
     ] = {}
     """Bytes of a stored weight by module, scales included, where the file's modules have
     formats of their own; a job that gives dtypes.weight has that for all."""
+    integers: bool = False
+    """Those formats are integers, not floats."""
     dtype: Literal["bf16", "fp16"] = "bf16"
     """What a job computes in unless it gives dtypes.activation."""
     vision: VisionSpec | None = None

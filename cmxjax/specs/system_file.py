@@ -7,6 +7,7 @@ from pydantic import Field, StringConstraints, field_validator
 
 from ..job.workload import BYTES
 from ..machine.libraries import ALGORITHMS
+from ..machine.runtimes import EXPERT_FORMATS
 from .figures import Figure, Info, Leaves, Source, Strict, Text, mistakes_of
 
 if TYPE_CHECKING:
@@ -21,6 +22,12 @@ else:
 
 GraphMode = Literal["whole", "piecewise", "eager"]
 """How an engine launches the kernels of a layer."""
+
+
+if TYPE_CHECKING:
+    ExpertFormat = str
+else:
+    ExpertFormat = Literal[EXPERT_FORMATS]
 
 
 class ChipSpec(Leaves):
@@ -151,6 +158,7 @@ class EngineSpec(Leaves):
     head_ways: Figure
     matrix_rate_factor: Figure
     expert_rate_factor: Figure
+    expert_format_factor: dict[ExpertFormat, Figure]
     wait_excess: Figure
     stream_exposed_fraction: Figure
     prefill_stream_exposed_fraction: Figure

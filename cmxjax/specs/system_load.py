@@ -98,10 +98,11 @@ def _engines(
         for table in tables:
             if not isinstance(table, dict):
                 return table  # validation says what is wrong with it
-            launches = table.get("launch_s", {})
-            if isinstance(launches, dict) and isinstance(merged["launch_s"], dict):
-                launches = {**merged["launch_s"], **launches}
-            merged |= {**table, "launch_s": launches}
+            for name, value in table.items():
+                before = merged.get(name)
+                both = isinstance(value, dict) and isinstance(before, dict)
+                nested = both and name in ("launch_s", "expert_format_factor")
+                merged[name] = {**before, **value} if nested else value
         return merged
 
     def chain(name: str) -> list[object]:

@@ -287,7 +287,8 @@ def _with_kernels(job: Job, used: dict[str, Array]) -> dict[str, Array]:
     engine = engine_of(job.machine)
     grouped = np.array([float(op.block == "experts") for _, op in job.ops])
     plain = np.array([float(op.kind == "gemm") for _, op in job.ops]) * (1.0 - grouped)
-    slower = 1.0 + grouped * (1.0 / engine.expert_rate_factor - 1.0)
+    faster = engine.expert_rate_factor * engine.expert_format_factor["experts"]
+    slower = 1.0 + grouped * (1.0 / faster - 1.0)
     matrix = slower + plain * (1.0 / engine.matrix_rate_factor - 1.0)
     return used | {
         "matrix": matrix * used["matrix"],

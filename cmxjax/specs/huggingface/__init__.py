@@ -6,7 +6,7 @@ from ..errors import SpecError
 from .compressed import compressed, last_stream, streams
 from .config import SPELLINGS, Config, Table
 from .families import ALIKE, FAMILIES
-from .formats import weights_of
+from .formats import integers_in, weights_of
 from .halves import Family, dense, experts, grouped, latent, layer_input
 from .layers import Names, layers_of
 from .recurrent import recurrent
@@ -105,6 +105,7 @@ def _model(c: Config, family: Family, around: Table, kind: str) -> Table:
     }
     q = c.raw.get("quantization_config") or around.get("quantization_config")
     raw["weights"] = weights_of(c, q, len(layers))
+    raw["integers"] = integers_in(q)
     raw["dtype"] = _computed_in(c, around)
     tower = vision_of(around, c.where, hidden)
     raw |= {} if tower.keys is None else {"vision": tower.keys}

@@ -113,6 +113,16 @@ def weights_of(c: Config, q: Json, layers: int) -> dict[str, float]:
     return sizes
 
 
+def integers_in(q: Json) -> bool:
+    """Whether quantized weights are integers."""
+    if not isinstance(q, dict):
+        return False
+    groups = q.get("config_groups")
+    settings = groups.values() if isinstance(groups, dict) else ()
+    kinds = [(g.get("weights") or {}).get("type") for g in settings]
+    return q.get("quant_method") in ("awq", "gptq") or "int" in kinds
+
+
 KEPT = (
     *("modules_to_not_convert", "ignore", "ignored_layers", "exclude_modules"),
     "llm_int8_skip_modules",
