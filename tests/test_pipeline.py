@@ -45,6 +45,27 @@ def test_bubbles_of_equal_stages_are_the_published_ones(stages, m):
     assert found == pytest.approx(pairs * both, abs=1e-9)
 
 
+@pytest.mark.parametrize("stages", [1, 2, 4, 8])
+def test_zero_bubble_v_idles_only_where_passes_differ(stages):
+    gaps, m = 0.5 * (stages - 1.0), 2.0 * stages
+
+    def found(*passes):
+        return idle("zero_bubble", stages, m, 2.0, passes=passes)
+
+    assert found(F, F, F) == pytest.approx(0.0, abs=1e-9)
+    assert idle("zero_bubble", stages, m, passes=(F, F, F)) == pytest.approx(
+        idle("1f1b", stages, m, passes=(F, F, F)) / 3.0
+    )
+    # the last device waits for a gradient that comes back over p - 1 slower passes
+    assert found(1.0, 1.5, 1.0) == pytest.approx(gaps * 0.5, abs=1e-9)
+    assert found(1.0, 0.8, 0.9) == pytest.approx(0.0, abs=1e-9)
+    assert found(1.0, 1.0, 0.1) == pytest.approx(gaps * 1.6, abs=1e-9)
+    # one micro-batch: down both chunks and back, and the first chunk's weights
+    alone = idle("zero_bubble", stages, 1.0, 2.0, passes=(F, B, W)) + F + B + W
+    longest = max(F + B + W, stages * (F + B) + 0.5 * W)
+    assert alone == pytest.approx(longest)
+
+
 @pytest.mark.parametrize("backward", [0.8, 1.1, 1.5])
 @pytest.mark.parametrize("weight", [0.6, 1.2])
 def test_dualpipe_of_equal_stages_idles_for_its_longest_chain_of_passes(backward, weight):
@@ -241,5 +262,7 @@ def test_activations_in_flight_are_the_published_ones():
         8.0 * (1.0 + 7.0 / 24.0)
     )
     assert held("zero_bubble", 0.0, 4.0, 16.0) == 4.0
+    assert held("zero_bubble", 3.0, 4.0, 16.0) == 1.0
+    assert held("zero_bubble", 3.0, 4.0, 16.0, 2.0) == 4.0  # ZB-V, on every device
     assert held("dualpipe", 0.0, 4.0, 16.0) == 5.0
     assert held("dualpipe", 0.0, 1.0, 16.0) == 1.0

@@ -55,7 +55,7 @@ def in_flight(
 
     GPipe holds all; 1F1B and ZB-H1 as many as stages from here to the end; interleaved
     (p + (p - 1 - 2 i)/v ...) a share more (Korthikanti et al., arXiv 2205.05198, section
-    4.2.3); DualPipe p + 1.
+    4.2.3); DualPipe p + 1; ZB-V p on all (Qi et al., arXiv 2405.15362).
     """
     if schedule == "gpipe":
         return microbatches
@@ -63,6 +63,8 @@ def in_flight(
         several = smooth.within(stages - 1.0, 0.0, 1.0)
         return smooth.smaller(stages + several, microbatches)
     held = stages - position
+    if schedule == "zero_bubble":
+        held = either(chunks > 1.0, stages, held)
     if schedule in ("1f1b", "interleaved"):
         behind = stages - 1.0 - position
         several = (2.0 * behind + (chunks - 1.0) * stages + 1.0) / chunks

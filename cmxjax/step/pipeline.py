@@ -15,7 +15,7 @@ DualPipe's path is explained in `dualpipe`.
 
 Reference: Huang et al., arXiv 1811.06965 (GPipe); Narayanan et al., arXiv 2104.04473
 (1F1B, interleaved); Qi et al., arXiv 2401.10241 (zero bubble, H1); DeepSeek-V3, arXiv
-2412.19437, table 2 (DualPipe).
+2412.19437, table 2 (DualPipe); Qi et al., arXiv 2405.15362 (zero bubble, V).
 """
 
 from .. import smooth
@@ -35,7 +35,7 @@ def pipeline_s(
         chunks: model chunks of a device, for interleaved schedules.
 
     Agrees with a simulation of the events (in the tests): exactly for GPipe, and for 1F1B
-    unless stages differ twofold; for interleaved and zero bubble within 1 % where
+    unless stages differ twofold; for interleaved and ZB-H1 within 1 % where
     stages differ by a third, 2 % where they differ by half. DualPipe is exact for equal
     stages; where they differ by a third it is off by 0.03 % in the mean and 1 % at most,
     but for one case in several thousand; twofold, by 0.3 % and 4 %. Further apart it is
@@ -91,11 +91,17 @@ def _interleaved(line: Line, m: Scalar, chunks: Scalar, sharpness: Sharpness) ->
 
 
 def _zero_bubble(line: Line, m: Scalar, chunks: Scalar, sharpness: Sharpness) -> Scalar:
+    """With one chunk on a device ZB-H1, with two ZB-V."""
+    args = line, m, sharpness
+    return either(chunks > 1.0, _zero_bubble_v(*args), _zero_bubble_h1(*args))
+
+
+def _zero_bubble_h1(line: Line, m: Scalar, sharpness: Sharpness) -> Scalar:
     """ZB-H1: as many activations as 1F1B; gradients of weights fill the gaps.
 
     They lag by as many micro-batches as there are stages ahead. The longest path ends
     with the work of the stage, or goes up with the last micro-batch, or first comes down
-    and back with it. Equal stages idle for (p - 1)(F + B - W). Chunks (ZB-V) divide it.
+    and back with it. Equal stages idle for (p - 1)(F + B - W).
     """
     work, before, ahead, behind = line.work, line.before, line.ahead, line.behind
     after = line.after.forward + line.after.backward
@@ -106,9 +112,30 @@ def _zero_bubble(line: Line, m: Scalar, chunks: Scalar, sharpness: Sharpness) ->
     early = _positive(m - behind - 1.0) * work.backward
     early = early + _positive(m - line.stages) * work.weight + after + work.backward
     leaves = start + smooth.larger(gone, early) + up
-    whole = smooth.largest(smooth.larger(stays, leaves), sharpness)
+    return smooth.largest(smooth.larger(stays, leaves), sharpness)
+
+
+def _zero_bubble_v(line: Line, m: Scalar, sharpness: Sharpness) -> Scalar:
+    r"""ZB-V: the second chunks run back up the devices, with the activations of 1F1B.
+
+    A device starts when the first micro-batch reaches it and the next step follows in
+    the same order, so what counts is how long one is at work, not when the last ends.
+    Of p devices with f, b and w of a chunk the last one waits for its first gradient
+    after all the forward passes that memory holds, for $(p - 1)(b - f)^+$; short
+    gradients of weights leave $(p - 1)(f + b - 4 w)^+$ unfilled, which is about what a
+    search over orders finds. Equal passes leave nothing. With few micro-batches the
+    first one's way through all chunks and back is longer, after which the first device
+    has a gradient of each left. In a search the time is exact for one micro-batch and
+    from two for each device on, and up to an eighth longer between.
+    """
+    whole, work = line.whole, line.work
     busy = m * smooth.largest(work.total, sharpness)
-    return busy + (whole - busy) / chunks
+    late = whole.backward - whole.forward
+    unfilled = whole.forward + whole.backward - 4.0 * whole.weight
+    gaps = 0.5 * (1.0 - 1.0 / line.stages) * _positive(smooth.larger(late, unfilled))
+    trip = whole.forward + whole.backward
+    rest = (m - 1.0) * line.first.backward + m * line.first.weight
+    return smooth.larger(busy + gaps, trip + 0.5 * rest)
 
 
 def _dualpipe(line: Line, m: Scalar, chunks: Scalar, sharpness: Sharpness) -> Scalar:
