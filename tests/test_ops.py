@@ -45,6 +45,7 @@ FEATURES = {
     "one": 1.0,
     "tokens": 0.0,
     "routed_rows": 0.0,
+    "shared_rows": 0.0,
     "norm_rows": 0.0,
     "down_rows": 0.0,
     "head_rows": 0.0,
@@ -73,6 +74,7 @@ FEATURES = {
 ROWS = (
     "tokens",
     "routed_rows",
+    "shared_rows",
     "norm_rows",
     "down_rows",
     "head_rows",

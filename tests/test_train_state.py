@@ -113,6 +113,20 @@ def test_each_rank_keeps_a_head_of_keys_and_values():
     assert float(many.layer_weights[0].shared) == pytest.approx(expected)
 
 
+def test_a_tensor_group_splits_the_shared_expert_but_not_the_router():
+    # DeepSeek-V3: three matrices of 7168 x 2048 a layer, on 8 ranks an eighth each
+    few, many = (
+        state_of(MIXTURE, **{"layout.pp": 1, "layout.devices": 256, "layout.tp": tp})
+        for tp in (4, 8)
+    )
+    mixers = [dense.layer_weights[0].shared for dense, _ in (few, many)]
+    dense = 3.0 * 7168.0 * 18432.0
+    layers = [mixture.layer_weights[1].shared for mixture, _ in (few, many)]
+    shared = 3.0 * 7168.0 * 2048.0
+    split = float(layers[0] - layers[1]) - float(mixers[0] - mixers[1])
+    assert split == pytest.approx((shared - dense) / 8.0)
+
+
 # --- Context parallelism
 
 LONG: dict[str, Any] = {

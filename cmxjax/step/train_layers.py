@@ -61,8 +61,24 @@ class Shape(NamedTuple):
         return parts_of(self.ops)
 
 
+class Exchanges(NamedTuple):
+    """Seconds of the collectives of one layer and micro-batch."""
+
+    gather: Scalar
+    """Of a tp group's activations: sequence parallelism gathers and scatters."""
+    scatter: Scalar
+    reduce: Scalar
+    context_forward: tuple[Scalar, ...]
+    """By mixer, as the next."""
+    context_backward: tuple[Scalar, ...]
+    expert: Scalar
+    """Dispatch and combine; backward they swap roles."""
+    hop: Scalar
+    """From a pipeline stage to the next."""
+
+
 class Compute(NamedTuple):
-    """Seconds of each part on the cores, by name: the three passes."""
+    """Seconds of each part by name, its tensor group's collectives beside: the passes."""
 
     forward: Mapping[str, Scalar]
     backward: Mapping[str, Scalar]
@@ -70,17 +86,42 @@ class Compute(NamedTuple):
 
 
 def compute_of(
-    shape: Shape, times: dict[str, PyTree], exposed: Scalar, sharpness: Sharpness
+    shape: Shape,
+    times: dict[str, PyTree],
+    sharing: Sharing,
+    x: Exchanges,
+    sharpness: Sharpness,
 ) -> Compute:
-    """Operator times of one micro-batch, summed by part."""
-    both = roofline_s(times["inputs"], exposed, 1.0, sharpness)
-    weight = roofline_s(times["weights"], exposed, 1.0, sharpness)
+    """Operator times of one micro-batch, summed by part.
+
+    Collectives of a tensor group run beside what it splits: projections of attention,
+    dense networks and shared experts; backward beside the gradients of weights.
+    """
+    both = roofline_s(times["inputs"], sharing.roofline, 1.0, sharpness)
+    weight = roofline_s(times["weights"], sharing.roofline, 1.0, sharpness)
     passes = [*jnp.unstack(both), weight]
     parts = shape.parts
     member = [[float(part == name) for name in parts] for part, _ in shape.ops]
     member = np.array(member)
-    sums = (jnp.dot(x, member[: x.shape[-1]], precision=HIGHEST) for x in passes)
-    return Compute(*(dict(zip(parts, jnp.unstack(x), strict=True)) for x in sums))
+    forward, backward, weight = (
+        jnp.dot(x, member[: x.shape[-1]], precision=HIGHEST) for x in passes
+    )
+    split = np.array([float(part in _tensor_parts(shape.a)) for part in parts])
+    collectives = x.gather + x.scatter + x.reduce
+    # with sequence parallelism the gradient of the weight needs its input gathered again
+    again = (collectives + x.gather) * split
+    ahead = collectives * split
+    forward = smooth.overlap_s(forward, ahead, sharing.tensor_forward, sharpness)
+    beside = smooth.overlap_s(weight, again, sharing.tensor_backward, sharpness)
+    passes = forward, backward + beside - weight, weight
+    return Compute(*(dict(zip(parts, jnp.unstack(x), strict=True)) for x in passes))
+
+
+def _tensor_parts(a: Architecture) -> list[str]:
+    """Parts that a tensor group splits."""
+    halves = ("shared" if half is a.experts else "half" for half in a.feed_forwards)
+    split = [at_place("mixer", i) for i in range(len(a.mixers))]
+    return split + [at_place(name, i) for i, name in enumerate(halves)]
 
 
 class Reduction(NamedTuple):
@@ -110,22 +151,6 @@ class Reduction(NamedTuple):
         scatter = smooth.overlap_s(behind, reduced, exposed, sharpness)
         gather = smooth.overlap_s(ahead, self.all_gather, exposed, sharpness)
         return scatter - behind + gather - ahead
-
-
-class Exchanges(NamedTuple):
-    """Seconds of the collectives of one layer and micro-batch."""
-
-    gather: Scalar
-    """Of a tp group's activations: sequence parallelism gathers and scatters."""
-    scatter: Scalar
-    reduce: Scalar
-    context_forward: tuple[Scalar, ...]
-    """By mixer, as the next."""
-    context_backward: tuple[Scalar, ...]
-    expert: Scalar
-    """Dispatch and combine; backward they swap roles."""
-    hop: Scalar
-    """From a pipeline stage to the next."""
 
 
 def communication_of(
@@ -221,16 +246,7 @@ def passes_of(
 ) -> LayerPasses:
     """Passes of a micro-batch through a layer of each kind and the model's ends."""
     a, w, s = shape.a, shape.w, sharpness
-    c = compute_of(shape, times["operators"], sharing.roofline, s)
-    forward_tp = x.gather + x.scatter + x.reduce
-    # with sequence parallelism the gradient of the weight needs its input gathered again
-    backward_tp = forward_tp + x.gather
-
-    def block(part: str) -> PassTimes:
-        forward = smooth.overlap_s(c.forward[part], forward_tp, sharing.tensor_forward, s)
-        weight = c.weight[part]
-        both = smooth.overlap_s(weight, backward_tp, sharing.tensor_backward, s)
-        return PassTimes(forward, c.backward[part] + both - weight, weight)
+    c = compute_of(shape, times["operators"], sharing, x, s)
 
     def whole(part: str) -> PassTimes:
         return PassTimes(c.forward[part], c.backward[part], c.weight[part])
@@ -243,12 +259,12 @@ def passes_of(
         back = c.backward[part] + c.weight[part]
         back = smooth.overlap_s(back, x.context_backward[place], ring, s)
         again = w.selective.on * core
-        projections = block(at_place("mixer", place))
+        projections = whole(at_place("mixer", place))
         return in_turn(projections, PassTimes(core, back + again, 0.0 * core))
 
     def worked(place: int) -> PassTimes:
-        part = at_place("half", place)
-        return whole(part) if a.feed_forwards[place] is a.experts else block(part)
+        parts = [at_place(name, place) for name in ("half", "shared")]
+        return in_turn(*(whole(part) for part in parts if part in c.forward))
 
     mixers = [mixed(i) for i in range(len(a.mixers))]
     halves = [worked(i) for i in range(len(a.feed_forwards))]

@@ -29,7 +29,7 @@ CHUNK = "chunk_"
 
 JOINT = (
     *("norm_rows", "down_rows", "head_rows", "out_rows", "ffn_rows"),
-    *("routed_rows", "tokens"),
+    *("routed_rows", "shared_rows", "tokens"),
 )
 
 

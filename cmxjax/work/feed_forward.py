@@ -2,7 +2,8 @@
 
 Features used (all per device and micro-batch):
     tokens: tokens whose experts, embedding or norm this device computes
-    routed_rows, per_shared: tokens that it routes, and split of the shared expert
+    routed_rows: tokens that it routes
+    shared_rows, per_shared: tokens and split of the shared expert
     ffn_rows, per_ffn: tokens and split of the dense feed-forward network
     expert_rows, experts: rows of each active local expert, and how many are active
     per_etp: 1 / ways that an expert's width is split
@@ -141,7 +142,7 @@ def _expert_ops(a: Architecture, e: Experts, place: int, shared_here: bool) -> l
     if shared_here and e.has_shared:
         shared = e.shared * width
         ops += _projections(
-            a, place, "shared", "routed_rows", shared, "per_shared", a.hidden
+            a, place, "shared", "shared_rows", shared, "per_shared", a.hidden
         )
     return ops
 

@@ -76,6 +76,7 @@ def split_rows(a: Architecture, layout: Layout, tokens: Scalar) -> dict[str, Sca
         group_tokens = tokens * tp
         whole = layout.attention == "tp"
         rows, split = (group_tokens, 1.0 / tp) if whole else (tokens, one)
+    routed = tokens + joint * (rows - tokens)
     return {
         "one": one,
         "tp": tp,
@@ -85,7 +86,8 @@ def split_rows(a: Architecture, layout: Layout, tokens: Scalar) -> dict[str, Sca
         "head_rows": group_tokens,
         "out_rows": rows,
         "ffn_rows": rows,
-        "routed_rows": tokens + joint * (rows - tokens),
+        "routed_rows": routed,
+        "shared_rows": routed,
         "per_shared": one + joint * (split - one),
         "per_heads": 1.0 / tp,
         "per_out": split,

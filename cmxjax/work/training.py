@@ -70,7 +70,8 @@ def declared(
     """Forward operators of a training step, each with its part; GEMMs come first.
 
     Parts are, by the place of each, `mixer` (projections, norm, residual), `core` (scores
-    to context) and `half`; `embedding`, `head` (with the loss) and `draft`.
+    to context), `half` and, of a mixture, `shared`; `embedding`, `head` (with the loss)
+    and `draft`.
     """
     declarations: list[tuple[str, Op]] = []
     for i, mixer in enumerate(a.mixers):
@@ -91,7 +92,7 @@ def declared(
         ops = half_ops(a, i, shared_here=True)
         ops += _stream_ops(a, half.norms, "tokens" if mixture else "norm_rows")
         ops += _permutation(a) if mixture else []
-        declarations += [(at_place("half", i), op) for op in ops]
+        declarations += [(part_of(op, i), op) for op in ops]
     declarations += [("embedding", _embedding(a)), *(("head", op) for op in _head(a))]
     declarations += [("draft", op) for op in _draft(a)]
     declarations = [(part, op) for part, op in declarations if op.role not in REPLACED]
@@ -100,6 +101,12 @@ def declared(
             (part, _cast(op, sizes)) for part, op in declarations if op.dtype in QUANTIZED
         ]
     return sorted(declarations, key=lambda row: row[1].kind != "gemm")
+
+
+def part_of(op: Op, place: int) -> str:
+    """The part of an operator of a feed-forward half: shared experts are one of their
+    own, as a tensor group splits them like a dense layer."""
+    return at_place("shared" if op.block == "shared" else "half", place)
 
 
 def _cast(op: Op, sizes: Sizes) -> Op:
@@ -345,6 +352,8 @@ def train_rows(a: Architecture, w: Train, layout: Layout) -> dict[str, Scalar]:
         rows[at_place("batch_heads", i)] = w.micro_batch * heads
     return rows | {
         "up_rows": group,
+        "shared_rows": rows["ffn_rows"],
+        "per_shared": rows["per_ffn"],
         "query_rows": w.sequence_tokens / cp * share,
         "batch_tokens": rows["norm_rows"],
         "logit_rows": group,
