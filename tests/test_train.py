@@ -291,7 +291,11 @@ def test_listed_stages_that_are_even_are_the_even_ones():
     [
         ((0.0, 0.0), 12, [6.0, 6.0, 4.0]),
         ((1.0, 1.0), 12, [5.0, 6.0, 5.0]),
-        ((0.0, 4.0), 12, [7.0, 6.3, 0.0]),
+        ((0.0, 4.0), 12, [7.0, 6.1, 2.0]),
+        ((0.0, 0.0), 35, [2.0, 2.0, 2.0]),
+        ((1.0, 1.0), 35, [2.0, 67.0 / 33.0, 1.0]),
+        ((0.0, 0.0), 32, [3.0, 65.0 / 30.0, 2.0]),
+        ((1.0, 1.0), 70, [1.0, 1.0, 1.0]),
         ((1.0, 1.0), 1, [70.0, 70.0, 70.0]),
         ((1.0, 1.0), 2, [35.0, 35.0, 35.0]),
     ],
@@ -305,6 +309,18 @@ def test_layers_spread_over_stages_by_rule(ends, pp, held):
     span = end_spans(a, layout.replace(factor=factor), ends, None)
     np.testing.assert_allclose(sum(span.layers), held, atol=1e-9)
     assert held[0] + (pp - 2) * held[1] + held[2] == pytest.approx(70.0) or pp < 2
+
+
+def test_no_stage_is_empty_and_the_fullest_holds_whole_layers():
+    """48 layers on 32 stages: some of those between the ends have two, not 1.5."""
+    even = {"layout.pp": 32, "layout.devices": 256}
+    plain = predict(DENSE, **even)
+    listed = predict(DENSE, **even, **{"layout.stages": [2, *[2, 1] * 15, 1]})
+    for field in ("memory_bytes", "memory_last_stage_bytes"):
+        found, expected = float(getattr(plain, field)), float(getattr(listed, field))
+        assert found == pytest.approx(expected, rel=1e-6), field
+    found, expected = float(plain.step_time_s), float(listed.step_time_s)
+    assert found == pytest.approx(expected, rel=0.02)
 
 
 @pytest.mark.parametrize(("pp", "stages"), [(8, [8] * 7 + [5]), (16, [4] * 15 + [1])])

@@ -135,7 +135,7 @@ def _activations(
     layer, span = holding.activations, holding.span
     flight = in_flight(w.schedule, span.position, pp, microbatches, w.chunks)
     layers = kept_of_layer(w, layer)
-    every = zip(span.layers, layers, strict=True)
+    every = zip(span.most, layers, strict=True)
     kept = flight * added(count * each for count, each in every)
     again = w.recompute_fraction * smooth.larger_of(layer.whole)
     group = w.micro_batch * w.sequence_tokens / cp

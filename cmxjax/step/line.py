@@ -94,15 +94,28 @@ def _coefficients() -> np.ndarray:
 
 
 _COEFFICIENTS = _coefficients()
+_OF_CANDIDATE = np.array([[1.0, 0, 0, 0], [0, 1.0, 1.0, 0], [0, 0, 0, 1.0]])
+"""Which class each candidate is of, (class, candidate)."""
+
+
+_EVEN = np.ones(3)
 
 
 def line_of_classes(
-    first: PassTimes, middle: PassTimes, last: PassTimes, stages: Scalar
+    first: PassTimes,
+    middle: PassTimes,
+    last: PassTimes,
+    stages: Scalar,
+    fullest: Float[Array, " class"] | Float[np.ndarray, " class"] = _EVEN,
 ) -> Line:
     """A line of a first, a last and equal stages between; the count may be fractional.
 
     With one stage the first is also the last and must hold everything. The candidates
     are the first, both outermost middle ones, and the last.
+
+    Args:
+        middle: the mean stage between the ends.
+        fullest: work of the fullest stage of each class over the mean.
     """
     inner = smooth.larger(stages - 2.0, 0.0)
     some, one = smooth.smaller(inner, 1.0), jnp.ones(())
@@ -118,6 +131,8 @@ def line_of_classes(
     work, before, after = (
         PassTimes(*(x[0] for x in listed[k : k + 9 : 3])) for k in range(3)
     )
+    most = jnp.dot(fullest, _OF_CANDIDATE, precision=highest)
+    work = PassTimes(*(x * most for x in work))
     present, ahead, behind = (x[0] for x in listed[9:])
     whole = PassTimes(*(x[0] for x in jnp.split(table[:3, 12], 3)))
     return Line(work, before, after, whole, behind, ahead, present, first, stages)

@@ -92,7 +92,8 @@ def _line(shape: Shape, passes: LayerPasses, holding: Holding) -> Line:
     if shape.w.stage_layers is not None:
         return line_of_stages(PassTimes(*jnp.unstack(work)))
     first, middle, last = (PassTimes(*jnp.unstack(x)) for x in jnp.unstack(work, axis=1))
-    return line_of_classes(first, middle, last, degree(shape.layout, "pp"))
+    stages = degree(shape.layout, "pp")
+    return line_of_classes(first, middle, last, stages, span.fullest)
 
 
 def compose(

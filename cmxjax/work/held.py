@@ -72,7 +72,7 @@ def _half_weights(a: Architecture, place: int, layout: Layout) -> Held:
 def stage_weights(
     a: Architecture, layout: Layout, span: Span, layers: tuple[Held, ...]
 ) -> Held:
-    """Weights that a device of each stage holds, (stage,).
+    """Weights that a device of each stage holds, the fullest between the ends, (stage,).
 
     A tied head that is not on the embedding's stage is a copy of it.
 
@@ -88,7 +88,7 @@ def stage_weights(
     drafts = span.head * a.draft_layers
     shared = drafts * (draft.shared + 2.0 * a.hidden**2) + tables
     expert = drafts * draft.expert
-    for count, layer in zip(span.layers, kinds, strict=True):
+    for count, layer in zip(span.most, kinds, strict=True):
         shared, expert = shared + count * layer.shared, expert + count * layer.expert
     return Held(shared, expert)
 

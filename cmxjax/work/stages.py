@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from .. import smooth
@@ -12,6 +13,7 @@ from ..job.workload import Train
 from ..machine.runtimes import Spread
 from ..model.architecture import MOST_LAYERS, Architecture, added, known_of
 from ..model.feed_forwards import Experts
+from ..switch import either
 
 PerStage = Float[Array, "*stage"]
 
@@ -25,6 +27,13 @@ class Span(NamedTuple):
     embedding: PerStage
     """1 on the stage with the embedding, likewise with the head."""
     head: PerStage
+    fullest: PerStage
+    """Layers of the fullest of the stages that one stands for, over their mean."""
+
+    @property
+    def most(self) -> tuple[PerStage, ...]:
+        """Layers of each kind on the fullest stage of those that one stands for."""
+        return tuple(self.fullest * held for held in self.layers)
 
 
 def head_layers(a: Architecture) -> Scalar:
@@ -58,8 +67,10 @@ def end_spans(
     """The first stage, one between and the last of layers spread by rule, (3,).
 
     A stage holds whole layers; where the stages don't divide them, the last one, which
-    has the head too, holds what the others leave. Those between hold the mean of what is
-    left of each kind. Without stages between, the last one stands in for them.
+    has the head too, holds what the others leave. Where they leave nothing it gets its
+    share, rounded down, as no stage stays empty while there is a layer for each. Those
+    between hold the mean of what is left of each kind, and the fullest of them whole
+    layers. Without stages between, the last one stands in for them.
 
     Args:
         ends: layers that the embedding and the head count for; 0 spreads layers evenly.
@@ -70,25 +81,28 @@ def end_spans(
     mean = (depth + sum(ends) * more) / pp
     excess = smooth.ceil(mean, sharpness) / mean - 1.0
     most = mean * (1.0 + excess * smooth.positive(pp - 1.0, sharpness))
-    first = smooth.within(most - ends[0] * more, 0.0, depth)
-    last = smooth.within(depth - first - (pp - 2.0) * most, 0.0, most)
+    least = smooth.smaller(jnp.floor(depth / pp), 1.0)
+    first = smooth.within(most - ends[0] * more, least, depth)
+    left = depth - first - (pp - 2.0) * most
+    share = smooth.larger(jnp.floor(mean) - ends[1] * more, least)
+    last = either(left >= least, smooth.smaller(left, most), share)
+    held = smooth.larger(depth - first - last, 1.0) / inner
+    excess = between * (smooth.ceil(held, sharpness) / held - 1.0)
     layers = []
     cuts = _below(a, jnp.stack([first, depth - last]))
     for total, below in zip(a.counts, cuts, strict=True):
         start, end = jnp.unstack(below)
-        middle = smooth.larger(end - start, 0.0) / inner
-        layers.append(jnp.stack([start, middle, total - end]))
-    parts = jnp.stack(
-        [
-            jnp.stack([jnp.zeros(()), more, pp - 1.0]),
-            jnp.stack([jnp.ones(()), jnp.zeros(()), 1.0 - more]),
-            jnp.stack([1.0 - more, jnp.zeros(()), jnp.ones(())]),
-            *layers,
-        ]
+        after = total - end
+        second = after + between * (smooth.larger(end - start, 0.0) / inner - after)
+        layers.append(jnp.stack([start, second, after]))
+    at_first, at_middle, at_last = np.eye(3)
+    return Span(
+        position=more * at_middle + (pp - 1.0) * at_last,
+        layers=tuple(layers),
+        embedding=jnp.asarray(at_first),
+        head=1.0 - more * at_first - between * at_middle,
+        fullest=1.0 + excess * at_middle,
     )
-    second = between * parts[:, 1] + (1.0 - between) * parts[:, 2]
-    position, embedding, head, *held = jnp.unstack(parts.at[:, 1].set(second))
-    return Span(position, tuple(held), embedding, head)
 
 
 def listed_spans(a: Architecture, stage_layers: Float[Array, " stage"]) -> Span:
@@ -101,6 +115,7 @@ def listed_spans(a: Architecture, stage_layers: Float[Array, " stage"]) -> Span:
         layers=tuple(jnp.diff(below, prepend=0.0) for below in through),
         embedding=(position == 0.0).astype(float),
         head=(position == count - 1.0).astype(float),
+        fullest=jnp.ones(count),
     )
 
 
