@@ -24,6 +24,7 @@ STATIC: dict[str, set] = {
     "Engine.since": {""},
     "Trainer.context": {""},
     "Trainer.gradient": {""},
+    "Trainer.gathers": {""},
     "ExpertMode.plane": {""},
     "Architecture.kinds": {Kind((0,), (0,)), Kind((0,), (1,))}
     | {Kind((1,), (0,)), Kind((1,), (1,)), Kind((2,), (0,))}  # unlike mixers
@@ -41,6 +42,7 @@ STATIC: dict[str, set] = {
     "Software.unpacks": FLAG,
     "Train.schedule": {"gpipe", "1f1b", "zero_bubble", "dualpipe"},
     "Train.shards": FLAG,
+    "Train.gathers": {"striped", "one_port", "by_owner"},
     "Train.fused_attention": FLAG,
     "Train.quantized": FLAG,
     "Train.context": {"ring", "all_to_all"},

@@ -562,6 +562,36 @@ def test_a_network_of_a_published_cluster_slows_with_its_nodes():
     assert times[1] > times[0]
 
 
+def zero(engine: str, **workload: Any):
+    """A job of 64 A100 without model parallelism whose framework shards."""
+    raw = {**DENSE, "engine": engine, "layout": {"devices": 64, "tp": 1}}
+    workload = {"global_batch": 128, **workload}
+    return inputs_of(raw | {"workload": {**DENSE["workload"], **workload}})
+
+
+def test_a_gather_through_one_port_of_a_node_takes_as_long_as_all_ports_together():
+    machine, a, w, *rest = zero("deepspeed", zero=3)
+    name = "data_parallel.transfer"
+    one, all_ports = (
+        float(explain(machine, a, w.replace(gathers=how), *rest).busy[name])
+        for how in ("one_port", "striped")
+    )
+    # 8 ports: each carries an eighth of what comes into the node, the one all of it; the
+    # latency of 63 steps is the same
+    assert 7.5 < one / all_ports < 8.0
+
+
+def test_owners_send_their_weights_in_turn():
+    machine, a, w, *rest = zero("internevo", zero=1)
+    times = [
+        metrics(machine, a, w.replace(gathers=how), *rest)
+        for how in ("by_owner", "striped")
+    ]
+    more = float(times[0].step_time_s - times[1].step_time_s)
+    stretch = 1.0 + 0.005 * np.sqrt(2.0 * np.log(64.0))
+    assert more == pytest.approx(63.0 * 2e-3 * stretch, rel=1e-3)
+
+
 @pytest.mark.parametrize("name", JOBS)
 def test_the_phase_is_a_small_program(name):
     program = jax.make_jaxpr(metrics)(*job(name)).jaxpr

@@ -246,6 +246,8 @@ class Train(struct.PyTreeNode, kw_only=True, frozen=True):
     software: Software
     schedule: str = struct.field(pytree_node=False, default="1f1b")
     shards: bool = struct.field(pytree_node=False, default=True)
+    gathers: str = struct.field(pytree_node=False, default="striped")
+    """How ZeRO gathers and scatters, as `Trainer.gathers` says."""
     """`zero` is 1 or more; at 0 gradients are all-reduced instead."""
     fused_attention: bool = struct.field(pytree_node=False, default=True)
     context: str = struct.field(pytree_node=False, default="ring")

@@ -133,7 +133,9 @@ def _runtime(system: System, choices: Choices) -> Engine | Trainer:
     """What serves or trains. How contexts are exchanged, what gradients are kept in and
     how kernels are launched is the job's to say by now."""
     if choices.trainer:
-        return system.trainers[choices.trainer].replace(context="", gradient="")
+        return system.trainers[choices.trainer].replace(
+            context="", gradient="", gathers=""
+        )
     engine = system.engines[choices.engine]
     launch = engine.launch_s
     return engine.replace(

@@ -104,6 +104,9 @@ class Trainer(struct.PyTreeNode, kw_only=True, frozen=True):
     message_host_s: Leaf
     """Time that both stages spend on a message between them, in such jobs, where sending
     and receiving block: a middle stage has four for each micro-batch, an end two."""
+    owner_message_s: Leaf
+    """Time of one rank's message where weights that ZeRO 1 and 2 updated are sent rank by
+    rank: all others wait for it."""
     step_s: Leaf
     """Data loading, gradient norm, logging of one step."""
     jitter_fraction: Leaf
@@ -153,4 +156,7 @@ class Trainer(struct.PyTreeNode, kw_only=True, frozen=True):
     context: str = struct.field(pytree_node=False, default="ring")
     """How context parallelism exchanges keys and values, unless a job says it: `ring`
     or `all_to_all`."""
+    gathers: str = struct.field(pytree_node=False, default="striped")
+    """How ZeRO gathers and scatters: `striped` over all ports of a node, in one ring
+    through `one_port` of each, or `by_owner`, a message of each rank in turn."""
     kind: str = struct.field(pytree_node=False, default="trainer")

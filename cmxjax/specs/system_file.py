@@ -174,10 +174,12 @@ class TrainerSpec(Leaves):
     casts_weights: bool = False
     balances_ring: bool = True
     gradient: Literal["fp32", "weight"] = "fp32"
+    gathers: Literal["striped", "one_port", "by_owner"] = "striped"
     launch_s: Figure
     layer_host_s: Figure
     tensor_host_s: Figure
     message_host_s: Figure
+    owner_message_s: Figure
     step_s: Figure
     jitter_fraction: Figure
     tensor_forward_exposed_fraction: Figure

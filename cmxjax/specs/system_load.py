@@ -261,6 +261,7 @@ def _habits(spec: TrainerSpec) -> dict[str, object]:
     return {
         "context": spec.context,
         "gradient": spec.gradient,
+        "gathers": spec.gathers,
         "stages": Spread(
             ends=switch(spec.stages == "with_ends"),
             head=switch(spec.stages == "by_cost"),

@@ -54,6 +54,7 @@ def train_workload(
         schedule=program_of(w.schedule),
         zero=leaf(w.zero),
         shards=w.zero > 0,
+        gathers=context.system.trainers[trainer].gathers if w.zero > 0 else "striped",
         fused_attention=w.fused_attention,
         context=context_exchange,
         flop_convention=convention,

@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .. import smooth
-from .._types import PyTree, Scalar, Sharpness
+from .._types import Leaf, PyTree, Scalar, Sharpness
 from ..job.layout import Layout, degree, devices, splits
 from ..job.workload import BYTES, Train
 from ..machine.chip import Chip
@@ -15,6 +16,7 @@ from ..machine.machine import Machine
 from ..machine.runtimes import Trainer
 from ..model.architecture import Architecture, added
 from ..rates.algorithms import chain_costs
+from ..rates.collectives import ALWAYS
 from ..rates.fabric import group_of
 from ..rates.roofline import resources_s
 from ..switch import either
@@ -89,9 +91,9 @@ def price(job: Job, sharpness: Sharpness) -> Costs:
     stages = group_of(machine.fabric, splits(layout, "pp"))
     times: dict[str, PyTree] = {
         "operators": _operators(job, sharpness),
-        "collectives": price_collectives(machine, job.requests, sharpness),
+        "collectives": _collectives(job, sharpness),
         "pipeline": chain_costs(stages, machine.library, hop_bytes),
-        "host": _host(machine, trainer, layout, sharpness),
+        "host": _host(machine, trainer, layout, sharpness) | _owners(trainer, w, layout),
         "optimizer": {"step": _update_s(job, sharpness)},
     }
     if a.experts is not None:
@@ -165,6 +167,37 @@ def _host(
     }
 
 
+def _owners(trainer: Trainer, w: Train, layout: Layout) -> dict[str, dict[str, Scalar]]:
+    """Messages of all ranks that own a part of the updated weights, one after another."""
+    if w.gathers != "by_owner":
+        return {}
+    ranks, _ = data_ranks(layout)
+    once = either(w.zero < 3.0, trainer.owner_message_s, 0.0)
+    return {"owners": {"step": (ranks - 1.0) * once}}
+
+
+def _collectives(job: Job, sharpness: Sharpness) -> dict[str, dict[str, Leaf]]:
+    """Collectives of layers and of data parallelism, those of a library that stripes
+    nothing in one ring through one port of each node."""
+    machine, w, requests = job.machine, job.w, job.requests
+    if w.gathers != "one_port":
+        return price_collectives(machine, requests, sharpness)
+    apart = ("data_parallel", "expert_data_parallel")
+    inside = [r for r in requests if r.component not in apart]
+    one = machine.library.replace(algorithms={"ring": ALWAYS})
+    layers = price_collectives(machine, inside, sharpness)
+    data = requests[len(inside) :]
+    found = price_collectives(machine.replace(library=one), data, sharpness)
+    for form, parts in layers.items():
+        if form in found:
+            found[form] = jax.tree.map(
+                lambda *both: jnp.concatenate(both), parts, found[form]
+            )
+        else:
+            found[form] = parts
+    return found
+
+
 def _layer_requests(
     a: Architecture, w: Train, layout: Layout, holding: Holding
 ) -> list[Request]:
@@ -228,22 +261,25 @@ def _data_requests(
     gradient, weight = w.software.sizes.gradient, BYTES["bf16"]
     axes = _data_axes(a, layout)
 
-    def ask(kind: str, name: str, held: Held, size: Scalar) -> list[Request]:
-        shards = [1.0 if kind == "all_reduce" else ranks for _, ranks in axes.values()]
+    def ask(kind: str, name: str, held: list[Scalar], size: Scalar) -> list[Request]:
         return [
-            Request(name, component, kind, split, weights * size / shard)
-            for (component, (split, _)), weights, shard in zip(axes.items(), held, shards)
+            Request(name, component, kind, split, weights * size)
+            for (component, (split, _)), weights in zip(axes.items(), held)
         ]
+
+    def shards(held: Held) -> list[Scalar]:
+        return [part / ranks for part, (_, ranks) in zip(held, axes.values())]
 
     once = Held(*(x[0] for x in holding.weights))
     if not w.shards:
-        return ask("all_reduce", "once", once, gradient)
-    requests = ask("all_gather", "once", once, weight)
-    requests += ask("reduce_scatter", "once", once, gradient)
+        return ask("all_reduce", "once", [*once], gradient)
+    parts = shards(once)
+    requests = ask("all_gather", "once", parts, weight)
+    requests += ask("reduce_scatter", "once", parts, gradient)
     for i, held in enumerate(holding.layer_weights):
-        layer = at_place("layer", i)
-        requests += ask("reduce_scatter", layer, held, gradient)
-        requests += ask("all_gather", layer, held, weight)
+        layer, parts = at_place("layer", i), shards(held)
+        requests += ask("reduce_scatter", layer, parts, gradient)
+        requests += ask("all_gather", layer, parts, weight)
     return requests
 
 

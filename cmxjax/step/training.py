@@ -112,7 +112,7 @@ def compose(
     microbatches = microbatches_of(w, shape.layout)
     pipe = pipeline_s(w.schedule, line, microbatches, w.chunks, sharpness)
     once = reduction.once_s(line, sharing.data, sharpness)
-    update, host = _update_s(times), times["host"]["step"]
+    update, host = _update_s(times), _host_s(times)
     rest, stretch = once + update + host, sharing.stretch
     shares = [count / a.layers for count in a.counts]
     every = zip(passes.layers, shares, strict=True)
@@ -131,6 +131,11 @@ def compose(
         stretch=stretch,
     )
     return step_times.step_s, step_times
+
+
+def _host_s(times: dict[str, PyTree]) -> Scalar:
+    """Once a step: the host's own, and messages that all ranks wait for in turn."""
+    return sum(times["host"].get("owners", {}).values(), times["host"]["step"])
 
 
 def _update_s(times: dict[str, PyTree]) -> Scalar:
@@ -160,7 +165,7 @@ def busy(
         each = _line(shape, passes, holding).work.total
         if shape.w.schedule == "dualpipe":
             each = 0.5 * (each + each[::-1])
-        once = reduction.step_s + times["host"]["step"] + _update_s(times)
+        once = reduction.step_s + _host_s(times) + _update_s(times)
         return (microbatches * jnp.dot(critical, each) + once) * sharing.stretch
 
     times = costs.times["step"]
