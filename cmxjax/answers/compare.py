@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..specs.files import is_path, load, shipped
+from ..specs.files import canonical, is_path, load, shipped
 from ..specs.scenario import load_scenario, validate_scenario
 from ..specs.scenario_file import Scenario
 from .predict import Prediction, predict
@@ -38,7 +38,8 @@ class Comparison(NamedTuple):
 def scenario_named(name: str) -> Scenario:
     """A scenario, or the totals of a system if `name` is a system, shipped or a path."""
     raw = load("systems", name)[0] if is_path(name) else {}
-    if ("chip" in raw and "phase" not in raw) or name in shipped("systems"):
+    machine = ("chip" in raw or "base" in raw) and "phase" not in raw
+    if machine or canonical("systems", name) in shipped("systems"):
         return validate_scenario({"system": name, "phase": "system"}, name)
     return load_scenario(name)
 

@@ -12,7 +12,9 @@ from ..job.layout import degree
 from ..phases.metrics import explain
 from ..serve.pools import PoolMetrics
 from ..specs.build import Problem, build
+from ..specs.related import warning_of
 from ..specs.scenario_file import Scenario
+from ..specs.system_load import load_system
 from ..units import dimension_of, format_si
 
 if TYPE_CHECKING:
@@ -59,7 +61,13 @@ class Prediction(NamedTuple):
         )
         title = f"{p.scenario.phase} on {p.system.name} (calibration: {p.calibration})"
         images = [] if self.images is None else [self.images_line]
-        return "\n".join([title, *rows, *images, verdict])
+        return "\n".join([title, *rows, *images, *self.warnings, verdict])
+
+    @property
+    def warnings(self) -> list[str]:
+        """What to know of the machine, such as that it is announced only."""
+        file = load_system(self.problem.scenario.system).file
+        return [line] if (line := warning_of(file)) else []
 
     @property
     def images(self) -> dict[str, float] | None:
@@ -141,6 +149,7 @@ class Prediction(NamedTuple):
             "phase": self.problem.scenario.phase,
             "system": self.problem.system.name,
             "calibration": self.problem.calibration,
+            **({"warnings": self.warnings} if self.warnings else {}),
             **self.values,
             **({} if self.images is None else {"images": self.images}),
             **({"pools": self.pools} if self.pools else {}),

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from ..specs.errors import SpecError
-from ..specs.files import is_path, parse_json, read_text, shipped
+from ..specs.files import canonical, is_path, parse_json, read_text, shipped
 from ..specs.recipe_file import RecipeSpec, load_recipe
 from ..specs.system_load import Reference, load_system
 from .automatic import automatic
@@ -70,6 +70,7 @@ def fit(
         raise SpecError(["a fit needs float64: call cmxjax.setup() first"])
     if restarts < 1:
         raise SpecError([f"restarts = {restarts}: use at least 1"])
+    system = canonical("systems", system)
     recipe, where = recipe_for(system)
     files = [*(recipe.measurements if recipe else []), *measurements]
     if not files:

@@ -137,6 +137,10 @@ class List:
             from ..report.model import models_table
 
             console.print(models_table(names))
+        elif self.what == "systems" and not self.json:
+            from ..report.systems import systems_table
+
+            console.print(systems_table(names))
         else:
             console.print(names_table(self.what, names))
         return names

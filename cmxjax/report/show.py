@@ -4,10 +4,12 @@ from typing import NamedTuple
 
 from rich.console import Group, RenderableType
 from rich.syntax import Syntax
+from rich.text import Text
 
 from ..specs.errors import SpecError
-from ..specs.files import DATA, is_path, load, shipped
+from ..specs.files import DATA, canonical, is_path, load, shipped
 from ..specs.model_load import model_leaves, read_model_file
+from ..specs.related import status_of, warning_of
 from ..specs.system_file import figures_of
 from ..specs.system_load import read_system_file
 from .model import understood
@@ -29,7 +31,7 @@ def show(name: str) -> Shown:
     """
     if name in shipped("models") or (is_path(name) and _is_model(name)):
         return _model(name)
-    if name in shipped("systems") or is_path(name):
+    if canonical("systems", name) in shipped("systems") or is_path(name):
         return _system(name)
     for group in ("scenarios", "measurements", "budgets"):
         if name in shipped(group):
@@ -52,6 +54,8 @@ def _system(name: str) -> Shown:
         "name": file.name,
         "title": file.title,
         "hypothetical": file.hypothetical,
+        "announced": file.announced,
+        "status": status_of(file),
         "leaves": {
             f"system.{path}": {"si": figure.si, **figure.model_dump()}
             for path, figure in figures.items()
@@ -62,7 +66,9 @@ def _system(name: str) -> Shown:
         },
         "sources": {key: s.model_dump() for key, s in file.sources.items()},
     }
-    tables = [figures_table(file.name, figures)]
+    tables: list[RenderableType] = [figures_table(file.name, figures)]
+    if warning := warning_of(file):
+        tables.insert(0, Text(warning, style="yellow"))
     if file.alternatives:
         tables.append(alternatives_table(file))
     return Shown(Group(*tables), data)

@@ -44,6 +44,7 @@ def prediction_tables(prediction: Prediction) -> Group:
         parts.append(_stages_table(prediction))
     if prediction.busy:
         parts.append(_breakdown_table(prediction))
+    parts += [Text(line, style="yellow") for line in prediction.warnings]
     verdict = Text("feasible", style="green")
     if prediction.reasons:
         verdict = Text("not feasible: " + "; ".join(prediction.reasons), style="red")

@@ -2,6 +2,8 @@
 
 import json
 import tomllib
+from difflib import get_close_matches
+from functools import cache
 from importlib.resources import files as package_files
 from pathlib import Path
 
@@ -87,12 +89,28 @@ def is_path(name: str) -> bool:
     return "/" in name or name.endswith((".toml", ".json"))
 
 
+@cache
+def aliases(group: str) -> dict[str, str]:
+    """What users call something that ships under another name."""
+    return tomllib.loads((DATA / "aliases.toml").read_text("utf-8")).get(group, {})
+
+
+def canonical(group: str, name: str) -> str:
+    """The shipped name of what users call otherwise (`h100`, `MI300X`), or the name."""
+    if is_path(name) or name in shipped(group):
+        return name
+    plain = name.lower().replace("_", "-").replace(" ", "-")
+    return aliases(group).get(plain, plain if plain in shipped(group) else name)
+
+
 def missing(group: str, name: str) -> str | None:
     """What to do about a name that nothing ships under; None if it can be loaded."""
-    if is_path(name) or name in shipped(group):
+    if is_path(name) or canonical(group, name) in shipped(group):
         return None
+    near = get_close_matches(name, [*shipped(group), *aliases(group)])
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
     return (
-        f"not shipped; use one of {', '.join(shipped(group))}, or a path that ends in"
+        f"not shipped; {hint}use one of {', '.join(shipped(group))}, or a path that ends in"
         f" {'.toml or .json' if group == 'models' else '.toml'}"
     )
 
@@ -110,6 +128,7 @@ def load(group: str, name: str) -> tuple[dict[str, object], str]:
         return parse(text, name), name
     if problem := missing(group, name):
         raise SpecError([f"{group.removesuffix('s')}{shown(name)}: {problem}"])
+    name = canonical(group, name)
     where = f"{name}.toml"
     if (DATA / group / where).is_file():
         return parse_toml((DATA / group / where).read_text("utf-8"), where), where

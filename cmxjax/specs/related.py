@@ -1,13 +1,14 @@
-"""Which shipped calibrations say something about a system."""
+"""Which shipped calibrations say something about a system, and how well it is known."""
 
 from .calibration_file import calibration_names, shipped_calibration
 from .relatives import CLOSE_GROUPS, GROUPS, Known
+from .system_file import SystemFile
 from .system_load import LoadedSystem, Reference, load_system
 
 
 def relatives_of(loaded: LoadedSystem, phase: str = "") -> tuple[Known, tuple[str, ...]]:
-    """Calibrations of a system's relatives, or of all others if it names none, and what
-    leaves that carry over begin with.
+    """Calibrations of a system's relatives, or of all others where it names none that
+    are calibrated for the phase, and what leaves that carry over begin with.
 
     Args:
         phase: what they are to be meant for; empty for those that no phase claims.
@@ -16,8 +17,37 @@ def relatives_of(loaded: LoadedSystem, phase: str = "") -> tuple[Known, tuple[st
     known = [
         (c, load_system(Reference(c.system)).figures)
         for c in map(shipped_calibration, calibration_names())
-        if c.system != loaded.system.name
-        and (not c.phases or phase in c.phases)
-        and (not named or c.system in named)
+        if c.system != loaded.system.name and (not c.phases or phase in c.phases)
     ]
-    return known, CLOSE_GROUPS if named else GROUPS
+    near = [(c, figures) for c, figures in known if c.system in named]
+    return (near, CLOSE_GROUPS) if near else (known, GROUPS)
+
+
+def calibrated_systems() -> set[str]:
+    """Systems with a calibration of their own."""
+    return {shipped_calibration(name).system for name in calibration_names()}
+
+
+def status_of(file: SystemFile) -> str:
+    """`hypothetical`, `announced`, `calibrated`, or else where efficiencies come from:
+    `relatives` that the file names, or its `data sheet` beside what holds for all chips."""
+    if file.hypothetical:
+        return "hypothetical"
+    if file.announced:
+        return "announced"
+    if file.name in calibrated_systems():
+        return "calibrated"
+    return "relatives" if file.relatives else "data sheet"
+
+
+_WARNINGS = {
+    "hypothetical": "rumored: nobody has announced it, most of its figures are assumed",
+    "announced": "announced: its figures are its maker's plans, projections and first"
+    " product pages, and no calibration is its own",
+}
+
+
+def warning_of(file: SystemFile) -> str:
+    """A line on a machine that can't be bought or was never measured; else empty."""
+    warning = _WARNINGS.get(status_of(file), "")
+    return warning and f"{file.name} is {warning}"

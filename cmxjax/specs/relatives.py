@@ -31,7 +31,7 @@ LEAST_SPREAD = 0.15
 GROUPS = ("chip.", "engines.")
 """What carries over from any system: chips and engines; libraries are their own."""
 
-CLOSE_GROUPS = (*GROUPS, "collectives.", "expert_parallel.")
+CLOSE_GROUPS = (*GROUPS, "collectives.", "expert_parallel.", "trainers.")
 """Likewise from systems that a file names as its relatives."""
 
 PEAK, BANDWIDTH = "chip.matrix_flop_per_s.bf16", "chip.memory_bytes_per_s"
@@ -89,7 +89,7 @@ def inherited(
     figures: dict[str, Figure], calibrated: Known, groups: tuple[str, ...]
 ) -> dict[str, InheritedSpec]:
     """What others say of a system's leaves. Those that its own sources state keep their
-    values.
+    values, or are averaged with the others' where the sources leave a width.
 
     Args:
         figures: of the system.
@@ -117,6 +117,9 @@ def inherited(
             continue
         mean, sigma = pooled(*(list(part) for part in zip(*values, strict=True)))
         shift = mean + scale(path, figures) - unconstrained(path, figure.si)
+        if figure.kind != "assumed":  # it counts as much as its width lets it
+            weight = 1.0 / (1.0 + sigma**2 / figure.prior_sigma**2)
+            shift, sigma = shift * weight, sigma * math.sqrt(weight)
         found[path] = InheritedSpec(theta=shift, sigma=sigma)
     return found
 

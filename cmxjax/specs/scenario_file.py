@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_va
 
 from .errors import LONGEST_VALUE
 from .figures import Fraction, NonNegative, Positive, Strict, Text, quantity
-from .files import missing
+from .files import canonical, missing
 from .system_file import Dtype
 from .system_load import Reference
 
@@ -25,6 +25,7 @@ def _named(group: str) -> object:
             raise ValueError("must be a name, a path, or { base = NAME, key = value }")
         if problem := missing(group, base):
             raise ValueError(problem)
+        base = canonical(group, base)
         changes: dict[str, object] = {}
 
         def visit(prefix: str, node: object) -> None:

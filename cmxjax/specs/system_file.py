@@ -273,7 +273,12 @@ class SystemFile(Strict):
 
     name: Text
     title: Text
+    base: str = ""
+    """The machine, shipped or a path, that this one is like but for what is said here."""
     hypothetical: bool = False
+    """Neither built nor announced: rumors and extrapolation."""
+    announced: bool = False
+    """Its maker's plans or projections; nothing says how it does."""
     package_tier: str = ""
     scale_up_tier: str
     default_collective: str

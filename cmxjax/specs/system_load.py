@@ -19,6 +19,7 @@ from ..units import dimension_of
 from .errors import SpecError, explain, shown
 from .figures import Figure, check_figure, listing, number, parse_quantity
 from .files import DATA, load, parse_toml, version
+from .system_base import cited, with_base
 from .system_file import EngineSpec, SystemFile, TrainerSpec, figures_of, names_in
 
 _NAMED = {
@@ -65,14 +66,6 @@ def _tables(name: str) -> dict[str, dict[str, object]]:
     """The tables of one of the package's own files."""
     tables = parse_toml((DATA / name).read_text("utf-8"), name)
     return {name: table for name, table in tables.items() if isinstance(table, dict)}
-
-
-def _cited(node: object) -> set[str]:
-    """Names of the sources of all figures of some tables."""
-    if not isinstance(node, dict):
-        return set()
-    own = {source} if isinstance(source := node.get("source"), str) else set()
-    return own.union(*map(_cited, node.values()))
 
 
 def _engines(
@@ -140,8 +133,8 @@ def _filled(raw: dict[str, object]) -> dict[str, object]:
         libraries = filled["expert_parallel"]
         has = libraries if isinstance(libraries, dict) else {}
         filled["engines"], known = _engines(engines, defaults["engine"], has)
-        cited = _cited(filled["engines"])
-        sources = sources | {k: s for k, s in known.items() if k in cited}
+        used = cited(filled["engines"])
+        sources = sources | {k: s for k, s in known.items() if k in used}
     if isinstance(libraries := filled["expert_parallel"], dict):
         filled["expert_parallel"] = {
             library: {mode: under("expert_mode", v) for mode, v in modes.items()}
@@ -163,7 +156,7 @@ def read_system_file(name: str) -> SystemFile:
 def _read_system_file(key: tuple[str, float]) -> SystemFile:
     raw, where = load("systems", key[0])
     try:
-        filled = _filled(raw)
+        filled = _filled(with_base(raw, where))
         context = listing(filled) | names_in(filled)
         return SystemFile.model_validate(filled, context=context)
     except ValidationError as error:
