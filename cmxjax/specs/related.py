@@ -43,7 +43,7 @@ def status_of(file: SystemFile) -> str:
 _WARNINGS = {
     "hypothetical": "rumored: nobody has announced it, most of its figures are assumed",
     "announced": "announced: its figures are its maker's plans, projections and first"
-    " product pages, and no calibration is its own",
+    " product pages",
 }
 
 
