@@ -10,9 +10,11 @@ import pytest
 import cmxjax.specs
 from cmxjax.phases.metrics import metrics
 from cmxjax.specs.build import build
+from cmxjax.specs.errors import SpecError
 from cmxjax.specs.figures import check_figure
-from cmxjax.specs.files import DATA, shipped
+from cmxjax.specs.files import DATA, aliases, canonical, missing, shipped
 from cmxjax.specs.measurement_file import load_measurements
+from cmxjax.specs.related import warning_of
 from cmxjax.specs.scenario import load_scenario, validate_scenario
 from cmxjax.specs.system_file import figures_of
 from cmxjax.specs.system_load import Reference, load_system, read_system_file
@@ -165,6 +167,19 @@ def test_systems_that_are_not_announced_say_so():
     assert marked == ["ascend-910d", "ascend-920"]
     for name in marked:
         assert "hypothetical" in read_system_file(name).title
+
+
+def test_announced_systems_say_so():
+    marked = {name for name in SYSTEMS if read_system_file(name).announced}
+    assert marked == {"ascend-950pr", "ascend-950dt", "ascend-970", "atlas-350"} | {
+        "atlas-950-superpod",
+        "atlas-960-superpod",
+        "vera-rubin-nvl72",
+    }
+    for name in marked:
+        assert "(announced)" in read_system_file(name).title
+        assert "announced" in warning_of(read_system_file(name))
+    assert warning_of(read_system_file("hgx-b200")) == ""
 
 
 @pytest.mark.parametrize("name", ["ascend-910d", "ascend-920"])
@@ -344,6 +359,26 @@ def test_nvl72_draws_145_kw_all_in():
         ("hgx-h20", "bf16", 148e12, 96e9, 4.0e12, 450e9),
         ("atlas-800-a2", "bf16", 353.9e12, 64e9, 1.6e12, 196e9),
         ("atlas-800-a2", "int8", 752e12, 64e9, 1.6e12, 196e9),
+        ("atlas-800-a3", "int8", 752e12, 64e9, 1.6e12, 196e9),
+        ("hgx-b200", "fp4", 9e15, 180e9, 8e12, 900e9),
+        ("hgx-b300", "fp4", 13.5e15, 288e9, 8e12, 900e9),
+        ("gb300-nvl72", "fp4", 15e15, 288e9, 8e12, 900e9),
+        ("gb300-nvl72", "bf16", 2.5e15, 288e9, 8e12, 900e9),
+        ("vera-rubin-nvl72", "fp8", 17.5e15, 288e9, 22e12, 1.8e12),
+        ("gh200", "bf16", 989e12, 141e9, 4.8e12, 450e9),
+        ("hgx-h20-3e", "fp8", 296e12, 141e9, 4.8e12, 450e9),
+        ("a100-pcie-8", "bf16", 312e12, 80e9, 1.935e12, 32e9),
+        ("rtx-pro-6000-8", "fp4", 1871.2e12, 102.6e9, 1.792e12, 64e9),
+        ("mi300x-8", "fp8", 2615e12, 192e9, 5.3e12, 448e9),
+        ("mi325x-8", "fp8", 2615e12, 256e9, 6e12, 448e9),
+        ("mi355x-8", "fp4", 10066e12, 288e9, 8e12, 535.5e9),
+        ("gaudi-3-8", "fp8", 1677e12, 128e9, 3.7e12, 525e9),
+        ("tpu-v5p", "bf16", 459e12, 95 * 2**30, 2.765e12, 600e9),
+        ("tpu-v6e", "bf16", 918e12, 32 * 2**30, 1.638e12, 400e9),
+        ("tpu-v7x", "fp8", 4614e12, 192 * 2**30, 8e12, 600e9),
+        ("ascend-950dt", "fp4", 1783e12, 96e9, 4e12, 840e9),
+        ("ascend-950pr", "fp8", 1e15, 128e9, 1.6e12, 1e12),
+        ("ascend-970", "fp4", 8e15, 288e9, 14.4e12, 2e12),
     ],
 )
 def test_a_device_has_its_published_dense_rates(
@@ -353,6 +388,88 @@ def test_a_device_has_its_published_dense_rates(
     got = [m.peak_flop_per_s, m.memory_bytes, m.memory_bandwidth_bytes_per_s]
     got = [float(x / m.devices) for x in (*got, m.fabric_bandwidth_bytes_per_s / 2)]
     assert got == pytest.approx([peak, memory, memory_rate, link_rate], rel=EXACT)
+
+
+@pytest.mark.parametrize(
+    ("name", "devices", "dtype", "peak", "links"),
+    [
+        ("atlas-950-superpod", 8192, "fp8", 8e18, 16.3e15),
+        ("atlas-960-superpod", 15488, "fp4", 60e18, 34e15),
+        ("gb300-nvl72", 72, "fp4", 1.08e18, 130e12),
+        ("vera-rubin-nvl72", 72, "fp4", 2.52e18, 260e12),
+        ("tpu-v6e", 256, "bf16", 235e15, None),
+        ("tpu-v7x", 9216, "fp8", 42.5e18, None),
+    ],
+)
+def test_totals_announced_for_whole_machines_follow(name, devices, dtype, peak, links):
+    m = totals(name, dtype=dtype)
+    assert float(m.devices) == devices
+    assert float(m.peak_flop_per_s) == pytest.approx(peak, rel=0.04)  # printed rounded
+    if links is not None:
+        got = float(m.fabric_bandwidth_bytes_per_s)
+        assert got == pytest.approx(links, rel=0.01)
+
+
+def test_the_bins_of_a3_and_the_memory_of_atlas_950():
+    upper = totals("atlas-800-a3")
+    lower = totals("atlas-800-a3", alternatives="bin-560", dtype="fp16")
+    assert float(upper.peak_flop_per_s / upper.packages) == pytest.approx(752e12)
+    assert float(lower.peak_flop_per_s / lower.packages) == pytest.approx(560e12)
+    announced = float(totals("atlas-950-superpod").memory_bytes)
+    assert announced == pytest.approx(1152e12, rel=0.03)  # 1,024 GB a TB
+    page = totals("atlas-950-superpod", dtype="fp8", alternatives="product-page")
+    assert float(page.devices) == 1024
+    assert float(page.peak_flop_per_s) == pytest.approx(1e18, rel=0.06)
+
+
+# --- Bases and names
+
+
+def test_a_base_gives_what_a_file_leaves_out():
+    base, own = read_system_file("mi300x-8"), read_system_file("mi355x-8")
+    assert own.engines == base.engines
+    assert own.tiers[0].mesh
+    assert own.tiers[0].size == base.tiers[0].size
+    assert own.tiers[0].bytes_per_s.si == pytest.approx(535.5e9)
+    assert own.relatives != base.relatives
+    assert "fp4" not in base.chip.matrix_flop_per_s
+    assert read_system_file("a100-pcie-8").fabrics == {}
+    assert "bloom" not in read_system_file("a100-pcie-8").sources
+
+
+@pytest.mark.parametrize(
+    ("base", "message"), [("h1000", "base: system = 'h1000'"), ("loop", "in a row")]
+)
+def test_a_wrong_base_is_named(tmp_path, base, message):
+    path = tmp_path / "own.toml"
+    base = str(path) if base == "loop" else base
+    path.write_text(f'base = "{base}"\nname = "own"\ntitle = "Own"\n')
+    with pytest.raises(SpecError, match=re.escape(message)):
+        read_system_file(str(path))
+
+
+def test_a_users_machine_may_be_a_shipped_one_but_for_a_figure(tmp_path):
+    path = tmp_path / "own.toml"
+    path.write_text(
+        'base = "b200"\nname = "own"\ntitle = "Own"\n'
+        'sources.me.title = "Mine"\n[chip]\n'
+        'memory_bytes = { value = 200, unit = "GB", source = "me", locator = "p. 1",'
+        ' kind = "published" }\n'
+    )
+    chip = load_system(Reference(str(path))).system.chip
+    assert float(chip.memory_bytes) == float(chip.memory_usable_bytes) == 200e9
+    assert float(chip.matrix_flop_per_s["fp8"]) == 4.5e15
+
+
+def test_names_of_users_lead_to_machines_that_ship():
+    known = aliases("systems")
+    assert not known.keys() & set(SYSTEMS)
+    assert set(known.values()) <= set(SYSTEMS)
+    for name in ("h100", "b200", "gb300", "mi300x", "910b", "910c", "rubin", "h20"):
+        assert load_system(Reference(name)).system.name == known[name]
+    assert canonical("systems", "MI300X") == "mi300x-8"
+    assert canonical("systems", "HGX_B300") == "hgx-b300"
+    assert "did you mean mi300x" in (missing("systems", "mi300") or "")
 
 
 # --- The two side by side
@@ -390,6 +507,8 @@ def test_an_alternative_replaces_its_leaves_and_no_others(name, chosen):
     changed = {path for path in default if other[path] != default[path]}
     named = read_system_file(name).alternatives[chosen].set
     assert default.keys() == other.keys()
+    if "chip.memory_bytes" in named:  # what is usable follows where nothing is stated
+        changed.discard("chip.memory_usable_bytes")
     assert changed == {path for path in named if named[path] != default[path]}
     assert changed
 

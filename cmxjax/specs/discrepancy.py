@@ -21,12 +21,9 @@ STEP = "phase"
 
 UNKNOWN = 0.3
 """Relative error where nothing alike was measured (whole serving runs on chips whose
-engines no row spoke of were 37 % off in the median)."""
-
-UNMEASURED = 0.2
-"""Least relative error of what a machine does of which no row exists: relatives were 6 %
-(H200 from H100, serving), 19 % (950DT), 23 % (MI300X), 25 % (H20, kernels) and 32 % (GB300,
-training) off in the median."""
+engines no row spoke of were 37 % off in the median), and the least on a machine of which
+no row exists: relatives alone were 17 % (950DT), 23 % (MI300X), 23 % (kernels of H20) and
+32 % (training on GB300) off in the median."""
 
 RELEASES = 0.05
 """Between the releases of an engine, where a job doesn't say which it runs: 5 to 10 %
@@ -66,7 +63,7 @@ def model_error(fitted: Calibration, scenario: Scenario) -> float:
     level, known = level_of(scenario), fitted.discrepancy
     error = _nearest(level, known)
     if fitted.name == RELATIVES:
-        error = max(error, UNMEASURED)
+        error = max(error, UNKNOWN)
     whole = "/" in level
     unsaid = whole and scenario.engine_version is None and _has_releases(scenario)
     return math.hypot(error, RELEASES) if unsaid else error
