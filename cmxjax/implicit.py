@@ -3,15 +3,17 @@ r"""Roots of increasing functions, with derivatives by the implicit function the
 Of $g(x, p) = 0$ the derivative is $dx/dp = -g_p / g_x$; no iteration is unrolled. The
 slope $g_x$ is a secant over a small bracket, not a tangent: where the exact model steps
 at the root (one more tile), the secant is steep, so that the root stays at the step, as
-it does.
+it does. The rule holds for the root in itself, so derivatives of any order are right.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jax.custom_derivatives import SymbolicZero
+from jaxtyping import Array, Float, Int
 
 from ._types import PyTree, Scalar
 
@@ -23,8 +25,6 @@ class Roots(NamedTuple):
     """Roots of several functions, and what goes with them."""
 
     x: Float[Array, " function"]
-    at_upper: Bool[Array, " function"]
-    """The function is below zero up to the end of the bracket."""
     values: PyTree
     """Further outputs at each root; leaves have a leading axis over the functions."""
 
@@ -37,56 +37,69 @@ def roots(function: Function, inputs: PyTree, upper: Scalar) -> Roots:
 
     Args:
         function: of `inputs` and a number x in (0, upper]; gives the values of all
-            functions, (function,), and a tree of further scalars.
+            functions, (function,), and a tree of further scalars. It may close over
+            nothing that is traced.
         inputs: a tree that the functions depend on, differentiably.
         upper: end of the bracket, which is taken where a function stays below zero. One
             that is above zero throughout has its root at 0.
     """
-    frozen, end = jax.lax.stop_gradient((inputs, upper))
-    count = jax.eval_shape(lambda: function(inputs, upper)[0]).shape[0]
-    every = jax.vmap(lambda x: function(frozen, x)[0])
+    place, values = _roots(function, inputs, upper)
+    # where there is none, the further outputs are those next to 0
+    return Roots(jnp.where(place > upper * 0.5**HALVINGS, place, 0.0), values)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _roots(
+    function: Function, inputs: PyTree, upper: Scalar
+) -> tuple[Float[Array, " function"], PyTree]:
+    """Middle of the last bracket of each root, or `upper`; and the values there."""
+    count = jax.eval_shape(function, inputs, upper)[0].shape[0]
 
     def halve(_: Int[Array, ""], bracket: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = bracket
         middle = 0.5 * (low + high)
-        below = jnp.diagonal(every(middle)) < 0.0
+        below = _each(function, inputs, middle)[0] < 0.0
         return jnp.where(below, middle, low), jnp.where(below, high, middle)
 
-    start = (jnp.zeros(count) * end, jnp.ones(count) * end)
+    start = (jnp.zeros(count) * upper, jnp.ones(count) * upper)
     low, high = jax.lax.fori_loop(0, HALVINGS, halve, start)
-    # where there is none, the further outputs are those next to 0
-    root = jax.lax.stop_gradient(0.5 * (low + high))
-    result = _at(function, inputs, jnp.where(high >= end, end, root), high >= end, upper)
-    return result._replace(x=jnp.where(low > 0.0, result.x, 0.0))
+    place = jnp.where(high >= upper, upper, 0.5 * (low + high))
+    return place, _each(function, inputs, place)[1]
 
 
-def _at(
-    function: Function,
-    inputs: PyTree,
-    root: Float[Array, " function"],
-    at_upper: Bool[Array, " function"],
-    upper: Scalar,
-) -> Roots:
-    """The roots as functions of the inputs, to first order."""
-    step = root * jnp.finfo(root.dtype).eps ** (1.0 / 3.0)
-    count = root.shape[0]
-    places = jnp.concatenate([root, root - step, root + step])
+def _each(
+    function: Function, inputs: PyTree, places: Float[Array, " function"]
+) -> tuple[Float[Array, " function"], PyTree]:
+    """Each function at its own place, and the values there."""
     outputs, values = jax.vmap(lambda x: function(inputs, x))(places)
+    return jnp.diagonal(outputs), values
 
-    def split(leaf: Array) -> tuple[Array, Array]:
-        here, less, more = leaf[:count], leaf[count : 2 * count], leaf[2 * count :]
-        return here, jax.lax.stop_gradient((more - less) / (2.0 * step))
 
-    diagonal = jnp.stack([outputs[i::count, i] for i in range(count)], axis=1).ravel()
-    gap, slope = split(diagonal)
+@functools.partial(_roots.defjvp, symbolic_zeros=True)
+def _roots_jvp(function: Function, primals: tuple, tangents: tuple) -> tuple:
+    inputs, upper = primals
+    place, values = _roots(function, inputs, upper)
+    leaves, tree = jax.tree.flatten(inputs)
+    rates = jax.tree.leaves(tangents[0], is_leaf=_is_zero)
+    moving = [i for i, rate in enumerate(rates) if not _is_zero(rate)]
+
+    def moved(changed: list[Array]) -> tuple[Array, PyTree]:
+        now = dict(enumerate(leaves)) | dict(zip(moving, changed))
+        return _each(function, jax.tree.unflatten(tree, now.values()), place)
+
+    some = [leaves[i] for i in moving], [rates[i] for i in moving]
+    _, (gap, along) = jax.jvp(moved, some[:1], some[1:])
+    step = jax.lax.stop_gradient(place) * jnp.finfo(place.dtype).eps ** (1.0 / 3.0)
+    ends = (_each(function, inputs, place + way * step) for way in (-1.0, 1.0))
+    slope, secants = jax.tree.map(lambda a, b: (b - a) / (2.0 * step), *ends)
     # a function that is above zero from the start has no root that could move
-    moves = (slope > 0.0) & (jax.lax.stop_gradient(root / upper) > 1e-9)
-    slope = jnp.where(moves, slope, 1.0)
-    shift = jnp.where(moves, -(gap - jax.lax.stop_gradient(gap)) / slope, 0.0)
-    x = jnp.where(at_upper, upper, root + shift)
+    moves = (slope > 0.0) & (place > 1e-9 * upper)
+    shift = jnp.where(moves, -gap / jnp.where(moves, slope, 1.0), 0.0)
+    end = 0.0 if _is_zero(tangents[1]) else tangents[1]
+    shift = jnp.where(place >= upper, end, shift)
+    along = jax.tree.map(lambda rate, secant: rate + secant * shift, along, secants)
+    return (place, values), (shift, along)
 
-    def moved(leaf: Array) -> Array:
-        here, rate = split(leaf)
-        return here + rate * (x - jax.lax.stop_gradient(x))
 
-    return Roots(x, at_upper, jax.tree.map(moved, values))
+def _is_zero(tangent: object) -> bool:
+    return isinstance(tangent, SymbolicZero)

@@ -236,14 +236,15 @@ def fullest_batch(scheme: Scheme, inputs: Inputs, sharpness: Sharpness) -> Scala
     least, usable = one_sequence(scheme, inputs), _usable_bytes(scheme, inputs)
     cache = _held(scheme, inputs, [least, 2.0 * least], sharpness)[scheme.role].kv_cache
 
-    def excess(inputs: Inputs, batch: Scalar) -> tuple:
+    def excess(args: tuple[Inputs, Sharpness], batch: Scalar) -> tuple:
+        inputs, sharpness = args
         memories = scheme.memory(inputs, batch, sharpness)
         fullest = smooth.maximum_of([memory.total for memory in memories.values()], None)
         return fullest[None] - _usable_bytes(scheme, inputs), ()
 
     end = usable / (cache[1] - cache[0]) * least
     most = least * engine_of(inputs.machines[scheme.role]).max_sequences
-    held = smooth.smaller(roots(excess, inputs, end).x[0], most)
+    held = smooth.smaller(roots(excess, (inputs, sharpness), end).x[0], most)
     return smooth.larger(held, least)
 
 
@@ -269,8 +270,10 @@ def generate(
     """Batch, time per token and capacity of the pools that generate."""
     fullest = fullest_batch(scheme, inputs, sharpness)
 
-    def conditions(args: tuple[Inputs, Load], batch: Scalar) -> tuple[Array, Point]:
-        inputs, load = args
+    def conditions(
+        args: tuple[Inputs, Load, Sharpness], batch: Scalar
+    ) -> tuple[Array, Point]:
+        inputs, load, sharpness = args
         point = scheme.point(inputs, batch, sharpness)
         held = _surplus(scheme, inputs, load, batch, point)
         unstable = point.stable - 1.0
@@ -280,7 +283,7 @@ def generate(
         held = smooth.larger(held, unstable * batch)
         return jnp.stack([held, worst, unstable]), point
 
-    solution = roots(conditions, (inputs, load), fullest)
+    solution = roots(conditions, (inputs, load, sharpness), fullest)
     points = [jax.tree.map(lambda leaf: leaf[i], solution.values) for i in range(3)]  # noqa: B023
     rates = [
         _requests_per_s(scheme, inputs, batch, point.tpot_s)
