@@ -438,10 +438,11 @@ def test_ranks_that_share_the_head_read_a_part_of_it_and_exchange_logits():
 
 
 def test_levels_name_phase_and_engine():
-    assert level_of(load_scenario(DENSE)) == "decode/vllm"
-    assert level_of(load_scenario(LOOP)) == "serve/vllm-0_14"
+    assert level_of(load_scenario(DENSE), "tpot") == "decode/vllm"
+    assert level_of(load_scenario(LOOP), "tpot") == "serve/vllm-0_14"
+    assert level_of(load_scenario(LOOP), "ttft") == "first token/vllm-0_14"
     unsaid = {k: v for k, v in DENSE.items() if not k.startswith("engine")}
-    assert level_of(load_scenario(unsaid)) == "decode/sglang"
+    assert level_of(load_scenario(unsaid), "tpot") == "decode/sglang"
 
 
 @pytest.mark.parametrize(
@@ -457,19 +458,17 @@ def test_levels_name_phase_and_engine():
     ],
 )
 def test_what_was_never_measured_is_wider_than_what_is_most_alike(known, wanted):
-    found = model_error(fitted(**known), load_scenario(DENSE))
+    found = model_error(fitted(**known), load_scenario(DENSE), "tpot")
     assert found == pytest.approx(wanted)
 
 
 def test_a_release_that_is_not_said_is_wider():
     unsaid = {k: v for k, v in DENSE.items() if k != "engine_version"}
     known = fitted(**{"decode__vllm-0_14": 0.1})
-    found = model_error(known, load_scenario(unsaid))
+    found = model_error(known, load_scenario(unsaid), "tpot")
     assert found == pytest.approx(math.hypot(0.1, RELEASES))
 
 
 def test_no_calibration_has_the_priors_alone():
-    assert (
-        model_error(Calibration(name="none", system="dgx-h100"), load_scenario(DENSE))
-        == 0
-    )
+    none = Calibration(name="none", system="dgx-h100")
+    assert model_error(none, load_scenario(DENSE), "tpot") == 0.0

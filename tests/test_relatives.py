@@ -166,7 +166,7 @@ def test_a_hypothetical_chip_takes_from_its_relatives_with_wider_bars(tmp_path):
     own = next(p for p in near.parameters.values() if "chip.gemm_efficiency" in p.leaves)
     assert found.parameters["chip.gemm_efficiency"].sigma > own.sigma
     known = load_scenario("deepseek-r1-decode-cloudmatrix384")
-    assert model_error(found, known) > model_error(near, known)
+    assert model_error(found, known, "tpot") > model_error(near, known, "tpot")
     assert predict(scenario).problem.calibration == "relatives"
     assert predict(scenario, "none").problem.calibration == "none"
     json.dumps(found.model_dump(), allow_nan=False)

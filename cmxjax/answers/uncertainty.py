@@ -13,20 +13,21 @@ def _variance(problem: Problem, slopes: dict[str, float]) -> float:
     return problem.fitted.variance(slopes) + priors
 
 
-def _discrepancy(problem: Problem, slopes: dict[str, float]) -> float:
+def _discrepancy(problem: Problem, slopes: dict[str, float], quantity: str) -> float:
     """Relative error of the model; none where the metric depends on nothing uncertain."""
     if not any(slopes.values()):
         return 0.0
-    return model_error(problem.fitted, problem.scenario)
+    return model_error(problem.fitted, problem.scenario, quantity)
 
 
-def relative_sigma(problem: Problem, slopes: dict[str, float]) -> float:
+def relative_sigma(problem: Problem, slopes: dict[str, float], quantity: str) -> float:
     """Standard error of the log of a metric by the delta method.
 
     Args:
+        quantity: which metric it is.
         slopes: derivative of the log along the shift of each uncertain leaf.
     """
-    extra = _discrepancy(problem, slopes)
+    extra = _discrepancy(problem, slopes, quantity)
     return math.sqrt(_variance(problem, slopes) + extra**2)
 
 
@@ -35,6 +36,7 @@ def ratio_sigma(
     above_slopes: dict[str, float],
     below: Problem,
     below_slopes: dict[str, float],
+    quantity: str,
 ) -> float:
     """Standard error of the log of a ratio.
 
@@ -42,10 +44,10 @@ def ratio_sigma(
     discrepancy was learned from such ratios too and counts once.
     """
     if above.system.name != below.system.name:
-        first = relative_sigma(above, above_slopes)
-        return math.hypot(first, relative_sigma(below, below_slopes))
+        first = relative_sigma(above, above_slopes, quantity)
+        return math.hypot(first, relative_sigma(below, below_slopes, quantity))
     paths = above_slopes.keys() | below_slopes.keys()
     slopes = {
         path: above_slopes.get(path, 0.0) - below_slopes.get(path, 0.0) for path in paths
     }
-    return relative_sigma(above, slopes)
+    return relative_sigma(above, slopes, quantity)

@@ -111,10 +111,11 @@ def _side(problem: Problem, outcome: Outcome, row: Measurement) -> _Sided:
     return _Sided(value, slopes, problem)
 
 
-def _sigma(above: _Sided, below: _Sided | None) -> float:
+def _sigma(above: _Sided, below: _Sided | None, quantity: str) -> float:
     if below is None:
-        return relative_sigma(above.problem, above.slopes)
-    return ratio_sigma(above.problem, above.slopes, below.problem, below.slopes)
+        return relative_sigma(above.problem, above.slopes, quantity)
+    sides = above.problem, above.slopes, below.problem, below.slopes
+    return ratio_sigma(*sides, quantity)
 
 
 def check_rows(rows: list[Measurement], name: str) -> None:
@@ -195,7 +196,7 @@ def _row(row: Measurement, above: _Sided, below: _Sided | None) -> Row:
         predicted=from_si(si, spec.unit),
         relative_error=si / observed - 1.0,
         log_error=math.log(si / observed),
-        predicted_relative_sigma=_sigma(above, below),
+        predicted_relative_sigma=_sigma(above, below, spec.quantity),
         bound=spec.bound,
         relative_sigma=row.relative_sigma,
         source=spec.source,

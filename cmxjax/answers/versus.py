@@ -109,7 +109,7 @@ def versus(
         raise SpecError([f"versus: {error}"]) from None
     widths = workload_sigmas or {}
     sides = [
-        _side(scenario, field, bounds, tuple(widths), factor, calibration)
+        _side(scenario, (quantity, field), bounds, tuple(widths), factor, calibration)
         for scenario, factor in zip((first, second), scale)
     ]
     one, other = sides
@@ -123,7 +123,7 @@ def versus(
         ((one.workload_slopes[key] - other.workload_slopes[key]) * sigma) ** 2
         for key, sigma in widths.items()
     )
-    sigma = math.sqrt(ratio_sigma(*both) ** 2 + shared)
+    sigma = math.sqrt(ratio_sigma(*both, quantity) ** 2 + shared)
     log = math.log(one.value / other.value)
     if sigma > 0.0:
         wins = 0.5 * math.erfc(-log / (sigma * math.sqrt(2.0)))
@@ -151,12 +151,18 @@ def _outcomes(
 
 def _side(
     scenario: Scenario,
-    field: str,
+    wanted: tuple[str, str],
     bounds: list[tuple[str, Limit]],
     keys: tuple[str, ...],
     factor: float,
     calibration: str | None,
 ) -> Side:
+    """A job's best value, and what it depends on.
+
+    Args:
+        wanted: the quantity, and the field of the metrics that has it.
+    """
+    quantity, field = wanted
     problem = build(scenario, calibration)
     workload = problem.workload
     if bad := [key for key in keys if not hasattr(workload, key)]:
@@ -177,7 +183,7 @@ def _side(
         problem,
         factor * float(values[0]),
         batch,
-        relative_sigma(problem, system),
+        relative_sigma(problem, system, quantity),
         system,
         {key: slopes[key] for key in keys},
     )

@@ -187,13 +187,13 @@ def plan_measurements(
     value, slopes = _slopes(problem, outcomes[0], field)
     space = _space(problem)
     g, c = space.along(slopes), space.covariance
-    floor = model_error(problem.fitted, scenario)
+    floor = model_error(problem.fitted, scenario, name)
     choices = []
     for (spec, other), outcome in zip(options, outcomes[1:], strict=True):
         target = field_of(spec.quantity, "attention", other.phase)
         expected, others = _slopes(problem, outcome, target)
         h = space.along(others)
-        model = model_error(problem.fitted, other)
+        model = model_error(problem.fitted, other, spec.quantity)
         noise = spec.relative_sigma**2 + model**2
         gain = float(g @ c @ h) ** 2 / (float(h @ c @ h) + noise)
         after = math.sqrt(max(float(g @ c @ g) - gain, 0.0) + floor**2)

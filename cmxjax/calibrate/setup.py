@@ -124,7 +124,7 @@ def prepare(
         predictor=Predictor(terms_of(rows, pairs), progress),
         observed=np.log([to_si(row.spec.value, row.spec.unit) for row in rows]),
         row_sigma=np.array([row.relative_sigma for row in rows]),
-        levels=[level_of(row.scenario) for row in rows],
+        levels=[level_of(row.scenario, row.spec.quantity) for row in rows],
         reasons=[why_excluded(recipe, row.spec.id) or "" for row in rows],
         inherited=start,
     )

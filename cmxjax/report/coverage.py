@@ -39,7 +39,7 @@ def coverage_of(calibration: str, folder: Path) -> list[Coverage]:
         folder: of its results, with `rows.csv`.
     """
     levels = {
-        row.spec.id: (level_of(row.scenario), run_of(row))
+        row.spec.id: (level_of(row.scenario, row.spec.quantity), run_of(row))
         for name in load_recipe(calibration).measurements
         for row in load_measurements(name)
         if row.scenario.phase != "system" and row.spec.bound is None

@@ -19,6 +19,9 @@ from .system_load import load_system
 STEP = "phase"
 """Level of whole steps of any phase and engine, in calibrations that know no more."""
 
+FIRST = "first token"
+"""Of whole serving runs, in place of their phase in a level."""
+
 UNKNOWN = 0.3
 """Relative error where nothing alike was measured (whole serving runs on chips whose
 engines no row spoke of were 37 % off in the median), and the least on a machine of which
@@ -30,15 +33,17 @@ RELEASES = 0.05
 from one to the next."""
 
 
-def level_of(scenario: Scenario) -> str:
-    """The level whose discrepancy a scenario's predictions carry."""
+def level_of(scenario: Scenario, quantity: str) -> str:
+    """The level whose discrepancy a prediction carries. Times to the first token of whole
+    serving runs, which wait in queues, are one of their own."""
     if scenario.phase == "op":
         return "operator"
     if scenario.phase == "collective":
         exchange = scenario.collective.kind in ("dispatch", "combine")
         return "exchange" if exchange else "collective"
     system = load_system(scenario.system).system
-    return f"{scenario.phase}/{_runtime(scenario, system)}"
+    waits = scenario.phase == "serve" and quantity == "ttft"
+    return f"{FIRST if waits else scenario.phase}/{_runtime(scenario, system)}"
 
 
 def _runtime(scenario: Scenario, system: System) -> str:
@@ -56,11 +61,11 @@ def _of_engine(level: str) -> str:
     return level.partition("/")[2].partition("-0_")[0]
 
 
-def model_error(fitted: Calibration, scenario: Scenario) -> float:
-    """Relative error of the model itself for a scenario, of one sigma."""
+def model_error(fitted: Calibration, scenario: Scenario, quantity: str) -> float:
+    """Relative error of the model itself for a quantity of a scenario, of one sigma."""
     if fitted.name == UNCALIBRATED or scenario.phase == "system":
         return 0.0
-    level, known = level_of(scenario), fitted.discrepancy
+    level, known = level_of(scenario, quantity), fitted.discrepancy
     error = _nearest(level, known)
     if fitted.name == RELATIVES:
         error = max(error, UNKNOWN)
