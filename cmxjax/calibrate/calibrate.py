@@ -9,13 +9,13 @@ from . import folds
 from .fit import Data, Fit, fit, objective, starts
 from .posterior import (
     IDENTIFIED,
-    USUAL,
     Direction,
     covariance,
     coverage,
     directions,
     discrepancy,
     row_variance,
+    usual_error,
 )
 from .rows import Model
 from .setup import Setup
@@ -110,7 +110,7 @@ def data_of(
         by_level: discrepancy of each level.
         weight: rows in each fit, (batch, row); all that the recipe fits, if left out.
     """
-    model = np.array([by_level.get(level, USUAL) for level in setup.levels])
+    model = np.array([by_level.get(level, usual_error(level)) for level in setup.levels])
     return Data(
         observed=setup.observed[None],
         sigma=np.hypot(setup.row_sigma, model),

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..specs.discrepancy import FIRST
 from .fit import Data, gauss_newton
 
 IDENTIFIED = 0.7
@@ -12,8 +13,9 @@ IDENTIFIED = 0.7
 USUAL = 0.04
 """Relative error of a calibrated performance model, before any row says otherwise."""
 
-USUAL_SERVING = 0.1
-"""Likewise of whole serving runs, in which an engine's habits come on top."""
+USUAL_OF = {"serve": 0.1, FIRST: 0.5}
+"""Likewise of whole serving runs, in which an engine's habits come on top, and of their
+times to the first token, most of which is waiting."""
 
 USUAL_ROWS = 6.0
 
@@ -81,6 +83,10 @@ def directions(
     return np.sqrt(np.maximum(values[::-1], 0.0)), weakest
 
 
+def usual_error(level: str) -> float:
+    return USUAL_OF.get(level.partition("/")[0], USUAL)
+
+
 def discrepancy(
     errors: np.ndarray,
     variances: np.ndarray,
@@ -95,7 +101,7 @@ def discrepancy(
     takes the 68.3 % quantile of these, so a few rows far off do not widen all bars, or
     where errors have heavier tails than a Gaussian's the 90 % quantile over 1.645.
     The quantile of a few runs is itself uncertain: it is shrunk, in the square, toward
-    `USUAL` with the weight of `USUAL_ROWS` runs.
+    `usual_error` with the weight of `USUAL_ROWS` runs.
 
     Args:
         runs: what each row was measured with; without, each is a run of its own.
@@ -105,14 +111,12 @@ def discrepancy(
     for level in dict.fromkeys(levels):
         chosen = np.array([name == level for name in levels]) & (used > 0)
         if chosen.any():
-            count, usual_error = chosen.sum(), USUAL
+            count = chosen.sum()
             if runs is not None:
                 count = len({run for run, own in zip(runs, chosen) if own})
-            if level.startswith("serve/"):
-                usual_error = USUAL_SERVING
             one, most = np.quantile(needed[chosen], TAILS)
             quantile = max(one, most / TAIL_SIGMAS)
-            usual = USUAL_ROWS * usual_error**2
+            usual = USUAL_ROWS * usual_error(level) ** 2
             mean = (count * quantile**2 + usual) / (count + USUAL_ROWS)
             by_level[level] = float(np.sqrt(mean))
     return by_level

@@ -15,5 +15,7 @@ def systems_table(names: list[str]) -> Table:
         file = read_system_file(name)
         own = name in calibrated
         known = "its own measurements" if own else ", ".join(file.relatives)
-        table.add_row(name, status_of(file), known or "all that are calibrated", file.title)
+        table.add_row(
+            name, status_of(file), known or "all that are calibrated", file.title
+        )
     return table
