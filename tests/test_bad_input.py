@@ -483,6 +483,14 @@ SCENARIOS = {
         collective(f'kind = "combine", ranks = 8, {TOKENS}, mode = "fast"'),
         ["collective.mode = 'fast'", "'low_latency'"],
     ),
+    "cores of a collective that is no exchange": (
+        collective('kind = "all_gather", ranks = 8, cores = 8'),
+        ["cores: of dispatch and combine, not of 'all_gather'", "leave out"],
+    ),
+    "fewer experts than a token goes to": (
+        collective(f'kind = "combine", ranks = 8, {TOKENS}, experts = 1'),
+        ["experts = 1 are fewer than topk = 2", "mend"],
+    ),
     "an unknown way to drive a collective": (
         collective('kind = "all_gather", ranks = 8, engine = "dma"'),
         ["collective.engine = 'dma'", "'sdma'"],
@@ -818,6 +826,14 @@ SYSTEMS = {
     "an unknown mode": (
         beside("[expert_parallel.mine.fast]"),
         ["expert_parallel.mine.fast", "'low_latency'"],
+    ),
+    "an engine that exchanges by no library": (
+        beside('[engines.vllm]\nexchange = { "0" = "mine" }'),
+        ["engines", "vllm.exchange['0'] = 'mine': not in expert_parallel"],
+    ),
+    "a mode that gathers once for each node": (
+        beside('[expert_parallel.mine.normal]\ngathers = true\nplane = "fabric"'),
+        ["mine.normal.gathers", "leave it or plane and deduplicates out"],
     ),
     "a mode on no plane": (
         beside('[expert_parallel.mine.normal]\nplane = "rdma"'),

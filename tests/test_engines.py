@@ -8,7 +8,7 @@ import pytest
 from jax.test_util import check_grads
 
 import cmxjax as cmx
-from cmxjax.machine.resolve import origins, release
+from cmxjax.machine.resolve import exchange_library, origins, release
 from cmxjax.rates.algorithms import direct
 from cmxjax.rates.collectives import algorithm_s
 from cmxjax.rates.fabric import group_of
@@ -200,6 +200,34 @@ def test_what_an_engine_can_not_be_told_is_refused(changes, words):
     with pytest.raises(SpecError) as caught:
         build(load_scenario(raw), "none")
     assert all(word in str(caught.value) for word in words)
+
+
+@pytest.mark.parametrize(
+    ("system", "engine", "version", "library"),
+    [
+        ("hgx-b200", "vllm", "", "gather"),  # no option for another
+        ("hgx-b200", "sglang", "", "deepep"),
+        ("hgx-b200", "trtllm", "1.2", "deepep"),  # has no such kernels here
+        ("gb200-nvl72", "trtllm", "1.1", "trtllm"),
+        ("gb200-nvl72", "trtllm", "1.2.0rc6", "trtllm-one-sided"),
+        ("gb200-nvl72", "trtllm", "", "trtllm-one-sided"),
+    ],
+)
+def test_an_engine_exchanges_tokens_by_its_release(system, engine, version, library):
+    loaded = load_system(Reference(system)).system
+    assert exchange_library(loaded, engine, version) == library
+
+
+def test_a_step_with_data_parallel_ranks_gathers_their_tokens():
+    # two ranks: each sends its tokens once, where copies of 8 would go to half of them
+    raw = MIXED | {"engine": "vllm", "layout": {"devices": 2, "tp": 1, "dp": 2, "ep": 2}}
+    chosen = build(load_scenario(raw)).choices
+    assert (chosen.expert_library, chosen.expert_mode) == ("gather", "normal")
+    sent = [
+        float(cmx.explain(*problem(raw | {"engine": engine})).busy["dispatch.transfer"])
+        for engine in ("vllm", "sglang")
+    ]
+    assert sent[0] < 0.5 * sent[1]
 
 
 def test_limits_are_refused_where_nothing_serves():

@@ -2,6 +2,7 @@
 
 from functools import partial
 from itertools import combinations
+from math import comb
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import cmxjax as cmx
 from cmxjax.job.layout import place
-from cmxjax.job.workload import balance_of
+from cmxjax.job.workload import BYTES, balance_of, scale_bytes
 from cmxjax.machine.libraries import ExpertMode
 from cmxjax.machine.resolve import Choices, resolve, tiers_of
 from cmxjax.machine.tiers import Fabric
@@ -19,9 +21,9 @@ from cmxjax.model.feed_forwards import ANY_GROUP, GroupLimit
 from cmxjax.rates.exchange import copies_of, exchange_costs, exchange_s, ranks_of
 from cmxjax.rates.fabric import group_of
 from cmxjax.specs.system_load import Reference, load_system
-from cmxjax.step.exchanges import copy_bytes
+from cmxjax.step.exchanges import copy_bytes, price_split_experts
 from cmxjax.switch import switch
-from cmxjax.work.routing import busiest_rank_load, open_places
+from cmxjax.work.routing import ExpertLoad, busiest_rank_load, open_places, visited
 
 CLOUDMATRIX = load_system(Reference("cloudmatrix384")).system
 H800 = load_system(Reference("hgx-h800")).system
@@ -460,3 +462,111 @@ def test_dispatch_sends_eight_bit_tokens_and_their_scales(
         for kind in ("dispatch", "combine")
     ]
     assert sizes == [dispatched, combined]
+
+
+@pytest.mark.parametrize(("experts", "places"), [(8, 2), (8, 4), (12, 3), (6, 6)])
+@pytest.mark.parametrize("copies", [1, 2, 3, 5])
+def test_places_that_a_token_visits_as_counted_over_all_choices(experts, places, copies):
+    each = experts // places
+    chosen = combinations(range(experts), copies)
+    counts = [len({e // each for e in choice}) for choice in chosen]
+    found = float(visited(jnp.asarray(float(places)), float(copies), experts))
+    assert found == pytest.approx(np.mean(counts), rel=1e-5)
+
+
+def test_eight_of_256_experts_visit_nearly_as_many_ranks_as_drawn_one_by_one():
+    # of 64 ranks with 4 experts each, by binomial coefficients
+    exact = 64 * (1 - comb(252, 8) / comb(256, 8))
+    found = partial(visited, jnp.asarray(64.0))
+    assert float(found(8.0, 256.0)) == pytest.approx(exact)
+    assert float(found(8.0)) == pytest.approx(64 * (1 - (63 / 64) ** 8))
+    assert float(found(20.0, 1024.0)) == pytest.approx(
+        64 * (1 - comb(1008, 20) / comb(1024, 20)), rel=1e-3
+    )
+    # every expert of every rank; and smooth in both
+    assert float(visited(jnp.asarray(4.0), 8.0, 8.0)) == pytest.approx(4.0, rel=1e-5)
+    slopes = jax.grad(lambda k, e: found(k, e), (0, 1))(8.0, 256.0)
+    steps = found(8.5, 256.0) - found(7.5, 256.0), found(8.0, 256.5) - found(8.0, 255.5)
+    np.testing.assert_allclose(slopes, steps, rtol=1e-3)
+
+
+def test_gathering_sends_each_token_to_each_rank_once_by_hand():
+    # 32 dies: 2 to a package, 8 packages to a node, 2 nodes. Over RDMA a rank gets the
+    # tokens of one other, over UB 7 packages of 2 nodes, from its sibling the other 16
+    group = placed(32.0)
+    sent = copies_of(group, mode(gathers=True), 128.0, 8.0, 1.7)
+    np.testing.assert_allclose(sent.tiers, [128.0 * 16, 128.0 * 14, 128.0])
+    assert float(sent.load) == 1.0
+    wires = np.array([16 / 270e9, 14 / 196e9, 1 / 25e9]) * 128 * 7680
+    took = seconds("dispatch", group, mode(gathers=True), copies=8.0)
+    assert took == pytest.approx(5e-6 + wires.max())
+    assert took == seconds("dispatch", group, mode(gathers=True), copies=2.0, load=1.7)
+
+
+def test_half_of_the_cores_take_twice_as_long_until_the_link_is_full():
+    costs = mode(dispatch_core_s=0.3e-6, core_bytes_per_s=40e9)
+    each = 0.3e-6 + 7680 / 40e9
+    latency, wire = 0.9e-6, 128 * 6 * 7680 / 196e9
+    for cores in (8.0, 16.0):
+        took = seconds("dispatch", placed(8.0), costs, cores=cores)
+        assert took == pytest.approx(latency + 128 * 8 * each / cores)
+    full = seconds("dispatch", placed(8.0), costs, cores=1000.0)
+    assert full == pytest.approx(latency + wire)
+    own = seconds("dispatch", placed(8.0), costs)
+    assert own == seconds("dispatch", placed(8.0), costs, cores=20.0)
+
+
+@pytest.mark.parametrize("kind", ["dispatch", "combine"])
+def test_few_tokens_take_the_least_time_and_many_their_share(kind):
+    group, flat = placed(8.0), mode(**{f"{kind}_least_s": 20e-6})
+    assert seconds(kind, group, flat, 1e-6) == pytest.approx(0.9e-6 + 20e-6)
+    assert seconds(kind, group, flat, 4096.0) == seconds(kind, group, mode(), 4096.0)
+
+
+def test_between_nodes_others_hand_on_and_add_up_what_a_token_sends():
+    group = on_h800(16.0)
+    sent = copies_of(group, node_mode(deduplicates=True), 128.0, 8.0, 1.0)
+    held, nodes = 16 * (1 - (15 / 16) ** 8), 2 * (1 - 0.5**8)
+    assert float(sent.per_token) == pytest.approx(held)
+    assert float(sent.spread) == pytest.approx(nodes / 2)
+    assert float(sent.joined) == pytest.approx(held / 2)
+
+
+def test_scales_are_those_of_the_library():
+    # DeepEP has 4 bytes for each 128 values, the fused kernel of CloudMatrix384 a slot of
+    # 512; 16 bits need none, and NVFP4 counts its own
+    deepep, fused = (
+        mode_of(H800, "deepep", "normal"),
+        mode_of(CLOUDMATRIX, "cann-ep", "normal"),
+    )
+    for m, width, expected in (
+        (deepep, 4096, 128),
+        (deepep, 7168, 224),
+        (fused, 4096, 512),
+    ):
+        sizes = jnp.array([1.0, 0.5, 2.0, BYTES["nvfp4"]])
+        found = scale_bytes(width, sizes, m.scale_slot_bytes, m.scale_share)
+        np.testing.assert_allclose(found, [expected, expected, 0.0, 0.0])
+
+
+def test_ranks_that_split_experts_share_each_token_once_whatever_its_experts(problem):
+    # a rank adds up its experts' outputs for a token before the group adds up those sums
+    p = problem("deepseek-r1-decode-hgx-h800")
+    layout = cmx.layout(p.machine, devices=8, tp=8, ep=1, etp=8)
+    sizes = {"dispatch": jnp.asarray(7392.0), "combine": jnp.asarray(14336.0)}
+    one, eight = (
+        price_split_experts(
+            p.machine,
+            p.model,
+            layout,
+            ExpertLoad(jnp.asarray(copies), *[jnp.ones(())] * 3),
+            jnp.asarray(128.0),
+            sizes,
+            None,
+        )
+        for copies in (1.0, 8.0)
+    )
+    for kind in sizes:
+        assert sum(one[kind].values()) == pytest.approx(
+            float(sum(eight[kind].values())), rel=1e-5
+        )

@@ -362,13 +362,15 @@ class SystemFile(Strict):
     @field_validator("engines")
     @classmethod
     def _exchanges_exist(cls, named: dict[str, EngineSpec], info: Info) -> dict:
-        known = info.data.get("expert_parallel")
+        known = info.data.get("expert_parallel") or {}
+        used = {
+            way: name for name in reversed(named) for way in named[name].exchange.items()
+        }
         problems = [
             f"{engine}.exchange[{since!r}] = {library!r}: not in expert_parallel; use one"
             f" of {', '.join(known)}"
-            for engine, spec in named.items()
-            for since, library in spec.exchange.items()
-            if known is not None and library not in known
+            for (since, library), engine in used.items()
+            if known and library not in known
         ]
         if problems:
             raise ValueError("\n".join(problems))
