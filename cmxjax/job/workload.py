@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array
 
 from .. import smooth
 from .._types import Leaf
@@ -30,7 +29,7 @@ NO_COPY = "none"
 """Format of the master weights where the optimizer updates the weights themselves."""
 
 
-def scale_bytes(width: Leaf, size: Leaf, slot: Leaf, share: Leaf) -> Array:
+def scale_bytes(width: Leaf, size: Leaf, slot: Leaf, share: Leaf) -> Leaf:
     """Scales sent beside a token of values of 8 or 4 bits; formats that are named after
     their blocks count theirs themselves.
 

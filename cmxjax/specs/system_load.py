@@ -244,9 +244,8 @@ def _nest(figures: dict[str, Figure]) -> dict[str, Leaf]:
 def _ways(spec: EngineSpec) -> dict[str, object]:
     """What a serving engine does, beside its numbers."""
     names = ("partitions_cores", "graphs", "prefill_graphs", "release_of", "since")
-    return {name: getattr(spec, name) for name in names} | {
-        "exchange": tuple(spec.exchange.items())
-    }
+    said: dict[str, object] = {name: getattr(spec, name) for name in names}
+    return said | {"exchange": tuple(spec.exchange.items())}
 
 
 def _habits(spec: TrainerSpec) -> dict[str, object]:
