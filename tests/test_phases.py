@@ -74,8 +74,8 @@ def test_a_slower_host_adds_its_time_and_changes_no_other_share(name):
     engine = f"engines.{inputs[4].choices.engine}"
     leaf = f"{engine}.decode_step_s" if "decode" in name else f"{engine}.prefill_batch_s"
     before, step_before = shares(inputs)
-    after, step_after = shares(on_machine(inputs, {leaf: 1.5}))
-    extra = elasticities(inputs)[leaf] * step_before / 2.0
+    after, step_after = shares(on_machine(inputs, {leaf: 1.125}))
+    extra = elasticities(inputs)[leaf] * step_before / 8.0
     np.testing.assert_allclose(step_after - step_before, extra, rtol=1e-9)
     change = {key: after[key] - before[key] for key in before}
     np.testing.assert_allclose(change.pop("host.step"), extra, rtol=1e-9)

@@ -7,8 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import cmxjax as cmx
 from cmxjax.machine.chip import Chip
 from cmxjax.rates.roofline import RESOURCES, resources_s, roofline_s
+from cmxjax.specs.build import build
+from cmxjax.specs.scenario import load_scenario
 from cmxjax.specs.system_load import Reference, load_system
 from cmxjax.work.table import Op, tabulate
 
@@ -368,3 +371,13 @@ def test_operators_are_timed_one_by_one():
     together = table(first, second, m=100.0, groups=1.0, e=1e6)
     times = times_of(CLOUDMATRIX, together)
     np.testing.assert_allclose(times, [total_s(CLOUDMATRIX, work) for work in apart])
+
+
+def test_a_lone_copy_takes_its_launch_and_its_transfer():
+    raw = {"system": "dgx-h100", "phase": "op", "op": {"kind": "copy", "bytes": "1 MB"}}
+    job = build(load_scenario(raw), "none")
+    chip = job.machine.chip
+    rate = chip.memory_bytes_per_s * chip.memory_efficiency
+    transfer = (2e6 + chip.half_memory_bytes) / rate
+    took = cmx.metrics(*job.inputs).time_s
+    assert float(took) == pytest.approx(float(chip.vector_launch_s + transfer))

@@ -97,6 +97,9 @@ def operator_metrics(
 ) -> OperatorMetrics:
     """Time, rates and utilization of one operator.
 
+    Alone, a vector operator has no kernel before it to hide its launch behind, and too
+    little of its own: its launch and its transfer add up.
+
     Causal attention of q queries at the end of a context of c tokens sees
     q (c - (q - 1) / 2) pairs.
     """
@@ -117,7 +120,11 @@ def operator_metrics(
     costs = {name: used[0] for name, used in resources_s(chip, table, sharpness).items()}
 
     def compose(costs: Mapping[str, Scalar]) -> Scalar:
-        return roofline_s(costs, chip.roofline_exposed_fraction, 1.0, sharpness)
+        if table.kinds != ("vector",):
+            return roofline_s(costs, chip.roofline_exposed_fraction, 1.0, sharpness)
+        rest = {**costs, "launch": jnp.zeros(())}
+        busy = roofline_s(rest, chip.roofline_exposed_fraction, 1.0, sharpness)
+        return busy + costs["launch"]
 
     time, shares = composed(costs, compose, explains)
     flop = matrix_flop(table)[0]
