@@ -292,6 +292,7 @@ def test_listed_stages_that_are_even_are_the_even_ones():
         ((0.0, 0.0), 12, [6.0, 6.0, 4.0]),
         ((1.0, 1.0), 12, [5.0, 6.0, 5.0]),
         ((0.0, 4.0), 12, [7.0, 6.1, 2.0]),
+        ((0.0, 9.0), 12, [7.0, 6.3, 0.0]),
         ((0.0, 0.0), 35, [2.0, 2.0, 2.0]),
         ((1.0, 1.0), 35, [2.0, 67.0 / 33.0, 1.0]),
         ((0.0, 0.0), 32, [3.0, 65.0 / 30.0, 2.0]),
@@ -590,6 +591,26 @@ def test_owners_send_their_weights_in_turn():
     more = float(times[0].step_time_s - times[1].step_time_s)
     stretch = 1.0 + 0.005 * np.sqrt(2.0 * np.log(64.0))
     assert more == pytest.approx(63.0 * 2e-3 * stretch, rel=1e-3)
+
+
+def test_a_group_of_zero_shares_the_state():
+    whole, every, four = (
+        explain(*zero("megatron", zero=1, **group))
+        for group in ({}, {"zero_group": 64}, {"zero_group": 4})
+    )
+    assert float(every.step_time_s) == pytest.approx(float(whole.step_time_s))
+    assert float(every.memory_bytes) == pytest.approx(float(whole.memory_bytes))
+    state = float(four.memory_optimizer_bytes / whole.memory_optimizer_bytes)
+    assert state == pytest.approx(64.0 / 4.0)
+    # gradients of 4 bytes and weights of 2 share 8 ports of a node; of groups of four,
+    # each rank sums a quarter of the gradients over 16 of them
+    name = "data_parallel.transfer"
+    assert 1.0 < float(four.busy[name] / whole.busy[name]) < 2.0 * 4.0 / 4.0 / (6.0 / 8.0)
+
+
+def test_a_group_of_zero_divides_the_ranks():
+    with pytest.raises(SpecError, match="zero_group = 5.*use a divisor"):
+        zero("megatron", zero=1, zero_group=5)
 
 
 @pytest.mark.parametrize("name", JOBS)

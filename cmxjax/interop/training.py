@@ -300,6 +300,8 @@ def _left_out(problem: Problem, w: Train) -> list[str]:
     notes = []
     if float(w.offload_activations) or float(w.offload_weights):
         notes.append("not expressed: activations or weights on the host")
+    if w.zero_group is not None:
+        notes.append("not expressed: groups of ranks that share the optimizer's state")
     if _drafts(problem) and not _has_states(problem):
         notes.append("the model's options must set --mtp-num-layers, which is assumed")
     return [*notes, "options of the model, data and learning rate are to be added"]

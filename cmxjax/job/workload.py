@@ -244,10 +244,12 @@ class Train(struct.PyTreeNode, kw_only=True, frozen=True):
     """The core of attention (scores to context) runs again in the backward pass."""
     software: Software
     schedule: str = struct.field(pytree_node=False, default="1f1b")
+    zero_group: Leaf | None = None
+    """Data-parallel ranks, next to each other, among which ZeRO splits; None: all."""
     shards: bool = struct.field(pytree_node=False, default=True)
+    """`zero` is 1 or more; at 0 gradients are all-reduced instead."""
     gathers: str = struct.field(pytree_node=False, default="striped")
     """How ZeRO gathers and scatters, as `Trainer.gathers` says."""
-    """`zero` is 1 or more; at 0 gradients are all-reduced instead."""
     fused_attention: bool = struct.field(pytree_node=False, default=True)
     context: str = struct.field(pytree_node=False, default="ring")
     """How context parallelism exchanges keys and values: `ring` or `all_to_all`."""

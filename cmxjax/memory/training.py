@@ -83,7 +83,7 @@ def train_memory(
     """
     weights = holding.weights
     sizes = w.software.sizes
-    ranks, expert_ranks = data_ranks(layout)
+    ranks, expert_ranks = data_ranks(w, layout)
     whole = weights.shared + weights.expert
     split = weights.shared / ranks + weights.expert / expert_ranks
     size, narrow = BYTES["bf16"], sizes.activation < BYTES["bf16"]

@@ -343,6 +343,9 @@ class TrainSpec(Strict):
     schedule: Literal["gpipe", "1f1b", "interleaved", "zero_bubble", "dualpipe"] = "1f1b"
     recompute: Annotated[str | float, BeforeValidator(_recompute)] = "none"
     zero: Annotated[Literal[0, 1, 2, 3], BeforeValidator(_no_bool)] = 1
+    zero_group: Annotated[int, Field(ge=1)] | None = None
+    """Data-parallel ranks, context-parallel ones included, among which ZeRO splits what
+    it splits; gradients are summed over the groups. Left out: all."""
     fused_attention: bool = True
     context_parallel: Literal["ring", "all_to_all"] | None = None
     """How a cp group attends to the whole sequence; left out, as the engine does."""

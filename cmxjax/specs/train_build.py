@@ -27,12 +27,13 @@ def train_workload(
         SpecError: with every mistake.
     """
     w, spec = scenario.workload, scenario.layout
-    (software, trainer, context_exchange, dtypes), link, fabric, convention, _ = all_of(
+    (software, trainer, context_exchange, dtypes), link, fabric, convention, *_ = all_of(
         lambda: _software(context, scenario, degrees),
         lambda: _offload_link(context, scenario),
         lambda: _fabric(context, scenario),
         lambda: _convention(context, scenario),
         lambda: _check_batch(context, scenario, degrees),
+        lambda: _check_group(context, scenario, degrees),
     )
     chunks = float(spec.vpp or 1)
     full = {"none": 0.0, "selective": 0.0, "full": 1.0}
@@ -53,6 +54,7 @@ def train_workload(
         selective=switch(w.recompute == "selective"),
         schedule=program_of(w.schedule),
         zero=leaf(w.zero),
+        zero_group=None if w.zero_group is None or w.zero == 0 else leaf(w.zero_group),
         shards=w.zero > 0,
         gathers=context.system.trainers[trainer].gathers if w.zero > 0 else "striped",
         fused_attention=w.fused_attention,
@@ -171,6 +173,19 @@ def _check_batch(context: Context, scenario: TrainScenario, degrees: Degrees) ->
                 f"{context.where}: workload.global_batch = {w.global_batch:g}: dp"
                 f" {degrees.dp} x micro_batch {w.micro_batch:g} = {least:g} sequences at"
                 " least; raise it"
+            ]
+        )
+
+
+def _check_group(context: Context, scenario: TrainScenario, degrees: Degrees) -> None:
+    """Groups of ZeRO are of one size."""
+    group, ranks = scenario.workload.zero_group, degrees.dp * degrees.cp
+    if group is not None and ranks % group:
+        raise SpecError(
+            [
+                f"{context.where}: workload.zero_group = {group}: does not divide the"
+                f" {ranks} data-parallel ranks (dp {degrees.dp} x cp {degrees.cp}); use a"
+                " divisor, or leave it out for all"
             ]
         )
 

@@ -216,11 +216,16 @@ def _reduction(shape: Shape, of: Callable[[str, str], Scalar]) -> Reduction:
         )
     each, whole = w.zero >= 2.0, w.zero >= 3.0
     gathers = (of("all_gather", layer) for layer in layers)
-    scatters = (of("reduce_scatter", layer) for layer in layers)
+
+    def scattered(name: str) -> Scalar:
+        inside = of("reduce_scatter", name)
+        return inside if w.zero_group is None else inside + of("all_reduce", name)
+
+    scatters = (scattered(layer) for layer in layers)
     return Reduction(
         all_reduce=jnp.zeros(()),
         all_gather=either(whole, 0.0, of("all_gather", "once")),
-        reduce_scatter=either(each, 0.0, of("reduce_scatter", "once")),
+        reduce_scatter=either(each, 0.0, scattered("once")),
         layer_gather=tuple(either(whole, x, 0.0) for x in gathers),
         layer_scatter=tuple(either(each, x, 0.0) for x in scatters),
     )

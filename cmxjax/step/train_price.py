@@ -171,7 +171,7 @@ def _owners(trainer: Trainer, w: Train, layout: Layout) -> dict[str, dict[str, S
     """Messages of all ranks that own a part of the updated weights, one after another."""
     if w.gathers != "by_owner":
         return {}
-    ranks, _ = data_ranks(layout)
+    ranks, _ = data_ranks(w, layout)
     once = either(w.zero < 3.0, trainer.owner_message_s, 0.0)
     return {"owners": {"step": (ranks - 1.0) * once}}
 
@@ -235,15 +235,21 @@ def _layer_requests(
 
 
 def _data_axes(
-    a: Architecture, layout: Layout
+    a: Architecture, w: Train, layout: Layout
 ) -> dict[str, tuple[Float[Array, " tier"], Scalar]]:
-    """How the ranks that hold the same weights split over the tiers, and how many there
-    are, by component."""
-    ranks, expert_ranks = data_ranks(layout)
+    """How the ranks that hold the same weights split over the tiers, and how many of them
+    share their state, by component."""
+    ranks, expert_ranks = data_ranks(w, layout)
     axes = {"data_parallel": (splits(layout, "dp") * splits(layout, "cp"), ranks)}
     if a.experts is not None:
         axes["expert_data_parallel"] = (splits(layout, "edp"), expert_ranks)
     return axes
+
+
+def _inner(split: Float[Array, " tier"], group: Scalar) -> Float[Array, " tier"]:
+    """How the first `group` ranks of an axis split over the tiers, innermost first."""
+    below = jnp.cumprod(split) / split
+    return jnp.clip(group / below, 1.0, split)
 
 
 def _data_requests(
@@ -254,12 +260,19 @@ def _data_requests(
     ZeRO 0 all-reduces gradients once a step; 1 and 2 scatter them reduced and gather the
     updated weights, 2 scatters for every micro-batch; 3 also gathers each layer's weights
     for every pass. All of 1 to 3 are asked for; `Reduction` counts what a stage does.
-    Experts reduce over the ranks that hold the same ones.
+    Experts reduce over the ranks that hold the same ones. With groups that is done inside
+    of each, and what a rank has left of the gradients is summed over the groups (hybrid
+    sharding: Zhao et al., arXiv 2304.11277, section 3.2.2).
 
     Reference: Rajbhandari et al., arXiv 1910.02054, section 7.
     """
     gradient, weight = w.software.sizes.gradient, BYTES["bf16"]
-    axes = _data_axes(a, layout)
+    axes, outer = _data_axes(a, w, layout), {}
+    if w.zero_group is not None:
+        whole, axes = axes, {}
+        for component, (split, ranks) in whole.items():
+            axes[component] = _inner(split, ranks), ranks
+            outer[component] = split / axes[component][0]
 
     def ask(kind: str, name: str, held: list[Scalar], size: Scalar) -> list[Request]:
         return [
@@ -273,13 +286,19 @@ def _data_requests(
     once = Held(*(x[0] for x in holding.weights))
     if not w.shards:
         return ask("all_reduce", "once", [*once], gradient)
+
+    def scatter(name: str, parts: list[Scalar]) -> list[Request]:
+        asked = ask("reduce_scatter", name, parts, gradient)
+        for (component, split), part in zip(outer.items(), parts):
+            size = part * gradient
+            asked.append(Request(name, component, "all_reduce", split, size))
+        return asked
+
     parts = shards(once)
-    requests = ask("all_gather", "once", parts, weight)
-    requests += ask("reduce_scatter", "once", parts, gradient)
+    requests = ask("all_gather", "once", parts, weight) + scatter("once", parts)
     for i, held in enumerate(holding.layer_weights):
         layer, parts = at_place("layer", i), shards(held)
-        requests += ask("reduce_scatter", layer, parts, gradient)
-        requests += ask("all_gather", layer, parts, weight)
+        requests += scatter(layer, parts) + ask("all_gather", layer, parts, weight)
     return requests
 
 
@@ -287,7 +306,7 @@ def _owned(job: Job, sharpness: Sharpness) -> tuple[Scalar, Scalar]:
     """Weights of which a device of the fullest stage owns the state, and all it has."""
     owned = whole = jnp.zeros(())
     for held, (_, ranks) in zip(
-        job.holding.weights, _data_axes(job.a, job.layout).values()
+        job.holding.weights, _data_axes(job.a, job.w, job.layout).values()
     ):
         whole = whole + held
         owned = owned + held / either(job.w.zero >= 1.0, ranks, 1.0)

@@ -190,6 +190,11 @@ def microbatches_of(w: Train, layout: Layout) -> Scalar:
     return w.global_batch / (w.micro_batch * degree(layout, "dp"))
 
 
-def data_ranks(layout: Layout) -> tuple[Scalar, Scalar]:
-    """Ranks that share the state of common weights, and of experts."""
-    return degree(layout, "dp") * degree(layout, "cp"), degree(layout, "edp")
+def data_ranks(w: Train, layout: Layout) -> tuple[Scalar, Scalar]:
+    """Ranks that share the state of common weights, and of experts; those of a group, if
+    there are any."""
+    ranks, experts = degree(layout, "dp") * degree(layout, "cp"), degree(layout, "edp")
+    if w.zero_group is None:
+        return ranks, experts
+    group = smooth.smaller(w.zero_group, ranks)
+    return group, smooth.larger(experts * group / ranks, 1.0)

@@ -68,9 +68,10 @@ def end_spans(
 
     A stage holds whole layers; where the stages don't divide them, the last one, which
     has the head too, holds what the others leave. Where they leave nothing it gets its
-    share, rounded down, as no stage stays empty while there is a layer for each. Those
-    between hold the mean of what is left of each kind, and the fullest of them whole
-    layers. Without stages between, the last one stands in for them.
+    share, rounded down, as no stage stays empty while there is a layer for each; but a
+    head that counts for more than a stage's mean stands alone. Those between hold the
+    mean of what is left of each kind, and the fullest of them whole layers. Without
+    stages between, the last one stands in for them.
 
     Args:
         ends: layers that the embedding and the head count for; 0 spreads layers evenly.
@@ -84,6 +85,7 @@ def end_spans(
     least = smooth.smaller(jnp.floor(depth / pp), 1.0)
     first = smooth.within(most - ends[0] * more, least, depth)
     left = depth - first - (pp - 2.0) * most
+    least = either(ends[1] >= mean, 0.0, least)
     share = smooth.larger(jnp.floor(mean) - ends[1] * more, least)
     last = either(left >= least, smooth.smaller(left, most), share)
     held = smooth.larger(depth - first - last, 1.0) / inner
