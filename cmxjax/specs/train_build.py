@@ -27,13 +27,12 @@ def train_workload(
         SpecError: with every mistake.
     """
     w, spec = scenario.workload, scenario.layout
-    (software, trainer, context_exchange, dtypes), link, fabric, convention, *_ = all_of(
+    (software, trainer, context_exchange, dtypes), link, fabric, convention, _ = all_of(
         lambda: _software(context, scenario, degrees),
         lambda: _offload_link(context, scenario),
         lambda: _fabric(context, scenario),
         lambda: _convention(context, scenario),
         lambda: _check_batch(context, scenario, degrees),
-        lambda: _check_group(context, scenario, degrees),
     )
     chunks = float(spec.vpp or 1)
     full = {"none": 0.0, "selective": 0.0, "full": 1.0}
@@ -164,30 +163,25 @@ def _convention(context: Context, scenario: TrainScenario) -> str:
 
 
 def _check_batch(context: Context, scenario: TrainScenario, degrees: Degrees) -> None:
-    """A data-parallel rank must get at least one micro-batch."""
-    w = scenario.workload
+    """A data-parallel rank must get at least one micro-batch, and groups of ZeRO are of
+    one size."""
+    w, where, mistakes = scenario.workload, context.where, []
     least = w.micro_batch * degrees.dp
     if w.global_batch < least:
-        raise SpecError(
-            [
-                f"{context.where}: workload.global_batch = {w.global_batch:g}: dp"
-                f" {degrees.dp} x micro_batch {w.micro_batch:g} = {least:g} sequences at"
-                " least; raise it"
-            ]
+        mistakes.append(
+            f"{where}: workload.global_batch = {w.global_batch:g}: dp"
+            f" {degrees.dp} x micro_batch {w.micro_batch:g} = {least:g} sequences at"
+            " least; raise it"
         )
-
-
-def _check_group(context: Context, scenario: TrainScenario, degrees: Degrees) -> None:
-    """Groups of ZeRO are of one size."""
-    group, ranks = scenario.workload.zero_group, degrees.dp * degrees.cp
+    group, ranks = w.zero_group, degrees.dp * degrees.cp
     if group is not None and ranks % group:
-        raise SpecError(
-            [
-                f"{context.where}: workload.zero_group = {group}: does not divide the"
-                f" {ranks} data-parallel ranks (dp {degrees.dp} x cp {degrees.cp}); use a"
-                " divisor, or leave it out for all"
-            ]
+        mistakes.append(
+            f"{where}: workload.zero_group = {group}: does not divide the {ranks}"
+            f" data-parallel ranks (dp {degrees.dp} x cp {degrees.cp}); use a divisor, or"
+            " leave it out for all"
         )
+    if mistakes:
+        raise SpecError(mistakes)
 
 
 def check_stages(context: Context, scenario: TrainScenario, degrees: Degrees) -> None:
