@@ -1,6 +1,8 @@
 """Pooling of calibrated systems for one that was never measured."""
 
+import functools
 import json
+import math
 
 import numpy as np
 import pytest
@@ -8,8 +10,10 @@ import pytest
 from cmxjax.answers.predict import predict
 from cmxjax.specs.build import build
 from cmxjax.specs.calibration_file import Calibration, FittedSpec, InheritedSpec
-from cmxjax.specs.discrepancy import model_error
+from cmxjax.specs.discrepancy import UNKNOWN, model_error
 from cmxjax.specs.figures import Figure
+from cmxjax.specs.files import shipped
+from cmxjax.specs.related import calibrated_systems
 from cmxjax.specs.relatives import (
     CLOSE_GROUPS,
     LEAST_SPREAD,
@@ -18,7 +22,8 @@ from cmxjax.specs.relatives import (
     relatives,
     unconstrained,
 )
-from cmxjax.specs.scenario import load_scenario
+from cmxjax.specs.scenario import load_scenario, validate_scenario
+from cmxjax.specs.system_load import Reference, load_system
 
 
 def test_alike_and_exact_members_leave_only_the_least_spread():
@@ -106,6 +111,18 @@ def test_what_the_systems_own_sources_state_is_kept():
     assert not relatives("new", stated, [known]).parameters
 
 
+def test_what_its_own_sources_state_with_a_width_is_averaged_with_what_others_say():
+    # 0.5 +- 0.2 of its own, 0.9 of others with some width: by the inverse of the variances
+    known = member("a", fitted(0.0, 0.1), 0.9)
+    others = relatives("new", {"chip.gemm_efficiency": figure(0.5)}, [known])
+    alone = others.parameters["chip.gemm_efficiency"]
+    stated = {"chip.gemm_efficiency": figure(0.5, "derived", 0.2)}
+    own = relatives("new", stated, [known]).parameters["chip.gemm_efficiency"]
+    weights = np.array([1.0 / 0.2**2, 1.0 / alone.sigma**2])
+    assert own.theta == pytest.approx(weights[1] * alone.theta / weights.sum())
+    assert own.sigma == pytest.approx(weights.sum() ** -0.5)
+
+
 @pytest.mark.parametrize(
     "parameter",
     [
@@ -170,3 +187,87 @@ def test_a_hypothetical_chip_takes_from_its_relatives_with_wider_bars(tmp_path):
     assert predict(scenario).problem.calibration == "relatives"
     assert predict(scenario, "none").problem.calibration == "none"
     json.dumps(found.model_dump(), allow_nan=False)
+
+
+JOBS = {
+    "dense": ("llama-3.1-70b", "decode", "tpot_s"),
+    "prompt": ("llama-3.1-70b", "prefill", "ttft_s"),
+    "mixture": ("deepseek-r1", "decode", "tpot_s"),
+    "training": ("llama-3.1-70b", "train", "step_time_s"),
+}
+WORKLOADS = {
+    "decode": {"sequences_per_device": 8, "kv_tokens": 4096},
+    "prefill": {"tokens_per_device": 8192, "prompt_tokens": 4096},
+    "train": {"global_batch": 256, "sequence_tokens": 4096, "zero": 1},
+}
+LAYOUTS = {
+    "dense": {"devices": 8, "tp": 8, "attention": "tp"},
+    "prompt": {"devices": 8, "tp": 8, "attention": "tp"},
+    "mixture": {"devices": 32, "dp": 32, "ep": 32},
+    "training": {"devices": 64, "tp": 8, "pp": 4, "sequence_parallel": True},
+}
+
+
+def job(system, name, dtype=None, **more):
+    model, phase, _ = JOBS[name]
+    peaks = load_system(Reference(system)).system.chip.matrix_flop_per_s
+    narrow = dtype or ("fp8" if "fp8" in peaks else "int8")
+    raw = {"system": system, "model": model, "phase": phase, "layout": LAYOUTS[name]}
+    if phase != "train":
+        raw["dtypes"] = {"weight": narrow, "activation": narrow}
+    return validate_scenario(raw | {"workload": WORKLOADS[phase]} | more, "test")
+
+
+@functools.cache
+def time_of(system, name, dtype=None):
+    found = predict(job(system, name, dtype))
+    value = found.values[JOBS[name][2]]
+    assert math.isfinite(value) and value > 0.0
+    assert all(math.isfinite(v) for v in found.values.values())
+    return value
+
+
+def width(system, name, runtime):
+    """Error of the model itself, with the runtime that a machine has by default."""
+    of = load_system(Reference(system)).system
+    has = of.trainers if JOBS[name][1] == "train" else of.engines
+    scenario = job(system, name, **({"engine": runtime} if runtime in has else {}))
+    return model_error(build(scenario).fitted, scenario)
+
+
+NEVER_MEASURED = [n for n in shipped("systems") if n not in calibrated_systems()]
+
+
+@pytest.mark.parametrize("system", NEVER_MEASURED)
+def test_what_was_never_measured_is_less_certain_than_its_relatives(system):
+    loaded = load_system(Reference(system))
+    defaults = dict(loaded.system.defaults)
+    for name in ("dense", "prompt", "training"):
+        runtime = defaults["trainer" if name == "training" else "engine"]
+        own = width(system, name, runtime)
+        assert own >= UNKNOWN
+        for relative in loaded.file.relatives:
+            assert own >= width(relative, name, runtime), (name, relative)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("system", NEVER_MEASURED)
+def test_every_machine_decodes_and_trains(system):
+    for name in JOBS:
+        time_of(system, name)
+
+
+@pytest.mark.slow
+def test_machines_rank_as_their_data_sheets_do():
+    for name in JOBS:
+        assert time_of("mi355x-8", name) < time_of("mi325x-8", name)
+        assert time_of("mi325x-8", name) < time_of("mi300x-8", name)
+        assert time_of("tpu-v7x", name) < time_of("tpu-v6e", name)
+        assert time_of("vera-rubin-nvl72", name) < time_of("gb300-nvl72", name)
+        assert time_of("ascend-970", name) < time_of("atlas-960-superpod", name)
+        assert time_of("atlas-960-superpod", name) < time_of("atlas-950-superpod", name)
+    # of H100 but for a seventh of the matrix rate
+    assert time_of("hgx-h20", "dense") < 1.3 * time_of("dgx-h100", "dense")
+    assert time_of("hgx-h20", "prompt") > 2.0 * time_of("dgx-h100", "prompt")
+    fp4 = [time_of(f"hgx-{name}", "prompt", "fp4") for name in ("b300", "b200")]
+    assert fp4[0] < fp4[1]
