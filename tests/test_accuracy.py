@@ -28,6 +28,8 @@ RESULTS = {
     "hgx-h200": "hgx_h200",
     "hgx-b200": "hgx_b200",
     "hgx-b300": "hgx_b300",
+    "hgx-h20": "hgx_h20",
+    "ascend-950dt": "ascend_950dt",
     "atlas-800-a2": "atlas_800_a2",
     "dgx-a100-training": "dgx_a100",
     "dgx-h100-training": "dgx_h100_training",

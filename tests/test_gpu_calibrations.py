@@ -14,7 +14,10 @@ from cmxjax.specs.recipe_file import load_recipe, resolve, why_excluded
 from cmxjax.specs.system_load import Reference, load_system
 
 ROOT = Path(__file__).parents[1]
-SYSTEMS = ("hgx-h800", "dgx-h100", "gb200-nvl72", "hgx-h200", "hgx-b200", "hgx-b300")
+SYSTEMS = (
+    *("hgx-h800", "dgx-h100", "gb200-nvl72", "hgx-h200", "hgx-b200", "hgx-b300"),
+    *("hgx-h20", "ascend-950dt"),
+)
 ROWS_PER_PARAMETER = 4
 LEFT_OUT = {"hgx-b300": 0.15}
 """Most that left-out rows are off in the median; of B300 nine deployments are known."""

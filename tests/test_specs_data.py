@@ -1,6 +1,7 @@
 """The files that ship: sources, units, and totals that come out of the components."""
 
 import functools
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -8,7 +9,10 @@ from pathlib import Path
 import pytest
 
 import cmxjax.specs
+from cmxjax.answers.predict import predict
+from cmxjax.cli import main
 from cmxjax.phases.metrics import metrics
+from cmxjax.report.systems import COLUMNS, system_row
 from cmxjax.specs.build import build
 from cmxjax.specs.errors import SpecError
 from cmxjax.specs.figures import check_figure
@@ -431,7 +435,8 @@ def test_a_base_gives_what_a_file_leaves_out():
     assert own.tiers[0].mesh
     assert own.tiers[0].size == base.tiers[0].size
     assert own.tiers[0].bytes_per_s.si == pytest.approx(535.5e9)
-    assert own.relatives != base.relatives
+    assert read_system_file("gb300-nvl72").relatives[0] == "gb200-nvl72"
+    assert own.alternatives.keys() == {"inferencex-links"}
     assert "fp4" not in base.chip.matrix_flop_per_s
     assert read_system_file("a100-pcie-8").fabrics == {}
     assert "bloom" not in read_system_file("a100-pcie-8").sources
@@ -537,3 +542,28 @@ def test_every_listed_source_is_used():
         raw = tomllib.loads(text)
         used = {row["source"] for row in raw["measurements"]}
         assert used == set(raw["sources"]), name
+
+
+# --- What the documentation says
+
+
+def test_the_table_of_machines_is_that_of_the_files():
+    text = (Path(__file__).parents[1] / "docs" / "machines.md").read_text()
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    rows = [COLUMNS, *map(system_row, SYSTEMS)]
+    assert lines == [f"| {' | '.join(row)} |" for row in rows]
+
+
+def test_commands_tell_what_is_only_announced(capsys):
+    assert main(["list", "systems"]) == 0
+    listed = capsys.readouterr().out
+    assert "announced" in listed
+    assert "data sheet" in listed
+    assert main(["show", "rubin", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["status"] == "announced"
+    scenario = {"phase": "system", "system": "rubin"}
+    found = predict(validate_scenario(scenario, "test"))
+    assert "vera-rubin-nvl72 is announced" in str(found)
+    assert found.as_json()["warnings"] == found.warnings
+    calm = predict(validate_scenario(scenario | {"system": "h100"}, "test"))
+    assert "warnings" not in calm.as_json()
