@@ -49,7 +49,7 @@ def system_row(name: str) -> tuple[str, ...]:
 
 def systems_table(names: list[str]) -> Table:
     """Every machine by name."""
-    title = "systems: TFLOP/s, GB, TB/s and GB/s of a device; devices of the scale-up system"
+    title = "systems: TFLOP/s, GB, TB/s and GB/s of a device; devices on its fabric"
     table = make_table(title, *COLUMNS)
     for name in names:
         table.add_row(*system_row(name))

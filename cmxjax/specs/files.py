@@ -110,8 +110,8 @@ def missing(group: str, name: str) -> str | None:
     near = get_close_matches(name, [*shipped(group), *aliases(group)])
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     return (
-        f"not shipped; {hint}use one of {', '.join(shipped(group))}, or a path that ends in"
-        f" {'.toml or .json' if group == 'models' else '.toml'}"
+        f"not shipped; {hint}use one of {', '.join(shipped(group))}, or a path that ends"
+        f" in {'.toml or .json' if group == 'models' else '.toml'}"
     )
 
 

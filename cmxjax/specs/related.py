@@ -30,7 +30,7 @@ def calibrated_systems() -> set[str]:
 
 def status_of(file: SystemFile) -> str:
     """`hypothetical`, `announced`, `calibrated`, or else where efficiencies come from:
-    `relatives` that the file names, or its `data sheet` beside what holds for all chips."""
+    `relatives` that the file names, or what holds for all chips beside a `data sheet`."""
     if file.hypothetical:
         return "hypothetical"
     if file.announced:
