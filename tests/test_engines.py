@@ -1,6 +1,7 @@
 """What serving engines do: host, launches, agreement, releases, limits, tensor groups."""
 
 import math
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -488,6 +489,24 @@ def test_levels_name_phase_and_engine():
 def test_what_was_never_measured_is_wider_than_what_is_most_alike(known, wanted):
     found = model_error(fitted(**known), load_scenario(DENSE), "tpot")
     assert found == pytest.approx(wanted)
+
+
+def test_a_release_is_alike_whatever_it_is_called(tmp_path):
+    """`turbo` is vLLM's, so vLLM's error stands for it before that of another engine."""
+    base = Path(cmx.__file__ or "").parent / "specs/data/systems/dgx-h100.toml"
+    text = base.read_text("utf-8")
+    own = '[engines.turbo]\nrelease_of = "vllm"\nsince = "99"\n'
+    (tmp_path / "own.toml").write_text(f"{text}\n{own}", "utf-8")
+    job = DENSE | {"system": str(tmp_path / "own.toml"), "engine_version": "99.1"}
+    assert level_of(load_scenario(job)) == "decode/turbo"
+    known = fitted(decode__vllm=0.1, decode__sglang=0.2)
+    assert model_error(known, load_scenario(job)) == pytest.approx(WIDER * 0.1)
+
+
+def test_what_relatives_say_is_not_widened_twice():
+    """Of a chip without a calibration their error is wider already."""
+    known = fitted(decode__sglang=0.1).model_copy(update={"name": "relatives"})
+    assert model_error(known, load_scenario(DENSE)) == pytest.approx(0.1)
 
 
 def test_a_release_that_is_not_said_is_wider():

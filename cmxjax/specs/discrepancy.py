@@ -41,9 +41,13 @@ def level_of(scenario: Scenario, quantity: str) -> str:
     if scenario.phase == "collective":
         exchange = scenario.collective.kind in ("dispatch", "combine")
         return "exchange" if exchange else "collective"
-    system = load_system(scenario.system).system
     waits = scenario.phase == "serve" and quantity == "ttft"
-    return f"{FIRST if waits else scenario.phase}/{_runtime(scenario, system)}"
+    runtime = _runtime(scenario, _system(scenario))
+    return f"{FIRST if waits else scenario.phase}/{runtime}"
+
+
+def _system(scenario: Scenario) -> System:
+    return load_system(scenario.system).system
 
 
 def _runtime(scenario: Scenario, system: System) -> str:
@@ -56,43 +60,48 @@ def _runtime(scenario: Scenario, system: System) -> str:
     return release(system, engine, scenario.engine_version or "")
 
 
-def _of_engine(level: str) -> str:
-    """The engine of a level, without its release."""
-    return level.partition("/")[2].partition("-0_")[0]
-
-
 def model_error(fitted: Calibration, scenario: Scenario, quantity: str) -> float:
     """Relative error of the model itself for a quantity of a scenario, of one sigma."""
     if fitted.name == UNCALIBRATED or scenario.phase == "system":
         return 0.0
-    level, known = level_of(scenario, quantity), fitted.discrepancy
-    error = _nearest(level, known)
-    if fitted.name == RELATIVES:
+    level = level_of(scenario, quantity)
+    releases = {name: e.release_of for name, e in _system(scenario).engines.items()}
+    # what relatives say of a chip without a calibration is wider by itself
+    unmeasured = fitted.name == RELATIVES
+    error = _nearest(level, fitted.discrepancy, releases, 1.0 if unmeasured else WIDER)
+    queues = level.startswith(FIRST) and level not in fitted.discrepancy
+    if unmeasured or queues:
         error = max(error, UNKNOWN)
-    whole = "/" in level
-    unsaid = whole and scenario.engine_version is None and _has_releases(scenario)
-    return math.hypot(error, RELEASES) if unsaid else error
+    unsaid = "/" in level and scenario.engine_version is None
+    released = scenario.engine in releases.values()
+    return math.hypot(error, RELEASES) if unsaid and released else error
 
 
-def _has_releases(scenario: Scenario) -> bool:
-    engines = load_system(scenario.system).system.engines
-    name = scenario.engine
-    return any(other.release_of == name for other in engines.values())
+def _nearest(
+    level: str, known: dict[str, float], releases: dict[str, str], wider: float
+) -> float:
+    """The error of a level, or more than that of the most alike.
 
-
-def _nearest(level: str, known: dict[str, float]) -> float:
-    """The error of a level, or more than that of the most alike."""
+    Args:
+        releases: what each engine of the system is a release of; empty for none.
+        wider: how much more.
+    """
     if level in known:
         return known[level]
-    phase, engine = level.partition("/")[0], _of_engine(level)
     if "/" in level and STEP in known:
         return known[STEP]
+
+    def engine_of(level: str) -> str:
+        name = level.partition("/")[2]
+        return releases.get(name) or name
+
+    phase, engine = level.partition("/")[0], engine_of(level)
     alike: list[Callable[[str], bool]] = [
-        lambda other: other.startswith(f"{phase}/") and _of_engine(other) == engine,
-        lambda other: "/" in other and _of_engine(other) == engine,
+        lambda other: other.startswith(f"{phase}/") and engine_of(other) == engine,
+        lambda other: "/" in other and engine_of(other) == engine,
         lambda other: other.startswith(f"{phase}/"),
     ]
     for same in alike if "/" in level else []:
         if errors := [error for other, error in known.items() if same(other)]:
-            return WIDER * max(errors)
+            return wider * max(errors)
     return max(UNKNOWN, *known.values()) if known else UNKNOWN
