@@ -285,6 +285,13 @@ def test_slopes_of_tied_leaves_are_those_of_finite_differences():
     central = (ends[:count] - ends[count:]) / (2 * step)
     np.testing.assert_allclose(slopes[0], central.T, atol=2e-8)
     assert np.abs(slopes[0]).max(axis=1).min() > 0.01
+    # rows that are not fitted take no part in a fit's steps
+    first = np.array([1.0, 0.0])
+    for chosen, whole in zip(
+        setup.predictor.model(setup.parameters, first)(theta), (logs, slopes)
+    ):
+        np.testing.assert_array_equal(chosen[0, 0], whole[0, 0])
+        assert not chosen[0, 1].any()
 
 
 def prepare_some(recipe, ids):

@@ -121,13 +121,32 @@ def data_of(
     )
 
 
+class Models(NamedTuple):
+    """Predictions of a setup's rows, by its parameters."""
+
+    fitted: Model
+    """Of the rows in the fit, which every step of a fit takes."""
+    whole: Model
+    """Of all rows."""
+
+    def report(self, found: Fit) -> Fit:
+        """A fit with the predictions of all rows at its optimum."""
+        logs, slopes = self.whole(found.theta)
+        return found._replace(logs=logs, slopes=slopes)
+
+
+def models_of(setup: Setup) -> Models:
+    model = setup.predictor.model
+    return Models(model(setup.parameters, setup.fitted), model(setup.parameters))
+
+
 def _level_variance(setup: Setup, by_level: dict[str, float]) -> np.ndarray:
     return np.square([by_level.get(level, 0.0) for level in setup.levels])
 
 
 def left_out(
     setup: Setup,
-    model: Model,
+    models: Models,
     theta: np.ndarray,
     fold: np.ndarray,
     names: list[str],
@@ -136,7 +155,8 @@ def left_out(
     """Fit without each fold in turn, starting from theta, and predict what was left."""
     weight = folds.weights(fold, setup.fitted)
     data = data_of(setup, by_level, weight)
-    fits = fit(model, np.repeat(theta[None], len(weight), 0), data, tolerance=ROUGH)
+    start = np.repeat(theta[None], len(weight), 0)
+    fits = models.report(fit(models.fitted, start, data, tolerance=ROUGH))
     spread = row_variance(fits.slopes, covariance(fits.logs, fits.slopes, data))
     rows = np.arange(len(fold))
     errors = fits.logs[fold, rows] - setup.observed
@@ -183,7 +203,7 @@ def _runs(setup: Setup) -> tuple[np.ndarray, list[str]]:
 
 
 def _learned(
-    setup: Setup, model: Model, theta: np.ndarray, progress: Callable[[str], object]
+    setup: Setup, models: Models, theta: np.ndarray, progress: Callable[[str], object]
 ) -> tuple[np.ndarray, dict[str, float]]:
     """Discrepancies from runs left out in turn, and an optimum to start from."""
     (fold, names), by_level = _runs(setup), {}
@@ -192,8 +212,9 @@ def _learned(
         progress(f"cross-validation, round {round_ + 1} of {ROUNDS}")
         if round_ > 0:
             data = data_of(setup, by_level)
-            theta = _check(fit(model, theta[None], data, tolerance=FINE)).theta[0]
-        cross = left_out(setup, model, theta, fold, names, by_level)
+            found = fit(models.fitted, theta[None], data, tolerance=FINE)
+            theta = _check(found).theta[0]
+        cross = left_out(setup, models, theta, fold, names, by_level)
         spread = np.square(cross.sigma) - _level_variance(setup, by_level)
         args = cross.log_error, spread, setup.levels, setup.measured
         by_level = discrepancy(*args, runs)
@@ -217,18 +238,19 @@ def calibrate(
     Raises:
         ArithmeticError: no start converges.
     """
-    model = setup.predictor.model(setup.parameters)
+    models = models_of(setup)
     prior = data_of(setup, {}).prior_sigma
     first = starts(prior, restarts, seed) if start is None else start[None]
     progress(f"fit from {len(first)} starts")
-    theta, converged = _optimum(setup, model, first)
+    theta, converged = _optimum(setup, models.fitted, first)
     checkpoint(theta)
-    theta, by_level = _learned(setup, model, theta, progress)
+    theta, by_level = _learned(setup, models, theta, progress)
     progress("runs, tables and sources left out in turn")
     data = data_of(setup, by_level)
-    final = _check(fit(model, theta[None], data, tolerance=FINE))
+    found = _check(fit(models.fitted, theta[None], data, tolerance=FINE))
+    final = models.report(found)
     cross, tables, sources = (
-        left_out(setup, model, final.theta[0], fold, names, by_level)
+        left_out(setup, models, final.theta[0], fold, names, by_level)
         for fold, names in (
             _runs(setup),
             folds.by_label([folds.table_of(row) for row in setup.rows]),
@@ -248,11 +270,11 @@ def calibrate(
         discrepancy=by_level,
         log_error=final.logs[0] - setup.observed,
         sigma=np.sqrt(variance),
-        prior_log_error=model(np.zeros((1, len(prior))))[0][0] - setup.observed,
+        prior_log_error=models.whole(np.zeros((1, len(prior))))[0][0] - setup.observed,
         cross=cross,
         tables=tables,
         sources=sources,
-        bic_gain=_bic_gain(setup, model, final, data),
+        bic_gain=_bic_gain(setup, models.fitted, found, data),
         singular_values=values,
         weak=weak,
         converged=converged,

@@ -112,9 +112,9 @@ class Predictor:
         inputs = jax.tree.map(lambda *x: jnp.stack(x), *(job for _, job in members))
         inputs = (*inputs, jnp.asarray(pick))
         shifts = jax.ShapeDtypeStruct((len(members), CAPACITY, base.shape[1]), float)
-        count = jax.ShapeDtypeStruct((), int)
+        counts = jax.ShapeDtypeStruct((len(members),), int)
         return _Family(
-            jax.jit(_program(fields)).lower(inputs, shifts, count).compile(),
+            jax.jit(_program(fields)).lower(inputs, shifts, counts).compile(),
             inputs,
             paths,
             base,
@@ -122,17 +122,25 @@ class Predictor:
             np.array([term.sign for term, _ in members]),
         )
 
-    def model(self, parameters: list[Parameter]) -> Model:
-        """Log predictions of all rows as a function of some parameters.
+    def model(
+        self, parameters: list[Parameter], chosen: np.ndarray | None = None
+    ) -> Model:
+        """Log predictions of rows as a function of some parameters.
+
+        Args:
+            chosen: 1 for rows to predict; 0 for others, whose logs and slopes are 0 and
+                take no time, (row,). All rows, if left out.
 
         Returns:
             A function from (batch, parameter) to logs (batch, row) and slopes
             (batch, row, parameter). Values that are not finite stay so.
         """
+        chosen = np.ones(self.rows) if chosen is None else chosen
         designs = [
             np.array([_design(paths, parameters) for paths in family.origins])
             for family in self._families
         ]
+        taken = [chosen[family.rows] > 0 for family in self._families]
 
         def of_theta(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             theta = np.atleast_2d(theta)
@@ -141,7 +149,7 @@ class Predictor:
             for i in range(0, len(theta), CAPACITY):
                 part = slice(i, i + CAPACITY)
                 moved = [np.einsum("tlp,bp->tbl", d, theta[part]) for d in designs]
-                outputs = self._run(moved)
+                outputs = self._run(moved, taken)
                 for family, design, (values, tangents) in zip(
                     self._families, designs, outputs, strict=True
                 ):
@@ -153,18 +161,23 @@ class Predictor:
 
         return of_theta
 
-    def _run(self, moved: list[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Values (term, batch) and slopes (term, batch, leaf) of every family."""
+    def _run(
+        self, moved: list[np.ndarray], taken: list[np.ndarray]
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Values (term, batch) and slopes (term, batch, leaf) of every family, of the
+        terms that are taken."""
 
-        def one(family: _Family, shifts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        def one(
+            family: _Family, shifts: np.ndarray, taken: np.ndarray
+        ) -> tuple[np.ndarray, np.ndarray]:
             terms, count, leaves = shifts.shape
             padded = np.zeros((terms, CAPACITY, leaves))
             padded[:, :count] = shifts + family.base[:, None]
-            values, slopes = family.run(family.inputs, padded, np.int64(count))
+            values, slopes = family.run(family.inputs, padded, taken * count)
             return np.asarray(values)[:, :count], np.asarray(slopes)[:, :count]
 
         with ThreadPoolExecutor(THREADS) as pool:
-            return list(pool.map(one, self._families, moved))
+            return list(pool.map(one, self._families, moved, taken))
 
 
 def _design(paths: list[str], parameters: list[Parameter]) -> np.ndarray:
@@ -185,7 +198,8 @@ def _as_printed(problem: Problem) -> tuple:
 def _program(
     fields: list[Wanted],
 ) -> Callable[[tuple, Array, Array], tuple[Array, Array]]:
-    """Log of one number and its slopes, over a family's terms and a batch of shifts."""
+    """Log of one number and its slopes, over a family's terms and the first `counts` of
+    a batch of shifts."""
 
     def log_of(shifts: Array, one: tuple) -> Array:
         machine, *job, pick = one
@@ -195,9 +209,9 @@ def _program(
         ]
         return jnp.log(jnp.stack(values) @ pick)
 
-    def run(inputs: tuple, shifts: Array, count: Array) -> tuple[Array, Array]:
+    def run(inputs: tuple, shifts: Array, counts: Array) -> tuple[Array, Array]:
         def one_term(term: tuple) -> tuple[Array, Array]:
-            one, points = term
+            one, points, count = term
 
             def one_point(i: Array, filled: tuple) -> tuple:
                 value, slope = jax.value_and_grad(log_of)(points[i], one)
@@ -206,6 +220,6 @@ def _program(
             empty = jnp.zeros(len(points)), jnp.zeros(points.shape)
             return jax.lax.fori_loop(0, count, one_point, empty)
 
-        return jax.lax.map(one_term, (inputs, shifts))
+        return jax.lax.map(one_term, (inputs, shifts, counts))
 
     return run
