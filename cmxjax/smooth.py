@@ -109,11 +109,20 @@ def minimum(a: Real, b: Real, sharpness: Sharpness) -> Array:
     return jnp.subtract(a + b, maximum(a, b, sharpness + 1.0))
 
 
+def _each_fold(sharpness: Sharpness, folds: int) -> Sharpness:
+    """Sharpness of each of several maxima one inside the other, with which they exceed
+    the longest by about one part in the sharpness together, not each; 1 stays 1."""
+    if sharpness is None or folds < 2:
+        return sharpness
+    return 1.0 + folds * (sharpness - 1.0)
+
+
 def maximum_of(values: Sequence[Real], sharpness: Sharpness) -> Array:
     """The longest of several activities, folded pairwise in the given order."""
+    each = _each_fold(sharpness, len(values) - 1)
     result = values[0]
     for value in values[1:]:
-        result = maximum(result, value, sharpness)
+        result = maximum(result, value, each)
     return jnp.asarray(result)
 
 
@@ -124,6 +133,7 @@ def largest(values: Array, sharpness: Sharpness) -> Array:
     it, which a compiler that computes them twice may find to be none: NaN. Pairwise
     maxima have no such division.
     """
+    sharpness = _each_fold(sharpness, (values.shape[0] - 1).bit_length())
     while values.shape[0] > _FEW:
         half = values.shape[0] // 2
         longer = maximum(values[:half], values[half : 2 * half], sharpness)

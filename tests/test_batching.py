@@ -6,6 +6,11 @@ import numpy as np
 import pytest
 from jobs import JOBS, OVER, evaluated, headline, job, off_lattice, predict
 
+from cmxjax.phases.metrics import metrics
+from cmxjax.specs.build import build
+from cmxjax.specs.files import shipped
+from cmxjax.specs.scenario import load_scenario
+
 over_jobs = pytest.mark.parametrize("name", OVER)
 over_sharpness = pytest.mark.parametrize(
     "sharpness", [None, pytest.param(8.0, marks=pytest.mark.slow)]
@@ -227,6 +232,22 @@ def test_the_relaxed_model_tends_to_the_exact_one(name):
     errors = [abs(float(headline(inputs, s)[0] - exact)) for s in (1e2, 1e4, 1e6)]
     assert errors[2] < 1e-4
     assert errors[2] < 0.011 * errors[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(shipped("scenarios")))
+def test_relaxed_times_are_within_three_parts_in_sharpness_of_the_exact_ones(name):
+    p = build(load_scenario(name), "none")
+    fields = ("step_time_s", "tpot_s", "ttft_s", "request_time_s")
+
+    def seconds(s):
+        m = metrics(*p.inputs, s)
+        found = (getattr(m, field, None) for field in fields)
+        return jnp.stack([value for value in found if value is not None])
+
+    sharpness = jnp.asarray([4.0, 16.0, 64.0, 1e3])
+    errors = abs(jax.lax.map(seconds, sharpness) / seconds(None) - 1.0)
+    assert (errors <= 3.0 / sharpness[:, None]).all()
 
 
 @over_jobs

@@ -116,6 +116,18 @@ def test_maximum_of_many_converges_to_the_exact_one(times):
     assert max(times) * (1 - 1e-12) <= relaxed <= max(times) * (1 + 3.1e-6) + 1e-14
 
 
+@pytest.mark.parametrize("count", [5, 16])
+@pytest.mark.parametrize("sharpness", [2.0, 64.0])
+def test_the_largest_of_many_exceeds_it_no_more_than_a_few_would(count, sharpness):
+    """k folds, each by at most 1 / (1 + k (s - 1)): below exp(1 / (s - 1)) together."""
+    equal = np.full(count, 3e-6)
+    for longest in (smooth.largest, lambda x, s: smooth.maximum_of(list(x), s)):
+        relaxed = float(longest(jnp.asarray(equal), sharpness))
+        assert 3e-6 <= relaxed <= 3e-6 * np.exp(1.0 / (sharpness - 1.0))
+        serial = float(longest(jnp.asarray(equal), 1.0))
+        np.testing.assert_allclose(serial, count * 3e-6, rtol=1e-9)
+
+
 def test_maximum_of_one_activity_is_itself():
     assert float(smooth.maximum_of([3e-6], 2.0)) == 3e-6
 
