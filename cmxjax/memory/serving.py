@@ -120,7 +120,7 @@ def _half_elements(
         mixed = expert_slots(a, layout) * network * half.stored / degree(layout, "etp")
     if not layout.routing.dispatches_shared:
         whole = network + half.wider_parameters
-        joint = joint_experts(layout, None)
+        joint = joint_experts(layout)
         split = 1.0 + joint * (_dense_split(layout) - 1.0)
         mixed = mixed + half.shared * half.shared_stored * whole / split
     router = a.hidden * (half.routed + half.projected)

@@ -217,7 +217,7 @@ def sharing_of(job: Job, sharpness: Sharpness) -> Sharing:
         tensor=several_of(degree(job.layout, "tp"), sharpness),
         ranks=ranks_of(_experts_group(job), mode, sharpness),
         joint=(
-            joint_experts(job.layout, sharpness)
+            joint_experts(job.layout)
             if job.layout.attention == "tp" and job.pools is None
             else None
         ),
@@ -282,18 +282,17 @@ def price(job: Job, streams: Streams, sharpness: Sharpness) -> Priced:
 
 
 def _with_kernels(job: Job, used: dict[str, Array]) -> dict[str, Array]:
-    """Seconds of the operators with the engine's own GEMM kernels, where those are
-    slower or faster than the chip's."""
+    """Seconds of the operators with the engine's own GEMM kernels, which are slower or
+    faster than the chip's; experts' kernels read weights slower too."""
     engine = engine_of(job.machine)
     grouped = np.array([float(op.block == "experts") for _, op in job.ops])
     plain = np.array([float(op.kind == "gemm") for _, op in job.ops]) * (1.0 - grouped)
+    matrix = (1.0 + plain * (1.0 / engine.matrix_rate_factor - 1.0)) * used["matrix"]
+    if not grouped.any():
+        return used | {"matrix": matrix}
     faster = engine.expert_rate_factor * engine.expert_format_factor["experts"]
     slower = 1.0 + grouped * (1.0 / faster - 1.0)
-    matrix = slower + plain * (1.0 / engine.matrix_rate_factor - 1.0)
-    return used | {
-        "matrix": matrix * used["matrix"],
-        "memory": slower * used["memory"],
-    }
+    return used | {"matrix": slower * matrix, "memory": slower * used["memory"]}
 
 
 def _loads(job: Job, asked: Asked, cp: Group, memory_s: Array) -> dict[str, PyTree]:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 
 from .. import smooth
-from .._types import Scalar, Sharpness
+from .._types import Scalar
 from ..job.layout import Layout, degree, head_ways
 from ..job.workload import Decode, Prefill, Sizes
 from ..model.architecture import Architecture, added
@@ -68,7 +68,7 @@ def split_rows(a: Architecture, layout: Layout, tokens: Scalar) -> dict[str, Sca
     With sequence parallelism norms too see only the device's own tokens.
     """
     one = jnp.ones(())
-    joint = joint_experts(layout, None)
+    joint = joint_experts(layout)
     if layout.attention == "dp":
         tp, group_tokens, rows, split = one, tokens, tokens, one
     else:
@@ -99,8 +99,9 @@ def split_rows(a: Architecture, layout: Layout, tokens: Scalar) -> dict[str, Sca
     }
 
 
-def joint_experts(layout: Layout, sharpness: Sharpness) -> Scalar:
-    """1 where the experts lie on one tp group, else 0.
+def joint_experts(layout: Layout) -> Scalar:
+    """1 where the experts lie on one tp group, else 0, in the relaxed model too: what is
+    computed and what is sent go together.
 
     All of its ranks have all of its tokens, so nothing is dispatched: each computes what
     its experts, or its parts of them, have to do, and one all-reduce adds up the outputs,
@@ -109,7 +110,7 @@ def joint_experts(layout: Layout, sharpness: Sharpness) -> Scalar:
     if layout.attention != "tp":
         return jnp.zeros(())
     groups = degree(layout, "dp") * degree(layout, "cp")
-    return 1.0 - smooth.positive(groups - 1.0, sharpness)
+    return 1.0 - smooth.positive(groups - 1.0, None)
 
 
 def _each(
