@@ -221,6 +221,17 @@ CHANGES = {
         {"layout.ep": 300},
         ["devices = 320", "ep = 300", "change one of them"],
     ),
+    "experts that don't divide over the devices": (
+        {
+            "layout": {"devices": 96, "dp": 96, "ep": None},
+            "routing": {
+                "redundant_experts": 0,
+                "shared_replicas": 0,
+                "experts_per_device": None,
+            },
+        },
+        ["256 experts", "ep = 96", "layout.ep = 64 or 128", "redundant_experts = 32"],
+    ),
     "experts that don't fill their slots": (
         {"routing.redundant_experts": 16},
         ["256 routed + 16 redundant + 32 shared = 304", "320 slots", "redundant_experts"],

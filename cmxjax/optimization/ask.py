@@ -199,12 +199,12 @@ def _settings(
             mistakes += [
                 f"{name} = {value}: use {remedy}"
                 for value in values
-                if isinstance(value, str) or not allowed(value)
+                if isinstance(value, str) or not allowed(float(value))
             ]
     if mistakes:
         raise SpecError(mistakes)
     settings = (
-        Setting(name, tuple(sorted(set(given.get(name, setting.values)))))
+        Setting(name, tuple(sorted(set(map(float, given.get(name, setting.values))))))
         for name, setting in free.items()
     )
     return tuple(settings), tried

@@ -201,9 +201,19 @@ def check_experts(
             ]
         )
     if held % degrees.ep:
+        near = " or ".join(str(ep) for ep in _nearest_divisors(int(held), degrees.ep))
+        spare = routing.redundant_experts + (-held) % degrees.ep
         raise SpecError(
             [
                 f"{where}: routing: {held:g} experts don't divide over ep ="
-                f" {degrees.ep}; change layout.ep or routing.redundant_experts"
+                f" {degrees.ep}; use layout.ep = {near} (without layout.ep it follows"
+                f" from layout.devices) or routing.redundant_experts = {spare:g}"
             ]
         )
+
+
+def _nearest_divisors(number: int, near: int) -> list[int]:
+    """The largest divisor below a number and the smallest above."""
+    fitting = [d for d in range(1, number + 1) if number % d == 0]
+    below, above = [d for d in fitting if d < near], [d for d in fitting if d > near]
+    return below[-1:] + above[:1]

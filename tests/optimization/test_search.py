@@ -25,7 +25,7 @@ NAME = "deepseek-r1-decode-cloudmatrix384"
 SMALL = {
     "limits": ("tpot=50ms",),
     "pinned": {"cp": 1, "etp": 1, "pp": 1},
-    "settings": {"sequences_per_device": (4.0, 16.0, 48.0, 96.0), "extra_slots": (0.0,)},
+    "settings": {"sequences_per_device": (4, 16, 48, 96), "extra_slots": (0,)},
     "calibration": "none",
 }
 """DeepSeek-R1 on 96 dies with the degrees tp, dp, ep, edp free: a few thousand points."""
@@ -238,6 +238,20 @@ def test_scores_are_remembered(question, swept):
 def test_wrong_options_are_named(scenario, options, message):
     with pytest.raises(SpecError, match=message):
         optimize(scenario, **options)
+
+
+def test_devices_over_which_the_experts_do_not_divide_can_be_searched():
+    """256 experts on 96 devices: no layout by default, but some with ep of 1 to 96."""
+    job = {
+        "system": "cloudmatrix384",
+        "model": "deepseek-r1",
+        "phase": "decode",
+        "workload": {"sequences_per_device": 32, "kv_tokens": 4096},
+        "layout": {"devices": 96},
+    }
+    space = ask(load_scenario(job), **SMALL).space
+    assert [frame.devices for frame in space.frames] == [96]
+    assert space.settings[0].values == (4.0, 16.0, 48.0, 96.0)
 
 
 def test_a_grid_holds_every_combination(question):
