@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cmxjax.machine.libraries import CollectiveLibrary
-from cmxjax.machine.resolve import tiers_of
+from cmxjax.machine.resolve import Choices, resolve, tiers_of
 from cmxjax.machine.tiers import Endpoint, Fabric
 from cmxjax.rates.algorithms import chain_costs
 from cmxjax.rates.collectives import (
@@ -22,6 +22,7 @@ from cmxjax.rates.collectives import (
     several_of,
 )
 from cmxjax.rates.fabric import group_of
+from cmxjax.specs.files import shipped
 from cmxjax.specs.system_load import Reference, load_system
 from cmxjax.switch import switch
 
@@ -46,6 +47,8 @@ def library(*algorithms, **costs):
         "protocol_s": 0.0,
         "protocol_bytes": 1e6,
         "protocol_exposed_fraction": 0.2,
+        "network_start_s": 0.0,
+        "network_chunk_s": 0.0,
         "sdma_slowdown": 1.0,
     }
     leaves = {k: jnp.asarray(v, float) for k, v in {**free, **costs}.items()}
@@ -56,15 +59,22 @@ def library(*algorithms, **costs):
     )
 
 
-def linked(rate, latency_s, planes):
-    """A fabric whose tiers are on planes of these names."""
+def linked(rate, latency_s, planes, reducing=(), network=()):
+    """A fabric whose tiers are on planes of these names, of which some reduce and some
+    are a network."""
     masks = [[float(own == name) for own in planes] for name in dict.fromkeys(planes)]
-    return Fabric(rate=rate, latency_s=latency_s, planes=tuple(jnp.array(masks)))
+    return Fabric(
+        rate=rate,
+        latency_s=latency_s,
+        reduces=jnp.array([float(name in reducing) for name in planes]),
+        network=jnp.array([float(name in network) for name in planes]),
+        planes=tuple(jnp.array(masks)),
+    )
 
 
-def flat(ranks):
+def flat(ranks, reducing=()):
     """Ranks on one tier of 100 GB/s and 2 us."""
-    fabric = linked(jnp.array([1 / BETA]), jnp.array([ALPHA]), ("link",))
+    fabric = linked(jnp.array([1 / BETA]), jnp.array([ALPHA]), ("link",), reducing)
     return group_of(fabric, jnp.array([ranks], float))
 
 
@@ -72,8 +82,8 @@ def flat(ranks):
 RATES, LATENCIES = jnp.array([200e9, 100e9, 50e9]), jnp.array([0.5e-6, 1e-6, 4e-6])
 
 
-def tiered(*splits, planes=("die", "ub", "ub"), rates=RATES, latencies=LATENCIES):
-    return group_of(linked(rates, latencies, planes), jnp.asarray(splits, float))
+def tiered(*splits, planes=("die", "ub", "ub"), rates=RATES, latencies=LATENCIES, **of):
+    return group_of(linked(rates, latencies, planes, **of), jnp.asarray(splits, float))
 
 
 def timed(kind, group, lib, payload, sharpness, factor=1.0, **more):
@@ -135,16 +145,48 @@ def test_switches_pass_the_buffer_once_where_a_ring_passes_it_twice(n):
     lib = library("ring", "in_switch", step_s=1e-6, switch_efficiency=0.9)
     expected = M * BETA / 0.9 + 2 * (ALPHA + 1e-6)
     ring = seconds("all_reduce", flat(n), library("ring", step_s=1e-6))
-    took = seconds("all_reduce", flat(n), lib)
+    took = seconds("all_reduce", flat(n, reducing=("link",)), lib)
     assert took == pytest.approx(min(expected, ring))
 
 
 def test_switches_reduce_inside_a_node_before_they_send_between_nodes():
     # a rank sends all of the buffer to its node's switch and its eighth to the outer one
     rates, latencies = jnp.array([100e9, 1e9]), jnp.array([1e-6, 4e-6])
-    group = tiered(8.0, 4.0, planes=("nvlink", "rdma"), rates=rates, latencies=latencies)
+    of = {"planes": ("nvlink", "rdma"), "rates": rates, "latencies": latencies}
+    group = tiered(8.0, 4.0, reducing=("nvlink", "rdma"), **of)
     took = seconds("all_reduce", group, library("in_switch"))
     assert took == pytest.approx(M / 8 / 1e9 + 2 * 5e-6)
+
+
+@pytest.mark.parametrize(("nodes", "passes"), [(2, 1.0), (3, 1.5), (4, 2.0), (64, 2.0)])
+def test_a_tree_joins_nodes_whose_network_does_not_reduce(nodes, passes):
+    # of two nodes each sends half of what it has summed up and half of the result; of
+    # four the busiest passes one half to three others and its own to one
+    rates, latencies = jnp.array([100e9, 1e9]), jnp.array([1e-6, 4e-6])
+    of = {"planes": ("nvlink", "rdma"), "rates": rates, "latencies": latencies}
+    group = tiered(8.0, float(nodes), reducing=("nvlink",), **of)
+    took = seconds("all_reduce", group, library("in_switch"))
+    latency = 2 * (1e-6 + np.log2(nodes) * 4e-6)
+    assert took == pytest.approx(passes * M / 8 / 1e9 + latency)
+
+
+def test_a_group_that_spans_a_network_pays_its_start_and_its_chunks_once():
+    costs = {"start_s": 5e-6, "network_start_s": 1e-4}
+    chunks = {"chunk_s": 1e-6, "network_chunk_s": 3e-6}
+    lib = library("direct", **costs, **chunks).replace(pipelined=switch(True))
+    of = {"planes": ("nvlink", "rdma"), "rates": RATES[:2], "latencies": LATENCIES[:2]}
+    inside, across, both = (8.0, 1.0), (1.0, 8.0), (2.0, 4.0)
+    for splits, start, chunk in (
+        (inside, 5e-6, 1e-6),
+        (across, 1.05e-4, 4e-6),
+        (both, 2.05e-4, 4e-6),
+    ):
+        group = tiered(*splits, network=("rdma",), **of)
+        slow, latency = (1.0, 0.5e-6) if splits == inside else (2.0, 1e-6)
+        # the rank beside sends over the inner link meanwhile
+        wire = (splits[1] - 1.0) * splits[0] * M * slow / 200e9 or 7 * M / 200e9
+        expected = start + latency + wire + 2 * np.sqrt(chunk * wire)
+        assert seconds("all_gather", group, lib) == pytest.approx(expected)
 
 
 def test_a_message_in_chunks_takes_the_best_number_of_them():
@@ -398,6 +440,55 @@ def test_a_larger_payload_is_never_faster(kind, splits, payload, more):
     large = {**small, "payload": small["payload"] * more}
     time = compiled(kind, None)
     assert float(time(large)) >= float(time(small)) * (1 - 1e-9)
+
+
+def shipped_libraries():
+    """Every library of every shipped system, with its fabric."""
+    found = {}
+    for name in shipped("systems"):
+        system = load_system(Reference(name)).system
+        experts = next(iter(system.expert_parallel))
+        mode = next(iter(system.expert_parallel[experts]))
+        for lib in system.collectives:
+            choices = Choices(lib, experts, mode, next(iter(system.engines)), alike=True)
+            found[name, lib] = resolve(system, choices)
+    return found
+
+
+@cache
+def over_payloads(kind):
+    def times(fabric, lib, splits, payloads):
+        group = group_of(fabric, splits)
+        return jax.vmap(lambda m: timed(kind, group, lib, m, None))(payloads)
+
+    return jax.jit(times)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["all_reduce", "all_gather", "all_to_all"]
+    + [pytest.param(kind, marks=pytest.mark.slow) for kind in ("broadcast", "p2p")],
+)
+def test_no_shipped_library_is_faster_with_more_bytes(kind):
+    every = shipped_libraries()
+
+    @settings(deadline=None, max_examples=30)
+    @given(st.data())
+    def never_falls(data):
+        chosen = every[data.draw(st.sampled_from(list(every)))]
+        sizes = chosen.tiers.size.tolist()
+        splits = [data.draw(st.sampled_from([1.0, 2.0, size])) for size in sizes]
+        shares = {
+            leaf: jnp.asarray(data.draw(st.floats(0.1, 1.0)))
+            for leaf in ("small_efficiency", "efficiency", "protocol_exposed_fraction")
+        }
+        lib = chosen.library.replace(**shares)
+        # from a hundredth of the threshold to a hundred times it, in steps of 2 %
+        sizes = lib.protocol_bytes * jnp.geomspace(1e-2, 1e2, 460)
+        took = over_payloads(kind)(chosen.fabric, lib, jnp.array(splits), sizes)
+        assert (np.diff(took) >= -1e-9 * took[:-1]).all()
+
+    never_falls()
 
 
 @pytest.mark.parametrize("kind", KINDS)

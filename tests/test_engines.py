@@ -317,10 +317,9 @@ def test_small_sums_take_one_shot_and_large_ones_two():
 
     def both(size):
         rate = library.reduce_efficiency
-        single = direct(group, library, jnp.asarray(size), rate, None)
-        halves = [
-            direct(group, library, jnp.asarray(size / 8), r, None) for r in (rate, 1.0)
-        ]
+        single = direct(group, library, jnp.asarray(size), None).at(rate)
+        half = direct(group, library, jnp.asarray(size / 8), None)
+        halves = [half.at(rate), half]
         two = sum(c.latency_s + c.wire_s for c in halves) + library.step_s
         found = algorithm_s("all_reduce", group, library, jnp.asarray(size), None)
         return float(single.latency_s + single.wire_s), float(two), float(found)

@@ -32,6 +32,8 @@ H800 = load_system(Reference("hgx-h800")).system
 FABRIC = Fabric(
     rate=jnp.array([270e9, 196e9, 25e9]),
     latency_s=jnp.array([0.2e-6, 0.9e-6, 5e-6]),
+    reduces=jnp.zeros(3),
+    network=jnp.zeros(3),
     planes=tuple(jnp.eye(3)),
 )
 HBM = 1.4e12

@@ -26,6 +26,8 @@ PLANES = jnp.array([[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 1.0, 0.0], [0.0, 0.0, 0.0, 
 FABRIC = Fabric(
     rate=jnp.array([300e9, 200e9, 100e9, 25e9]),
     latency_s=jnp.array([0.2e-6, 1e-6, 2e-6, 5e-6]),
+    reduces=jnp.zeros(4),
+    network=jnp.zeros(4),
     planes=tuple(PLANES),
 )
 

@@ -27,6 +27,11 @@ class CollectiveLibrary(struct.PyTreeNode, kw_only=True, frozen=True):
     """Floor under the time of messages beyond `protocol_bytes` per rank."""
     protocol_bytes: Leaf
     protocol_exposed_fraction: Leaf
+    network_start_s: Leaf
+    """Added to the start of a group that spans a network, for each of its ranks in one
+    scale-up system: each has connections and a proxy of its own."""
+    network_chunk_s: Leaf
+    """Added to the cost of a chunk there, which a host hands on."""
     sdma_slowdown: Leaf
     algorithms: dict[str, Switch]
     """Those of `ALGORITHMS` that it chooses from. One that is switched off has a time,

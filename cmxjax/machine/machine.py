@@ -20,6 +20,8 @@ class Tiers(struct.PyTreeNode, kw_only=True, frozen=True):
     latency_s: Leaf
     efficiency: Leaf
     oversubscription: Leaf
+    reduces: Leaf
+    """1 for a tier whose switches add up, (tier,)."""
     planes: tuple[Leaf, ...]
     """For each plane 1 where it has a tier, (tier,)."""
     mesh: Leaf | None
@@ -40,6 +42,8 @@ class Tiers(struct.PyTreeNode, kw_only=True, frozen=True):
         return Fabric(
             rate=rate,
             latency_s=self.latency_s,
+            reduces=self.reduces,
+            network=1.0 - self.scale_up,
             planes=self.planes,
             link_share=None if self.mesh is None else self.mesh / (self.size - self.mesh),
         )

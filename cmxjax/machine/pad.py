@@ -21,7 +21,7 @@ MOST_TIERS = 4
 """Tiers of the shipped machines with most of them."""
 
 FILLED = {"size": 1.0, "bytes_per_s": 1.0, "efficiency": 1.0, "oversubscription": 1.0}
-FILLED |= {"latency_s": 0.0, "scale_up": 0.0}
+FILLED |= {"latency_s": 0.0, "reduces": 0.0, "scale_up": 0.0}
 
 
 def padded(values: Leaf, count: int, fill: float) -> Leaf:

@@ -14,6 +14,7 @@ from jax.core import Tracer
 
 from .._types import Leaf
 from ..parameters import every_leaf, is_switch, path_of
+from .libraries import CollectiveLibrary
 from .machine import Machine, Tiers
 from .pad import alike
 from .runtimes import EXPERT_FORMATS, Engine, Trainer
@@ -58,6 +59,10 @@ class Choices(NamedTuple):
     """There are some, so that it matters how tokens are exchanged."""
     expert_format: str = EXPERT_FORMATS[0]
     """What kernels for them multiply."""
+    algorithm: str = ""
+    """The only one that the library may run; empty for all that it has."""
+    network_reduces: bool = False
+    """Switches add up on every tier, also where the system's by themselves don't."""
     alike: bool = False
     """In the shape that all machines share, see `pad`."""
 
@@ -74,9 +79,9 @@ def resolve(system: System, choices: Choices) -> Machine:
         exchange = exchange.replace(deduplicates=None, gathers=None)
     machine = Machine(
         chip=system.chip.replace(matrix_flop_per_s=_peaks(system, choices)),
-        tiers=tiers_of(system),
+        tiers=_tiers(system, choices),
         runtime=_runtime(system, choices),
-        library=system.collectives[choices.collective_library],
+        library=_library(system, choices),
         exchange=exchange.replace(
             only=_only(system, exchange.plane), across=_outermost(system), plane=""
         ),
@@ -91,6 +96,21 @@ def resolve(system: System, choices: Choices) -> Machine:
         package_devices=system.tiers[packages].size if packages else jnp.ones(()),
     )
     return alike(machine) if choices.alike else machine
+
+
+def _tiers(system: System, choices: Choices) -> Tiers:
+    tiers = tiers_of(system)
+    if choices.network_reduces:
+        return tiers.replace(reduces=_mask([True] * len(system.tier_order)))
+    return tiers
+
+
+def _library(system: System, choices: Choices) -> CollectiveLibrary:
+    library = system.collectives[choices.collective_library]
+    if choices.algorithm:
+        only = {choices.algorithm: library.algorithms[choices.algorithm]}
+        return library.replace(algorithms=only)
+    return library
 
 
 def tiers_of(system: System) -> Tiers:
@@ -109,6 +129,7 @@ def tiers_of(system: System) -> Tiers:
     return Tiers(
         planes=tuple(_mask([tier.plane == plane for tier in tiers]) for plane in planes),
         mesh=_mask([t.mesh for t in tiers]) if any(t.mesh for t in tiers) else None,
+        reduces=_mask([tier.reduces for tier in tiers]),
         scale_up=_mask([i <= edge for i in range(len(tiers))]),
         **{name: stacked(name) for name in names},
     )

@@ -20,6 +20,8 @@ class Tier(struct.PyTreeNode, kw_only=True, frozen=True):
     """Tiers on one plane share a device's port; different planes run side by side."""
     mesh: bool = struct.field(pytree_node=False, default=False)
     """A link of its own joins each pair, so a group has only those between its ranks."""
+    reduces: bool = struct.field(pytree_node=False, default=False)
+    """Its switches add up what they pass on."""
     kind: str = struct.field(pytree_node=False, default="tier")
 
 
@@ -29,6 +31,10 @@ class Fabric(struct.PyTreeNode, kw_only=True, frozen=True):
     rate: Leaf
     """One-way bytes per second of a device through a tier, library efficiency apart."""
     latency_s: Leaf
+    reduces: Leaf
+    """1 for a tier whose switches add up, (tier,)."""
+    network: Leaf
+    """1 for a tier beyond the scale-up system, (tier,)."""
     planes: tuple[Leaf, ...]
     """Which tiers share a port: for each plane 1 where it has a tier, (tier,)."""
     link_share: Leaf | None = None

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from .. import smooth
 from .._types import Scalar, Sharpness
 from ..machine.libraries import CollectiveLibrary
-from ..switch import Switch
+from ..switch import Switch, either
 from .fabric import Group, peers, port_s, reach_s
 
 _TINY = 1e-30  # keeps sqrt differentiable where nothing is sent
@@ -28,12 +28,15 @@ class Cost(NamedTuple):
     latency_s: Scalar
     wire_s: Scalar
 
+    def at(self, rate: Scalar) -> "Cost":
+        """The same at a share of the rate, as where ranks add up what arrives."""
+        return Cost(self.latency_s, self.wire_s / rate)
+
 
 def direct(
     group: Group,
     library: CollectiveLibrary,
     bytes_to_each: Scalar,
-    rate: Scalar,
     sharpness: Sharpness,
 ) -> Cost:
     """Every rank sends to every other at once (full mesh): one latency.
@@ -42,7 +45,7 @@ def direct(
     goes over the package's own link.
     """
     sent = bytes_to_each * peers(group)
-    wire = port_s(group.fabric, sent, library.efficiency * rate, sharpness)
+    wire = port_s(group.fabric, sent, library.efficiency, sharpness)
     return Cost(reach_s(group, sharpness), wire)
 
 
@@ -50,7 +53,6 @@ def ring(
     group: Group,
     library: CollectiveLibrary,
     bytes_per_step: Scalar,
-    rate: Scalar,
     sharpness: Sharpness,
     striped: bool,
 ) -> Cost:
@@ -70,11 +72,10 @@ def ring(
     else:
         loaded = smooth.positive(group.splits - 1.0, sharpness)
     sent = steps * bytes_per_step * loaded
-    efficiency = library.efficiency * rate
     if striped:
-        wire = port_s(group.fabric, sent, efficiency, sharpness)
+        wire = port_s(group.fabric, sent, library.efficiency, sharpness)
     else:
-        each = list(sent / (group.fabric.rate * efficiency))
+        each = list(sent / (group.fabric.rate * library.efficiency))
         wire = smooth.maximum_of(each, sharpness)
     return Cost(steps * hop, wire)
 
@@ -88,33 +89,53 @@ def staged(
     group: Group,
     library: CollectiveLibrary,
     stage_bytes: Float[Array, " tier"],
-    rate: Scalar,
     sharpness: Sharpness,
 ) -> Cost:
     """One direct exchange within each tier after another; latencies and wires add."""
-    wire = stage_bytes / (group.fabric.rate * library.efficiency * rate)
+    wire = stage_bytes / (group.fabric.rate * library.efficiency)
     hops = group.fabric.latency_s + library.step_s
     used = smooth.positive(group.splits - 1.0, sharpness)
     return Cost((hops * used).sum(), wire.sum())
+
+
+def _branches(
+    splits: Float[Array, " tier"], sharpness: Sharpness
+) -> Float[Array, " tier"]:
+    """Times that the busiest of n units sends the volume on in a double binary tree, in
+    the mean of both ways.
+
+    Each tree carries half. Of four or more, one passes its half up and to two others in
+    one tree, and up in the other: twice in all. The busiest of three does so one and a
+    half times, each of two once.
+    """
+    used = smooth.positive(splits - 1.0, sharpness)
+    return used * (0.25 * smooth.smaller(splits, 4.0))
 
 
 def tree(
     group: Group,
     library: CollectiveLibrary,
     volume: Scalar,
-    rate: Scalar,
     sharpness: Sharpness,
+    returns: bool,
 ) -> Cost:
     """A pipelined double binary tree: log2(n) latencies; each port passes the volume.
 
     Striped like the ring, so only one rank of a unit sends on the tier above.
 
+    Args:
+        returns: it is one way of two, up and down again; see `_branches`.
+
     Reference: Sanders, Speck & Traff, Parallel Computing 35(12), 2009.
     """
     hops = group.fabric.latency_s + library.step_s
     latency = (jnp.log2(group.splits) * hops).sum()
-    sent = volume / group.units * smooth.positive(group.splits - 1.0, sharpness)
-    wire = port_s(group.fabric, sent, library.efficiency * rate, sharpness)
+    if returns:
+        passes = _branches(group.splits, sharpness)
+    else:
+        passes = smooth.positive(group.splits - 1.0, sharpness)
+    sent = volume / group.units * passes
+    wire = port_s(group.fabric, sent, library.efficiency, sharpness)
     return Cost(latency, wire)
 
 
@@ -127,15 +148,21 @@ def in_switch(
     """An all-reduce inside the switches: a port passes the buffer once each way.
 
     A ring passes it twice, so a switch that reaches half the rate of a port is as fast.
-    Inner tiers reduce first; on the next one a rank sends its share of their sum.
+    Inner tiers reduce first; on the next one a rank sends its share of their sum. Where
+    a tier's switches don't reduce, a tree joins the units (NVLSTree of NCCL).
 
     Reference: Graham et al., COMHPC 2016 (SHARP); Klenk et al., ISCA 2020 (NVLink).
     """
     used = smooth.positive(group.splits - 1.0, sharpness)
-    sent = volume / group.units * used
-    wire = port_s(group.fabric, sent, library.switch_efficiency, sharpness)
+    reduces = group.fabric.reduces > 0.5
+    passes = either(reduces, used, 2.0 * _branches(group.splits, sharpness))
+    adding = library.efficiency * library.reduce_efficiency
+    efficiency = either(reduces, library.switch_efficiency, adding)
+    sent = volume / group.units * passes / efficiency
+    wire = port_s(group.fabric, sent, 1.0, sharpness)
+    levels = either(reduces, used, jnp.log2(group.splits))
     hops = group.fabric.latency_s + library.step_s
-    return Cost(2.0 * (hops * used).sum(), wire)
+    return Cost(2.0 * (hops * levels).sum(), wire)
 
 
 def chain_costs(

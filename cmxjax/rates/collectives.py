@@ -1,6 +1,6 @@
 """Collectives as a library runs them: start-up, algorithm choice, protocol step."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax.numpy as jnp
 from jaxtyping import Array
@@ -26,27 +26,31 @@ from .fabric import Group, peers, plane_s, port_s, reach_s
 ALWAYS = Switch(1.0)
 
 
-def _gathering(group, library, shard_bytes, rate, sharpness) -> list[Offer]:
+def _gathering(group, library, shard_bytes, sharpness) -> list[Offer]:
     """All-gather of shards, or a reduce-scatter run backwards, by algorithm."""
     args = (group, library)
     # outer tiers go first, so an inner stage moves what they have gathered
     gathered = group.ranks / (group.units * group.splits)
     stages = shard_bytes * (group.splits - 1.0) * gathered
     choices = {
-        "direct": lambda: direct(*args, shard_bytes, rate, sharpness),
-        "ring": lambda: ring(*args, shard_bytes, rate, sharpness, striped=False),
-        "striped_ring": lambda: ring(*args, shard_bytes, rate, sharpness, striped=True),
-        "staged": lambda: staged(*args, stages, rate, sharpness),
+        "direct": lambda: direct(*args, shard_bytes, sharpness),
+        "ring": lambda: ring(*args, shard_bytes, sharpness, striped=False),
+        "striped_ring": lambda: ring(*args, shard_bytes, sharpness, striped=True),
+        "staged": lambda: staged(*args, stages, sharpness),
     }
     has = library.algorithms
-    offers = [Offer(has[k], make()) for k, make in choices.items() if k in has]
-    return offers or [Offer(ALWAYS, choices["direct"]())]
+    return [Offer(has[k], make()) for k, make in choices.items() if k in has]
 
 
 def _after(first: Cost, second: Cost, library: CollectiveLibrary) -> Cost:
     """Two halves of a collective; the second starts when every rank has its part."""
     latency = first.latency_s + library.step_s + second.latency_s
     return Cost(latency, first.wire_s + second.wire_s)
+
+
+def _back(cost: Cost, library: CollectiveLibrary) -> Cost:
+    """An all-reduce from its second half: the first is that run backwards, adding up."""
+    return _after(cost.at(library.reduce_efficiency), cost, library)
 
 
 def algorithm_s(
@@ -65,24 +69,22 @@ def algorithm_s(
     if kind in ("p2p", "all_to_all"):
         # all-to-all: a rank keeps one part of its payload and sends the others
         part = payload_bytes / (1.0 if kind == "p2p" else group.ranks)
-        cost = direct(*args, part, 1.0, sharpness)
+        cost = direct(*args, part, sharpness)
         return cheaper([Offer(ALWAYS, cost)], library, sharpness)
     if kind in ("all_gather", "reduce_scatter"):
-        rate = reduced if kind == "reduce_scatter" else 1.0
-        offers = _gathering(*args, payload_bytes, rate, sharpness)
+        offers = _gathering(*args, payload_bytes, sharpness)
+        if not offers:
+            offers = [Offer(ALWAYS, direct(*args, payload_bytes, sharpness))]
+        if kind == "reduce_scatter":
+            offers = [Offer(there, cost.at(reduced)) for there, cost in offers]
         return cheaper(offers, library, sharpness)
     shard, has = payload_bytes / group.ranks, library.algorithms
-    up = _gathering(*args, shard, 1.0, sharpness)
+    gathered = _gathering(*args, shard, sharpness)
     if kind == "all_reduce":
-        down = _gathering(*args, shard, reduced, sharpness)
-        offers = [
-            Offer(there, _after(scattered, gathered, library))
-            for (there, scattered), (_, gathered) in zip(down, up, strict=True)
-        ]
+        offers = [Offer(there, _back(cost, library)) for there, cost in gathered]
         if "tree" in has:
-            leaf = tree(*args, payload_bytes, reduced, sharpness)
-            root = tree(*args, payload_bytes, 1.0, sharpness)
-            offers.append(Offer(has["tree"], _after(leaf, root, library)))
+            root = tree(*args, payload_bytes, sharpness, returns=True)
+            offers.append(Offer(has["tree"], _back(root, library)))
         if "in_switch" in has:
             cost = in_switch(*args, payload_bytes, sharpness)
             offers.append(Offer(has["in_switch"], cost))
@@ -90,15 +92,24 @@ def algorithm_s(
             # every rank reads all of every other's and adds up for itself: one latency,
             # for small messages (custom all-reduce of TensorRT-LLM and vLLM; their
             # two-shot form is the direct scatter and gather)
-            cost = direct(*args, payload_bytes, reduced, sharpness)
+            cost = direct(*args, payload_bytes, sharpness).at(reduced)
             offers.append(Offer(has["one_shot"], cost))
         return cheaper(offers, library, sharpness)
-    scatter = direct(*args, shard, 1.0, sharpness)
-    offers = [Offer(there, _after(scatter, cost, library)) for there, cost in up]
-    if "tree" in has:
-        cost = tree(*args, payload_bytes, 1.0, sharpness)
-        offers.append(Offer(has["tree"], cost))
+    scatter = direct(*args, shard, sharpness)
+    offers = [Offer(there, _after(scatter, cost, library)) for there, cost in gathered]
+    if "tree" in has or not offers:
+        cost = tree(*args, payload_bytes, sharpness, returns=False)
+        offers.append(Offer(has.get("tree", ALWAYS), cost))
     return cheaper(offers, library, sharpness)
+
+
+def _reaching(group: Group, library: CollectiveLibrary) -> CollectiveLibrary:
+    """The library with what the network adds to it, where the group spans one."""
+    spans = smooth.smaller(group.splits - 1.0, 1.0) * group.fabric.network
+    return library.replace(
+        start_s=library.start_s + (spans @ group.units) * library.network_start_s,
+        chunk_s=library.chunk_s + spans.sum() * library.network_chunk_s,
+    )
 
 
 def collective_costs(
@@ -113,14 +124,17 @@ def collective_costs(
 
     Beyond the algorithm there is the library's start. Messages of a rank to another
     beyond its protocol threshold go another way: at the rate of `efficiency` instead of
-    `small_efficiency`, and with a floor under their time, most of which hides behind the
-    wire time.
+    `small_efficiency`, but no sooner than one at the threshold, and with a floor under
+    their time, most of which hides behind the wire time. So more bytes never take less.
     """
     pieces = group.ranks if kind in ("all_reduce", "all_to_all") else 1.0
-    large = smooth.gate(payload_bytes / pieces / library.protocol_bytes)
-    small, full = library.small_efficiency, library.efficiency
-    moving = library.replace(efficiency=small + large * (full - small))
-    moved = algorithm_s(kind, group, moving, payload_bytes, sharpness)
+    threshold = library.protocol_bytes * pieces
+    large = smooth.gate(payload_bytes / threshold)
+    slower = library.efficiency / library.small_efficiency
+    small = smooth.smaller(payload_bytes, threshold) * slower
+    carried = small + large * (smooth.larger(payload_bytes, small) - small)
+    library = _reaching(group, library)
+    moved = algorithm_s(kind, group, library, carried, sharpness)
     if driver == "sdma":
         moved = moved * library.sdma_slowdown
     return {
@@ -151,17 +165,18 @@ def collective_s(
 def mesh_costs(
     group: Group,
     library: CollectiveLibrary,
-    bytes_to_each: Scalar,
+    bytes_to_each: Sequence[Scalar],
     sharpness: Sharpness,
-) -> dict[str, Scalar]:
-    """Seconds of a gather, scatter or all-to-all in which every rank sends to every
-    other; they add up."""
-    cost = direct(group, library, bytes_to_each, 1.0, sharpness)
+) -> list[dict[str, Scalar]]:
+    """Seconds of some gathers, scatters or all-to-alls in which every rank sends so much
+    to every other; the parts of one add up."""
+    library = _reaching(group, library)
     several = several_of(group.ranks, sharpness)
-    return {
-        "start": several * library.start_s,
-        "transfer": several * whole_s(cost, library),
-    }
+    start = several * library.start_s
+    costs = [direct(group, library, size, sharpness) for size in bytes_to_each]
+    return [
+        {"start": start, "transfer": several * whole_s(cost, library)} for cost in costs
+    ]
 
 
 def plane_loads_s(

@@ -64,6 +64,8 @@ class TierSpec(Leaves):
     plane: Text
     mesh: bool = False
     """A link joins each pair, so that a group has only those between its ranks."""
+    reduces: bool = False
+    """Its switches add up what they pass on (NVLink SHARP)."""
     size: Figure
     bytes_per_s: Figure
     latency_s: Figure
@@ -100,6 +102,8 @@ class CollectiveLibrarySpec(Leaves):
     protocol_s: Figure
     protocol_bytes: Figure
     protocol_exposed_fraction: Figure
+    network_start_s: Figure
+    network_chunk_s: Figure
     sdma_slowdown: Figure
 
 

@@ -294,7 +294,9 @@ def _load_system(reference: Reference, where: str) -> LoadedSystem:
     system = System(
         chip=Chip(**chip),
         tiers={
-            t.name: Tier(plane=t.plane, mesh=t.mesh, **tree["tiers"][t.name])
+            t.name: Tier(
+                plane=t.plane, mesh=t.mesh, reduces=t.reduces, **tree["tiers"][t.name]
+            )
             for t in file.tiers
         },
         endpoints={k: Endpoint(**v) for k, v in tree["endpoints"].items()},

@@ -87,7 +87,6 @@ def price_split_experts(
     experts = COUNTLESS if a.experts is None else a.experts.routed
     places = visited(degree(layout, "ep"), load.copies_per_token, experts)
     held = tokens * places * load.busiest
-    return {
-        kind: mesh_costs(group, machine.library, held * size, sharpness)
-        for kind, size in sizes.items()
-    }
+    sent = [held * size for size in sizes.values()]
+    costs = mesh_costs(group, machine.library, sent, sharpness)
+    return dict(zip(sizes, costs, strict=True))

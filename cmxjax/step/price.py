@@ -268,7 +268,7 @@ def price(job: Job, streams: Streams, sharpness: Sharpness) -> Priced:
         },
         "context_parallel": {
             mixer_part(i): {
-                str(k): mesh(cp, bytes_to_each=size) for k, size in enumerate(sizes)
+                str(k): cost for k, cost in enumerate(mesh(cp, bytes_to_each=sizes))
             }
             for i, sizes in enumerate(context)
         },
