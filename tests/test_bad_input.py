@@ -506,6 +506,22 @@ SCENARIOS = {
         collective('kind = "all_gather", ranks = 8, engine = "dma"'),
         ["collective.engine = 'dma'", "'sdma'"],
     ),
+    "an algorithm that the library lacks": (
+        collective('kind = "all_reduce", ranks = 8, algorithm = "in_switch"'),
+        ["collective.algorithm = 'in_switch'", "direct, ring"],
+    ),
+    "a tree of a gather": (
+        collective('kind = "all_gather", ranks = 8, algorithm = "tree"'),
+        ["algorithm = 'tree'", "'all_gather'", "direct, ring, staged"],
+    ),
+    "an algorithm of a message": (
+        collective('kind = "p2p", algorithm = "ring"'),
+        ["algorithm", "'p2p'", "leave it out"],
+    ),
+    "a network that adds up what is gathered": (
+        collective('kind = "all_gather", ranks = 8, network_reduces = true'),
+        ["network_reduces", "'all_gather'", "leave it out"],
+    ),
     "an unknown path": (
         collective('kind = "read", path = "npu-gpu"'),
         ["collective.path = 'npu-gpu'", "'npu-cpu'"],
@@ -1469,6 +1485,7 @@ def test_whatever_is_set_the_scenario_builds_or_is_refused(changes):
 
 KEYS = ["kind", "ranks", "payload_bytes", "tokens_per_rank", "hidden", "topk", "dtype"]
 KEYS += ["scale_bytes", "mode", "engine", "library", "path", "scope"]
+KEYS += ["algorithm", "network_reduces"]
 
 
 @settings(max_examples=100, deadline=None)

@@ -65,6 +65,7 @@ from .related import relatives_of
 from .relatives import relatives
 from .scenario_file import (
     CollectiveScenario,
+    CollectiveSpec,
     DecodeScenario,
     OpScenario,
     PrefillScenario,
@@ -498,7 +499,11 @@ def _collective(context: _Context, scenario: CollectiveScenario) -> Job:
     if exchange:
         choices = choices._replace(expert_library=library, expert_mode=c.mode)
     else:
-        choices = choices._replace(collective_library=library)
+        choices = choices._replace(
+            collective_library=library,
+            algorithm=_algorithm(context, c, library),
+            network_reduces=c.network_reduces,
+        )
     if c.path == "npu-cpu":
         choices = choices._replace(endpoint="cpu")
     elif c.kind in ("read", "write"):
@@ -509,6 +514,15 @@ def _collective(context: _Context, scenario: CollectiveScenario) -> Job:
 def _cores(system: System, library: str, mode: str) -> float:
     """Cores that an exchange takes by itself."""
     return float(system.expert_parallel[library][mode].cores)
+
+
+def _algorithm(context: _Context, c: CollectiveSpec, library: str) -> str:
+    """What the library calls the algorithm that is asked for; empty where none is."""
+    if c.algorithm is None:
+        return ""
+    has = context.system.collectives[library].algorithms
+    called = {name.removeprefix("striped_"): name for name in has}
+    return called[_pick(called, c.algorithm, "collective.algorithm", context.where)]
 
 
 def _group_factor(context: _Context, scenario: CollectiveScenario) -> np.ndarray:

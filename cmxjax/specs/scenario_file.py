@@ -212,6 +212,12 @@ class CollectiveSpec(Strict):
     mode: Literal["low_latency", "normal"] = "low_latency"
     engine: Literal["vector_cores", "sdma"] = "vector_cores"
     library: Text | None = None
+    algorithm: (
+        Literal["direct", "ring", "staged", "tree", "in_switch", "one_shot"] | None
+    ) = None
+    """The one that the library is told to run; else it takes the fastest that it has."""
+    network_reduces: bool = False
+    """The switches between nodes add up too (SHARP on InfiniBand)."""
     path: Literal["npu-npu", "npu-cpu"] = "npu-npu"
     scope: Literal["package", "node", "supernode", "cluster"] | None = None
 
@@ -246,7 +252,33 @@ class CollectiveSpec(Strict):
                 f"path = 'npu-cpu': host memory takes no part in kind = {self.kind!r};"
                 " use 'npu-npu', or kind read, write or p2p"
             )
+        if self.algorithm is not None:
+            self._runs(self.algorithm)
+        if self.network_reduces and self.kind != "all_reduce":
+            raise ValueError(
+                f"network_reduces: kind = {self.kind!r} doesn't run in switches, only"
+                " all_reduce; leave it out"
+            )
         return self
+
+    def _runs(self, algorithm: str) -> None:
+        """Raises ValueError: this kind of collective can't run by the algorithm."""
+        every = ["direct", "ring", "staged"]
+        of_kind = {
+            "all_reduce": [*every, "tree", "in_switch", "one_shot"],
+            "broadcast": [*every, "tree"],
+            "all_gather": every,
+            "reduce_scatter": every,
+        }.get(self.kind)
+        if of_kind is None:
+            raise ValueError(
+                f"algorithm: kind = {self.kind!r} runs in one way; leave it out"
+            )
+        if algorithm not in of_kind:
+            raise ValueError(
+                f"algorithm = {algorithm!r}: kind = {self.kind!r} doesn't run so; use one"
+                f" of {', '.join(of_kind)}"
+            )
 
 
 def _is_share(value: object) -> TypeGuard[int | float]:
