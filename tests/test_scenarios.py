@@ -666,6 +666,28 @@ def test_copy_engines_are_slower_than_cores_in_remote_access_too():
     assert float(engines.time_s / cores.time_s) == pytest.approx(1.09, rel=1e-3)
 
 
+def bus_rate(system, ranks, **keys):
+    """Of an all-reduce of 16 GiB by NCCL."""
+    asked = {"kind": "all_reduce", "ranks": ranks, "payload_bytes": "16 GiB"} | keys
+    raw = {"system": system, "phase": "collective", "collective": asked}
+    return float(predicted(build(validate_scenario(raw, "nccl"), "none")).bus_bytes_per_s)
+
+
+def test_a_tree_over_three_racks_beats_a_ring_as_measured():
+    """234.77 against 196.87 GB/s (NVIDIA/nccl, issue 1801)."""
+    parts = {"base": "gb200-nvl72", "tiers.supernode.size": 4}
+    ring, tree = (bus_rate(parts, 12, algorithm=name) for name in ("ring", "tree"))
+    assert tree / ring == pytest.approx(234.77 / 196.87, rel=0.03)
+
+
+def test_switches_of_the_network_reduce_where_a_job_asks():
+    """480 against 370 GB/s over four nodes of H100 (NVIDIA GTC 2025, S72583)."""
+    plain = bus_rate("dgx-h100", 32)
+    asked = bus_rate("dgx-h100", 32, network_reduces=True)
+    assert asked / plain == pytest.approx(480 / 370, rel=0.1)
+    assert plain < 400e9 < asked  # eight ports of 50 GB/s a node
+
+
 # --- Defaults
 
 

@@ -70,7 +70,8 @@ def price_tower(machine: Machine, tower: Tower, sharpness: Sharpness) -> PricedT
     if gathers:
         group = group_of(machine.fabric, tp)
         each = share.images / share.often * embedding_bytes(v, images) / group.ranks
-        (times["gather"],) = mesh_costs(group, machine.library, [each], sharpness)
+        (gather,) = mesh_costs(group, machine.library, [each], sharpness)
+        times["gather"] = {**gather}
     counts = TowerCounts(work.runs, sums, share.often if gathers else None)
     return PricedTower(times, counts, filled_s(machine.chip, work.table))
 
