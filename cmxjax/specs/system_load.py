@@ -93,9 +93,10 @@ def _engines(
                 return table  # validation says what is wrong with it
             for name, value in table.items():
                 before = merged.get(name)
-                both = isinstance(value, dict) and isinstance(before, dict)
-                nested = both and name in ("launch_s", "expert_format_factor")
-                merged[name] = {**before, **value} if nested else value
+                named = name in ("launch_s", "expert_format_factor")
+                if named and isinstance(value, dict) and isinstance(before, dict):
+                    value = {**before, **value}
+                merged[name] = value
         return merged
 
     def chain(name: str) -> list[object]:
