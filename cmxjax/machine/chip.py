@@ -45,6 +45,11 @@ class Chip(struct.PyTreeNode, kw_only=True, frozen=True):
     four_bit_launch_s: Leaf
     """Further launch of a GEMM with 4-bit operands, whose activations and their scales
     are made for it."""
+    expert_start_s: Leaf
+    """Of experts with 4-bit operands that run alone: what routes, sorts and quantizes
+    tokens in front of their GEMMs and adds up copies behind them."""
+    expert_passes: Leaf
+    """Times that this reads or writes every copy in 16 bits."""
     depth_latency_s: Leaf
     """Least time of a GEMM for each element of depth: a core adds up a tile one block
     after another, however few tiles there are."""

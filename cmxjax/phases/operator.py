@@ -6,10 +6,11 @@ import jax.numpy as jnp
 from flax import struct
 
 from .._types import Leaf, Scalar, Sharpness
-from ..job.workload import Operator
+from ..job.workload import BYTES, Operator
 from ..machine.chip import Chip
 from ..rates.roofline import resources_s, roofline_s
 from ..step.costs import Breakdown, Explained, composed
+from ..switch import either
 from ..work.attention import SOFTMAX_FLOP
 from ..work.table import Op, matrix_flop, tabulate
 
@@ -92,10 +93,20 @@ def _traffic(w: Operator, cache_bytes, query_bytes):
     return w.sequences * (w.kv_tokens * cache_bytes + w.query_tokens * query_bytes)
 
 
+def _around_s(chip: Chip, w: Operator) -> Scalar:
+    """Of experts, of whose copies each has `k` values in 16 bits."""
+    moved = chip.expert_passes * w.groups * w.m * w.k * BYTES["bf16"]
+    rate = chip.memory_bytes_per_s * chip.memory_efficiency
+    return chip.expert_start_s + moved / rate
+
+
 def operator_metrics(
     chip: Chip, w: Operator, sharpness: Sharpness, explains: bool
 ) -> OperatorMetrics:
     """Time, rates and utilization of one operator.
+
+    Experts with 4-bit operands are timed with the kernels around their GEMMs, which in a
+    step are fused with others or hidden in their rate.
 
     Alone, a vector operator has no kernel before it to hide its launch behind, and too
     little of its own: its launch and its transfer add up.
@@ -118,13 +129,16 @@ def operator_metrics(
     sizes = {"bf16": 2.0, "activation": w.element_bytes, "out": w.out_bytes}
     table = tabulate([declare(w)], features, sizes)
     costs = {name: used[0] for name, used in resources_s(chip, table, sharpness).items()}
+    serial, exposed = table.kinds == ("vector",), chip.roofline_exposed_fraction
+    if w.operator == "grouped_gemm":
+        serial = w.element_bytes < 1.0
+        costs["launch"] = costs["launch"] + either(serial, _around_s(chip, w), 0.0)
 
     def compose(costs: Mapping[str, Scalar]) -> Scalar:
-        if table.kinds != ("vector",):
-            return roofline_s(costs, chip.roofline_exposed_fraction, 1.0, sharpness)
         rest = {**costs, "launch": jnp.zeros(())}
-        busy = roofline_s(rest, chip.roofline_exposed_fraction, 1.0, sharpness)
-        return busy + costs["launch"]
+        busy = roofline_s(rest, exposed, 1.0, sharpness)
+        whole = roofline_s(costs, exposed, 1.0, sharpness)
+        return either(serial, busy + costs["launch"], whole)
 
     time, shares = composed(costs, compose, explains)
     flop = matrix_flop(table)[0]

@@ -55,6 +55,8 @@ class ChipSpec(Leaves):
     matrix_launch_s: Figure
     vector_launch_s: Figure
     four_bit_launch_s: Figure
+    expert_start_s: Figure
+    expert_passes: Figure
     depth_latency_s: Figure
     core_exponent: Figure
 
