@@ -128,17 +128,18 @@ def collective_costs(
     their time, most of which hides behind the wire time. So more bytes never take less.
     """
     pieces = group.ranks if kind in ("all_reduce", "all_to_all") else 1.0
-    threshold = library.protocol_bytes * pieces
-    large = smooth.gate(payload_bytes / threshold)
-    slower = library.efficiency / library.small_efficiency
-    small = smooth.smaller(payload_bytes, threshold) * slower
-    carried = small + large * (smooth.larger(payload_bytes, small) - small)
-    library = _reaching(group, library)
-    moved = algorithm_s(kind, group, library, carried, sharpness)
+    ratio = payload_bytes / pieces / library.protocol_bytes
+    large = smooth.gate(ratio)
+    # the inverse of a share of the rate; beyond the threshold the whole message takes no
+    # less than its bytes up to there took
+    small = 1.0 / (library.small_efficiency * smooth.larger(ratio, 1.0))
+    slow = small + large * (smooth.larger(1.0 / library.efficiency, small) - small)
+    moving = _reaching(group, library).replace(efficiency=1.0 / slow)
+    moved = algorithm_s(kind, group, moving, payload_bytes, sharpness)
     if driver == "sdma":
         moved = moved * library.sdma_slowdown
     return {
-        "start": library.start_s,
+        "start": moving.start_s,
         "transfer": moved,
         "protocol": large * library.protocol_s,
     }
