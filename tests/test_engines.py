@@ -219,6 +219,7 @@ def test_an_engine_exchanges_tokens_by_its_release(system, engine, version, libr
     assert exchange_library(loaded, engine, version) == library
 
 
+@pytest.mark.slow
 def test_a_step_with_data_parallel_ranks_gathers_their_tokens():
     # two ranks: each sends its tokens once, where copies of 8 would go to half of them
     raw = MIXED | {"engine": "vllm", "layout": {"devices": 2, "tp": 1, "dp": 2, "ep": 2}}
