@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from bench import HEAD, MEMORY, copy
 
 from cmxjax.answers.validate import validate
 from cmxjax.calibrate.fit import Data, fit, gauss_newton, objective
@@ -12,45 +13,11 @@ from cmxjax.calibrate.run import fit as calibrate
 from cmxjax.cli.main import main
 from cmxjax.specs.errors import SpecError
 
-HEAD = """
-[sources.bench]
-title = "Own benchmark"
-
-[scenarios.copy]
-system = "dgx-h100"
-phase = "op"
-op = { kind = "copy", bytes = 1e9 }
-"""
-
-ROW = """
-[[measurements]]
-id = "{id}"
-scenario = "copy"
-set = {{ "op.bytes" = {bytes} }}
-quantity = "{quantity}"
-value = {value}
-unit = "{unit}"
-{bound}
-source = "bench"
-locator = "table {id}"
-"""
-
-RECIPE = """
-system = "dgx-h100"
-robust = 4
-
-[[parameters]]
-name = "memory"
-leaves = ["chip.memory_efficiency"]
-reason = "copies"
-"""
+RECIPE = 'system = "dgx-h100"\nrobust = 4\n' + MEMORY
 
 
-def row(id, value, bound="", size=1e9, quantity="byte_rate", unit="GB/s"):
-    line = f'bound = "{bound}"' if bound else ""
-    return ROW.format(
-        id=id, value=value, bound=line, bytes=size, quantity=quantity, unit=unit
-    )
+def row(id, value, bound="", size=1e9, **kind):
+    return copy(id, size, value, id, bound=bound, **kind)
 
 
 VALUES = "".join(row(f"copy-{i}", 2900 + 10 * i, size=(2 + i) * 1e9) for i in range(8))

@@ -5,6 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from bench import GEMM, HEAD, MEMORY, copy, gemm
 
 from cmxjax.answers.validate import validate
 from cmxjax.calibrate import folds
@@ -25,34 +26,8 @@ from cmxjax.specs.measurement_file import load_measurements
 from cmxjax.specs.recipe_file import load_recipe, matches, resolve
 from cmxjax.specs.system_load import Reference, load_system
 
-HEAD = """
-[sources.bench]
-title = "Own benchmark"
-
-[scenarios.gemm]
-system = "dgx-h100"
-phase = "op"
-op = { kind = "gemm", m = 4096, n = 4096, k = 4096, dtype = "bf16" }
-
-[scenarios.copy]
-system = "dgx-h100"
-phase = "op"
-op = { kind = "copy", bytes = 1e9 }
-"""
-
-ROW = """
-[[measurements]]
-id = "{id}"
-scenario = "{scenario}"
-set = {{ {set} }}
-quantity = "{quantity}"
-value = {value}
-unit = "{unit}"
-source = "bench"
-locator = "table {table}"
-"""
-
-RECIPE = """
+RECIPE = (
+    """
 system = "dgx-h100"
 measurements = []
 robust = 4
@@ -62,12 +37,9 @@ name = "gemm"
 leaves = ["chip.gemm_efficiency"]
 sigma = 0.5
 reason = "large GEMMs"
-
-[[parameters]]
-name = "memory"
-leaves = ["chip.memory_efficiency"]
-reason = "copies"
 """
+    + MEMORY
+)
 
 SIZES = (2048, 4096, 6144, 8192, 12288, 16384)
 
@@ -76,35 +48,16 @@ def rows(efficiency_scale=1.0):
     """Utilizations and copy rates of a chip like the datasheet's, one table each."""
     found = []
     for i, size in enumerate(SIZES):
-        found.append(
-            ROW.format(
-                id=f"gemm-{size}",
-                scenario="gemm",
-                set=f'"op.m" = {size}',
-                quantity="utilization",
-                value=round(60.0 * efficiency_scale + 0.4 * i, 2),
-                unit="%",
-                table=1,
-            )
-        )
-        found.append(
-            ROW.format(
-                id=f"copy-{size}",
-                scenario="copy",
-                set=f'"op.bytes" = {size}e6',
-                quantity="byte_rate",
-                value=2900 + 10 * i,
-                unit="GB/s",
-                table=2,
-            )
-        )
+        value = round(60.0 * efficiency_scale + 0.4 * i, 2)
+        found.append(gemm(f"gemm-{size}", size, value, 1))
+        found.append(copy(f"copy-{size}", f"{size}e6", 2900 + 10 * i, 2))
     return "".join(found)
 
 
 @pytest.fixture
 def own(tmp_path):
     """A measurement file and a recipe of the user's."""
-    (tmp_path / "own.toml").write_text(HEAD + rows())
+    (tmp_path / "own.toml").write_text(HEAD + GEMM + rows())
     (tmp_path / "recipe.toml").write_text(RECIPE)
     return tmp_path
 
@@ -238,7 +191,7 @@ def test_the_result_repeats_bit_for_bit_and_resumes_where_it_stopped(own, monkey
 
 def test_contradictory_rows_are_shown_and_do_not_stop_the_fit(own):
     spoiled = rows().replace("value = 60.4", "value = 6.04")
-    (own / "own.toml").write_text(HEAD + spoiled)
+    (own / "own.toml").write_text(HEAD + GEMM + spoiled)
     report = calibrate(str(own / "recipe.toml"), (str(own / "own.toml"),), None, 4)
     ids = [row.spec.id for row in report.result.setup.rows]
     errors = dict(zip(ids, np.expm1(report.result.log_error), strict=True))

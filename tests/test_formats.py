@@ -123,13 +123,8 @@ def test_caches_and_attention_have_formats_of_their_own(kv, attention):
 
 def test_a_job_may_store_modules_in_formats_of_their_own():
     """Weight bytes of a mixture by hand: experts in int4, the rest as the job says."""
-    base = {
-        "system": "dgx-h100",
-        "model": "deepseek-v2",
-        "phase": "decode",
-        "workload": {"sequences_per_device": 1, "kv_tokens": 1024},
-        "layout": {"devices": 8, "tp": 8, "ep": 8},
-    }
+    layout = {"devices": 8, "tp": 8, "ep": 8}
+    base = JOB | {"system": "dgx-h100", "model": "deepseek-v2", "layout": layout}
 
     def held(**dtypes):
         p = build(load_scenario(base | {"dtypes": dtypes}), "none")
