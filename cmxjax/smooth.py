@@ -111,8 +111,9 @@ def minimum(a: Real, b: Real, sharpness: Sharpness) -> Array:
 
 def _each_fold(sharpness: Sharpness, folds: int) -> Sharpness:
     """Sharpness of each of several maxima one inside the other, with which they exceed
-    the longest by about one part in the sharpness together, not each; 1 stays 1."""
-    if sharpness is None or folds < 2:
+    the longest by about one part in the sharpness together, not each; 1 stays 1. Two
+    exceed it by little, and there are many of them."""
+    if sharpness is None or folds < 3:
         return sharpness
     return 1.0 + folds * (sharpness - 1.0)
 
