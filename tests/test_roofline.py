@@ -13,7 +13,7 @@ from cmxjax.rates.roofline import RESOURCES, resources_s, roofline_s
 from cmxjax.specs.build import build
 from cmxjax.specs.scenario import load_scenario
 from cmxjax.specs.system_load import Reference, load_system
-from cmxjax.work.table import Op, tabulate
+from cmxjax.work.table import Op, choice, tabulate
 
 CLOUDMATRIX = load_system(Reference("cloudmatrix384")).system.chip
 
@@ -36,6 +36,7 @@ def chip(**changes):
         "four_bit_efficiency": 1.0,
         "attention_efficiency": 0.5,
         "attention_fill_s": 0.0,
+        "choice_s": 0.0,
         "memory_efficiency": 0.9,
         "vector_efficiency": 0.4,
         "half_rows": 0.0,
@@ -196,6 +197,15 @@ def test_attention_takes_its_fill_once_a_launch():
     plain = resource_s(chip(), work, "matrix")
     filled = resource_s(chip(attention_fill_s=5e-6), work, "matrix")
     assert filled == pytest.approx(plain + 3 * 5e-6)
+
+
+def test_an_indexer_takes_a_while_for_each_entry_that_it_chooses_among():
+    work = table(choice(0.25)._replace(rows="pairs"), pairs=1e6)
+    assert resource_s(chip(), work, "vector") == 0.0
+    took = resource_s(chip(choice_s=0.14e-9), work, "vector")
+    assert took == pytest.approx(0.25e6 * 0.14e-9)
+    assert resource_s(chip(), work, "matrix") == 0.0
+    assert float(work.memory_bytes[0]) == 8.0 * 0.25e6  # written and read in fp32
 
 
 @pytest.mark.parametrize(("dtype", "factor"), [("activation", 1 / 0.8), ("bf16", 1.0)])

@@ -38,6 +38,8 @@ class Chip(struct.PyTreeNode, kw_only=True, frozen=True):
     """Bytes at which a kernel reaches half its memory bandwidth."""
     attention_fill_s: Leaf
     """Fill and drain of a fused attention kernel: uneven blocks, split keys to add up."""
+    choice_s: Leaf
+    """Time for each entry among which an indexer finds the largest, on all cores."""
     roofline_exposed_fraction: Leaf
     """Share of the shorter of compute and memory time that a kernel does not hide."""
     matrix_launch_s: Leaf

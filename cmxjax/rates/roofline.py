@@ -18,7 +18,7 @@ from .. import smooth
 from .._types import Real, Sharpness
 from ..machine.chip import Chip
 from ..switch import either
-from ..work.table import OpTable, matrix_flop, select
+from ..work.table import CHOICE, VECTOR, OpTable, matrix_flop, select
 
 GRANULE = 16.0
 """Rows and columns that matrix units process at least: 16 on Ascend's cube (Liao et al.,
@@ -92,18 +92,27 @@ def resources_s(
     vector_rate = chip.vector_flop_per_s * chip.vector_efficiency
     ramp = chip.half_memory_bytes * (table.launches > 0)
     memory_rate = chip.memory_bytes_per_s * chip.memory_efficiency
-    is_vector = np.array([float(kind == "vector") for kind in table.kinds])
+    is_vector = np.array([float(kind in VECTOR) for kind in table.kinds])
     cost = chip.vector_launch_s * is_vector + chip.matrix_launch_s * (1.0 - is_vector)
     gemm = np.array([float(kind == "gemm") for kind in table.kinds])
     cost = cost + gemm * either(table.element_bytes < 1.0, chip.four_bit_launch_s, 0.0)
     used = [
         matrix_s(chip, table, sharpness),
-        table.vector_flop / vector_rate,
+        table.vector_flop / vector_rate + _chosen_s(chip, table),
         (table.memory_bytes + ramp) / memory_rate,
         table.launches * cost + gemm * table.depth * chip.depth_latency_s,
     ]
     # several splits of the cores share these; the compiler would compute them for each
     return dict(zip(RESOURCES, jax.lax.optimization_barrier(used), strict=True))
+
+
+def _chosen_s(chip: Chip, table: OpTable) -> Real:
+    """Time of finding the largest of an indexer's scores, which grows with their number:
+    no work of a vector unit is known whose rate would set it (`CHOICE`)."""
+    if CHOICE not in table.kinds:
+        return 0.0
+    chooses = np.array([float(kind == CHOICE) for kind in table.kinds])
+    return chooses * table.rows * table.columns * chip.choice_s
 
 
 def roofline_s(

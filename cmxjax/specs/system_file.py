@@ -51,6 +51,7 @@ class ChipSpec(Leaves):
     half_depth: Figure
     half_memory_bytes: Figure
     attention_fill_s: Figure
+    choice_s: Figure
     roofline_exposed_fraction: Figure
     matrix_launch_s: Figure
     vector_launch_s: Figure

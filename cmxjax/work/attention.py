@@ -24,7 +24,7 @@ from ..model.mixers import Mixer
 from ..model.recurrent import Recurrent
 from .compressed import compressed_ops
 from .recurrent import recurrent_ops
-from .table import INDEX_FLOP, SOFTMAX_FLOP, Op, gemm, placed
+from .table import INDEX_FLOP, SOFTMAX_FLOP, Op, choice, gemm, placed
 
 NORM_FLOP = 8.0
 """Vector FLOP per element (assumed: residual, square, sum, two products, and scale,
@@ -117,6 +117,7 @@ def _index(a: Architecture, at: Latent, of: Indexer, sizes: Sizes) -> list[Op]:
             vector_flop=INDEX_FLOP / of.head_dim,
             role="core",
         ),
+        choice(),
     ]
 
 

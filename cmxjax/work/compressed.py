@@ -7,7 +7,7 @@ from ..job.workload import Sizes
 from ..model.architecture import Architecture
 from ..model.compressed import Compressed
 from ..model.latent import Indexer
-from .table import INDEX_FLOP, SOFTMAX_FLOP, Op, gemm
+from .table import INDEX_FLOP, SOFTMAX_FLOP, Op, choice, gemm
 
 BLOCK_FLOP = 12.0
 """Vector FLOP of an element of a block's mean (assumed, as for scores: the softmax of its
@@ -88,4 +88,5 @@ def _index(a: Architecture, at: Compressed, of: Indexer, sizes: Sizes) -> list[O
             vector_flop=INDEX_FLOP / of.head_dim,
             role="core",
         ),
+        choice(at.share),
     ]

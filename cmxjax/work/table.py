@@ -25,9 +25,14 @@ SOFTMAX_FLOP = 12.0
 """Vector FLOP per score (assumed: scale, maximum, subtract, sum and two conversions one
 each, an exponential about six)."""
 
-INDEX_FLOP = 4.0
-"""Vector FLOP of an indexer's score of one head: rectified, weighed, summed, and its
-share of the search for the largest (assumed)."""
+INDEX_FLOP = 3.0
+"""Vector FLOP of an indexer's score of one head: rectified, weighed, summed."""
+
+CHOICE = "choice"
+"""Kind of operator that finds the largest of many scores."""
+
+VECTOR = ("vector", CHOICE)
+"""Kinds that use no matrix unit."""
 
 Form = float | Mapping[str, float]
 """A number, or a sum of named sizes, each times a number; `one` is 1."""
@@ -45,7 +50,7 @@ class Op(NamedTuple):
     name: str
     block: str
     kind: str
-    """`gemm`, `attention` or `vector`."""
+    """`gemm`, `attention`, `vector` or `choice`."""
     rows: str
     columns: Scalar
     depth: Scalar = 1.0
@@ -66,6 +71,20 @@ class Op(NamedTuple):
     role: str = ""
     """What of a block it is where that matters: `norm`, `cache` (written), `core` of a
     mixer (tokens meeting), or `core gemm` (a projection that belongs to the core)."""
+
+
+def choice(share: Scalar = 1.0) -> Op:
+    """An indexer finds the largest of its scores, of which there is one for `share` of
+    the tokens scanned; they are written in fp32 and read again."""
+    return Op(
+        "index choice",
+        "attention",
+        CHOICE,
+        "scanned",
+        share,
+        out_bytes=8.0,
+        role="core",
+    )
 
 
 def gemm(
@@ -244,5 +263,5 @@ def tabulate(
 
 def matrix_flop(table: OpTable):
     """Useful matrix FLOP of each operator, a multiply-add counted as two."""
-    is_matrix = np.array([float(kind != "vector") for kind in table.kinds])
+    is_matrix = np.array([float(kind not in VECTOR) for kind in table.kinds])
     return 2.0 * table.groups * table.rows * table.columns * table.depth * is_matrix

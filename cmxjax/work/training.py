@@ -28,7 +28,7 @@ from ..switch import either
 from .attention import NORM_FLOP, SOFTMAX_FLOP, mixer_ops
 from .feed_forward import half_ops
 from .serving import split_rows
-from .table import Op, OpTable, at_place, evaluated, placed, tabulate
+from .table import CHOICE, Op, OpTable, at_place, evaluated, placed, tabulate
 
 ELEMENT = 2.0
 """Bytes of an activation between kernels (bf16 or fp16)."""
@@ -286,12 +286,14 @@ def tabulate_passes(ops: list[Op], features, sizes: Mapping[str, Scalar]) -> Pas
     forward = tabulate(ops, features, sizes)
     gemm = np.array([float(op.kind == "gemm") for op in ops])
     attention = np.array([float(op.kind == "attention") for op in ops])
+    choice = np.array([float(op.kind == CHOICE) for op in ops])
     vector = 1.0 - gemm - attention
     moves = gemm + 2.0 * attention + BACKWARD_MOVES * vector
     one, none = np.ones_like(gemm), np.zeros_like(gemm)
     kept, turned = np.stack([one, 1.0 - gemm]), np.stack([none, gemm])
     inputs = forward.replace(
-        rows=forward.rows * np.stack([one, 1.0 + (ATTENTION_BACKWARD - 1.0) * attention]),
+        rows=forward.rows
+        * np.stack([one, 1.0 + (ATTENTION_BACKWARD - 1.0) * attention - choice]),
         columns=forward.columns * kept + forward.depth * turned,
         depth=forward.depth * kept + forward.columns * turned,
         memory_bytes=forward.memory_bytes * np.stack([one, moves]),
