@@ -1,5 +1,7 @@
 """A machine that is like another but for what its file says."""
 
+from collections.abc import Mapping
+
 from .errors import SpecError, shown
 from .files import load
 
@@ -26,14 +28,16 @@ def cited(node: object) -> set[str]:
     return own.union(*map(cited, node.values()))
 
 
-def _over(below: dict[str, object], above: dict[str, object]) -> dict[str, object]:
+def _over(below: Mapping[str, object], above: Mapping[str, object]) -> dict[str, object]:
     """Tables merged key by key; a figure is replaced whole."""
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
-        tables = isinstance(old, dict) and isinstance(value, dict)
-        figure = tables and ("value" in old or "value" in value)
-        merged[key] = _over(old, value) if tables and not figure else value
+        if isinstance(old, dict) and isinstance(value, dict):
+            figure = "value" in old or "value" in value
+            merged[key] = value if figure else _over(old, value)
+        else:
+            merged[key] = value
     return merged
 
 
