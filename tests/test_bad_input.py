@@ -1177,8 +1177,8 @@ MEASUREMENTS = {
         [SECOND, "system.chip.foo = 1", "no such leaf"],
     ),
     "an unknown system in ratio_to": (
-        ('unit = "ms"', 'unit = "1"\nratio_to = { system = "nvl72" }'),
-        ["measurements[b] ratio_to", "system = 'nvl72'", "gb200-nvl72"],
+        ('unit = "ms"', 'unit = "1"\nratio_to = { system = "nvl73" }'),
+        ["measurements[b] ratio_to", "system = 'nvl73'", "gb200-nvl72"],
     ),
     "degrees that don't divide in set": (
         with_b('set = { "layout.ep" = 300 }'),
