@@ -354,7 +354,7 @@ def _logits(job: Job, sharpness: Sharpness) -> dict[str, Scalar]:
     passes = 1.0 + job.drafts
     tokens = job.batch_tokens * (1.0 + job.drafts / passes) / passes
     each = tokens * (job.a.hidden + job.a.vocabulary / ways) * ACTIVATION_BYTES
-    costs = mesh_costs(group, machine.library, each, sharpness)
+    costs = mesh_costs(group, machine.library, [each], sharpness)[0]
     return {part: passes * seconds for part, seconds in costs.items()}
 
 
