@@ -291,7 +291,7 @@ def _layout(context: _Context) -> Layout:
         lambda: placed(spec, degrees, order, _sizes(context.system), where),
     )
     ways = 1.0
-    if scenario.phase == "decode":
+    if isinstance(scenario, DecodeScenario):
         engine = engine_of(scenario, context.system, where)
         ways = float(context.system.engines[engine].head_ways)
     return assembled(spec, routing, factor, attention, ways)

@@ -214,7 +214,8 @@ def served(job: Job, sharpness: Sharpness) -> Served:
         host = {"step": counts.stages * job.schedule_s, "layer": job.launch_s}
         ends = once | {"host": host}
         if "logits" in once:
-            ends["logits"] = {k: counts.stages * x for k, x in once["logits"].items()}
+            shared = once["logits"]
+            ends["logits"] = jax.tree.map(lambda x: counts.stages * x, shared)
         if tower is not None:
             seen = tower_busy(tower.counts, tower.times)
             ends["vision"] = jax.tree.map(lambda x: counts.stages * x, seen)
