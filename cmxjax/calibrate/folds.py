@@ -4,6 +4,7 @@ import hashlib
 
 import numpy as np
 
+from ..specs.discrepancy import level_of
 from ..specs.measurement_file import Measurement
 
 
@@ -35,8 +36,15 @@ def run_of(row: Measurement) -> str:
     return deployment_of(row) if serves else repr(row.scenario)
 
 
+def _stratum(row: Measurement) -> str:
+    """What is spread over the folds: kinds of rows, and engines that serve, so that no
+    fold holds all that is known of one."""
+    serves = row.scenario.phase == "serve"
+    return level_of(row.scenario, "tpot") if serves else kind_of(row)
+
+
 def by_run(rows: list[Measurement], count: int, seed: int = 0) -> np.ndarray:
-    """A fold number for each row: runs stay whole and kinds spread over the folds.
+    """A fold number for each row: runs stay whole, kinds and engines are spread.
 
     A run is everything that was measured under the same scenario, or the deployment that
     serves under any load.
@@ -46,7 +54,7 @@ def by_run(rows: list[Measurement], count: int, seed: int = 0) -> np.ndarray:
         runs.setdefault(run_of(row), []).append(i)
     kinds: dict[str, list[list[int]]] = {}
     for members in runs.values():
-        kinds.setdefault(kind_of(rows[members[0]]), []).append(members)
+        kinds.setdefault(_stratum(rows[members[0]]), []).append(members)
     shuffle = np.random.default_rng(seed)
     fold = np.zeros(len(rows), int)
     position = 0
