@@ -53,7 +53,7 @@ class Layout(struct.PyTreeNode, kw_only=True, frozen=True):
     """Overlapped micro-batches: `1`, `2`, or `auto`, the faster of the two."""
     head: Leaf | None = None
     """Most data-parallel ranks that share the output head, each with a part of the
-    vocabulary. None: each has it whole, or its tensor group has."""
+    vocabulary. None: each has it whole, as a tensor group of several always has."""
     ways: dict[str, Ways] | None = None
     """What `counted` fills in, by axis; it stays when `factor` is replaced, so count
     last, as `metrics` does."""
@@ -90,10 +90,15 @@ def degree(layout: Layout, axis: str) -> Scalar:
 
 
 def head_ways(layout: Layout) -> Scalar:
-    """Data-parallel ranks that share the output head."""
-    if layout.head is None or layout.attention != "dp":
+    """Data-parallel ranks that share the output head: one where a tensor group of
+    several has it."""
+    if layout.head is None or layout.attention == "sp_tp_sp":
         return jnp.ones(())
-    return smooth.smaller(layout.head, degree(layout, "dp"))
+    ways = smooth.smaller(layout.head, degree(layout, "dp"))
+    if layout.attention == "dp":
+        return ways
+    alone = 1.0 - smooth.within(degree(layout, "tp") - 1.0, 0.0, 1.0)
+    return 1.0 + (ways - 1.0) * alone
 
 
 def counted(layout: Layout) -> Layout:

@@ -170,6 +170,8 @@ def changes_of(question: Question, point: Point) -> dict[str, object]:
             "attention": attention,
             "overlapped_microbatches": family.microbatches,
         }
+        if attention != "dp":
+            layout["head"] = None  # a tensor group has it
     changes = {f"workload.{name}": value for name, value in values.items()}
     changes |= {f"layout.{key}": value for key, value in layout.items()}
     changes |= ways.changes_of(family, degrees["pp"])

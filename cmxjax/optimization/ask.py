@@ -130,6 +130,7 @@ def _bare(scenario: Planned, devices: int) -> Scenario:
         "devices": devices,
         "ep": 1,
         "sequence_parallel": layout.sequence_parallel,
+        "head": layout.head,
     }
     routing = {"redundant_experts": 0.0, "shared_replicas": 0.0}
     bare = type(layout)(**kept)

@@ -8,10 +8,10 @@ import pytest
 
 from cmxjax.answers.predict import predict
 from cmxjax.interop.emit import emit
-from cmxjax.optimization.answer import optimize
+from cmxjax.optimization.answer import changes_of, optimize
 from cmxjax.optimization.ask import ask
 from cmxjax.optimization.bound import bound
-from cmxjax.optimization.evaluator import TOLERANCE, Evaluator, factor_of
+from cmxjax.optimization.evaluator import TOLERANCE, Evaluator, factor_of, point_of
 from cmxjax.optimization.moves import neighbors
 from cmxjax.optimization.search import GRADIENT_COST, search
 from cmxjax.optimization.space import allowed, count, grid, placements
@@ -117,6 +117,20 @@ def test_the_answer_predicts_as_it_says(scenario):
     assert not prediction.reasons
     for field, value in answer.metrics.items():
         assert prediction.values[field] == pytest.approx(value, rel=1e-9), field
+
+
+@pytest.mark.parametrize("tp", [1, 2])
+def test_points_share_the_head_as_their_predictions_do(tp):
+    changes = {"layout.devices": 96, "layout.ep": 96, "layout.dp": 96, "layout.head": 4}
+    found = ask(load_scenario(NAME, changes), **SMALL)
+    factors = placements(found.space.frames[0], found.space.rules)
+    factor = next(x for x in factors if x[0].prod() == tp and x[5].prod() == 96)
+    point = point_of(0, 0, factor, (0, 0))
+    (score,), said = Evaluator(found)([point]), changes_of(found, point)
+    assert ("layout.head" in said) == (tp > 1)  # a tensor group has it
+    values = predict(load_scenario(NAME, changes | said), "none").values
+    for field, log in zip(found.fields, score.logs, strict=True):
+        assert values[field] == pytest.approx(math.exp(log), rel=1e-9), field
 
 
 @pytest.mark.slow
