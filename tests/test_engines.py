@@ -219,6 +219,18 @@ def test_an_engine_exchanges_tokens_by_its_release(system, engine, version, libr
     assert exchange_library(loaded, engine, version) == library
 
 
+def test_the_own_library_of_a_system_is_there_before_and_after_another():
+    loaded = load_system(Reference("hgx-b200")).system
+    ways = (("0", "gather"), ("0.9", "deepep"))
+    engine = loaded.engines["vllm"].replace(exchange=ways)
+    other = loaded.replace(engines={**loaded.engines, "vllm": engine})
+    said = [exchange_library(other, "vllm", version) for version in ("0.8", "0.9", "")]
+    assert said == ["gather", "deepep", "deepep"]
+    engine = engine.replace(exchange=ways[1:])
+    other = loaded.replace(engines={**loaded.engines, "vllm": engine})
+    assert exchange_library(other, "vllm", "0.8") == "deepep"
+
+
 @pytest.mark.slow
 def test_a_step_with_data_parallel_ranks_gathers_their_tokens():
     # two ranks: each sends its tokens once, where copies of 8 would go to half of them

@@ -4,7 +4,7 @@ Names end here: programs take a `Machine`, whose leaves are leaves of the system
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, overload
 
 import jax
@@ -182,10 +182,10 @@ def release(system: System, engine: str, version: str) -> str:
     Raises:
         ValueError: the version isn't numbers with dots between.
     """
-    entries = {engine: ""}
+    entries = [("", engine)]
     for name, other in system.engines.items():
         if other.release_of == engine:
-            entries[name] = other.since
+            entries.append((other.since, name))
     return _latest(entries, version)
 
 
@@ -196,18 +196,17 @@ def exchange_library(system: System, engine: str, version: str) -> str:
     Raises:
         ValueError: the version isn't numbers with dots between.
     """
-    since = {library: at for at, library in system.engines[engine].exchange}
-    return _latest({dict(system.defaults)["expert"]: ""} | since, version)
+    entries = [("", dict(system.defaults)["expert"])]
+    return _latest([*entries, *system.engines[engine].exchange], version)
 
 
-def _latest(entries: Mapping[str, str], version: str) -> str:
-    """Of names and the versions that they came with, the last up to a version; without
-    one, or for a build of the day, the newest."""
-    since = {name: _numbers(at) if at else () for name, at in entries.items()}
+def _latest(entries: Iterable[tuple[str, str]], version: str) -> str:
+    """Of versions and what came with each, the last up to a version; without one, or for
+    a build of the day, the newest. One without a version was always there."""
+    came = {_numbers(at) if at else (): name for at, name in entries}
     newest = not version or version.startswith(UNRELEASED)
-    most = max(since.values()) if newest else _numbers(version)
-    described = {at: name for name, at in since.items() if at <= most}
-    return described[max(described)]
+    most = max(came) if newest else _numbers(version)
+    return came[max(at for at in came if at <= most)]
 
 
 def _numbers(version: str) -> tuple[int, ...]:
