@@ -7,8 +7,10 @@ import pytest
 from jobs import all_finite, in_common_shape
 
 import cmxjax as cmx
+from cmxjax.job.stack import ALL_RANKS
 from cmxjax.specs.build import build
-from cmxjax.specs.scenario import validate_scenario
+from cmxjax.specs.scenario import load_scenario, validate_scenario
+from cmxjax.work.held import data_ranks
 
 EIGHT = (
     *("gb200-nvl72", "dgx-h100", "dgx-a100-80g", "hgx-h800"),
@@ -163,3 +165,33 @@ def test_acceptances_of_several_lengths_stack():
     for p, got in zip(works, found, strict=True):
         expected = tpot(machine, model, p.workload, layout)
         np.testing.assert_allclose(got, expected, rtol=1e-12)
+
+
+def test_layouts_with_and_without_a_shared_head_stack():
+    raw = {
+        "system": "gb200-nvl72",
+        "model": "llama-3.1-70b",
+        "phase": "decode",
+        "workload": {"sequences_per_device": 8, "kv_tokens": 4096},
+    }
+    problems = [
+        build(validate_scenario(raw | {"layout": {"dp": 8, "head": n}}, "test"), "none")
+        for n in (1, 4)
+    ]
+    assert problems[0].placed.head is None
+    machine, model, work, _ = problems[0].inputs
+    both = cmx.stack([p.placed for p in problems])
+    found = jax.vmap(lambda layout: tpot(machine, model, work, layout))(both)
+    for p, got in zip(problems, found, strict=True):
+        expected = tpot(machine, model, work, p.placed)
+        np.testing.assert_allclose(got, expected, rtol=1e-12)
+
+
+def test_training_with_and_without_groups_of_zero_stacks():
+    plain = build(load_scenario("deepseek-v3-train-hgx-h800"), "none")
+    changes = {"workload.zero_group": 8}
+    grouped = build(load_scenario("deepseek-v3-train-hgx-h800", changes), "none")
+    both = cmx.stack([plain.workload, grouped.workload])
+    assert both.zero_group.tolist() == [ALL_RANKS, 8.0]
+    ranks, _ = data_ranks(both.replace(zero_group=both.zero_group[0]), plain.placed)
+    assert float(ranks) == float(data_ranks(plain.workload, plain.placed)[0])

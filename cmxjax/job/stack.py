@@ -11,18 +11,23 @@ from .._types import PyTree
 from ..machine.machine import Machine
 from ..machine.pad import WAYS, padded, with_algorithms, with_tiers, with_ways
 from .layout import Layout
-from .workload import Decode, Serve
+from .workload import Decode, Serve, Train
 
 T = TypeVar("T")
-Shaped = Machine | Layout | Decode | Serve
+Shaped = Machine | Layout | Decode | Serve | Train
+
+ALL_RANKS = 1e9
+"""A group of ZeRO that holds all data-parallel ranks of any job."""
 
 
 def stack(trees: Sequence[T], tiers: int = 0) -> T:
     """Machines, models, workloads or layouts as one, along a new leading axis.
 
     Machines get as many tiers as the one with most of them and a switch for each
-    algorithm that any library has; layouts as many tiers as the longest; lists of
-    acceptances as many entries as the longest. None of it changes a number.
+    algorithm that any library has; layouts as many tiers as the longest, and heads of one
+    rank where others share theirs; lists of acceptances as many entries as the longest;
+    training groups of ZeRO of all ranks where others have any. None of it changes a
+    number.
 
     Args:
         trees: of one class, at least one. Dicts of them, as phase `serve` has, too.
@@ -42,6 +47,8 @@ def stack(trees: Sequence[T], tiers: int = 0) -> T:
     drafts = max([0, *(x.acceptance.shape[-1] for x in nodes if _drafts(x))])
     machines = [node for node in nodes if isinstance(node, Machine)]
     names = dict.fromkeys(name for m in machines for name in m.library.algorithms)
+    shares = any(isinstance(x, Layout) and x.head is not None for x in nodes)
+    groups = any(isinstance(x, Train) and x.zero_group is not None for x in nodes)
     ways = [w for w in WAYS if any(getattr(m.exchange, w) is not None for m in machines)]
 
     def shaped(node: PyTree) -> PyTree:
@@ -49,7 +56,11 @@ def stack(trees: Sequence[T], tiers: int = 0) -> T:
             machine = with_algorithms(with_tiers(node, count), tuple(names))
             return with_ways(machine, ways)
         if isinstance(node, Layout):
-            return node.replace(factor=padded(node.factor, count, 1.0))
+            node = node.replace(factor=padded(node.factor, count, 1.0))
+            whole = shares and node.head is None
+            return node.replace(head=jnp.ones(node.factor.shape[:-2])) if whole else node
+        if isinstance(node, Train) and groups and node.shards and node.zero_group is None:
+            return node.replace(zero_group=jnp.full(jnp.shape(node.zero), ALL_RANKS))
         if _drafts(node):
             return node.replace(acceptance=padded(node.acceptance, drafts, 0.0))
         return node
