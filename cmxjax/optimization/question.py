@@ -46,7 +46,8 @@ FIELDS = {
 WHOLE = {
     "decode": "a whole number of requests for every group",
     "prefill": "a prompt for every group",
-    "train": "a whole number of micro-batches for every rank",
+    "train": "a whole number of micro-batches for every rank and whole groups of"
+    " workload.zero_group",
 }
 """What a layout needs by phase, whatever its way."""
 

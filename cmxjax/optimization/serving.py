@@ -169,12 +169,16 @@ def layout_of(
 
 def unshared(w: Decode | Prefill | Train, layout: Layout, sharpness: Sharpness) -> Scalar:
     """Positive where a group holds no whole request, not one prompt, or where a data-
-    parallel rank doesn't get whole micro-batches.
+    parallel rank doesn't get whole micro-batches or ZeRO's groups don't divide the ranks.
 
     The relaxation is the log of what is missing.
     """
     if isinstance(w, Train):
-        return _missing(microbatches_of(w, layout), sharpness)
+        batches = _missing(microbatches_of(w, layout), sharpness)
+        if w.zero_group is None:
+            return batches
+        groups = degree(layout, "dp") * degree(layout, "cp") / w.zero_group
+        return smooth.larger(batches, _missing(groups, sharpness))
     group = degree(layout, "tp") * degree(layout, "cp")
     if isinstance(w, Prefill):
         return jnp.log(w.prompt_tokens / (w.tokens_per_device * group))

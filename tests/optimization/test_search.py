@@ -386,6 +386,16 @@ def test_dualpipe_has_two_micro_batches_for_each_stage(batch, micro_batch, runs,
             predict(validate_scenario(changed, "answer"), "none")
 
 
+@pytest.mark.parametrize(("group", "fits"), [(8, True), (32, False)])
+def test_groups_of_zero_are_whole(group, fits):
+    raw = with_overrides(SMALL_TRAINING, {"workload.zero_group": group})
+    given = ask(validate_scenario(raw, "test"), pinned={"cp": 1, "pp": 1, "tp": 4})
+    factor = placements(given.space.frames[0], given.space.rules)[0]
+    (score,) = Evaluator(given)([point_of(0, 0, factor, (0, 0))])  # dp = 8
+    assert score.feasible is fits
+    assert fits or "whole groups of workload.zero_group" in given.needs[score.worst]
+
+
 def test_dualpipe_has_an_even_number_of_stages():
     raw = with_overrides(
         SMALL_TRAINING, {"layout.devices": 48, "workload.global_batch": 192}
