@@ -25,8 +25,9 @@ FIRST = "first token"
 UNKNOWN = 0.3
 """Relative error where nothing alike was measured (whole serving runs on chips whose
 engines no row spoke of were 37 % off in the median), and the least on a machine of which
-no row exists: relatives alone were 17 % (950DT), 23 % (MI300X), 23 % (kernels of H20) and
-32 % (training on GB300) off in the median."""
+no row exists. By what relatives and their own files say, without a fit to their rows,
+machines were 17 % (950DT), 23 % (MI300X), 23 % (kernels of H20, whose file scales H100's
+efficiencies) and 32 % (training on GB300) off in the median."""
 
 RELEASES = 0.05
 """Between the releases of an engine, where a job doesn't say which it runs: 5 to 10 %

@@ -48,6 +48,6 @@ _WARNINGS = {
 
 
 def warning_of(file: SystemFile) -> str:
-    """A line on a machine that can't be bought or was never measured; else empty."""
+    """A line on a machine that is rumored or announced; else empty."""
     warning = _WARNINGS.get(status_of(file), "")
     return warning and f"{file.name} is {warning}"

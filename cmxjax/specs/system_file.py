@@ -285,7 +285,8 @@ class SystemFile(Strict):
     hypothetical: bool = False
     """Neither built nor announced: rumors and extrapolation."""
     announced: bool = False
-    """Its maker's plans or projections; nothing says how it does."""
+    """Its figures are its maker's plans, projections and first product pages, whatever
+    its efficiencies rest on."""
     package_tier: str = ""
     scale_up_tier: str
     default_collective: str

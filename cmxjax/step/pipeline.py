@@ -125,8 +125,8 @@ def _zero_bubble_v(line: Line, m: Scalar, sharpness: Sharpness) -> Scalar:
     gradients of weights leave $(p - 1)(f + b - 4 w)^+$ unfilled, which is about what a
     search over orders finds. Equal passes leave nothing. With few micro-batches the
     first one's way through all chunks and back is longer, after which the first device
-    has a gradient of each left. In a search the time is exact for one micro-batch and
-    from two for each device on, and up to an eighth longer between.
+    has a gradient of each left. A search over orders finds this time for one micro-batch
+    and from two for each device on; what it finds between is up to an eighth longer.
     """
     whole, work = line.whole, line.work
     busy = m * smooth.largest(work.total, sharpness)
