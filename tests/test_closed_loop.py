@@ -181,7 +181,7 @@ def test_a_load_is_a_rate_or_a_number_of_requests():
     with pytest.raises(SpecError, match="requests: only a closed loop"):
         load_scenario(COLOCATED, {"workload.requests": 640})
     few = {"workload.concurrency": 64, "workload.requests": 8}
-    with pytest.raises(SpecError, match="8, fewer than the 64 in flight"):
+    with pytest.raises(SpecError, match="= 8: fewer than the 64 in flight; give as many"):
         load_scenario(COLOCATED, few)
     rounds = problem(COLOCATED, workload__concurrency=64.0, workload__requests=320.0)
     assert float(rounds.workload.rounds) == 5.0

@@ -124,6 +124,16 @@ def test_slots_of_shared_experts_are_filled_and_said():
     assert any("32 ranks' slots for the shared expert" in note for note in launch.notes)
 
 
+def test_a_head_that_ranks_share_is_said():
+    def said(**changes):
+        notes = launched("vllm-ascend", DECODE, changes).notes
+        return [note for note in notes if "output head" in note]
+
+    assert "8 ranks of dp" in said()[0]  # as CloudMatrix-Infer has it
+    assert not said(**{"layout.head": 1})
+    assert not said(**TP4)  # a tensor group has it
+
+
 def test_ascend_takes_its_keys_as_json():
     launch = launched("vllm-ascend", DECODE, {})
     text = word(launch, "--additional-config")

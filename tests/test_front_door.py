@@ -123,6 +123,7 @@ def test_stacked_layouts_are_predicted_as_one_by_one():
         ({"tp": 3, "devices": 16}, "layout.devices = 16: not divisible by tp = 3"),
         ({"tp": 0}, "layout: tp = 0"),
         ({"pp": 4, "vpp": 2}, "layout: vpp = 2: belongs to the workload"),
+        ({"tp": 4, "head": 2}, "layout: head = 2: only for whole heads"),
         ({"pp": 2, "stages": [30, 31]}, "layout: stages = [30, 31]: belongs"),
         (
             {"order": "tp-cp-dp-pp", "placement": {"tp": [2, 1, 1, 1]}},

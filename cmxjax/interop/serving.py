@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from ..job.layout import head_ways
 from ..job.workload import Decode, Dtypes, Prefill
 from ..specs.build import Problem
 from ..specs.context import dtypes_of
@@ -75,6 +76,8 @@ def instance_of(problem: Problem, tool: str, microbatches: int) -> Instance:
     redundant = _redundant(problem, notes)
     if problem.placed.attention == "sp_tp_sp":
         notes.append("not expressed: sequence-parallel stages around attention")
+    if (ways := round(float(head_ways(problem.placed)))) > 1:
+        notes.append(f"not expressed: an output head that {ways} ranks of dp share")
     if any(float(mixer.state) for mixer in a.mixers):
         notes.append(
             f"not expressed: states in {dtypes_of(problem.scenario).state}; it keeps them"

@@ -74,8 +74,8 @@ def layout(
         shared_replicas: ranks that hold the shared expert and are sent tokens.
         keys: those of a scenario's `layout`: `tp`, `cp`, `dp`, `pp`, `etp`, `ep`, `edp`,
             `devices`, `order`, `placement`, `attention`, `sequence_parallel`,
-            `overlapped_microbatches`. Degrees left out follow from the others; without
-            `ep` experts are not spread.
+            `overlapped_microbatches`, `head`. Degrees left out follow from the others;
+            without `ep` experts are not spread.
 
     Returns:
         A pytree that `metrics` takes; layouts of one machine can be stacked for `vmap`.
@@ -97,4 +97,8 @@ def layout(
     degrees, order = derive(spec, False, "layout"), parse_order(spec.order, "layout")
     sizes = np.asarray(machine.tiers.size).tolist()
     factor = placed(spec, degrees, order, sizes, "layout")
-    return assembled(spec, routing, factor, attention_split(spec, degrees))
+    attention = attention_split(spec, degrees)
+    if spec.head and attention != "dp":
+        said = "only for whole heads (tp = 1), else it is split over tp; leave it out"
+        raise SpecError([f"layout: head = {spec.head}: {said}"])
+    return assembled(spec, routing, factor, attention)

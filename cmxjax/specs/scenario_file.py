@@ -422,7 +422,8 @@ class ServeSpec(_Illustrated):
             )
         if requests < self.concurrency:
             raise ValueError(
-                f"requests: {requests:g}, fewer than the {self.concurrency:g} in flight"
+                f"requests = {requests:g}: fewer than the {self.concurrency:g} in flight;"
+                " give as many at least"
             )
 
 
