@@ -5,6 +5,7 @@ from pydantic import ValidationError
 
 from ..job.layout import Layout, Routing
 from ..machine.machine import Machine
+from ..machine.runtimes import Engine
 from .context import leaf
 from .degrees import Degrees, derive, given_placement, parse_order, place
 from .errors import SpecError, explain
@@ -75,7 +76,8 @@ def layout(
         keys: those of a scenario's `layout`: `tp`, `cp`, `dp`, `pp`, `etp`, `ep`, `edp`,
             `devices`, `order`, `placement`, `attention`, `sequence_parallel`,
             `overlapped_microbatches`, `head`. Degrees left out follow from the others;
-            without `ep` experts are not spread.
+            without `ep` experts are not spread, and without `head` the output head is
+            shared as the machine's engine does in decode (give 1 for prefill).
 
     Returns:
         A pytree that `metrics` takes; layouts of one machine can be stacked for `vmap`.
@@ -101,4 +103,6 @@ def layout(
     if spec.head and attention != "dp":
         said = "only for whole heads (tp = 1), else it is split over tp; leave it out"
         raise SpecError([f"layout: head = {spec.head}: {said}"])
-    return assembled(spec, routing, factor, attention)
+    runtime = machine.runtime
+    ways = float(runtime.head_ways) if isinstance(runtime, Engine) else 1.0
+    return assembled(spec, routing, factor, attention, ways)
