@@ -474,7 +474,7 @@ def test_ranks_that_share_the_head_read_a_part_of_it_and_exchange_logits():
     assert shared.breakdown["logits.start"] == pytest.approx(float(library.start_s))
     tensor = {"layout.head": 2, "layout.tp": 2, "layout.attention": "tp"}
     job = load_scenario("llama-3.1-70b-decode-gb200-nvl72", tensor)
-    with pytest.raises(SpecError, match="layout.head = 2: only for serving with whole"):
+    with pytest.raises(SpecError, match="layout.head = 2: only for decode with whole"):
         build(job, "none")
 
 

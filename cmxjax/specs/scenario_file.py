@@ -106,8 +106,8 @@ class LayoutSpec(Strict):
     """For each axis the ways that it splits within each tier, innermost first."""
     stages: list[Annotated[int, Field(ge=0, le=10**9)]] | None = None
     head: Count | None = None
-    """Most data-parallel ranks that share the output head, each with a part of the
-    vocabulary; left out, as the engine does. 1: each has it whole."""
+    """Most data-parallel ranks that share the output head in decode, each with a part of
+    the vocabulary; left out, as the engine does. 1: each has it whole."""
     vision: Literal["dp", "tp"] = "dp"
     """How a tp x cp group shares a vision tower: each device encodes whole images (or
     tiles) of its own, or the heads are split over tp."""
