@@ -14,6 +14,7 @@ from cmxjax.specs.build import build
 from cmxjax.specs.scenario import load_scenario
 from cmxjax.specs.system_load import Reference, load_system
 from cmxjax.work.table import Op, choice, tabulate
+from cmxjax.work.training import tabulate_passes
 
 CLOUDMATRIX = load_system(Reference("cloudmatrix384")).system.chip
 
@@ -47,6 +48,8 @@ def chip(**changes):
         "matrix_launch_s": 0.0,
         "vector_launch_s": 0.0,
         "four_bit_launch_s": 0.0,
+        "expert_start_s": 0.0,
+        "expert_passes": 0.0,
         "depth_latency_s": 0.0,
         "core_exponent": 0.8,
     }
@@ -206,6 +209,17 @@ def test_an_indexer_takes_a_while_for_each_entry_that_it_chooses_among():
     assert took == pytest.approx(0.25e6 * 0.14e-9)
     assert resource_s(chip(), work, "matrix") == 0.0
     assert float(work.memory_bytes[0]) == 8.0 * 0.25e6  # written and read in fp32
+
+
+def test_what_an_indexer_chose_has_no_gradient():
+    ops = [Op("product", "half", "gemm", "pairs", 8.0, 8.0), choice()]
+    features = {"one": 1.0, "pairs": 64.0, "scanned": 100.0}
+    there = {name: jnp.asarray(value) for name, value in features.items()}
+    both = tabulate_passes(ops, there, ELEMENT_BYTES | {"gradient": 4.0}).inputs
+    for name in ("rows", "memory_bytes"):
+        forward, backward = getattr(both, name)[:, 1]
+        assert float(forward) > 0.0
+        assert float(backward) == 0.0
 
 
 @pytest.mark.parametrize(("dtype", "factor"), [("activation", 1 / 0.8), ("bf16", 1.0)])

@@ -288,7 +288,7 @@ def tabulate_passes(ops: list[Op], features, sizes: Mapping[str, Scalar]) -> Pas
     attention = np.array([float(op.kind == "attention") for op in ops])
     choice = np.array([float(op.kind == CHOICE) for op in ops])
     vector = 1.0 - gemm - attention
-    moves = gemm + 2.0 * attention + BACKWARD_MOVES * vector
+    moves = gemm + 2.0 * attention + BACKWARD_MOVES * (vector - choice)
     one, none = np.ones_like(gemm), np.zeros_like(gemm)
     kept, turned = np.stack([one, 1.0 - gemm]), np.stack([none, gemm])
     inputs = forward.replace(
