@@ -190,7 +190,7 @@ def _attention_split(context: _Context, degrees: Degrees) -> str:
             [f"{where}: layout.attention = 'sp_tp_sp': only for phase prefill; use 'tp'"]
         )
     head = scenario.layout.head
-    if head and (attention != "dp" or scenario.phase != "decode"):
+    if head and (attention != "dp" or not isinstance(scenario, DecodeScenario)):
         said = "for decode with whole heads (tp = 1); others have it whole or split by tp"
         raise SpecError([f"{where}: layout.head = {head}: only {said}; leave it out"])
     return attention
