@@ -43,7 +43,8 @@ def test_equations_of_inner_programs_are_counted():
 @pytest.mark.parametrize("name", [*JOBS, *SHIPPED])
 def test_a_phase_is_a_small_program(name, sharpness):
     program = jax.make_jaxpr(evaluated)(job(name), sharpness).jaxpr
-    assert equations(program) < EQUATIONS
+    # a relaxed maximum has more of them
+    assert equations(program) < (1.0 if sharpness is None else 1.1) * EQUATIONS
 
 
 SERVING = [name for name in shipped("scenarios") if "-serve-" in name]

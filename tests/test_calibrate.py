@@ -20,6 +20,7 @@ from cmxjax.specs.calibration_file import (
     calibration_names,
     shipped_calibration,
 )
+from cmxjax.specs.discrepancy import FIRST
 from cmxjax.specs.errors import SpecError
 from cmxjax.specs.files import shipped
 from cmxjax.specs.measurement_file import load_measurements
@@ -271,7 +272,9 @@ def test_shipped_calibrations_fit_their_systems(name):
     assert np.linalg.eigvalsh(matrix).min() > 0.0
     sigmas = [p.sigma for p in calibration.parameters.values()]
     np.testing.assert_allclose(np.sqrt(np.diag(matrix)), sigmas, rtol=1e-5)
-    assert all(0.005 < value < 0.3 for value in calibration.discrepancy.values())
+    for level, value in calibration.discrepancy.items():
+        # queues make the first token uncertain
+        assert 0.005 < value < (2.0 if level.startswith(FIRST) else 0.3)
 
 
 @pytest.mark.parametrize(

@@ -510,15 +510,16 @@ def test_a_release_is_alike_whatever_it_is_called(tmp_path):
     own = '[engines.turbo]\nrelease_of = "vllm"\nsince = "99"\n'
     (tmp_path / "own.toml").write_text(f"{text}\n{own}", "utf-8")
     job = DENSE | {"system": str(tmp_path / "own.toml"), "engine_version": "99.1"}
-    assert level_of(load_scenario(job)) == "decode/turbo"
+    assert level_of(load_scenario(job), "tpot") == "decode/turbo"
     known = fitted(decode__vllm=0.1, decode__sglang=0.2)
-    assert model_error(known, load_scenario(job)) == pytest.approx(WIDER * 0.1)
+    found = model_error(known, load_scenario(job), "tpot")
+    assert found == pytest.approx(WIDER * 0.1)
 
 
 def test_what_relatives_say_is_not_widened_twice():
     """Of a chip without a calibration their error is wider already."""
-    known = fitted(decode__sglang=0.1).model_copy(update={"name": "relatives"})
-    assert model_error(known, load_scenario(DENSE)) == pytest.approx(0.1)
+    known = fitted(decode__sglang=0.4).model_copy(update={"name": "relatives"})
+    assert model_error(known, load_scenario(DENSE), "tpot") == pytest.approx(0.4)
 
 
 def test_a_release_that_is_not_said_is_wider():

@@ -6,12 +6,12 @@ import pytest
 from cmxjax.calibrate.fit import Data, fit, objective, robust_weight, starts
 from cmxjax.calibrate.posterior import (
     USUAL_ROWS,
-    USUAL_SERVING,
     covariance,
     coverage,
     directions,
     discrepancy,
     row_variance,
+    usual_error,
 )
 
 ROWS, COUNT = 40, 3
@@ -180,7 +180,9 @@ def test_rows_of_one_run_count_once():
     one = discrepancy(*args, ["run"] * 40)["serve/x"]
     many = discrepancy(*args, [str(k) for k in range(40)])["serve/x"]
     wanted = [
-        np.sqrt((n * 0.2**2 + USUAL_ROWS * USUAL_SERVING**2) / (n + USUAL_ROWS))
+        np.sqrt(
+            (n * 0.2**2 + USUAL_ROWS * usual_error("serve/vllm") ** 2) / (n + USUAL_ROWS)
+        )
         for n in (1, 40)
     ]
     assert [one, many] == pytest.approx(wanted)

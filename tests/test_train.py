@@ -578,8 +578,8 @@ def test_a_gather_through_one_port_of_a_node_takes_as_long_as_all_ports_together
         for how in ("one_port", "striped")
     )
     # 8 ports: each carries an eighth of what comes into the node, the one all of it; the
-    # latency of 63 steps is the same
-    assert 7.5 < one / all_ports < 8.0
+    # latency of 63 steps and the network's start are the same
+    assert 7.0 < one / all_ports < 8.0
 
 
 def test_owners_send_their_weights_in_turn():
@@ -616,8 +616,8 @@ def test_a_group_of_zero_divides_the_ranks():
 @pytest.mark.parametrize("name", JOBS)
 def test_the_phase_is_a_small_program(name):
     program = jax.make_jaxpr(metrics)(*job(name)).jaxpr
-    # the traffic of ZeRO 1, 2 and 3 is in it
-    assert equations(program) < 1.07 * EQUATIONS
+    # the traffic of ZeRO 1, 2 and 3 is in it, and exchanges of several kernels
+    assert equations(program) < 1.13 * EQUATIONS
 
 
 # --- Bad input

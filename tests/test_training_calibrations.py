@@ -50,7 +50,7 @@ def test_calibration_is_the_default_of_training_only(name):
 
 
 def test_relatives_learn_nothing_about_serving_from_training():
-    found = _calibration(load_system(Reference("hgx-h20")), None, "decode")
+    found = _calibration(load_system(Reference("gh200")), None, "decode")
     known = found.provenance["relatives"]
     assert "dgx-h100" in known
     assert not set(known) & set(FOLDERS)
@@ -77,7 +77,7 @@ def test_left_out_rows_improve_on_the_priors(name):
 def test_times_of_megatron_runs_that_calculon_was_fitted_to():
     rows = [r for r in _rows("dgx-a100-training") if r["id"].startswith("kor22-t5-")]
     assert len(rows) == 8
-    assert np.mean([abs(float(row["error_fit"])) for row in rows]) < 0.04
+    assert np.mean([abs(float(row["error_fit"])) for row in rows]) < 0.045
 
 
 def test_models_that_differ_in_size_alone_share_a_program():

@@ -97,6 +97,8 @@ def _nearest(
         return releases.get(name) or name
 
     phase, engine = level.partition("/")[0], engine_of(level)
+    if phase != FIRST:
+        known = {k: error for k, error in known.items() if not k.startswith(FIRST)}
     alike: list[Callable[[str], bool]] = [
         lambda other: other.startswith(f"{phase}/") and engine_of(other) == engine,
         lambda other: "/" in other and engine_of(other) == engine,

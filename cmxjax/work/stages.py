@@ -15,6 +15,9 @@ from ..model.architecture import MOST_LAYERS, Architecture, added, known_of
 from ..model.feed_forwards import Experts
 from ..switch import either
 
+ROUNDING = 1e-9
+"""Layers by which whole numbers may be missed in quotients of them."""
+
 PerStage = Float[Array, "*stage"]
 
 
@@ -80,16 +83,16 @@ def end_spans(
     more = smooth.within(pp - 1.0, 0.0, 1.0)
     inner, between = smooth.larger(pp - 2.0, 1.0), smooth.within(pp - 2.0, 0.0, 1.0)
     mean = (depth + sum(ends) * more) / pp
-    excess = smooth.ceil(mean, sharpness) / mean - 1.0
+    excess = smooth.ceil(mean - ROUNDING, sharpness) / mean - 1.0
     most = mean * (1.0 + excess * smooth.positive(pp - 1.0, sharpness))
     least = smooth.smaller(jnp.floor(depth / pp), 1.0)
     first = smooth.within(most - ends[0] * more, least, depth)
     left = depth - first - (pp - 2.0) * most
     least = either(ends[1] >= mean, 0.0, least)
-    share = smooth.larger(jnp.floor(mean) - ends[1] * more, least)
-    last = either(left >= least, smooth.smaller(left, most), share)
+    share = smooth.larger(jnp.floor(mean + ROUNDING) - ends[1] * more, least)
+    last = either(left > least - ROUNDING, smooth.smaller(left, most), share)
     held = smooth.larger(depth - first - last, 1.0) / inner
-    excess = between * (smooth.ceil(held, sharpness) / held - 1.0)
+    excess = between * (smooth.ceil(held - ROUNDING, sharpness) / held - 1.0)
     layers = []
     cuts = _below(a, jnp.stack([first, depth - last]))
     for total, below in zip(a.counts, cuts, strict=True):
