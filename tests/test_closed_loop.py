@@ -143,7 +143,8 @@ def test_the_wait_is_that_of_simulated_clients(clients, think):
     assert wait == pytest.approx(simulated_wait(clients, 1.0, think), rel=0.12)
 
 
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [POOLS, COLOCATED])
 def test_the_rate_moves_with_the_clients_as_differences_say(name):
     p = problem(name, workload__concurrency=64.0)
 

@@ -311,8 +311,14 @@ def test_an_algorithm_that_is_switched_off_is_as_if_it_were_not_there(
 
 
 @pytest.mark.parametrize("splits", [(1.0, 1.0, 1.0), (2.0, 4.0, 3.0)])
-@pytest.mark.parametrize("sharpness", [None, 8.0])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "sharpness"),
+    [
+        *((kind, None) for kind in KINDS),
+        *((kind, 8.0) for kind in ("all_reduce", "p2p")),
+        *(pytest.param(kind, 8.0, marks=pytest.mark.slow) for kind in KINDS[1:-1]),
+    ],
+)
 def test_gradients_are_finite_where_algorithms_are_switched_off(kind, sharpness, splits):
     def time(fabric, splits, lib, payload):
         return timed(kind, group_of(fabric, splits), lib, payload, sharpness)

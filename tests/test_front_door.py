@@ -157,6 +157,7 @@ def test_a_prediction_reads_as_numbers_text_dict_and_frame():
         _ = answer.tpot
 
 
+@pytest.mark.slow
 def test_comparisons_and_validations_are_frames():
     totals = cmx.compare(["cloudmatrix384", "gb200-nvl72"]).to_frame()
     assert totals.loc["cloudmatrix384", "packages"] == 384

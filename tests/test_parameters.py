@@ -32,6 +32,7 @@ def test_every_figure_of_a_system_file_is_a_leaf():
     assert set(LOADED.figures) <= set(PATHS)
 
 
+@pytest.mark.slow
 def test_every_leaf_of_a_system_can_be_set_by_its_path():
     for path, value in values(SYSTEM).items():
         # what fractions and counts allow without a change of meaning

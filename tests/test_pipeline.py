@@ -176,13 +176,14 @@ def test_dualpipe_fills_as_long_as_its_outer_devices_or_its_trips_take(seed):
     assert dualpipe_error(passes, 44) == pytest.approx(0.0, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_very_uneven_stages_of_dualpipe_agree_on_average():
     assert dualpipe_errors(1.0).mean() < 0.005
     assert dualpipe_errors(1.0).max() < 0.05
 
 
 @pytest.mark.parametrize("stages", [1.0, 1.5, 2.0, 2.5, 3.0, 7.3])
-@pytest.mark.parametrize("m", [1.0, 8.0])
+@pytest.mark.parametrize("m", [pytest.param(1.0, marks=pytest.mark.slow), 8.0])
 def test_dualpipe_takes_no_less_than_its_outermost_device_works(stages, m):
     """Also where there are too few micro-batches or a fraction of a stage."""
     first, middle, last = (PassTimes(x, 1.2 * x, 0.8 * x) for x in (1.2, 1.0, 1.4))

@@ -248,6 +248,7 @@ def test_more_bandwidth_or_flop_rate_is_never_slower(path):
     assert fast.capacity_requests_per_s >= slow.capacity_requests_per_s * (1 - 1e-9)
 
 
+@pytest.mark.slow
 def test_cached_prefixes_save_time_and_a_cache_pool_is_faster_than_the_vpc():
     cold = run()
     cached = {"workload__cached_fraction": 0.5}

@@ -51,6 +51,7 @@ def placements(problem, count):
     return whole[None] ** powers
 
 
+@pytest.mark.slow
 def test_eight_machines_by_a_thousand_layouts_are_one_call(eight):
     machines = cmx.stack([p.machine for p in eight])
     tiers = machines.tiers.size.shape[-1]

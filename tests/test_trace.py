@@ -75,7 +75,11 @@ CASES = [
 
 
 @pytest.mark.parametrize(
-    ("raw", "changes"), [c[1:] for c in CASES], ids=[c[0] for c in CASES]
+    ("raw", "changes"),
+    [
+        pytest.param(*job, id=name, marks=pytest.mark.slow if name == "mixture" else ())
+        for name, *job in CASES
+    ],
 )
 def test_a_trace_is_as_long_as_the_predicted_step(raw, changes):
     trace = json.loads(json.dumps(trace_of(made(raw, **changes))))

@@ -492,6 +492,7 @@ def test_heads_must_divide():
 # --- Pools
 
 
+@pytest.mark.slow
 def test_parts_of_a_request_sum_to_it():
     m = run(SERVE, True)
     first = (m.encode_waiting_time_s, m.encode_time_s, m.encode_transfer_time_s)

@@ -208,6 +208,7 @@ def test_capacity_is_bought_until_the_weights_fit_or_said_to_be_missing(
         assert "memory" in "; ".join(found.best.reasons)
 
 
+@pytest.mark.slow
 def test_matching_needs_the_change_that_a_grid_finds(budget):
     setup = setup_of([job()], budget, "none", aim="change")
     here = exact_rows(setup.mix, setup.data, np.zeros((1, 2))).value[0]

@@ -282,6 +282,7 @@ SMALL_TRAINING = {
 PP8 = {"cp": 1, "pp": 8}
 
 
+@pytest.mark.slow
 def test_the_schedule_is_chosen_with_the_layout():
     scenario = validate_scenario(SMALL_TRAINING, "test")
     answer = optimize(
@@ -341,7 +342,9 @@ def test_no_answer_has_more_chunks_than_layers_fill(tmp_path):
     assert not path.exists()
 
 
-@pytest.mark.parametrize(("own", "tried"), [(4, {}), (1, {"vpp": (4,)})])
+@pytest.mark.parametrize(
+    ("own", "tried"), [pytest.param(4, {}, marks=pytest.mark.slow), (1, {"vpp": (4,)})]
+)
 def test_a_single_stage_has_one_chunk(own, tried):
     raw = with_overrides(SMALL_TRAINING, {"layout.vpp": own})
     found = optimize(
