@@ -123,7 +123,7 @@ def _half_elements(
         joint = joint_experts(layout)
         split = 1.0 + joint * (_dense_split(layout) - 1.0)
         mixed = mixed + half.shared * half.shared_stored * whole / split
-    router = a.hidden * (half.routed + half.projected)
+    router = half.routing_parameters(a.hidden)
     return mixed + router * BYTES["bf16"] / size
 
 

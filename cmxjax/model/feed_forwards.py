@@ -115,9 +115,13 @@ class Experts(FeedForward, struct.PyTreeNode, kw_only=True, frozen=True):
         hidden state."""
         return (2.0 + self.gated.on) * self.narrowing * self.intermediate
 
+    def routing_parameters(self, hidden: Leaf) -> Leaf:
+        """Matrices of the router, and of projections around the experts."""
+        return hidden * (self.routed + self.projected)
+
     def router_parameters(self, hidden: Leaf) -> Leaf:
-        """Weights of the router, and of projections around the experts."""
-        return hidden * (self.routed + self.projected) + self.extra
+        """The same with all that a mixture has beside its experts."""
+        return self.routing_parameters(hidden) + self.extra
 
     def parameters(self, hidden: Leaf, network: Leaf) -> Leaf:
         """Weights of the router and all experts, from those of one expert."""

@@ -64,7 +64,7 @@ def _half_weights(a: Architecture, place: int, layout: Layout) -> Held:
     held = (half.routed + layout.routing.redundant_experts) / ranks
     common = known_of(a).halves.feed_forwards[place] - half.routed * network
     # a tensor group copies the router and splits the shared ones like a dense layer
-    router = a.hidden * (half.routed + half.projected)
+    router = half.routing_parameters(a.hidden)
     common = router + (common - router) / degree(layout, "tp")
     return Held(norm + common, held * network)
 
