@@ -38,6 +38,12 @@ def group_of(fabric: Fabric, splits: Float[Array, " tier"]) -> Group:
     return Group(fabric, splits, jnp.stack(units[:-1]), units[-1])
 
 
+def first_ranks(split: Float[Array, " tier"], count: Scalar) -> Float[Array, " tier"]:
+    """How the first `count` ranks of an axis split over the tiers, innermost first."""
+    below = jnp.cumprod(split) / split
+    return smooth.within(count / below, 1.0, split)
+
+
 def peers(group: Group) -> Float[Array, " tier"]:
     """Ranks that a rank reaches through each tier and no lower one; sums to n - 1."""
     return group.units * (group.splits - 1.0)

@@ -18,7 +18,7 @@ from ..model.architecture import Architecture
 from ..rates.algorithms import chain_costs
 from ..rates.collectives import mesh_costs, plane_loads_s, several_of
 from ..rates.exchange import ranks_of
-from ..rates.fabric import Group, group_of
+from ..rates.fabric import Group, first_ranks, group_of
 from ..rates.roofline import filled_s, resources_s
 from ..work.chunk import joined_ops, launched
 from ..work.routing import ExpertLoad, expert_load
@@ -348,9 +348,7 @@ def _logits(job: Job, sharpness: Sharpness) -> dict[str, Scalar]:
     logits back. A draft's pass has its sequences' newest tokens only.
     """
     machine, ways = job.machine, head_ways(job.layout)
-    size = machine.tiers.size
-    inner = jnp.cumprod(size) / size
-    group = group_of(machine.fabric, smooth.within(ways / inner, 1.0, size))
+    group = group_of(machine.fabric, first_ranks(machine.tiers.size, ways))
     passes = 1.0 + job.drafts
     tokens = job.batch_tokens * (1.0 + job.drafts / passes) / passes
     each = tokens * (job.a.hidden + job.a.vocabulary / ways) * ACTIVATION_BYTES

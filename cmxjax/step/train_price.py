@@ -17,7 +17,7 @@ from ..machine.runtimes import Trainer
 from ..model.architecture import Architecture, added
 from ..rates.algorithms import chain_costs
 from ..rates.collectives import ALWAYS
-from ..rates.fabric import group_of
+from ..rates.fabric import first_ranks, group_of
 from ..rates.roofline import resources_s
 from ..switch import either
 from ..work.held import Held, Holding, data_ranks, kept_of_layer
@@ -246,12 +246,6 @@ def _data_axes(
     return axes
 
 
-def _inner(split: Float[Array, " tier"], group: Scalar) -> Float[Array, " tier"]:
-    """How the first `group` ranks of an axis split over the tiers, innermost first."""
-    below = jnp.cumprod(split) / split
-    return jnp.clip(group / below, 1.0, split)
-
-
 def _data_requests(
     a: Architecture, w: Train, layout: Layout, holding: Holding
 ) -> list[Request]:
@@ -271,7 +265,7 @@ def _data_requests(
     if w.zero_group is not None:
         whole, axes = axes, {}
         for component, (split, ranks) in whole.items():
-            axes[component] = _inner(split, ranks), ranks
+            axes[component] = first_ranks(split, ranks), ranks
             outer[component] = split / axes[component][0]
 
     def ask(kind: str, name: str, held: list[Scalar], size: Scalar) -> list[Request]:
