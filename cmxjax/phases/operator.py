@@ -129,16 +129,20 @@ def operator_metrics(
     sizes = {"bf16": 2.0, "activation": w.element_bytes, "out": w.out_bytes}
     table = tabulate([declare(w)], features, sizes)
     costs = {name: used[0] for name, used in resources_s(chip, table, sharpness).items()}
-    serial, exposed = table.kinds == ("vector",), chip.roofline_exposed_fraction
-    if w.operator == "grouped_gemm":
-        serial = w.element_bytes < 1.0
-        costs["launch"] = costs["launch"] + either(serial, _around_s(chip, w), 0.0)
+    experts, narrow = w.operator == "grouped_gemm", w.element_bytes < 1.0
+    if experts:
+        costs["launch"] = costs["launch"] + either(narrow, _around_s(chip, w), 0.0)
+
+    def beside(costs: Mapping[str, Scalar]) -> Scalar:
+        return roofline_s(costs, chip.roofline_exposed_fraction, 1.0, sharpness)
+
+    def in_turn(costs: Mapping[str, Scalar]) -> Scalar:
+        return beside({**costs, "launch": jnp.zeros(())}) + costs["launch"]
 
     def compose(costs: Mapping[str, Scalar]) -> Scalar:
-        rest = {**costs, "launch": jnp.zeros(())}
-        busy = roofline_s(rest, exposed, 1.0, sharpness)
-        whole = roofline_s(costs, exposed, 1.0, sharpness)
-        return either(serial, busy + costs["launch"], whole)
+        if experts:
+            return either(narrow, in_turn(costs), beside(costs))
+        return in_turn(costs) if table.kinds == ("vector",) else beside(costs)
 
     time, shares = composed(costs, compose, explains)
     flop = matrix_flop(table)[0]
