@@ -107,6 +107,19 @@ def _engines(
     return {name: under(*chain(name)) for name in names}, sources
 
 
+def _modes(modes: object, alike: object, common: dict[str, object]) -> object:
+    """The modes of an exchange library; what they leave out is that of libraries of the
+    name on all machines, then that of all libraries."""
+    if not isinstance(modes, dict) or not isinstance(alike, dict):
+        return modes  # validation says what is wrong with it
+    return {
+        mode: {**common, **alike.get(mode, {}), **leaves}
+        if isinstance(leaves, dict)
+        else leaves
+        for mode, leaves in modes.items()
+    }
+
+
 def _filled(raw: dict[str, object]) -> dict[str, object]:
     """The file with every leaf that it leaves out taken from the defaults."""
     defaults = _tables("defaults.toml")
@@ -137,11 +150,10 @@ def _filled(raw: dict[str, object]) -> dict[str, object]:
         used = cited(filled["engines"])
         sources = sources | {k: s for k, s in known.items() if k in used}
     if isinstance(libraries := filled["expert_parallel"], dict):
+        alike, common = defaults["expert_parallel"], defaults["expert_mode"]
         filled["expert_parallel"] = {
-            library: {mode: under("expert_mode", v) for mode, v in modes.items()}
-            if isinstance(modes, dict)
-            else modes
-            for library, modes in libraries.items()
+            name: _modes(modes, alike.get(name, {}), common)
+            for name, modes in libraries.items()
         }
     if isinstance(listed := filled.get("sources", {}), dict):
         filled["sources"] = {**sources, **listed}
