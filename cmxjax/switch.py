@@ -1,5 +1,7 @@
 """What is there or not: a number in the program, so that both share one."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,6 +33,14 @@ def either(holds: Holds, there: Real, absent: Real) -> Array:
     dtype = jnp.result_type(there, absent, float)
     values = (jnp.asarray(x, dtype) for x in (absent, there))
     return jax.lax.select_n(*jnp.broadcast_arrays(holds, *values))
+
+
+def one_of(values: Sequence[Real], place: Real) -> Array:
+    """The value at a place, a whole number of the program."""
+    chosen = jnp.asarray(values[0], float)
+    for i, value in enumerate(values[1:], 1):
+        chosen = either(place == i, value, chosen)
+    return chosen
 
 
 def switch(on: bool) -> Switch:

@@ -41,7 +41,6 @@ STATIC: dict[str, set] = {
     "Collective.driver": {"vector_cores", "sdma"},
     "Software.unpacks": FLAG,
     "Train.schedule": {"gpipe", "1f1b", "zero_bubble", "dualpipe"},
-    "Train.shards": FLAG,
     "Train.gathers": {"striped", "one_port", "by_owner"},
     "Train.fused_attention": FLAG,
     "Train.quantized": FLAG,
@@ -51,7 +50,6 @@ STATIC: dict[str, set] = {
     "Train.offloads": FLAG,
     "Images.splits_heads": FLAG,
     "Layout.attention": {"dp", "tp", "sp_tp_sp"},
-    "Layout.sequence_parallel": FLAG,
     "Layout.microbatches": {"1", "2", "auto"},
     "Routing.dispatches_shared": FLAG,
 }
@@ -60,8 +58,9 @@ apart. Those of a tuple are those of its entries. Two more are no fields: how ma
 there are, and which algorithms have a switch; see `machine/pad.py`.
 
 What is a setting of a layout stays static where a mask takes more than 15 % of a rate:
-attention over a group of one costs 9 % of decode and 30 % of its gradient; reductions
-beside gathers and scatters (`shards`, `sequence_parallel`) 20 % of training."""
+attention over a group of one costs 9 % of decode and 30 % of its gradient. Reductions
+beside gathers and scatters cost up to 20 % of training, but a search over stages of ZeRO
+and sequence parallelism would need four programs."""
 
 
 def statics(tree: Any, found: dict[str, set]) -> None:

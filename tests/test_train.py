@@ -616,8 +616,9 @@ def test_a_group_of_zero_divides_the_ranks():
 @pytest.mark.parametrize("name", JOBS)
 def test_the_phase_is_a_small_program(name):
     program = jax.make_jaxpr(metrics)(*job(name)).jaxpr
-    # the traffic of ZeRO 1, 2 and 3 is in it, and exchanges of several kernels
-    assert equations(program) < 1.13 * EQUATIONS
+    # the traffic of all stages of ZeRO is in it, that of a tensor group with and without
+    # sequence parallelism, and exchanges of several kernels
+    assert equations(program) < 1.3 * EQUATIONS
 
 
 # --- Bad input

@@ -76,7 +76,7 @@ class Optimize:
             return self._pools(console)
         emit = self.emit
         pinned, settings, _ = all_of(
-            lambda: parse_numbers(self.pin, "--pin", int, several=False),
+            lambda: parse_numbers(self.pin, "--pin", number_or_word, several=False),
             lambda: parse_numbers(self.try_, "--try", number_or_word, several=True),
             lambda: None if emit is None else check_phase(scenario.phase, emit),
         )

@@ -198,7 +198,8 @@ def _check(problem: Problem, w: Train, degrees: dict[str, int], tool: Tool) -> N
         mistakes.append("layout.vpp: needs pp > 1; use 1")
     experts = None if a is None else a.experts
     if experts is not None:
-        if degrees["tp"] > 1 and not problem.placed.sequence_parallel:
+        along = float(problem.placed.sequence_parallel.on) > 0.5
+        if degrees["tp"] > 1 and not along:
             mistakes.append(
                 "layout.sequence_parallel = false: experts with tp > 1 need it; set true"
             )
@@ -227,7 +228,7 @@ def _shared(
         options.add("--expert-tensor-parallel-size", degrees["etp"])
         options.add("--moe-token-dispatcher-type", "alltoall")
         options.add("--moe-grouped-gemm")
-    if problem.placed.sequence_parallel and degrees["tp"] > 1:
+    if float(problem.placed.sequence_parallel.on) > 0.5 and degrees["tp"] > 1:
         options.add("--sequence-parallel")
     options.add("--micro-batch-size", int(w.micro_batch))
     options.add("--global-batch-size", int(w.global_batch))

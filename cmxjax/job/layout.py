@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from .. import smooth
 from .._types import Leaf, Scalar
+from ..switch import Switch, switch
 
 AXES = ("tp", "cp", "dp", "pp", "etp", "ep", "edp")
 ATTENTION_AXES = ("tp", "cp", "dp", "pp")
@@ -48,9 +49,12 @@ class Layout(struct.PyTreeNode, kw_only=True, frozen=True):
     routing: Routing
     attention: str = struct.field(pytree_node=False, default="dp")
     """`dp`, `tp` or, for prefill, `sp_tp_sp` (sequence, head, sequence split)."""
-    sequence_parallel: bool = struct.field(pytree_node=False, default=False)
+    sequence_parallel: Switch = struct.field(default_factory=lambda: switch(False))
+    """What a tensor group does not split, it splits along the sequence."""
     microbatches: str = struct.field(pytree_node=False, default="1")
     """Overlapped micro-batches: `1`, `2`, or `auto`, the faster of the two."""
+    overlaps: Switch = struct.field(default_factory=lambda: switch(False))
+    """`auto` is 2 even where 1 is faster: two batches of half the size hold less."""
     head: Leaf | None = None
     """Most data-parallel ranks that share the output head, each with a part of the
     vocabulary. None: each has it whole, as a tensor group of several always has."""

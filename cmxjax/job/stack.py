@@ -59,7 +59,7 @@ def stack(trees: Sequence[T], tiers: int = 0) -> T:
             node = node.replace(factor=padded(node.factor, count, 1.0))
             whole = shares and node.head is None
             return node.replace(head=jnp.ones(node.factor.shape[:-2])) if whole else node
-        if isinstance(node, Train) and groups and node.shards and node.zero_group is None:
+        if isinstance(node, Train) and groups and node.zero_group is None:
             return node.replace(zero_group=jnp.full(jnp.shape(node.zero), ALL_RANKS))
         if _drafts(node):
             return node.replace(acceptance=padded(node.acceptance, drafts, 0.0))

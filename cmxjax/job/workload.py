@@ -7,7 +7,7 @@ from flax import struct
 
 from .. import smooth
 from .._types import Leaf
-from ..switch import Switch, switch
+from ..switch import Switch, either, switch
 
 BYTES = {
     "fp32": 4.0,
@@ -218,6 +218,13 @@ class Prefill(struct.PyTreeNode, kw_only=True, frozen=True):
     kind: str = struct.field(pytree_node=False, default="prefill")
 
 
+PROGRAMS = ("1f1b", "gpipe", "zero_bubble", "dualpipe")
+"""Pipeline schedules by the program that prices them: 1F1B of one chunk and of several
+are one."""
+
+ANY = "any"
+
+
 class Train(struct.PyTreeNode, kw_only=True, frozen=True):
     """One training step: a global batch through pipeline, gradients, optimizer."""
 
@@ -240,14 +247,18 @@ class Train(struct.PyTreeNode, kw_only=True, frozen=True):
     zero: Leaf
     """Stage, 0 to 3: data-parallel ranks split the optimizer's state from 1 on, gradients
     from 2, weights at 3 (Rajbhandari et al., arXiv 1910.02054)."""
+    overlaps: Switch
+    """Two micro-batches run side by side, so that experts' exchanges hide."""
     selective: Switch
     """The core of attention (scores to context) runs again in the backward pass."""
     software: Software
     schedule: str = struct.field(pytree_node=False, default="1f1b")
+    """One of `PROGRAMS`, or `any`: all of them are priced and `order` picks one, so that
+    a search needs no program for each."""
+    order: Leaf = 0.0
+    """Place among `PROGRAMS`, for `any` alone."""
     zero_group: Leaf | None = None
     """Data-parallel ranks, next to each other, among which ZeRO splits; None: all."""
-    shards: bool = struct.field(pytree_node=False, default=True)
-    """`zero` is 1 or more; at 0 gradients are all-reduced instead."""
     gathers: str = struct.field(pytree_node=False, default="striped")
     """How ZeRO gathers and scatters, as `Trainer.gathers` says."""
     fused_attention: bool = struct.field(pytree_node=False, default=True)
@@ -289,6 +300,13 @@ class Serve(struct.PyTreeNode, kw_only=True, frozen=True):
     images: Images | None = None
     """Of each prompt, if any."""
     kind: str = struct.field(pytree_node=False, default="serve")
+
+
+def mirrored(w: Train) -> Leaf:
+    """1 where a device holds a stage and its mirror image, as DualPipe has it, else 0."""
+    if w.schedule == ANY:
+        return either(w.order == PROGRAMS.index("dualpipe"), 1.0, 0.0)
+    return float(w.schedule == "dualpipe")
 
 
 Workload = SystemQuery | Operator | Collective | Decode | Prefill | Train | Serve

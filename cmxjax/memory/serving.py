@@ -299,16 +299,18 @@ def _activations(
     Args:
         attention: bytes of queries, keys, values and outputs of all tokens.
     """
-    replicated = layout.attention == "tp" and not layout.sequence_parallel
-    rows = tokens * degree(layout, "tp") if replicated else tokens
+    rows = tokens
+    if layout.attention == "tp":
+        rows = layout.sequence_parallel.pick(tokens, tokens * degree(layout, "tp"))
     hidden = WORKSPACE_ROWS * rows * a.hidden * COMPUTED_BYTES
     feed_forward = smooth.larger_of(
         _networks(a, i, layout, software, tokens) for i in range(len(a.feed_forwards))
     )
+    buffers, both = smooth.larger(attention, feed_forward), attention + feed_forward
     if layout.microbatches == "2":
-        buffers = 0.5 * (attention + feed_forward)
-    else:
-        buffers = smooth.larger(attention, feed_forward)
+        buffers = 0.5 * both
+    elif layout.microbatches == "auto":
+        buffers = layout.overlaps.pick(0.5 * both, buffers)
     logits = logit_tokens * a.vocabulary * BYTES["fp32"]
     return hidden + smooth.larger(buffers, logits)
 

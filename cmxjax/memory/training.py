@@ -6,15 +6,13 @@ Reference: Korthikanti et al., arXiv 2205.05198 (activations); Rajbhandari et al
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
-
 from .. import smooth
 from .._types import Leaf, Scalar
 from ..job.layout import Layout, degree
-from ..job.workload import BYTES, Train
+from ..job.workload import ANY, BYTES, PROGRAMS, Train
 from ..machine.runtimes import Trainer
 from ..model.architecture import Architecture, added
-from ..switch import either
+from ..switch import either, one_of
 from ..work.held import Holding, data_ranks, kept_of_layer, microbatches_of
 from ..work.stages import PerStage
 from ..work.training import ELEMENT
@@ -46,17 +44,26 @@ class TrainMemory(NamedTuple):
 
 
 def in_flight(
-    schedule: str, position: Leaf, stages: Scalar, microbatches: Scalar, chunks: Scalar
+    schedule: str,
+    position: Leaf,
+    stages: Scalar,
+    microbatches: Scalar,
+    chunks: Scalar,
+    order: Leaf = 0.0,
 ) -> Leaf:
     """Micro-batches whose activations a stage holds at once, in whole stages' worth.
 
     Args:
         position: stages before this one.
+        order: which one the schedule `any` is, a place among `PROGRAMS`.
 
     GPipe holds all; 1F1B and ZB-H1 as many as stages from here to the end; interleaved
     (p + (p - 1 - 2 i)/v ...) a share more (Korthikanti et al., arXiv 2205.05198, section
     4.2.3); DualPipe p + 1; ZB-V p on all (Qi et al., arXiv 2405.15362).
     """
+    if schedule == ANY:
+        args = position, stages, microbatches, chunks
+        return one_of([in_flight(name, *args) for name in PROGRAMS], order)
     if schedule == "gpipe":
         return microbatches
     if schedule == "dualpipe":
@@ -120,11 +127,10 @@ def train_memory(
 def _gathered(a: Architecture, w: Train, layout: Layout) -> Scalar:
     """Parts of other ranks in what sequence parallelism gathers: the input of the layer
     at work and, backward, its gradient before that is summed and scattered."""
-    if not layout.sequence_parallel:
-        return jnp.zeros(())
     tp, cp = degree(layout, "tp"), degree(layout, "cp")
     group = w.micro_batch * w.sequence_tokens / cp
-    return 2.0 * group * (1.0 - 1.0 / tp) * a.hidden * ELEMENT
+    others = layout.sequence_parallel.on * (1.0 - 1.0 / tp)
+    return 2.0 * group * others * a.hidden * ELEMENT
 
 
 def _activations(
@@ -133,7 +139,7 @@ def _activations(
     pp, tp, cp = (degree(layout, axis) for axis in ("pp", "tp", "cp"))
     microbatches = microbatches_of(w, layout)
     layer, span = holding.activations, holding.span
-    flight = in_flight(w.schedule, span.position, pp, microbatches, w.chunks)
+    flight = in_flight(w.schedule, span.position, pp, microbatches, w.chunks, w.order)
     layers = kept_of_layer(w, layer)
     every = zip(span.most, layers, strict=True)
     kept = flight * added(count * each for count, each in every)

@@ -2,27 +2,23 @@
 
 import math
 import time
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from ..job.layout import AXES
-from ..job.workload import Train
 from ..specs.errors import SpecError
 from ..specs.scenario_file import Scenario
-from . import ways
-from .ask import ask
-from .bound import LARGEST, bound, degree_points
-from .evaluator import Point, Scored, factor_of, gap
+from .cells import Points
+from .changes import changes_of
 from .front import Front
-from .question import Question
-from .search import GRADIENT_COST, Search, search
-from .serving import expert_slots, model_of
-from .sweep import Sweep, exhaustive
+from .gradient import Descended, descend_and_refine
+from .job import Job, job_of
+from .price import GRADIENT_COST
+from .search import MOST_ROWS, Found, Search, needs
+from .settings import MOST_SPARE, SHARES, free_names
 
 METHODS = ("auto", "gradient", "enumerate")
-
-ENUMERATED = 2_000_000
-"""Points up to which `auto` enumerates: that takes a few seconds, less than compiling
-the gradient, and its answer is exact."""
+UNBOUNDED = 10**12
 
 
 class Certificate(NamedTuple):
@@ -32,81 +28,93 @@ class Certificate(NamedTuple):
     """Of the relaxed problem, at the end of the descent; no bound, as it isn't convex."""
     rounded: float | None
     """Best exact value of the rounded iterates, before refinement."""
+    refined: float | None
+    """Best exact value of the descent after refinement."""
     optimum: float | None
-    """Of the exhaustive sweep."""
+    """The answer's value where none is better by more than the search tells apart."""
     bound: float | None
-    """No layout is better, from an ideal network; None where the optimum is known."""
+    """No layout of the space is better; None where it wasn't looked for."""
     gap: float | None
-    """Relative distance of the search's answer from the optimum, or else the bound."""
+    """Relative distance of the answer from the bound."""
     points: int
     """Points of the space."""
     evaluations: dict[str, int]
     """Model evaluations by what took them."""
+    space: str
+    """What the claim covers, in a sentence."""
+    checked: int
+    """Points drawn from what was dropped, to see whether a bound holds."""
+    slack: float
+    """By how much the worst of them was better than the bound it was dropped by; it is
+    in the gap."""
 
 
 class Answer(NamedTuple):
     """The best layout found."""
 
-    question: Question
+    job: Job
+    search: Search
     method: str
-    point: Point | None
-    score: Scored | None
+    point: Points | None
+    """A single row."""
     certificate: Certificate
     front: Front
     seconds: float
 
     @property
     def feasible(self) -> bool:
-        return self.score is not None and self.score.feasible
+        return self.point is not None and math.isfinite(float(self.point.score[0]))
 
     @property
     def value(self) -> float | None:
-        """The objective in SI."""
-        return self.question.value(self.score.objective) if self.score else None
+        """The objective in SI; of the nearest layout where none is feasible."""
+        if self.point is None:
+            return None
+        return self.job.objective.value(float(self._score(self.point)))
+
+    def _score(self, point: Points) -> float:
+        return float(self.job.objective.scores(point.logs)[0])
 
     @property
     def metrics(self) -> dict[str, float]:
         """Fields that the search looked at, in SI."""
-        if self.score is None:
+        if self.point is None:
             return {}
-        return {
-            field: math.exp(value)
-            for field, value in zip(self.question.fields, self.score.logs)
-        }
+        logs = self.point.logs[0].tolist()
+        return {f: math.exp(x) for f, x in zip(self.job.objective.fields, logs)}
 
     @property
     def changes(self) -> dict[str, object]:
         """Dotted keys that turn the scenario into the answer."""
-        return {} if self.point is None else changes_of(self.question, self.point)
+        return {} if self.point is None else self.changes_of(self.point)
+
+    def changes_of(self, point: Points) -> dict[str, object]:
+        return changes_of(self.search.bounds, point)
 
     @property
     def reasons(self) -> list[str]:
         """Why there is no feasible answer; empty where there is one."""
         if self.feasible:
             return []
-        if self.score is None:
-            return ["no whole layout of these devices is allowed by the model"]
-        sure = self.certificate.optimum is None and self.certificate.bound is not None
-        verdict = "none found" if sure or self.method == "gradient" else "there is none"
-        asked = [f"{limit.quantity} {limit.value:g}" for limit in self.question.limits]
-        limits = " and ".join(["memory", *asked])
-        if self.score.worst in self.question.needs:
-            # these hold or don't, so by how much says nothing
-            lacked = self.question.needs[self.score.worst]
-            return [f"no layout within {limits} that has {lacked}: {verdict}"]
-        worst = math.exp(self.score.violation) - 1.0
-        return [f"no layout within {limits}: {verdict}; the nearest is {worst:.1%} over"]
+        if self.point is None:
+            return [none_at_all(self.search)]
+        limits = self.job.objective.limits
+        asked = [f"{limit.quantity} {limit.value:g}" for limit in limits]
+        within = " and ".join(["memory", *asked])
+        sure = self.method != "gradient" and self.certificate.bound is None
+        verdict = "there is none" if sure else "none found"
+        return [f"no layout within {within}: {verdict}; {needs(self.job, self.point)}"]
 
     def as_json(self) -> dict[str, object]:
         """The contract of `optimize --json`."""
-        q = self.question
+        problem, objective = self.job.problem, self.job.objective
         return {
-            "phase": q.problem.scenario.phase,
-            "system": q.problem.system.name,
-            "calibration": q.problem.calibration,
-            "objective": q.objective,
-            "maximized": q.maximizes,
-            "limits": {limit.quantity: limit.value for limit in q.limits},
+            "phase": problem.scenario.phase,
+            "system": problem.system.name,
+            "calibration": problem.calibration,
+            "objective": objective.quantity,
+            "maximized": objective.maximizes,
+            "limits": {limit.quantity: limit.value for limit in objective.limits},
             "method": self.method,
             "feasible": self.feasible,
             "reason": "; ".join(self.reasons),
@@ -124,67 +132,24 @@ def front_rows(answer: Answer) -> dict[str, list[dict[str, object]]]:
     first = answer.front.fields[0]
     return {
         cost: [
-            {
-                first: throughput,
-                cost: value,
-                "set": changes_of(answer.question, point),
-            }
+            {first: throughput, cost: value, "set": answer.changes_of(point)}
             for throughput, value, point in answer.front.table(cost)
         ]
         for cost in answer.front.entries
     }
 
 
-def changes_of(question: Question, point: Point) -> dict[str, object]:
-    """Dotted keys that turn the scenario into a point of its space; None unsets one."""
-    space, family = question.space, question.families[point.family]
-    factor = factor_of(point, len(space.frames[0].units)).astype(int)
-    degrees = dict(zip(AXES, factor.prod(axis=1).tolist()))
-    values = {
-        setting.name: setting.values[level]
-        for setting, level in zip(space.settings, point.levels)
-    }
-    extra = values.pop("extra_slots", 0.0)
-    slots = expert_slots(
-        model_of(question.problem), family, degrees["ep"], extra, sharpness=None
-    )
-    attention = family.attention
-    if attention == "tp" and degrees["tp"] == 1:
-        attention = "dp"
-    split = {axis: row.tolist() for axis, row in zip(AXES, factor) if max(row) > 1}
-    work = question.problem.workload
-    layout = {
-        "devices": space.frames[point.frame].devices,
-        **degrees,
-        "placement": split,
-        "sequence_parallel": question.problem.placed.sequence_parallel,
-        # those of the scenario belong to its own degrees
-        "stages": None,
-    }
-    if isinstance(work, Train):
-        again = values.pop("recompute_fraction")
-        if not bool(work.selective.on):
-            values["recompute"] = again
-    else:
-        layout |= {
-            "attention": attention,
-            "overlapped_microbatches": family.microbatches,
-        }
-        if attention != "dp":
-            layout["head"] = None  # a tensor group has it
-    changes = {f"workload.{name}": value for name, value in values.items()}
-    changes |= {f"layout.{key}": value for key, value in layout.items()}
-    changes |= ways.changes_of(family, degrees["pp"])
-    experts = model_of(question.problem).experts
-    if experts is not None and not isinstance(work, Train):
-        redundant, shared = float(slots.redundant), float(slots.shared)
-        held = float(experts.routed) + redundant + shared
-        changes |= {
-            "routing.redundant_experts": redundant,
-            "routing.shared_replicas": shared,
-            "routing.experts_per_device": held / degrees["ep"],
-        }
-    return changes
+def none_at_all(search: Search) -> str:
+    """Why there is not one point."""
+    for setting, menu in search.layouts.menus:
+        values = search.job.given.get(setting.name)
+        if values is not None and (menu < 0).all():
+            said = " or ".join(map(_plain, values))
+            return f"{setting.name} = {said}: no layout of these devices can have it"
+    text = "no whole layout of these devices is allowed by the model"
+    if search.job.trains:
+        text += ", divides the batch and has the stages that its schedule needs"
+    return text
 
 
 def optimize(
@@ -192,24 +157,28 @@ def optimize(
     *,
     objective: str | None = None,
     limits: tuple[str, ...] = (),
-    pinned: dict[str, int] | None = None,
-    settings: dict[str, tuple] | None = None,
+    pinned: Mapping[str, int | float | str] | None = None,
+    settings: Mapping[str, tuple] | None = None,
     devices: tuple[int, ...] = (),
     calibration: str | None = None,
     method: str = "auto",
     certify: bool | None = None,
     seed: int = 0,
 ) -> Answer:
-    """Choose degrees, placement on the tiers, batch and experts of a job together.
+    """Choose degrees, their placement and all settings of a job together.
 
     Args:
         scenario: from `load_scenario`; its own layout and batch are not used.
-        method: `gradient`, `enumerate`, or `auto`, which enumerates small spaces.
-        certify: compare with the exhaustive optimum even of a large space; False leaves
-            any comparison out.
-        seed: of the restarts.
-
-    The other arguments are those of `ask`.
+        objective: a quantity; rates are maximized, all else minimized.
+        limits: such as `tpot=50ms`; rates are bounded from below.
+        pinned: degrees and settings that are not free, by name.
+        settings: values of a setting to choose from, by name.
+        devices: numbers of devices to choose from; the scenario's if empty.
+        calibration: as in `build`.
+        method: `auto` and `enumerate` search everything with a proof; `gradient`
+            descends, rounds and refines, and shows the proven optimum beside.
+        certify: True for a proof whatever it takes; False leaves it out of `gradient`.
+        seed: of the starts of a descent, and of what is checked.
 
     Raises:
         SpecError: (a `ValueError`) the scenario or an option is wrong.
@@ -217,7 +186,7 @@ def optimize(
     if method not in METHODS:
         raise SpecError([f"--method {method}: use one of {', '.join(METHODS)}"])
     start = time.perf_counter()
-    question = ask(
+    job = job_of(
         scenario,
         objective=objective,
         limits=limits,
@@ -226,95 +195,96 @@ def optimize(
         devices=devices,
         calibration=calibration,
     )
-    points = question.points
-    if method == "auto":
-        method = "enumerate" if points <= ENUMERATED else "gradient"
-    if method == "enumerate":
-        if points > LARGEST and not certify:
-            raise SpecError(
-                [f"--method enumerate: {points:,} points; add --certify to sweep them"]
-            )
-        return _enumerated(question, points, start)
-    result = search(question, seed)
-    if certify is False:
-        certificate = _certificate(question, result, points, None, bounded=False)
-        return _answer(
-            question, result.best, result.score, certificate, result.front, start
-        )
-    sweep = exhaustive(question) if certify or points <= LARGEST else None
-    certificate = _certificate(question, result, points, sweep)
-    if sweep is None:
-        return _answer(
-            question, result.best, result.score, certificate, result.front, start
-        )
-    # the sweep is exact, so its answer stands where the search missed it
-    best, score = result.best, result.score
-    if score is None or (sweep.score is not None and sweep.score.rank < score.rank):
-        best, score = sweep.best, sweep.score
-    return _answer(question, best, score, certificate, sweep.front, start)
-
-
-def _answer(
-    question: Question,
-    point: Point | None,
-    score: Scored | None,
-    certificate: Certificate,
-    front: Front,
-    start: float,
-) -> Answer:
+    search = Search(job, seed=seed)
+    descended = refined = None
+    evaluations: dict[str, int] = {}
+    if method == "gradient":
+        descended = descend_and_refine(search, seed)
+        spent = search.bounds.price.rows
+        evaluations = {
+            "search_exact": spent,
+            "search_gradients": descended.gradients,
+            "search_total": spent + GRADIENT_COST * descended.gradients,
+        }
+        refined = search.score if math.isfinite(search.score) else None
+    if method == "gradient" and certify is False:
+        found = Found(search.best, None, search.front, 0, 0, 0.0, search.batches)
+    else:
+        before = search.bounds.price.rows
+        found = search.run(UNBOUNDED if certify else MOST_ROWS)
+        evaluations["exhaustive"] = search.bounds.price.rows - before
+    proof = _certificate(search, found, evaluations, descended, refined)
     seconds = time.perf_counter() - start
-    return Answer(question, "gradient", point, score, certificate, front, seconds)
-
-
-def _enumerated(question: Question, points: int, start: float) -> Answer:
-    sweep = exhaustive(question)
-    feasible = sweep.score is not None and sweep.score.feasible
-    value = question.value(sweep.score.objective) if feasible and sweep.score else None
-    certificate = Certificate(
-        None, None, value, None, 0.0, points, {"exhaustive": sweep.points}
-    )
-    answer = _answer(question, sweep.best, sweep.score, certificate, sweep.front, start)
-    return answer._replace(method="enumerate")
+    return Answer(job, search, method, found.best, proof, found.front, seconds)
 
 
 def _certificate(
-    question: Question,
-    result: Search,
-    points: int,
-    sweep: Sweep | None,
-    *,
-    bounded: bool = True,
+    search: Search,
+    found: Found,
+    evaluations: dict[str, int],
+    descended: Descended | None,
+    refined: float | None,
 ) -> Certificate:
-    """Four numbers: relaxed, rounded, optimum or bound, gap."""
-    evaluations = {
-        "search_exact": result.exact,
-        "search_gradients": result.gradients,
-        "search_total": result.exact + GRADIENT_COST * result.gradients,
-    }
-    optimum = limit = reference = None
-    if sweep is not None:
-        evaluations["exhaustive"] = sweep.points
-        if sweep.score is not None and sweep.score.feasible:
-            reference = sweep.score.objective
-            optimum = question.value(reference)
-    elif bounded and degree_points(question) <= LARGEST:
-        proven = bound(question)
-        evaluations["bound"] = proven.points
-        if proven.score is not None:
-            reference = proven.score
-            limit = question.value(reference)
-    score = result.score
-    beyond = None
-    if score is not None and score.feasible and reference is not None:
-        beyond = gap(score, reference)
+    job = search.job
+    score = search.score if math.isfinite(search.score) else None
+    gap = None
+    if score is not None and found.bound is not None:
+        gap = max(0.0, math.expm1(score - found.bound))
+
+    def value(score: float | None) -> float | None:
+        return None if score is None else job.objective.value(score)
+
+    proven = gap is not None and gap <= PROVEN
     return Certificate(
-        relaxed=None if result.relaxed is None else question.value(result.relaxed),
-        rounded=question.value(result.rounded.objective)
-        if result.rounded is not None and result.rounded.feasible
-        else None,
-        optimum=optimum,
-        bound=limit,
-        gap=beyond,
-        points=points,
+        relaxed=value(descended.relaxed) if descended else None,
+        rounded=value(descended.rounded) if descended else None,
+        refined=value(refined),
+        optimum=value(score) if proven else None,
+        bound=value(found.bound),
+        gap=gap,
+        points=search.layouts.count(found.batches),
         evaluations=evaluations,
+        space=space_of(job),
+        checked=found.checked,
+        slack=found.slack,
     )
+
+
+PROVEN = 2e-4
+"""Gap up to which an answer counts as the optimum: what the search tells apart."""
+
+
+def space_of(job: Job) -> str:
+    """What is searched and what is not, in a sentence."""
+    devices = " or ".join(str(n) for n in dict.fromkeys(f.devices for f in job.frames))
+    free = [name for name in free_names(job.problem) if name not in job.given]
+    what = [WORDS[name] for name in free if name in WORDS]
+    text = f"every degree and placement on {devices} devices, {', '.join(what)}"
+    fixed = [f"{name} = {degree}" for name, degree in job.rules.pinned]
+    fixed += [
+        f"{name} = {' or '.join(map(_plain, values))}"
+        for name, values in job.given.items()
+    ]
+    fixed = [item for item in fixed if item.split(" = ")[0] in (*AXES, *job.given)]
+    return text + (f"; with {', '.join(fixed)}" if fixed else "")
+
+
+def _plain(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+WORDS = {
+    "sequences_per_device": "any whole number of requests of a tensor and context group",
+    "tokens_per_device": "any whole number of prompts of a tensor and context group",
+    "extra_slots": f"0 to {MOST_SPARE} spare expert slots of a device, shared experts on"
+    " every device or on ranks of their own",
+    "micro_batch": "every micro-batch that divides a rank's sequences",
+    "recompute_fraction": f"recomputation of none, all or any share in steps of"
+    f" 1/{SHARES}",
+    "selective": "or of attention's scores",
+    "zero": "ZeRO 0 to 3",
+    "sequence_parallel": "sequence parallelism",
+    "overlapped_microbatches": "one micro-batch at a time or two that overlap",
+    "schedule": "1F1B, GPipe, zero bubble (H1, V) and DualPipe",
+    "vpp": "any number of chunks",
+}

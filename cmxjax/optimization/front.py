@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .evaluator import Point
+from .cells import Points
 
 
 class Entry(NamedTuple):
@@ -13,7 +13,7 @@ class Entry(NamedTuple):
 
     throughput: float
     cost: float
-    point: Point
+    point: Points
 
 
 class Front:
@@ -24,7 +24,7 @@ class Front:
         self.entries: dict[str, list[Entry]] = {name: [] for name in self.fields[1:]}
 
     def add(
-        self, logs: np.ndarray, good: np.ndarray, make: Callable[[int], Point]
+        self, logs: np.ndarray, good: np.ndarray, make: Callable[[int], Points]
     ) -> None:
         """Add feasible points.
 
@@ -56,7 +56,7 @@ class Front:
             )
             self.entries[name] = [merged[i] for i in keep]
 
-    def table(self, name: str) -> list[tuple[float, float, Point]]:
+    def table(self, name: str) -> list[tuple[float, float, Points]]:
         """Throughput, cost and point, in SI, from the cheapest on."""
         entries = self.entries[name]
         return [

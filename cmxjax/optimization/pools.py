@@ -30,7 +30,7 @@ from ..specs.build import Problem, build
 from ..specs.errors import SpecError
 from ..specs.scenario_file import Scenario, ServeScenario
 from .pool_split import WAITING, PoolSplit, Split
-from .search import GRADIENT_COST
+from .price import GRADIENT_COST
 
 LARGEST = 200_000
 """Splits that are tried at most."""

@@ -1,170 +1,390 @@
-"""Gradient search: descend on the relaxed problem, round, refine exactly."""
+"""Branch and bound over all layouts and settings in whole steps, with its proof.
 
-from concurrent.futures import ThreadPoolExecutor
+The cells that could hold the best point are halved, or taken apart into schedules and
+placements, until none could beat the best point known; see `cells` for what bounds them.
+What is dropped is then looked at again: points drawn from it must be no better than the
+bound that it was dropped by. Where one is, the bound that the answer states is worse by
+as much.
+
+Reference: Land & Doig, Econometrica 28, 1960.
+"""
+
+import math
 from typing import NamedTuple
 
 import numpy as np
 
-from ..job.layout import AXES
-from .descent import Descent, Effort, descend
-from .evaluator import Evaluator, Point, Scored, point_of
+from .cells import ALL, SHARE, TOLERANCE, Bounds, Cells, Points, joined
 from .front import Front
-from .plan import faces
-from .question import Question
-from .refine import refine, settle
-from .rounding import round_plan
-from .sample import random_placements
+from .job import Job
+from .layouts import Layouts, ordered
+from .price import NEEDS
 
-GRADIENT_COST = 4
-"""Evaluations that one value with its gradient counts as: reverse mode takes about four
-times the operations of the value."""
+CLOSE = 1e-4
+"""Log by which a cell must promise to be better than the best point known."""
 
-ROUNDED = 2
-"""Whole placements that each snapshot is rounded to."""
+MARGIN = 5e-3
+"""Log by which a cell of all placements may be better than its bound says: overlap and
+the split of cores are not quite monotone in the rates of links."""
 
-SETTLED = 24
-"""Rounded placements that climbs start from."""
+WIDTH = 2048
+"""Cells that are taken apart in one round."""
+
+NARROW = 1.2
+"""Ratio of batches below which a cell is taken apart into placements first."""
+
+PROBED = 256
+"""Cells of all placements that are tried in the usual rank order in a round."""
+
+MOST_ROWS = 6_000_000
+"""Exact evaluations after which a search ends with the gap that is left."""
+
+MOST_PARTS = 16_384
+"""Cells that those of one round are taken apart into, about."""
+
+CHECKED = 4096
+"""Points that are drawn from what was dropped."""
+
+LISTED = 128
+"""Degrees whose placements are listed for that, about."""
+
+NEAR = 0.1
+"""Log of the distance to the best within which a point that beats its bound counts."""
 
 
-DRAWN, EXPLORED = 48, 16
-"""Random placements of a round of exploration, and rounds."""
+class Found(NamedTuple):
+    """What a search found, and how good it can be at best."""
 
-
-class Search(NamedTuple):
-    """What a search found and what it took."""
-
-    best: Point | None
-    """The best feasible point, or the least infeasible one; None in an empty space."""
-    score: Scored | None
-    relaxed: float | None
-    """Relaxed objective of the best restart that meets the limits, minimized score."""
-    rounded: Scored | None
-    """Best score right after rounding, before any refinement."""
-    gradients: int
-    exact: int
+    best: Points | None
+    """The best point that can run, or the nearest one; a single row."""
+    bound: float | None
+    """No point has a lower score; None where none can run."""
     front: Front
+    evaluations: int
+    checked: int
+    """Points drawn from what was dropped."""
+    slack: float
+    """Log by which the worst of them was better than the bound of its cell."""
+    batches: int
+    """Most whole requests of a group that were found to fit."""
+
+
+class Search:
+    """One search; `run` does it."""
+
+    def __init__(self, job: Job, layouts: Layouts | None = None, seed: int = 0):
+        self.job = job
+        self.layouts = layouts or Layouts(job)
+        self.bounds = Bounds(job, self.layouts)
+        self.rng = np.random.default_rng(seed)
+        self.best: Points | None = None
+        self.front = Front(job.objective.fields)
+        self.dropped: list[Cells] = []
+        self.batches = 1
+        asked = {job.objective.quantity, *(x.quantity for x in job.objective.limits)}
+        self.limits_memory = any(name.startswith("memory") for name in asked)
 
     @property
-    def evaluations(self) -> int:
-        """Model evaluations, a gradient counted as `GRADIENT_COST` of them."""
-        return self.exact + GRADIENT_COST * self.gradients
+    def score(self) -> float:
+        return math.inf if self.best is None else float(self.best.score[0])
 
+    def run(self, most_rows: int = MOST_ROWS, rows: np.ndarray | None = None) -> Found:
+        """Search the whole space, or the layouts of some rows."""
+        left = math.inf
+        for family in range(len(self.job.families)):
+            left = min(left, self._searched(self._first(family, rows), most_rows))
+        return self._found(left)
 
-def effort_for(points: int, faces: int) -> tuple[Effort, int]:
-    """How much to descend in a space of so many points, and exact evaluations.
+    def refined(self, points: Points) -> None:
+        """Search all settings of the placements of some points."""
+        for family in np.unique(points.family):
+            mine = points.take(points.family == family)
+            cells = self._first(int(family), np.unique(mine.row))
+            parts = []
+            for row, factor in zip(mine.row, mine.factor):
+                every = self.layouts.placed(int(row))
+                place = int((every == factor).all(axis=(1, 2)).argmax())
+                part = cells.take(cells.row == row)
+                parts.append(part._replace(place=np.full(part.size, place)))
+            self._searched(joined(parts), MOST_ROWS)
 
-    Together at most a twentieth of the points where there are more than 1e5: the last
-    climb may take some evaluations more than it is given.
-    """
-    effort = Effort(min(max(faces, 8), 16), 30)
-    if points >= 4e5:
-        effort = Effort(min(max(faces, 12), 32), 40)
-    share = points / 21.0 - GRADIENT_COST * effort.gradients - 200.0
-    return effort, int(min(max(share, 2800.0), 8000.0))
+    def _first(self, family: int, rows: np.ndarray | None) -> Cells:
+        """Cells of all degrees with all placements; settings of which nothing is known
+        are taken apart already."""
+        layouts, settings = self.layouts, self.bounds.settings
+        usable = np.flatnonzero(layouts.usable)
+        rows = usable if rows is None else np.intersect1d(rows, usable)
+        index = np.zeros((len(rows), 0), int)
+        low, high = index, index
+        for place, setting in enumerate(settings):
+            sizes = setting.sizes(self.bounds.menu[rows, place])
+            if setting.settled:
+                last = sizes - 1 if setting.time < 0 else np.zeros(len(rows), int)
+                first = last
+            elif setting.time:
+                first, last = np.zeros(len(rows), int), sizes - 1
+            else:
+                each = np.repeat(np.arange(len(rows)), sizes)
+                starts = np.cumsum(sizes) - sizes
+                first = last = np.arange(len(each)) - np.repeat(starts, sizes)
+                rows, low, high = rows[each], low[each], high[each]
+            low = np.concatenate([low, first[:, None]], axis=1)
+            high = np.concatenate([high, last[:, None]], axis=1)
+        names = [setting.name for setting in settings]
+        if "selective" in names:  # scores run again, or whole layers
+            some = low[:, names.index("selective")] > 0
+            high[some, names.index(SHARE)] = 0
+        job = self.job
+        alone = layouts.degrees[rows, 3] == 1
+        form = np.tile([0, len(job.forms) - 1], (len(rows), 1))
+        form[alone] = job.first_form
+        place = np.where(layouts.ways[rows] == 1, 0, ALL)
+        kind = np.full(len(rows), family)
+        bound, used = np.full(len(rows), -math.inf), np.zeros((len(rows), 3))
+        return Cells(rows, place, kind, low, high, form, bound, used)
 
+    def _searched(self, cells: Cells, most_rows: int) -> float:
+        """Take cells apart until none is left that could hold a better point.
 
-def search(question: Question, seed: int = 0, effort: Effort | None = None) -> Search:
-    """Gradient search with exact refinement.
+        Returns:
+            The best bound of those that are left when the evaluations are spent.
+        """
+        waiting = self._priced(cells)
+        while (waiting := self._kept(waiting)).size:
+            if self.bounds.price.rows >= most_rows:
+                return float(self._effective(waiting).min())
+            order = np.argsort(waiting.bound, kind="stable")
+            count = self._width(waiting.take(order[:WIDTH]))
+            chosen = waiting.take(order[:count])
+            self._probe(chosen.take(np.arange(chosen.size) < PROBED))
+            children = self._priced(self._children(chosen))
+            waiting = joined([waiting.take(order[count:]), children])
+        return math.inf
 
-    The relaxed problem is descended in the first family, the scenario's own if that is
-    among them; what it finds is rounded and tried in every family.
-    """
-    chosen, budget = effort_for(question.points, len(faces(question.space.rules)))
-    chosen = effort or chosen
-    evaluator = Evaluator(question)
-    with ThreadPoolExecutor(1) as beside:
-        # the compiler runs outside the interpreter's lock
-        ready = beside.map(evaluator.prepare, range(len(question.families)))
-        descent = descend(question, question.families[0], chosen, seed)
-        list(ready)
-    points = _rounded(question, descent)
-    if not points:
-        front = Front(question.fields)
-        return Search(None, None, None, None, chosen.gradients, 0, front)
-    scores = dict(zip(points, evaluator(points)))
-    rounded = min(scores.values(), key=lambda s: s.rank)
-    longest = max(len(setting.values) for setting in question.space.settings)
-    settled = settle(evaluator, _starts(scores), longest // 8)
-    settled.sort(key=lambda point: evaluator.known[point].rank)
-    refine(evaluator, settled, budget)
-    _explore(evaluator, budget, np.random.default_rng(seed))
-    best, score = min(evaluator.known.items(), key=lambda item: item[1].rank)
-    return Search(
-        best,
-        score,
-        _relaxed(descent),
-        rounded,
-        chosen.gradients,
-        evaluator.count,
-        _front(evaluator),
-    )
+    def _kept(self, cells: Cells) -> Cells:
+        """Cells that may hold a better point than the best known one."""
+        keep = self._effective(cells) < self.score - CLOSE
+        self.dropped.append(cells.take(~keep))
+        return cells.take(keep)
 
+    def _width(self, cells: Cells) -> int:
+        """How many of the first cells are taken apart at once."""
+        setting, _ = self._halved(cells)
+        settled = (setting < 0) & (cells.form[:, 0] == cells.form[:, 1])
+        places = np.where(settled, self.layouts.ways[cells.row], 4.0)
+        return max(1, int((np.cumsum(places) <= MOST_PARTS).sum()))
 
-def _explore(evaluator: Evaluator, budget: int, rng: np.random.Generator) -> None:
-    """Spend what is left of the budget on climbs from random placements.
+    def _effective(self, cells: Cells) -> np.ndarray:
+        return cells.bound - np.where(cells.place == ALL, MARGIN, 0.0)
 
-    Some valleys are narrow: an axis pays only together with another one. A space that
-    is small or well descended has little budget left when this begins.
-    """
-    question = evaluator.question
-    space, longest = question.space, len(question.space.settings[0].values)
-    for _ in range(EXPLORED):
-        best = evaluator.best()
-        if best is None or evaluator.count >= budget * 3 // 4:
+    def _priced(self, cells: Cells) -> Cells:
+        """Cells that may hold a point, with their bounds; their points are looked at."""
+        if not cells.size:
+            return cells
+        priced, possible, points = self.bounds.bounded(cells)
+        # a part is never better than the whole
+        priced = priced._replace(bound=np.maximum(priced.bound, cells.bound))
+        self.look(points)
+        never = priced.take(~possible)
+        self.dropped.append(never._replace(bound=np.full(never.size, math.inf)))
+        return self._settled(priced.take(possible))
+
+    def _settled(self, cells: Cells) -> Cells:
+        """Where nothing has to run again, nothing does."""
+        share = self.bounds.share
+        if share is None or self.limits_memory:
+            return cells
+        fits = (cells.used[:, 0] <= TOLERANCE) & (cells.form[:, 0] == cells.form[:, 1])
+        high = cells.high.copy()
+        high[fits, share] = cells.low[fits, share]
+        return cells._replace(high=high)
+
+    def look(self, points: Points) -> None:
+        """Keep the best point, and the front."""
+        if not len(points.row):
             return
-        frame = int(rng.integers(len(space.frames)))
-        drawn = random_placements(space.frames[frame], space.rules, DRAWN, rng)
-        points = [
-            point_of(int(rng.integers(len(question.families))), frame, f, best[0].levels)
-            for f in drawn
-        ]
-        scores = dict(zip(points, evaluator(points)))
-        firsts = sorted(scores, key=lambda point: scores[point].rank)[: DRAWN // 8]
-        refine(evaluator, settle(evaluator, firsts, longest // 8), budget)
-
-
-def _relaxed(descent: Descent) -> float | None:
-    """Objective of the best last iterate that meets the relaxed limits."""
-    good = descent.violation[:, -1] <= 1e-2
-    return float(descent.objective[:, -1][good].min()) if good.any() else None
-
-
-def _starts(scores: dict[Point, Scored]) -> list[Point]:
-    """The best rounded points, no two of a family with the same degrees, so that climbs
-    start in different places; every family has some."""
-    distinct: dict[tuple, Point] = {}
-    for point in sorted(scores, key=lambda point: scores[point].rank):
-        splits = np.frombuffer(point.splits, np.int16).reshape(len(AXES), -1)
-        distinct.setdefault((point.family, *splits.prod(axis=1).tolist()), point)
-    ranked = list(distinct.values())
-    firsts = ranked[:SETTLED]
-    for family in {point.family for point in ranked}:
-        members = [point for point in ranked if point.family == family]
-        firsts += [point for point in members[: SETTLED // 4] if point not in firsts]
-    return firsts
-
-
-def _rounded(question: Question, descent: Descent) -> list[Point]:
-    """Whole points near every snapshot, in every family."""
-    space = question.space
-    points: dict[Point, None] = {}
-    for restart, frame in enumerate(descent.frames):
-        for logs, values in zip(descent.logs[restart], descent.values[restart]):
-            levels = tuple(
-                int(np.abs(np.array(s.values) - value).argmin())
-                for s, value in zip(space.settings, values)
+        good = np.isfinite(points.score)
+        if self.bounds.batch is not None and good.any():
+            self.batches = max(
+                self.batches, int(points.index[good, self.bounds.batch].max()) + 1
             )
-            for factor in round_plan(logs, space.frames[frame], space.rules, ROUNDED):
-                for family in range(len(question.families)):
-                    points[point_of(family, int(frame), factor, levels)] = None
-    return list(points)
+        self.front.add(points.logs, good, lambda row: points.take(np.array([row])))
+        if good.any():
+            row = int(points.score.argmin())
+            if points.score[row] < self.score:
+                self.best = points.take(np.array([row]))
+        elif self.best is None or (
+            not np.isfinite(self.score) and points.excess.min() < self.best.excess[0]
+        ):
+            self.best = points.take(np.array([int(points.excess.argmin())]))
+
+    def _probe(self, cells: Cells) -> None:
+        """Try cells of all placements in the usual rank order."""
+        cells = cells.take(cells.place == ALL)
+        if not cells.size:
+            return
+        rows = cells.row
+        factors, good = ordered(self.layouts.degrees[rows], self.layouts.units[rows])
+        bounds = self.bounds
+        forms = np.maximum(cells.form[:, 0], self.job.first_form)
+        ends = [bounds.end(cells, [s.time for s in bounds.settings])]
+        ends.append(bounds.end(cells, [s.memory for s in bounds.settings]))
+        for index in ends:
+            real = good & bounds.runs(rows, index, forms)
+            args = (x[real] for x in (rows, factors, cells.family, index, forms))
+            rows_, *others = args
+            if len(rows_):
+                scored = bounds.scored(rows_, *others)
+                self.look(bounds.points(rows_, *others, scored))
+
+    def _children(self, cells: Cells) -> Cells:
+        """Every cell in parts."""
+        parts = []
+        setting, middle = self._halved(cells)
+        halved = setting >= 0
+        if halved.any():
+            some, at = cells.take(halved), setting[halved]
+            each = np.arange(some.size)
+            low, high = some.low.copy(), some.high.copy()
+            high[each, at] = middle[halved]
+            low[each, at] = middle[halved] + 1
+            parts += [some._replace(high=high), some._replace(low=low)]
+        forms = ~halved & (cells.form[:, 0] != cells.form[:, 1])
+        if forms.any():
+            parts.append(self._by_form(cells.take(forms)))
+        rest = cells.take(~halved & ~forms)
+        if rest.size:
+            parts.append(self._by_place(rest))
+        return joined(parts)
+
+    def _halved(self, cells: Cells) -> tuple[np.ndarray, np.ndarray]:
+        """Which setting of a cell is halved, -1 for none, and where."""
+        wide = cells.low != cells.high
+        setting = np.where(wide.any(axis=1), wide.argmax(axis=1), -1)
+        bounds, each = self.bounds, np.arange(cells.size)
+        at = np.maximum(setting, 0)
+        low, high = cells.low[each, at], cells.high[each, at]
+        middle = (low + high) // 2
+        if bounds.batch is not None and bounds.settings[bounds.batch].whole:
+            batch = at == bounds.batch
+            root = np.floor(np.sqrt((low + 1.0) * (high + 1.0))).astype(int) - 1
+            middle = np.where(batch, np.clip(root, low, high - 1), middle)
+            narrow = (high + 1.0) <= NARROW * (low + 1.0)
+            setting = np.where(batch & narrow & (cells.place == ALL), -1, setting)
+        share = bounds.share
+        if share is not None:
+            # as much runs again as memory needs at least; schedules differ in the rest
+            open_form = cells.form[:, 0] != cells.form[:, 1]
+            setting = np.where((setting == share) & open_form, -1, setting)
+            low, high = cells.low[:, share], cells.high[:, share]
+            first = (low != high) & (cells.used[:, 1] > TOLERANCE)
+            setting = np.where(first, share, setting)
+            middle = np.where(setting == share, self._chord(cells, low, high), middle)
+        return setting, middle
+
+    def _chord(self, cells: Cells, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+        """The last share at which memory is too little, were it linear in the share; it
+        is convex, so the next one is enough."""
+        _, most, least = np.exp(cells.used).T
+        part = (most - 1.0) / np.maximum(most - least, 1e-12)
+        enough = low + np.ceil(np.clip(part, 0.0, 1.0) * (high - low)).astype(int)
+        # now and then in the middle, as a chord stays on one side
+        middle = np.where((high - low) % 3 == 1, (low + high) // 2, enough - 1)
+        return np.clip(middle, low, np.maximum(high - 1, low))
+
+    def _by_form(self, cells: Cells) -> Cells:
+        """A cell for each schedule of one or two chunks, and one for all with more."""
+        job, bounds, parts = self.job, self.bounds, []
+        forms = range(job.first_form, len(job.forms))
+        more = [f for f in forms if job.forms[f].schedule == "interleaved"]
+        whole = cells.form[:, 0] == 0
+        some = cells.take(whole)
+        for form in (f for f in forms if f not in more):
+            runs = bounds.runs(some.row, some.low, np.full(some.size, form))
+            part = some.take(runs)
+            parts.append(part._replace(form=np.full((part.size, 2), form)))
+        ranges = []
+        if more:
+            ranges.append(
+                some._replace(form=np.tile([more[0], more[-1]], (some.size, 1)))
+            )
+        others = cells.take(~whole)
+        middle = others.form.sum(axis=1) // 2
+        low = np.stack([others.form[:, 0], middle], axis=1)
+        high = np.stack([middle + 1, others.form[:, 1]], axis=1)
+        ranges += [others._replace(form=low), others._replace(form=high)]
+        for part in ranges:
+            runs = bounds.runs(part.row, part.low, part.form[:, 0])
+            parts.append(part.take(runs))
+        return joined(parts)
+
+    def _by_place(self, cells: Cells) -> Cells:
+        """A cell for each placement; one that has a placement is done."""
+        cells = cells.take(cells.place == ALL)
+        counts = [len(self.layouts.placed(int(row))) for row in cells.row]
+        each = np.repeat(np.arange(cells.size), counts)
+        places = [np.arange(count) for count in counts]
+        taken = cells.take(each)
+        return taken._replace(place=np.concatenate([np.zeros(0, int), *places]))
+
+    def _found(self, left: float) -> Found:
+        front, rows = self.front, self.bounds.price.rows
+        if self.best is None or not np.isfinite(self.score):
+            bound = None if math.isinf(left) else left
+            return Found(self.best, bound, front, rows, 0, 0.0, self.batches)
+        dropped = joined(self.dropped)
+        checked, slack = self._checked(dropped)
+        lowest = min(left, float(self._effective(dropped).min(initial=math.inf)) - slack)
+        return Found(
+            self.best,
+            min(self.score, lowest),
+            front,
+            self.bounds.price.rows,
+            checked,
+            slack,
+            self.batches,
+        )
+
+    def _checked(self, dropped: Cells) -> tuple[int, float]:
+        """Points drawn from what was dropped: how many, and by how much one is better
+        than its cell's bound."""
+        rng, before = self.rng, self.score
+        near = np.argsort(dropped.bound)[: CHECKED // 2]
+        near = np.concatenate([near, rng.integers(0, dropped.size, CHECKED // 2)])
+        # placements are listed for some of the degrees only
+        rows = dropped.row[near]
+        some = np.concatenate([rows[: LISTED // 2], rng.choice(rows, LISTED // 2)])
+        listed = (dropped.place[near] != ALL) | np.isin(rows, some)
+        cells = dropped.take(near[listed])
+        cells = cells.take(np.resize(np.arange(cells.size), CHECKED))
+        index = rng.integers(cells.low, cells.high + 1)
+        forms = rng.integers(cells.form[:, 0], cells.form[:, 1] + 1)
+        forms = np.maximum(forms, self.job.first_form)
+        places = [
+            rng.integers(len(self.layouts.placed(int(row)))) if place == ALL else place
+            for row, place in zip(cells.row, cells.place)
+        ]
+        runs = self.bounds.runs(cells.row, index, forms)
+        cells, index, forms = cells.take(runs), index[runs], forms[runs]
+        if not cells.size:
+            return 0, 0.0
+        factors = self.bounds.factors(cells.row, np.array(places)[runs])
+        args = cells.row, factors, cells.family, index, forms
+        points = self.bounds.points(*args, self.bounds.scored(*args))
+        self.look(points)
+        bound = self._effective(cells)
+        # one from where none can be only counts if it is better than the best
+        bound = np.where(np.isfinite(bound), bound, before)
+        close = np.isfinite(points.score) & (bound < before + NEAR)
+        return cells.size, max(0.0, float((bound - points.score)[close].max(initial=0.0)))
 
 
-def _front(evaluator: Evaluator) -> Front:
-    """The front of all points that were scored exactly."""
-    front = Front(evaluator.question.fields)
-    points = list(evaluator.known)
-    logs = np.array([evaluator.known[point].logs for point in points])
-    good = np.array([evaluator.known[point].feasible for point in points])
-    front.add(logs, good, lambda row: points[row])
-    return front
+def needs(job: Job, points: Points) -> str:
+    """What the nearest point lacks, in words."""
+    worst, over = int(points.worst[0]), math.expm1(float(points.excess[0]))
+    if worst >= len(NEEDS):
+        field = job.objective.fields[worst - len(NEEDS)]
+        return f"the nearest is {over:.1%} off the limit of {field}"
+    if worst == 0:
+        return f"the nearest needs {over:.1%} more memory than there is"
+    return f"none has {NEEDS[worst]}"

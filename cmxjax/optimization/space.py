@@ -1,11 +1,9 @@
 """The whole layouts that a search may return: counted, listed, looked up.
 
-A point of the space is a placement matrix `factor[axis, tier]` of whole numbers and one
-value for each setting, such as the batch. Tiers are filled as `footprints` says; rules of
-the model decide which degrees divide it.
+A layout is a placement matrix `factor[axis, tier]` of whole numbers. Tiers are filled as
+`footprints` says; rules of the model decide which degrees divide it.
 """
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -17,13 +15,6 @@ BLOCK = 1_000_000
 """Rows that are grown by one tier at a time, which bounds the memory."""
 
 TP, ETP, EP = AXES.index("tp"), AXES.index("etp"), AXES.index("ep")
-
-
-class Setting(NamedTuple):
-    """A number that is chosen beside the layout, from ascending values."""
-
-    name: str
-    values: tuple[float, ...]
 
 
 class Rules(NamedTuple):
@@ -46,14 +37,6 @@ class Frame(NamedTuple):
 
     devices: int
     units: tuple[int, ...]
-
-
-class Space(NamedTuple):
-    """All points: frames x placements x settings."""
-
-    frames: tuple[Frame, ...]
-    rules: Rules
-    settings: tuple[Setting, ...]
 
 
 def frames_of(counts: tuple[int, ...], sizes: tuple[float, ...]) -> tuple[Frame, ...]:
@@ -143,12 +126,6 @@ def count_placements(frame: Frame, rules: Rules) -> int:
     return int(degree_counts(frame, rules)[1].sum())
 
 
-def count(space: Space) -> int:
-    """Points of the space, infeasible ones (memory, limits) included."""
-    levels = int(np.prod([len(setting.values) for setting in space.settings], dtype=int))
-    return levels * sum(count_placements(frame, space.rules) for frame in space.frames)
-
-
 def placements(frame: Frame, rules: Rules) -> np.ndarray:
     """All allowed placement matrices of a frame, (row, axis, tier).
 
@@ -166,17 +143,3 @@ def placements(frame: Frame, rules: Rules) -> np.ndarray:
             parts.append((splits, grown))
         factor, degrees = (np.concatenate(part) for part in zip(*parts))
     return factor[allowed(rules, degrees)]
-
-
-def grid(settings: tuple[Setting, ...]) -> np.ndarray:
-    """All combinations of the settings' values, (combination, setting)."""
-    axes = np.meshgrid(*(setting.values for setting in settings), indexing="ij")
-    return np.stack([axis.ravel() for axis in axes], axis=1)
-
-
-def every_placement(space: Space) -> Iterator[tuple[int, np.ndarray]]:
-    """Frame numbers with all placement matrices of the frame."""
-    for number, frame in enumerate(space.frames):
-        table = placements(frame, space.rules)
-        if len(table):
-            yield number, table

@@ -4,8 +4,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from ..job.layout import AXES
-from ..optimization.answer import Answer, changes_of
-from ..optimization.search import GRADIENT_COST
+from ..optimization.answer import Answer, Certificate
+from ..optimization.price import GRADIENT_COST
 from ..specs.build import build
 from ..specs.errors import SpecError
 from ..specs.scenario import validate_scenario
@@ -16,21 +16,16 @@ from .tables import make_table, number
 ROWS = 12
 """Rows of a printed front; the JSON holds all of them."""
 
-BESIDE_SETTINGS = {
-    "layout.vpp": "chunks",
-    "layout.overlapped_microbatches": "microbatches",
-}
-"""Keys of the layout that a front lists beside the settings where several values are
-tried, and the field of a family that has them."""
+BESIDE = ("layout.vpp",)
+"""Keys of the layout that a front lists beside the settings."""
 
 
 def answer_tables(answer: Answer) -> Group:
     """The layout, the certificate and the front of throughput against latency."""
-    q = answer.question
-    p = q.problem
+    p, objective = answer.job.problem, answer.job.objective
     title = (
-        f"{p.scenario.phase} on {p.system.name}: best {q.objective} by {answer.method}"
-        f" in {answer.seconds:.1f} s (calibration: {p.calibration})"
+        f"{p.scenario.phase} on {p.system.name}: best {objective.quantity}"
+        f" by {answer.method} in {answer.seconds:.1f} s (calibration: {p.calibration})"
     )
     table = make_table(title, "quantity", "value")
     for name, value in answer.metrics.items():
@@ -52,7 +47,7 @@ def answer_tables(answer: Answer) -> Group:
 def _certificate_table(answer: Answer):
     c = answer.certificate
     table = make_table("how good it is", "", "value", "model evaluations")
-    field = answer.question.fields[int(abs(answer.question.target.weights).argmax())]
+    field = answer.job.objective.field
 
     def show(value: float | None) -> str:
         return "-" if value is None else number(field, value)
@@ -63,16 +58,19 @@ def _certificate_table(answer: Answer):
         table.add_row("relaxed, end of descent", show(c.relaxed), gradients)
         table.add_row("rounded, exact", show(c.rounded), "")
         exact = f"{spent['search_exact']:,} exact; {spent['search_total']:,} in all"
-        table.add_row("refined, exact", show(answer.value), exact)
-    if c.optimum is not None or "exhaustive" in spent:
-        swept = f"{spent.get('exhaustive', 0):,}"
-        table.add_row("exhaustive optimum", show(c.optimum), swept)
-    elif c.bound is not None:
-        note = f"{spent['bound']:,} on an ideal network"
-        table.add_row("no layout is better than", show(c.bound), note)
+        table.add_row("refined, exact", show(c.refined), exact)
+    if "exhaustive" in spent:
+        table.add_row("best of all", show(answer.value), f"{spent['exhaustive']:,}")
+        table.add_row("no layout is better than", show(c.bound), _checks(c))
     gap = "-" if c.gap is None else f"{c.gap:.2%}"
-    table.add_row("gap", gap, f"space: {c.points:,} layouts")
-    return table
+    table.add_row("gap", gap, f"of {c.points:,} layouts")
+    return Group(table, Text(f"Searched: {c.space}.", style="dim"))
+
+
+def _checks(c: Certificate) -> str:
+    """How far the bound was seen to hold."""
+    held = "all within it" if c.slack == 0.0 else f"at worst {c.slack:.2%} beyond, added"
+    return f"{c.checked:,} of what was dropped drawn: {held}"
 
 
 def _short(value: object) -> str:
@@ -84,13 +82,8 @@ def _front_table(answer: Answer, cost: str):
     table = make_table(f"{rate} against {cost}", cost, rate, "degrees", "settings")
     rows = answer.front.table(cost)
     step = max(1, -(-len(rows) // ROWS))
-    beside = {
-        key
-        for key, field in BESIDE_SETTINGS.items()
-        if len({getattr(family, field) for family in answer.question.families}) > 1
-    }
     for throughput, paid, point in rows[::step]:
-        changes = changes_of(answer.question, point)
+        changes = answer.changes_of(point)
         degrees = " ".join(
             f"{axis}{changes[f'layout.{axis}']}"
             for axis in AXES
@@ -99,7 +92,7 @@ def _front_table(answer: Answer, cost: str):
         settings = " ".join(
             f"{key.removeprefix('workload.').removeprefix('layout.')}={_short(value)}"
             for key, value in changes.items()
-            if key.startswith("workload.") or key in beside
+            if key.startswith("workload.") or key in BESIDE
         )
         table.add_row(number(cost, paid), number(rate, throughput), degrees, settings)
     return table
@@ -121,15 +114,15 @@ def write_picture(answer: Answer, path: str) -> None:
         axis.set_ylabel(rate)
         axis.set_xscale("log")
         axis.grid(alpha=0.3)
-    scenario = answer.question.problem.scenario
-    figure.suptitle(f"{scenario.phase} on {answer.question.problem.system.name}")
+    scenario = answer.job.problem.scenario
+    figure.suptitle(f"{scenario.phase} on {answer.job.problem.system.name}")
     figure.tight_layout()
     save(figure, path)
 
 
 def as_scenario(answer: Answer) -> dict[str, object]:
     """The raw keys of a scenario with the answer's layout."""
-    return raw_scenario(answer.question.problem.scenario, answer.changes)
+    return raw_scenario(answer.job.problem.scenario, answer.changes)
 
 
 def write_answer(answer: Answer, path: str) -> None:
@@ -145,4 +138,4 @@ def write_answer(answer: Answer, path: str) -> None:
         raise SpecError([f"--out {path}: there is no layout to write"])
     nearest = f"--out {path}: the nearest layout can't be run"
     build(validate_scenario(as_scenario(answer), nearest), "none", nearest)
-    write_scenario(answer.question.problem.scenario, answer.changes, path)
+    write_scenario(answer.job.problem.scenario, answer.changes, path)

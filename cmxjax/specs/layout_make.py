@@ -6,6 +6,7 @@ from pydantic import ValidationError
 from ..job.layout import Layout, Routing
 from ..machine.machine import Machine
 from ..machine.runtimes import Engine
+from ..switch import switch
 from .context import leaf
 from .degrees import Degrees, derive, given_placement, parse_order, place
 from .errors import SpecError, explain
@@ -49,7 +50,7 @@ def assembled(
             dispatches_shared=routing.shared_replicas > 0,
         ),
         attention=attention,
-        sequence_parallel=spec.sequence_parallel,
+        sequence_parallel=switch(spec.sequence_parallel),
         microbatches=str(spec.overlapped_microbatches),
         head=leaf(head) if head > 1.0 and attention == "dp" else None,
     )

@@ -9,8 +9,6 @@ Reference: Huang et al., arXiv 1811.06965; Qi et al., arXiv 2401.10241; DualPipe
 published program, github.com/deepseek-ai/DualPipe, `dualpipe.py`.
 """
 
-from .._types import Scalar
-
 MOST_CHUNKS = {"gpipe": 1, "zero_bubble": 2, "dualpipe": 1}
 """Chunks on a device; interleaved 1F1B isn't here."""
 
@@ -28,12 +26,6 @@ def schedule_of(schedule: str, chunks: int | float) -> str:
 def program_of(schedule: str) -> str:
     """What programs are keyed on: 1F1B of one chunk and of several are one."""
     return "1f1b" if schedule == "interleaved" else schedule
-
-
-def chunks_filled(layers: Scalar) -> Scalar:
-    """Chunks of all stages that layers fill: the embedding and the head may stand for a
-    layer each."""
-    return layers + 2.0
 
 
 def schedule_mistakes(

@@ -3,12 +3,13 @@
 from ..job.workload import BYTES, NO_COPY, Dtypes, Software, Train, balance_of, sizes_of
 from ..machine.resolve import Choices
 from ..model.flops import convention_named
+from ..step.pipeline import chunks_filled
 from ..switch import switch
 from .context import Context, check_dtypes, default, dtypes_of, leaf, multiplied, pick
 from .degrees import Degrees
 from .errors import SpecError, all_of
 from .scenario_file import TrainScenario
-from .schedules import chunks_filled, program_of, schedule_mistakes
+from .schedules import program_of, schedule_mistakes
 
 OFFLOAD_LINK = "cpu-pool"
 WORKING = "bf16"
@@ -51,11 +52,11 @@ def train_workload(
         peak_flop_per_s=leaf(w.peak or 0.0),
         software=software,
         selective=switch(w.recompute == "selective"),
+        overlaps=switch(spec.overlapped_microbatches != 1),
         schedule=program_of(w.schedule),
         zero=leaf(w.zero),
-        zero_group=None if w.zero_group is None or w.zero == 0 else leaf(w.zero_group),
-        shards=w.zero > 0,
-        gathers=context.system.trainers[trainer].gathers if w.zero > 0 else "striped",
+        zero_group=None if w.zero_group is None else leaf(w.zero_group),
+        gathers=context.system.trainers[trainer].gathers,
         fused_attention=w.fused_attention,
         context=context_exchange,
         flop_convention=convention,

@@ -28,6 +28,7 @@ from ..rates.collectives import collective_s
 from ..rates.exchange import Ranks, exchange_s
 from ..rates.fabric import contended_s
 from ..rates.roofline import roofline_s
+from ..switch import Switch
 from ..work.serving import Declarations, half_parts, mixer_part, parts_of
 from ..work.table import select
 from .costs import Costs
@@ -72,6 +73,8 @@ class Counts(NamedTuple):
     """Layers of the fullest pipeline stage over the mean."""
     domains: Scalar
     """Of attention devices that share the experts' pool."""
+    overlaps: Switch
+    """`Layout.overlaps`."""
     tower: TowerCounts | None = None
     """Of a batch's images, where there are such."""
 

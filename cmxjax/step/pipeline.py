@@ -18,21 +18,33 @@ Reference: Huang et al., arXiv 1811.06965 (GPipe); Narayanan et al., arXiv 2104.
 2412.19437, table 2 (DualPipe); Qi et al., arXiv 2405.15362 (zero bubble, V).
 """
 
+from functools import reduce
+
 from .. import smooth
-from .._types import Scalar, Sharpness
-from ..switch import either
+from .._types import Leaf, Scalar, Sharpness
+from ..job.workload import ANY, PROGRAMS
+from ..switch import either, one_of
 from .dualpipe import dualpipe_s
 from .line import Line, PassTimes
 
 
 def pipeline_s(
-    schedule: str, line: Line, microbatches: Scalar, chunks: Scalar, sharpness: Sharpness
+    schedule: str,
+    line: Line,
+    microbatches: Scalar,
+    chunks: Scalar,
+    sharpness: Sharpness,
+    order: Leaf = 0.0,
+    most_chunks: Scalar | None = None,
 ) -> Scalar:
     """Time of all micro-batches through all stages.
 
     Args:
-        schedule: `gpipe`, `1f1b`, `interleaved`, `zero_bubble` or `dualpipe`.
+        schedule: `gpipe`, `1f1b`, `interleaved`, `zero_bubble` or `dualpipe`; or `any`.
         chunks: model chunks of a device, for interleaved schedules.
+        order: which one `any` is, a place among `PROGRAMS`; or what bounds several of
+            them: `SHORTEST`, the shortest of all, or `MOST_CHUNKS`, that of most chunks.
+        most_chunks: on a device, for these two; those of `chunks` where left out.
 
     Agrees with a simulation of the events (in the tests): exactly for GPipe, and for 1F1B
     unless stages differ twofold; for interleaved and ZB-H1 within 1 % where
@@ -42,7 +54,20 @@ def pipeline_s(
     too short: tenfold by 2 % in the mean and 13 %, and by up to a fifth where a single
     stage takes ten times as long as the others.
     """
-    return _TIMES[schedule](line, microbatches, chunks, sharpness)
+    args = line, microbatches, chunks, sharpness
+    if schedule == ANY:
+        every = [_TIMES[name](*args) for name in PROGRAMS]
+        most = chunks if most_chunks is None else most_chunks
+        finest = _1f1b(line, microbatches, most, sharpness)
+        shortest = [*every, _zero_bubble_v(line, microbatches, sharpness), finest]
+        return one_of([*every, reduce(smooth.smaller, shortest), finest], order)
+    return _TIMES[schedule](*args)
+
+
+def chunks_filled(layers: Scalar) -> Scalar:
+    """Chunks of all stages that layers fill: the embedding and the head may stand for a
+    layer each."""
+    return layers + 2.0
 
 
 def _positive(values):
@@ -151,3 +176,6 @@ _TIMES = {
 }
 
 SCHEDULES = tuple(_TIMES)
+
+SHORTEST, MOST_CHUNKS = float(len(PROGRAMS)), len(PROGRAMS) + 1.0
+"""Further values of `order`, which no single job has."""

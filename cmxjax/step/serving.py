@@ -145,8 +145,9 @@ def compose(
     total = repeated + counts.drafts * modes.kinds_s[-1]
     best, first = total, None
     if shape.microbatches == "auto":
-        best = smooth.minimum(total[0], total[1], sharpness)
-        first = total[0] <= total[1]
+        faster = smooth.minimum(total[0], total[1], sharpness)
+        best = counts.overlaps.pick(total[1], faster)
+        first = (total[0] <= total[1]) & (counts.overlaps.on < 0.5)
     layer, repeated = _of_faster(first, (modes, repeated))
     once = costs.times["once"]
     tail = layer.tail_s + counts.drafts * layer.draft_s
@@ -190,6 +191,7 @@ def counts_of(job: Job, sharpness: Sharpness) -> Counts:
         stages=stages,
         fullest=slowest_stage(a.layers, stages, sharpness),
         domains=one if job.pools is None else job.pools.domains,
+        overlaps=job.layout.overlaps,
     )
 
 

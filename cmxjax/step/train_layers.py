@@ -9,7 +9,7 @@ import numpy as np
 from .. import smooth
 from .._types import PyTree, Scalar, Sharpness
 from ..job.layout import Layout, degree
-from ..job.workload import Train
+from ..job.workload import Train, mirrored
 from ..model.architecture import Architecture, Kind
 from ..rates.collectives import collective_s
 from ..rates.exchange import Ranks, exchange_s
@@ -189,15 +189,17 @@ def communication_of(
     forward = [of("all_gather", cp) + of("all_to_all", cp) for cp in mixers]
     back = [x + of("reduce_scatter", cp) for x, cp in zip(forward, mixers, strict=True)]
     hops = smooth.larger(degree(shape.layout, "pp") - 1.0, 1.0)
+    along = shape.layout.sequence_parallel
+    reduce = along.pick(0.0, of("all_reduce", "tp"))
     exchanges = Exchanges(
-        gather=of("all_gather", "tp"),
-        scatter=of("reduce_scatter", "tp"),
-        reduce=of("all_reduce", "tp"),
+        gather=along.on * of("all_gather", "tp"),
+        scatter=along.on * of("reduce_scatter", "tp"),
+        reduce=reduce,
         context_forward=tuple(forward),
         context_backward=tuple(back),
         expert=expert,
         # half of an all-reduce gathers the shares
-        hop=sum(times["pipeline"].values()) / hops + 0.5 * of("all_reduce", "tp"),
+        hop=sum(times["pipeline"].values()) / hops + 0.5 * reduce,
     )
     return exchanges, _reduction(shape, of)
 
@@ -205,16 +207,7 @@ def communication_of(
 def _reduction(shape: Shape, of: Callable[[str, str], Scalar]) -> Reduction:
     """What the stage of ZeRO has of the traffic that was asked for."""
     w, layers = shape.w, [at_place("layer", i) for i in range(len(shape.a.kinds))]
-    if not w.shards:
-        none = (jnp.zeros(()),) * len(layers)
-        return Reduction(
-            all_reduce=of("all_reduce", "once"),
-            all_gather=none[0],
-            reduce_scatter=none[0],
-            layer_gather=none,
-            layer_scatter=none,
-        )
-    each, whole = w.zero >= 2.0, w.zero >= 3.0
+    splits, each, whole = (w.zero >= stage for stage in (1.0, 2.0, 3.0))
     gathers = (of("all_gather", layer) for layer in layers)
 
     def scattered(name: str) -> Scalar:
@@ -223,9 +216,9 @@ def _reduction(shape: Shape, of: Callable[[str, str], Scalar]) -> Reduction:
 
     scatters = (scattered(layer) for layer in layers)
     return Reduction(
-        all_reduce=jnp.zeros(()),
-        all_gather=either(whole, 0.0, of("all_gather", "once")),
-        reduce_scatter=either(each, 0.0, scattered("once")),
+        all_reduce=either(splits, 0.0, of("all_reduce", "whole")),
+        all_gather=either(splits & ~whole, of("all_gather", "once"), 0.0),
+        reduce_scatter=either(splits & ~each, scattered("once"), 0.0),
         layer_gather=tuple(either(whole, x, 0.0) for x in gathers),
         layer_scatter=tuple(either(each, x, 0.0) for x in scatters),
     )
@@ -344,9 +337,8 @@ def _exchanged(
     sharpness: Sharpness,
 ) -> PassTimes:
     """Dispatch and combine of a layer, beside compute where micro-batches overlap."""
-    exposed: Scalar = jnp.ones(())
-    if shape.layout.microbatches != "1" or shape.w.schedule == "dualpipe":
-        exposed = sharing.expert
+    beside = shape.w.overlaps.on + mirrored(shape.w)
+    exposed = either(beside > 0.5, sharing.expert, 1.0)
     forward = smooth.overlap_s(layer.forward, exchange, exposed, sharpness)
     whole = layer.backward + layer.weight
     backward = smooth.overlap_s(whole, exchange, exposed, sharpness) - layer.weight
@@ -367,9 +359,8 @@ def _beside(
     for seconds in moved.values():  # to the host and back
         forward = smooth.overlap_s(forward, seconds, sharing.offload, sharpness)
         backward = smooth.overlap_s(backward, seconds, sharing.offload, sharpness)
-    if shape.w.shards:
-        gather = reduction.layer_gather[place]
-        both = reduction.layer_scatter[place] + gather
-        forward = smooth.overlap_s(forward, gather, sharing.data, sharpness)
-        backward = smooth.overlap_s(backward, both, sharing.data, sharpness)
+    gather = reduction.layer_gather[place]
+    both = reduction.layer_scatter[place] + gather
+    forward = smooth.overlap_s(forward, gather, sharing.data, sharpness)
+    backward = smooth.overlap_s(backward, both, sharing.data, sharpness)
     return PassTimes(forward, backward, layer.weight)

@@ -172,7 +172,7 @@ def _owners(trainer: Trainer, w: Train, layout: Layout) -> dict[str, dict[str, S
     if w.gathers != "by_owner":
         return {}
     ranks, _ = data_ranks(w, layout)
-    once = either(w.zero < 3.0, trainer.owner_message_s, 0.0)
+    once = either((w.zero >= 1.0) & (w.zero < 3.0), trainer.owner_message_s, 0.0)
     return {"owners": {"step": (ranks - 1.0) * once}}
 
 
@@ -183,7 +183,7 @@ def _collectives(job: Job, sharpness: Sharpness) -> dict[str, dict[str, Leaf]]:
     if w.gathers != "one_port":
         return price_collectives(machine, requests, sharpness)
     apart = ("data_parallel", "expert_data_parallel")
-    inside = [r for r in requests if r.component not in apart]
+    inside = [r for r in requests if r.component not in apart or r.name == "whole"]
     one = machine.library.replace(algorithms={"ring": ALWAYS})
     layers = price_collectives(machine, inside, sharpness)
     data = requests[len(inside) :]
@@ -216,10 +216,9 @@ def _layer_requests(
     def ask(kind: str, axis: str, component: str, payload: Scalar, name: str) -> None:
         requests.append(Request(name, component, kind, splits(layout, axis), payload))
 
-    if layout.attention != "dp" and layout.sequence_parallel:
+    if layout.attention != "dp":  # along the sequence the first two, else the third
         ask("all_gather", "tp", "tensor_parallel", quantized, "tp")
         ask("reduce_scatter", "tp", "tensor_parallel", rank_bytes, "tp")
-    elif layout.attention != "dp":
         ask("all_reduce", "tp", "tensor_parallel", rank_bytes * tp, "tp")
     for i, mixer in enumerate(a.mixers):
         cp, holders = at_place("cp", i), degree(layout, "tp")
@@ -253,7 +252,7 @@ def _data_requests(
 
     ZeRO 0 all-reduces gradients once a step; 1 and 2 scatter them reduced and gather the
     updated weights, 2 scatters for every micro-batch; 3 also gathers each layer's weights
-    for every pass. All of 1 to 3 are asked for; `Reduction` counts what a stage does.
+    for every pass. All of it is asked for; `Reduction` counts what a stage does.
     Experts reduce over the ranks that hold the same ones. With groups that is done inside
     of each, and what a rank has left of the gradients is summed over the groups (hybrid
     sharding: Zhao et al., arXiv 2304.11277, section 3.2.2).
@@ -261,9 +260,10 @@ def _data_requests(
     Reference: Rajbhandari et al., arXiv 1910.02054, section 7.
     """
     gradient, weight = w.software.sizes.gradient, BYTES["bf16"]
-    axes, outer = _data_axes(a, w, layout), {}
+    axes = whole = _data_axes(a, w, layout)
+    outer = {}
     if w.zero_group is not None:
-        whole, axes = axes, {}
+        axes = {}
         for component, (split, ranks) in whole.items():
             axes[component] = first_ranks(split, ranks), ranks
             outer[component] = split / axes[component][0]
@@ -278,8 +278,6 @@ def _data_requests(
         return [part / ranks for part, (_, ranks) in zip(held, axes.values())]
 
     once = Held(*(x[0] for x in holding.weights))
-    if not w.shards:
-        return ask("all_reduce", "once", [*once], gradient)
 
     def scatter(name: str, parts: list[Scalar]) -> list[Request]:
         asked = ask("reduce_scatter", name, parts, gradient)
@@ -289,7 +287,11 @@ def _data_requests(
         return asked
 
     parts = shards(once)
-    requests = ask("all_gather", "once", parts, weight) + scatter("once", parts)
+    requests = [
+        Request("whole", component, "all_reduce", split, weights * gradient)
+        for (component, (split, _)), weights in zip(whole.items(), once)
+    ]
+    requests += ask("all_gather", "once", parts, weight) + scatter("once", parts)
     for i, held in enumerate(holding.layer_weights):
         layer, parts = at_place("layer", i), shards(held)
         requests += scatter(layer, parts) + ask("all_gather", layer, parts, weight)

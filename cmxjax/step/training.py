@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from .. import smooth
 from .._types import PyTree, Scalar, Sharpness
 from ..job.layout import Layout, degree, devices
+from ..job.workload import mirrored
 from ..machine.runtimes import Trainer
 from ..model.architecture import added
 from ..rates.exchange import ranks_of
@@ -16,7 +17,7 @@ from ..work.held import Holding, microbatches_of
 from .costs import Composition, Costs
 from .exchanges import expert_group
 from .line import Line, PassTimes, in_turn, line_of_classes, line_of_stages, scaled
-from .pipeline import pipeline_s
+from .pipeline import chunks_filled, pipeline_s
 from .requests import by_form, several_ranks
 from .train_layers import (
     LayerPasses,
@@ -110,7 +111,15 @@ def compose(
     passes = passes_of(shape, times, sharing, exchanges, reduction, sharpness)
     line = _line(shape, passes, holding)
     microbatches = microbatches_of(w, shape.layout)
-    pipe = pipeline_s(w.schedule, line, microbatches, w.chunks, sharpness)
+    pipe = pipeline_s(
+        w.schedule,
+        line,
+        microbatches,
+        w.chunks,
+        sharpness,
+        w.order,
+        chunks_filled(a.layers) / line.stages,
+    )
     once = reduction.once_s(line, sharing.data, sharpness)
     update, host = _update_s(times), _host_s(times)
     rest, stretch = once + update + host, sharing.stretch
@@ -155,16 +164,16 @@ def busy(
     serial = sharing._replace(context=1.0, pipeline=1.0)
     microbatches = step_times.microbatches
     stage_s = step_times.line.work.total * step_times.line.present
-    if shape.w.schedule == "dualpipe":  # a device holds a stage and its mirror image
-        stage_s = 0.5 * (stage_s + stage_s[::-1])
+    # a device may hold a stage and its mirror image
+    both = 0.5 * mirrored(shape.w)
+    stage_s = (1.0 - both) * stage_s + both * stage_s[::-1]
     critical = (jnp.arange(len(stage_s)) == jnp.argmax(stage_s)) * 1.0
 
     def work_s(times: dict[str, PyTree]) -> Scalar:
         exchanges, reduction = communication_of(shape, times, serial, 1.0)
         passes = passes_of(shape, times, serial, exchanges, reduction, 1.0)
         each = _line(shape, passes, holding).work.total
-        if shape.w.schedule == "dualpipe":
-            each = 0.5 * (each + each[::-1])
+        each = (1.0 - both) * each + both * each[::-1]
         once = reduction.step_s + _host_s(times) + _update_s(times)
         return (microbatches * jnp.dot(critical, each) + once) * sharing.stretch
 

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from .. import smooth
 from .._types import Scalar, Sharpness
 from ..job.layout import Layout, degree
-from ..job.workload import Train
+from ..job.workload import ANY, Train, mirrored
 from ..machine.runtimes import Spread
 from ..model.architecture import Architecture, Halves, added, known_of
 from ..model.feed_forwards import Experts
@@ -109,7 +109,7 @@ def layer_activations(
     tp, cp = degree(layout, "tp"), degree(layout, "cp")
     group = w.micro_batch * w.sequence_tokens / cp
     tokens = group / tp
-    stream = tokens if layout.sequence_parallel else group
+    stream = layout.sequence_parallel.pick(tokens, group)
     linear = w.software.sizes.activation
     mask = a.dropout.on
     # norm inputs, linear inputs, dropout masks: split only along the sequence
@@ -178,8 +178,8 @@ def holding_of(
     span = spans_of(stages, a, w, layout, sharpness)
     layers = layer_weights(a, layout)
     weights = stage_weights(a, layout, span, layers)
-    if w.schedule == "dualpipe":  # a device holds a stage and its mirror image
-        more = smooth.within(degree(layout, "pp") - 1.0, 0.0, 1.0)
+    if w.schedule in ("dualpipe", ANY):  # a device holds a stage and its mirror image
+        more = mirrored(w) * smooth.within(degree(layout, "pp") - 1.0, 0.0, 1.0)
         weights = Held(*(x + more * x[::-1] for x in weights))
     activations = layer_activations(a, w, layout, load)
     return Holding(tokens, load, span, weights, layers[:-1], activations)

@@ -81,7 +81,7 @@ def split_rows(a: Architecture, layout: Layout, tokens: Scalar) -> dict[str, Sca
         "one": one,
         "tp": tp,
         "tokens": tokens,
-        "norm_rows": tokens if layout.sequence_parallel else rows,
+        "norm_rows": layout.sequence_parallel.pick(tokens, rows),
         "down_rows": rows,
         "head_rows": group_tokens,
         "out_rows": rows,

@@ -94,7 +94,9 @@ def with_prompts(w: Prefill, layout: Layout) -> Place:
 def of_tower(layout: Layout, splits_heads: bool) -> Layout:
     """A layout as a tower has it, which runs by itself on whole tokens."""
     attention = "tp" if splits_heads else "dp"
-    return layout.replace(attention=attention, sequence_parallel=False, microbatches="1")
+    return layout.replace(
+        attention=attention, sequence_parallel=switch(False), microbatches="1"
+    )
 
 
 def encoder_of(v: Vision) -> Architecture:

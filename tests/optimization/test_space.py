@@ -8,15 +8,12 @@ import pytest
 
 from cmxjax.job.layout import ATTENTION_AXES, AXES, EXPERT_AXES
 from cmxjax.optimization.factors import divisors, factorizations, footprints
+from cmxjax.optimization.layouts import innermost, ordered
 from cmxjax.optimization.space import (
     Frame,
     Rules,
-    Setting,
-    Space,
-    count,
     count_placements,
     degree_counts,
-    grid,
     placements,
 )
 
@@ -60,14 +57,22 @@ def test_counting_needs_no_listing():
     np.testing.assert_array_equal(ways[order], times)
 
 
-def test_settings_multiply_the_points():
-    space = Space(
-        (FRAME,), RULES, (Setting("a", (1.0, 2.0)), Setting("b", (5.0, 6.0, 7.0)))
-    )
-    assert count(space) == 6 * count_placements(FRAME, RULES)
-    assert sorted(map(tuple, grid(space.settings))) == [
-        (a, b) for a in (1.0, 2.0) for b in (5.0, 6.0, 7.0)
-    ]
+def test_each_axis_alone_is_as_far_inside_as_any_placement_has_it():
+    table = placements(FRAME, RULES).astype(np.int64)
+    units = np.tile(FRAME.units, (len(table), 1))
+    inside = innermost(table.prod(axis=2), units)
+    np.testing.assert_array_equal(inside.prod(axis=2), table.prod(axis=2))
+    assert (inside.cumprod(axis=2) >= table.cumprod(axis=2)).all()
+
+
+def test_the_usual_rank_order_is_a_placement():
+    table = placements(FRAME, RULES).astype(np.int64)
+    degrees = np.unique(table.prod(axis=2), axis=0)
+    factors, good = ordered(degrees, np.tile(FRAME.units, (len(degrees), 1)))
+    assert good.mean() > 0.5
+    known = {np.ascontiguousarray(factor).tobytes() for factor in table}
+    for factor in factors[good]:
+        assert np.ascontiguousarray(factor).tobytes() in known
 
 
 def test_both_foldings_fill_every_tier():

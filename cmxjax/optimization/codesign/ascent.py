@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float
 
 from ..._types import Scalar
 from ...smooth import anneal
-from ..question import FAST_COMPILE
+from ..price import FAST_COMPILE
 
 SHARPNESS = (2.0, 16.0)
 SOFT = 6.0

@@ -17,8 +17,8 @@ from ...specs.build import Problem, build
 from ...specs.errors import SpecError, all_of
 from ...specs.measurement_file import QUANTITIES
 from ...specs.scenario_file import Scenario
-from ..question import is_rate
-from ..serving import unshared
+from ..objective import more_is_better
+from ..price import unshared
 from .cost import Prices, log_cost
 
 OBJECTIVES = {
@@ -99,10 +99,10 @@ def job_of(share: Share, calibration: str | None) -> Job:
     if low := [limit.quantity for limit in parsed if not limit.value > 0.0]:
         raise SpecError([f"--limit {name}: must be above 0" for name in low])
     problem = build(share.scenario, calibration)
-    signs = [-1.0 if is_rate(limit.quantity) else 1.0 for limit in parsed]
+    signs = [-1.0 if more_is_better(limit.quantity) else 1.0 for limit in parsed]
     form = Form(
         field=fields[0],
-        sign=1.0 if is_rate(named) or named in ("mfu", "hfu") else -1.0,
+        sign=1.0 if more_is_better(named) or named in ("mfu", "hfu") else -1.0,
         whole_system=whole,
         limits=tuple(zip(fields[1:], signs)),
         batch=_free_batch(problem, [limit.quantity for limit in parsed]),

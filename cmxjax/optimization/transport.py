@@ -98,7 +98,7 @@ def _shared_out(
     return jax.lax.scan(round_, plan, None, length=ROUNDS)[0]
 
 
-def plan_of(
+def placement_of(
     logits: Float[Array, "axis tier"], margins: Margins, scaled: bool
 ) -> Float[Array, "axis tier"]:
     """Log of the placement matrix, (axis, tier).

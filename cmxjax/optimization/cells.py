@@ -1,0 +1,263 @@
+"""Parts of the space of layouts, and what no layout in one of them can be better than.
+
+A cell has the degrees of one layout, a range of the menu of each setting, and either one
+placement or all. Where the time of a step never falls as a setting grows, no point of
+the cell is faster than the value at the low end; where memory never falls, none takes
+less than there. So two exact evaluations bound a cell: at the end of every range where a
+step is shortest, and at the end where memory is least. A rate of batches between b1 and
+b2 is at most b2 / time(b1). A schedule that is open is priced as the shortest of all,
+with the memory of 1F1B, which no other needs less of; micro-batches that are open without
+any bubble. All placements are bounded by each axis as far inside as it goes; see
+`layouts.innermost`.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ..job.workload import PROGRAMS
+from ..specs.schedules import DUALPIPE_EACH, program_of
+from ..step.pipeline import MOST_CHUNKS, SHORTEST, chunks_filled
+from .factors import PIPELINE
+from .job import Job
+from .layouts import Layouts
+from .objective import counts_of, role_of
+from .price import Pricer, Scores
+from .settings import MOST_REQUESTS, degree
+
+TOLERANCE = 1e-9
+"""Log of an excess that still counts as none: rounding of the sums, nothing more."""
+
+SHARE = "recompute_fraction"
+ALL = -1
+"""In place of a placement: any of them."""
+
+
+class Cells(NamedTuple):
+    """Columns of one length."""
+
+    row: np.ndarray
+    """Which degrees."""
+    place: np.ndarray
+    """Which of their placements, or `ALL`."""
+    family: np.ndarray
+    low: np.ndarray
+    """First place on the menu of each setting, (cell, setting)."""
+    high: np.ndarray
+    form: np.ndarray
+    """First and last form of the pipeline, (cell, 2)."""
+    bound: np.ndarray
+    """No point is better than this minimized score."""
+    used: np.ndarray
+    """Logs of the memory that is used over what there is, (cell, 3): where a step is
+    shortest; where memory is least, but for what runs again; and where it is least."""
+
+    @property
+    def size(self) -> int:
+        return len(self.row)
+
+    def take(self, chosen: np.ndarray) -> "Cells":
+        return Cells(*(column[chosen] for column in self))
+
+
+def joined(parts: list[Cells]) -> Cells:
+    return Cells(*(np.concatenate(columns) for columns in zip(*parts)))
+
+
+class Points(NamedTuple):
+    """Exact points with their scores, columns of one length."""
+
+    row: np.ndarray
+    factor: np.ndarray
+    family: np.ndarray
+    index: np.ndarray
+    form: np.ndarray
+    logs: np.ndarray
+    score: np.ndarray
+    """Minimized; infinite where it can't run or exceeds a limit."""
+    excess: np.ndarray
+    """Worst log of what is used over what is allowed."""
+    worst: np.ndarray
+    """Which one: of `price.NEEDS`, or behind them which field."""
+
+    def take(self, chosen: np.ndarray) -> "Points":
+        return Points(*(column[chosen] for column in self))
+
+
+class Bounds:
+    """Prices cells and points of a job."""
+
+    def __init__(self, job: Job, layouts: Layouts):
+        self.job, self.layouts = job, layouts
+        self.settings = [menus.setting for menus in layouts.menus]
+        self.menu = np.array([menus.menu for menus in layouts.menus]).T
+        names = [setting.name for setting in self.settings]
+        names += ["chunks", "order"] if job.trains else []
+        self.price = Pricer(job.inputs, job.objective.fields, tuple(names))
+        fields = job.objective.fields
+        roles = [role_of(field) for field in fields]
+        self.known = np.array([role is not None for role in roles])
+        self.role = np.array([role or 0 for role in roles])
+        self.memory = np.array([role == 0 for role in roles])
+        self.counts = np.array([counts_of(field) for field in fields])
+        self.batch = next((i for i, s in enumerate(self.settings) if s.is_batch), None)
+        micro = [i for i, s in enumerate(self.settings) if s.name == "micro_batch"]
+        self.micro = micro[0] if micro else None
+        share = [i for i, s in enumerate(self.settings) if s.name == SHARE]
+        self.share = share[0] if share else None
+        order = [PROGRAMS.index(program_of(form.schedule)) for form in job.forms]
+        self.order = np.array(order, float)
+        self.chunks = np.array([form.chunks for form in job.forms], float)
+
+    def values(self, rows: np.ndarray, index: np.ndarray) -> np.ndarray:
+        """Values of the settings at places of the menus, (point, setting)."""
+        group = self.layouts.group[rows]
+        columns = [
+            setting.values(self.menu[rows, i], index[:, i], group)
+            for i, setting in enumerate(self.settings)
+        ]
+        return np.stack(columns, axis=1).astype(float)
+
+    def nearest(self, rows: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """Places on the menus of the values nearest to others, (point, setting)."""
+        columns = []
+        for i, setting in enumerate(self.settings):
+            if setting.whole:
+                count = values[:, i] * self.layouts.group[rows] / setting.per_group
+                column = np.clip(np.round(count), 1, MOST_REQUESTS).astype(int) - 1
+            else:
+                menus = [setting.menus[menu] for menu in self.menu[rows, i]]
+                pairs = zip(menus, values[:, i])
+                column = np.array([np.abs(menu - x).argmin() for menu, x in pairs])
+            columns.append(column)
+        return np.stack(columns, axis=1)
+
+    def factors(self, rows: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """Placements, or the best imaginable ones."""
+        found = self.layouts.best[rows].copy()
+        for row in np.unique(rows[places != ALL]):
+            mine = (rows == row) & (places != ALL)
+            found[mine] = self.layouts.placed(int(row))[places[mine]]
+        return found
+
+    def scored(
+        self,
+        rows: np.ndarray,
+        factors: np.ndarray,
+        families: np.ndarray,
+        index: np.ndarray,
+        forms: np.ndarray,
+        order: np.ndarray | None = None,
+    ) -> Scores:
+        """Exact scores of points; or of several schedules at once where `order` says."""
+        values, job = self.values(rows, index), self.job
+        order = self.order[forms] if order is None else order
+        if job.trains:
+            chosen = np.stack([self.chunks[forms], order], axis=1)
+            values = np.concatenate([values, chosen], axis=1)
+        result = None
+        for kind in np.unique(families):
+            mine = np.flatnonzero(families == kind)
+            family = job.families[kind]
+            part = self.price(family, factors[mine], values[mine])
+            if result is None:
+                result = Scores(*(np.zeros((len(rows), *x.shape[1:])) for x in part))
+            for whole, piece in zip(result, part):
+                whole[mine] = piece
+        assert result is not None
+        return result
+
+    def runs(self, rows: np.ndarray, index: np.ndarray, forms: np.ndarray) -> np.ndarray:
+        """Which points have stages and micro-batches for their schedule."""
+        job = self.job
+        if self.micro is None:
+            return np.ones(len(rows), bool)
+        stages = self.layouts.degrees[rows, PIPELINE]
+        ranks = degree(self.layouts.degrees[rows], "dp")
+        micro = self.values(rows, index)[:, self.micro]
+        count = np.round(float(job.scenario.workload.global_batch) / (micro * ranks))
+        alone = stages == 1
+        filled = self.chunks[forms] * stages <= float(
+            chunks_filled(float(job.rules.layers))
+        )
+        both = np.array([form.schedule == "dualpipe" for form in job.forms])[forms]
+        even = (stages % 2 == 0) & (count % 2 == 0) & (count >= DUALPIPE_EACH * stages)
+        several = (forms >= job.first_form) & filled & (even | ~both)
+        return np.where(alone, forms == job.first_form, several)
+
+    def points(self, rows, factors, families, index, forms, scored: Scores) -> Points:
+        """Scores of points, with what they lack."""
+        objective = self.job.objective
+        over = np.concatenate([scored.excess, objective.excess(scored.logs)], axis=1)
+        over = np.where(np.isnan(over), np.inf, over)
+        worst = over.argmax(axis=1)
+        excess = over.max(axis=1)
+        scores = objective.scores(scored.logs)
+        good = (excess <= TOLERANCE) & np.isfinite(scores)
+        scores = np.where(good, scores, np.inf)
+        return Points(
+            rows, factors, families, index, forms, scored.logs, scores, excess, worst
+        )
+
+    def bounded(self, cells: Cells) -> tuple[Cells, np.ndarray, Points]:
+        """Cells with their bounds, which of them may hold a point that can run, and the
+        points that were priced on the way."""
+        ends = [self.end(cells, [s.time for s in self.settings])]
+        ends.append(self.end(cells, [s.memory for s in self.settings]))
+        ends.append(ends[1].copy())
+        if self.share is not None:
+            ends[2][:, self.share] = cells.low[:, self.share]
+        same = (ends[0] == ends[1]).all(axis=1)
+        open_form = cells.form[:, 0] != cells.form[:, 1]
+        first = cells.form[:, 0]
+        least = np.where(open_form, 0, first)
+        again = np.flatnonzero(~same | (least != first))
+        third = np.flatnonzero((ends[1] != ends[2]).any(axis=1))
+        every = np.concatenate([np.arange(cells.size), again, third])
+        rows, families = cells.row[every], cells.family[every]
+        factors = self.factors(cells.row, cells.place)[every]
+        index = np.concatenate([ends[0], ends[1][again], ends[2][third]])
+        forms = np.concatenate([first, least[again], least[third]])
+        order = self.order[forms]
+        several = np.where(first == 0, SHORTEST, MOST_CHUNKS)
+        order[: cells.size] = np.where(open_form, several, order[: cells.size])
+        scored = self.scored(rows, factors, families, index, forms, order)
+        count = cells.size
+        fast = scored.take(slice(count))
+        small = Scores(*(part.copy() for part in fast))
+        for whole, part in zip(small, scored):
+            whole[again] = part[count : count + len(again)]
+        unrun = small.excess[:, 0].copy()
+        unrun[third] = scored.excess[count + len(again) :, 0]
+        bound, possible = self._bound(cells, fast, small)
+        whole = cells.place[every] != ALL
+        single = self.layouts.ways[rows] == 1
+        real = (whole | single) & self.runs(rows, index, forms) & (order < SHORTEST)
+        points = self.points(rows, factors, families, index, forms, scored).take(real)
+        used = np.stack([fast.excess[:, 0], unrun, small.excess[:, 0]], axis=1)
+        return cells._replace(bound=bound, used=used), possible, points
+
+    def end(self, cells: Cells, ways: list[int]) -> np.ndarray:
+        """The end of every range where something is least, by how it goes with it."""
+        return np.where(np.array(ways) < 0, cells.high, cells.low)
+
+    def _bound(
+        self, cells: Cells, fast: Scores, small: Scores
+    ) -> tuple[np.ndarray, np.ndarray]:
+        objective = self.job.objective
+        unsettled = np.zeros(cells.size, bool)
+        if self.micro is not None:
+            unsettled = (cells.low != cells.high)[:, self.micro]
+        filled = np.where(unsettled, fast.filled, 0.0)
+        logs = fast.logs + self.role * filled[:, None]
+        if self.batch is not None:
+            low, high = (self.values(cells.row, x) for x in (cells.low, cells.high))
+            more = np.log(high[:, self.batch] / low[:, self.batch])
+            logs = logs + self.counts * more[:, None]
+        logs = np.where(self.memory, small.logs, logs)
+        over = np.where(self.known, objective.excess(logs), -np.inf)
+        over = np.where(np.isnan(over), np.inf, over).max(axis=1)
+        whole = np.where(unsettled, -1.0, fast.excess[:, 1])
+        possible = (small.excess[:, 0] <= TOLERANCE) & (over <= TOLERANCE)
+        possible &= whole <= TOLERANCE
+        return objective.scores(logs), possible
