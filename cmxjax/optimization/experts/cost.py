@@ -25,9 +25,6 @@ class Cost(NamedTuple):
     traffic: float
     """Share of tokens that leave their node."""
 
-    def weighed(self, traffic_weight: float) -> float:
-        return self.slowest + traffic_weight * self.traffic
-
 
 def replicas(slots: Int[np.ndarray, "device slot"], experts: int) -> np.ndarray:
     """Number of slots that hold each expert."""
@@ -43,15 +40,26 @@ def device_loads(
     return each[slots].sum(axis=1)
 
 
-def staying(
+def slowest(busy: Float[np.ndarray, "device time"]) -> float:
+    """Load of the slowest device, averaged over time."""
+    return float(busy.max(axis=0).mean())
+
+
+def held_by_node(
     slots: Int[np.ndarray, "device slot"], experts: int, nodes: int
-) -> np.ndarray:
-    """Share of each expert's tokens that stay in their node."""
-    counts = replicas(slots, experts)
-    node = np.repeat(np.arange(nodes), slots.size // nodes)
+) -> Float[np.ndarray, "node expert"]:
+    """Replicas of each expert in each node."""
     held = np.zeros((nodes, experts))
+    node = np.repeat(np.arange(nodes), slots.size // nodes)
     np.add.at(held, (node, slots.ravel()), 1.0)
-    return np.minimum(1.0 / nodes, held / np.maximum(counts, 1)).sum(axis=0)
+    return held
+
+
+def stays(
+    held: Float[np.ndarray, "node expert"], counts: Int[np.ndarray, " expert"]
+) -> Float[np.ndarray, "node expert"]:
+    """Share of each expert's tokens that come from a node and stay there."""
+    return np.minimum(1.0 / len(held), held / np.maximum(counts, 1))
 
 
 def cost_of(
@@ -64,13 +72,14 @@ def cost_of(
     Raises:
         ValueError: an expert has no replica.
     """
-    experts = len(loads)
-    if (missing := np.flatnonzero(replicas(slots, experts) == 0)).size:
+    counts = replicas(slots, len(loads))
+    if (missing := np.flatnonzero(counts == 0)).size:
         raise ValueError(f"experts without a replica: {missing.tolist()}")
     busy = device_loads(slots, loads)
-    mean = busy.mean()
-    if mean == 0.0:
+    if not busy.any():
         return Cost(1.0, 0.0)
     shares = loads.sum(axis=1) / loads.sum()
-    traffic = float(shares @ (1.0 - staying(slots, experts, nodes)))
-    return Cost(float(busy.max(axis=0).mean() / mean), max(traffic, 0.0))
+    staying = stays(held_by_node(slots, len(loads), nodes), counts).sum(axis=0)
+    return Cost(
+        slowest(busy) / float(busy.mean()), max(float(shares @ (1.0 - staying)), 0.0)
+    )

@@ -3,155 +3,123 @@
 import numpy as np
 from jaxtyping import Float, Int
 
-from .cost import cost_of, device_loads, replicas
+from .cost import device_loads, held_by_node, replicas, slowest, stays
 
 ROUNDS = 300
 EPSILON = 3e-5
 """Relative gain below which an exchange is not worth its time."""
 
+WANTED, GIVERS = 3, 6
+"""Experts of the slowest device that may get a slot, and experts that may give one."""
 
-def improve(
-    slots: Int[np.ndarray, "device slot"],
+
+def balance(
+    table: Int[np.ndarray, "device slot"], loads: Float[np.ndarray, "expert time"]
+) -> None:
+    """Exchange slots of the slowest device, in place, as long as that helps.
+
+    Where no exchange is left a replica of an expert that has several is given to one of
+    the slowest device's experts.
+    """
+    for _ in range(ROUNDS):
+        if not _relieve(table, loads) and not _give(table, loads):
+            return
+
+
+def gather(
+    table: Int[np.ndarray, "device slot"],
     loads: Float[np.ndarray, "expert time"],
     nodes: int,
-    traffic_weight: float,
-    rounds: int = ROUNDS,
-) -> Int[np.ndarray, "device slot"]:
-    """Exchange slots of the slowest device with others as long as that helps.
-
-    The best exchange for the slowest device is exact at every time; where none is left
-    a replica of an expert that has several is given to one of the slowest device's
-    experts, and exchanges go on from there if that helps.
-    """
-    table = slots.copy()
-    for _ in range(rounds):
-        if not _exchange(table, loads) and not _give(table, loads, nodes):
-            break
-    if traffic_weight > 0.0 and nodes > 1:
-        _gather(table, loads, nodes, traffic_weight)
-    return table
-
-
-def _slowest(busy: Float[np.ndarray, "device time"]) -> float:
-    return float(busy.max(axis=0).mean())
-
-
-def _exchange(table: np.ndarray, loads: np.ndarray) -> bool:
-    """One best exchange with a device that is slowest at some time, in place."""
+) -> None:
+    """Exchange slots, in place, so that fewer tokens leave their node and no device that
+    is slowest gets slower."""
+    per_node, shares = len(table) // nodes, loads.sum(axis=1) / max(loads.sum(), 1e-300)
     counts = replicas(table, len(loads))
-    each = (loads / counts[:, None])[table]  # (device, slot, time)
-    busy = each.sum(axis=1)
-    now = _slowest(busy)
-    order = np.argsort(-busy, axis=0)
-    for first in dict.fromkeys(order[0].tolist()):
-        # the highest of all devices but two, at each time
-        difference = each[first][:, None, None, :] - each[None]  # (slot, device, slot, t)
-        mine = busy[first] - difference
-        theirs = busy[None, :, None, :] + difference
-        third = _others(busy, order, first)
-        value = np.maximum(np.maximum(mine, theirs), third[None, :, None, :])
-        value = value.mean(axis=-1)
-        value[:, first] = np.inf
+    repeated = counts > 1
+    for first in range(len(table)):
+        if not repeated[table[first]].any():
+            continue
+        held = held_by_node(table, len(loads), nodes)
+        kept = shares * stays(held, counts)
+        more = shares * stays(held + 1.0, counts) - kept
+        less = kept - shares * stays(held - 1.0, counts)
+        home, homes = first // per_node, np.arange(len(table)) // per_node
+        mine, theirs = table[first][:, None, None], table[None]
+        there = homes[None, :, None]
+        gain = more[there, mine] - less[home, mine] + more[home, theirs]
+        gain = np.where(there == home, 0.0, gain - less[there, theirs])
+        now, value = _exchanges(table, loads, first)
+        gain = np.where(value <= now * (1.0 + 1e-12), gain, 0.0)
+        if gain.max() > EPSILON:
+            _swap(table, first, int(gain.argmax()))
+
+
+def _relieve(table: np.ndarray, loads: np.ndarray) -> bool:
+    """The best exchange of a device that is slowest at some time, if one helps."""
+    order = device_loads(table, loads).argmax(axis=0)
+    for first in dict.fromkeys(order.tolist()):
+        now, value = _exchanges(table, loads, first)
         best = int(value.argmin())
         if value.ravel()[best] < now * (1.0 - EPSILON):
-            slot, device, other = np.unravel_index(best, value.shape)
-            mine_now = table[first, slot]
-            table[first, slot] = table[device, other]
-            table[device, other] = mine_now
+            _swap(table, first, best)
             return True
     return False
 
 
-def _others(busy: np.ndarray, order: np.ndarray, first: int) -> np.ndarray:
-    """For each device the highest load of all but it and `first`, (device, time)."""
-    devices, times = busy.shape
-    result = np.zeros((devices, times))
-    for rank in range(min(3, devices) - 1, -1, -1):
-        top = order[rank]
-        value = busy[top, np.arange(times)]
-        free = (top[None] != np.arange(devices)[:, None]) & (top[None] != first)
-        result = np.where(free, np.maximum(result, value[None]), result)
-    return result
+def _swap(table: np.ndarray, first: int, flat: int) -> None:
+    """The exchange with this place in the array of `_exchanges`, in place."""
+    devices, slots = table.shape
+    slot, device, other = np.unravel_index(flat, (slots, devices, slots))
+    mine, theirs = table[first, slot], table[device, other]
+    table[first, slot], table[device, other] = theirs, mine
 
 
-def _give(table: np.ndarray, loads: np.ndarray, nodes: int) -> bool:
+def _exchanges(
+    table: np.ndarray, loads: np.ndarray, first: int
+) -> tuple[float, Float[np.ndarray, "slot device slot"]]:
+    """Load of the slowest device, now and after each exchange with a slot of `first`."""
+    each = (loads / replicas(table, len(loads))[:, None])[table]  # (device, slot, time)
+    busy = each.sum(axis=1)
+    difference = each[first][:, None, None, :] - each[None]
+    pair = np.maximum(busy[first] - difference, busy[None, :, None] + difference)
+    value = np.maximum(pair, _others(busy, first)[None, :, None]).mean(axis=-1)
+    value[:, first] = np.inf
+    return slowest(busy), value
+
+
+def _others(
+    busy: Float[np.ndarray, "device time"], first: int
+) -> Float[np.ndarray, "device time"]:
+    """For each device the highest load of all but it and `first`."""
+    rest, times = busy.copy(), np.arange(busy.shape[1])
+    rest[first] = 0.0
+    top = rest.argmax(axis=0)
+    highest = rest[top, times]
+    rest[top, times] = 0.0
+    others = np.broadcast_to(highest, busy.shape).copy()
+    others[top, times] = rest.max(axis=0)
+    return others
+
+
+def _give(table: np.ndarray, loads: np.ndarray) -> bool:
     """Give a slot of a replicated expert to one that burdens the slowest device."""
     counts = replicas(table, len(loads))
-    busy = device_loads(table, loads)
-    now = _slowest(busy)
-    slowest = int(busy.mean(axis=1).argmax())
-    mean = loads.mean(axis=1) / counts
-    wanted = sorted(set(table[slowest].tolist()), key=lambda e: -mean[e])[:3]
+    busy, mean = device_loads(table, loads), loads.mean(axis=1)
+    burdens = table[busy.mean(axis=1).argmax()]
+    wanted = sorted(set(burdens.tolist()), key=lambda e: -mean[e] / counts[e])[:WANTED]
     spare = np.flatnonzero(counts > 1)
-    givers = spare[np.argsort(loads[spare].mean(axis=1) / (counts[spare] - 1))][:6]
+    givers = spare[np.argsort(mean[spare] / (counts[spare] - 1))][:GIVERS]
     for expert in wanted:
-        for giver in givers:
-            if giver == expert:
-                continue
-            for device, slot in np.argwhere(table == giver):
-                table[device, slot] = expert
-                if _slowest(device_loads(table, loads)) < now * (1.0 - EPSILON):
-                    return True
-                table[device, slot] = giver
+        for giver in givers[givers != expert]:
+            changed = counts.copy()
+            changed[expert] += 1
+            changed[giver] -= 1
+            each = loads / changed[:, None]
+            places = np.argwhere(table == giver)
+            tried = np.repeat(each[table].sum(axis=1)[None], len(places), axis=0)
+            tried[np.arange(len(places)), places[:, 0]] += each[expert] - each[giver]
+            value = tried.max(axis=1).mean(axis=-1)
+            if value.min() < slowest(busy) * (1.0 - EPSILON):
+                table[tuple(places[value.argmin()])] = expert
+                return True
     return False
-
-
-def _gather(
-    table: np.ndarray, loads: np.ndarray, nodes: int, traffic_weight: float
-) -> None:
-    """Exchange replicas that share a node for others elsewhere, if the sum gains.
-
-    Replicas of one expert in different nodes keep more tokens in their node.
-    """
-    per_node = len(table) // nodes
-    best = cost_of(table, loads, nodes)
-    for expert in np.flatnonzero(replicas(table, len(loads)) > 1):
-        places = np.argwhere(table == expert)
-        homes = places[:, 0] // per_node
-        for k in range(1, len(places)):
-            if homes[k] not in homes[:k]:
-                continue
-            device, slot = (int(i) for i in places[k])
-            wanted = [n for n in range(nodes) if n not in homes]
-            swap = _elsewhere(
-                table,
-                loads,
-                (device, slot),
-                wanted,
-                per_node,
-                best,
-                nodes,
-                traffic_weight,
-            )
-            if swap is not None:
-                best, homes[k] = swap
-
-
-def _elsewhere(
-    table: np.ndarray,
-    loads: np.ndarray,
-    place: tuple[int, int],
-    wanted: list[int],
-    per_node: int,
-    best,
-    nodes: int,
-    traffic_weight: float,
-):
-    """Exchange a slot with one of similar load in a wanted node, if the cost falls."""
-    counts = replicas(table, len(loads))
-    mean = loads.mean(axis=1) / counts
-    device, slot = place
-    expert = table[device, slot]
-    for node in wanted[:4]:
-        rows = slice(node * per_node, (node + 1) * per_node)
-        gap = np.abs(mean[table[rows]] - mean[expert])
-        for flat in np.argsort(gap, axis=None)[:4]:
-            d, s = np.unravel_index(int(flat), gap.shape)
-            d = int(d) + node * per_node
-            table[device, slot], table[d, s] = table[d, s], expert
-            cost = cost_of(table, loads, nodes)
-            gain = cost.weighed(traffic_weight) < best.weighed(traffic_weight) - EPSILON
-            if gain and cost.slowest <= best.slowest * (1.0 + EPSILON):
-                return cost, node
-            table[d, s], table[device, slot] = table[device, slot], expert
-    return None

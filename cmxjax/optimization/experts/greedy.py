@@ -1,4 +1,4 @@
-"""Baselines: round robin, and greedy balancing in the manner of DeepSeek's EPLB."""
+"""Where a placement starts: replicas for the busiest, each to the least loaded device."""
 
 import heapq
 

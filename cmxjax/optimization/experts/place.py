@@ -4,21 +4,18 @@ import time
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
-from .cost import Cost, cost_of
-from .exchange import improve
-from .greedy import greedy, replica_counts, round_robin
-from .transport import spread
+from .bound import slowest_bound
+from .cost import Cost, cost_of, device_loads, slowest
+from .exchange import EPSILON, balance, gather
+from .greedy import greedy, round_robin
 
-SMALL = 48
-"""Slots up to which a table is shaken after it was improved."""
+SHAKES = 150
+"""Times that a table is shaken and balanced again, at most."""
 
-KICKS = 150
-
-FEW = 8
-"""Layers up to which both the relaxed plan and greedy balancing are improved; of more
-only the better start, unless that ends slower than greedy balancing."""
+EFFORT = 30_000
+"""Slots x times x layers x shakes, about; large problems are shaken less."""
 
 
 class ExpertPlan(NamedTuple):
@@ -30,6 +27,8 @@ class ExpertPlan(NamedTuple):
     greedy: list[Cost]
     round_robin: list[Cost]
     seconds: float
+    bounds: list[float]
+    """Of each layer, what no placement's slowest device is below."""
 
 
 def place_experts(
@@ -43,76 +42,74 @@ def place_experts(
 ) -> ExpertPlan:
     """Choose replicas and their devices so that the slowest device is least loaded.
 
-    Relaxed plans are annealed for all layers at once, rounded by the Hungarian method
-    and refined by exact exchanges; greedy balancing is refined too, and the better of
-    both is kept, so no layer is slower than under greedy balancing.
+    Greedy balancing is improved by exact exchanges, then shaken and improved again, so no
+    layer is slower than under greedy balancing.
 
     Args:
         loads: tokens of each expert, (layer, expert, time), (expert, time) or (expert,).
         devices: expert-parallel ranks.
         per_device: slots of each; spare ones hold replicas.
         nodes: groups of consecutive devices; tokens prefer replicas in their own.
-        traffic_weight: cost of sending all tokens to other nodes, in units of the mean
-            device load. Among placements with equal slowest devices only.
+        traffic_weight: where it is above 0, of placements with equal slowest devices one
+            is chosen that sends fewer tokens to other nodes.
 
     Raises:
         ValueError: naming what doesn't fit.
     """
     start = time.perf_counter()
     loads = _checked(loads, devices, per_device, nodes)
-    counts = np.stack(
-        [replica_counts(load.mean(axis=1), devices * per_device) for load in loads]
-    )
-    relaxed = spread(loads, counts, devices, per_device, seed)
-    tables, costs, baselines, plain = [], [], [], []
-    for load, rounded in zip(loads, relaxed):
+    shakes = min(SHAKES, EFFORT // (devices * per_device * loads[:, 0].size))
+    turns = round_robin(loads.shape[1], devices, per_device)
+    tables, baselines, bounds = [], [], []
+    for load in loads:
         packed = greedy(load.mean(axis=1), devices, per_device)
-        starts = [(cost_of(table, load, nodes), table) for table in (rounded, packed)]
-        baseline = starts[1][0]
-        priced = []
-        for _, table in sorted(starts, key=_rank):
-            if priced and len(loads) > FEW and priced[0][0].slowest <= baseline.slowest:
-                break
-            better = improve(table, load, nodes, traffic_weight)
-            priced.append((cost_of(better, load, nodes), better))
-        if per_device * devices <= SMALL:
-            priced += _kicked(
-                min(priced, key=_rank)[1], load, nodes, traffic_weight, seed
-            )
-        best, table = min(priced, key=_rank)
+        baselines.append(cost_of(packed, load, nodes))
+        least = slowest_bound(load, devices, per_device)
+        table = _shaken(packed, load, least, shakes, np.random.default_rng(seed))
+        if traffic_weight > 0.0 and nodes > 1:
+            gather(table, load, nodes)
         tables.append(table)
-        costs.append(best)
-        baselines.append(baseline)
-        turns = round_robin(loads.shape[1], devices, per_device)
-        plain.append(cost_of(turns, load, nodes))
-    seconds = time.perf_counter() - start
-    return ExpertPlan(np.stack(tables), costs, baselines, plain, seconds)
+        bounds.append(least)
+    return ExpertPlan(
+        np.stack(tables),
+        [cost_of(table, load, nodes) for table, load in zip(tables, loads)],
+        baselines,
+        [cost_of(turns, load, nodes) for load in loads],
+        time.perf_counter() - start,
+        bounds,
+    )
 
 
-def _rank(item: tuple[Cost, np.ndarray]) -> tuple[float, float]:
-    """Slowest first: traffic only decides between equally slow placements."""
-    return round(item[0].slowest, 6), item[0].traffic
-
-
-def _kicked(
-    table: np.ndarray, loads: np.ndarray, nodes: int, traffic_weight: float, seed: int
-) -> list[tuple[Cost, np.ndarray]]:
-    """Small tables leave the exchanges few ways out, so they are shaken and improved
-    again, each time from the best so far: other replicas, exchanged slots."""
-    rng = np.random.default_rng(seed)
-    best = (cost_of(table, loads, nodes), table)
-    for _ in range(KICKS):
-        shaken = best[1].copy()
-        flat, counts = shaken.ravel(), np.bincount(shaken.ravel(), minlength=len(loads))
+def _shaken(
+    table: Int[np.ndarray, "device slot"],
+    loads: Float[np.ndarray, "expert time"],
+    bound: float,
+    shakes: int,
+    rng: np.random.Generator,
+) -> Int[np.ndarray, "device slot"]:
+    """Balanced, and again from the best so far with another replica and a few slots
+    exchanged at random, which leads out of what exchanges alone can't improve; until the
+    bound is reached."""
+    best = table.copy()
+    balance(best, loads)
+    busy = device_loads(best, loads)
+    least, enough = slowest(busy), bound * float(busy.mean()) * (1.0 + EPSILON)
+    for _ in range(shakes):
+        if least <= enough:
+            break
+        tried = best.copy()
+        flat, counts = tried.ravel(), np.bincount(tried.ravel(), minlength=len(loads))
         several = np.flatnonzero(counts[flat] > 1)
         if len(several) and rng.random() < 0.7:
             flat[rng.choice(several)] = rng.integers(len(loads))
         for _ in range(int(rng.integers(1, 4))):
             a, b = rng.integers(len(flat), size=2)
             flat[a], flat[b] = flat[b], flat[a]
-        shaken = improve(shaken, loads, nodes, traffic_weight)
-        best = min(best, (cost_of(shaken, loads, nodes), shaken), key=_rank)
-    return [best]
+        balance(tried, loads)
+        value = slowest(device_loads(tried, loads))
+        if value < least:
+            best, least = tried, value
+    return best
 
 
 def _checked(loads: np.ndarray, devices: int, per_device: int, nodes: int) -> np.ndarray:
