@@ -124,6 +124,18 @@ def test_slots_of_shared_experts_are_filled_and_said():
     assert any("32 ranks' slots for the shared expert" in note for note in launch.notes)
 
 
+@pytest.mark.parametrize("tool", ["vllm", "vllm-ascend", "sglang"])
+def test_experts_are_balanced_only_over_expert_ranks(tool):
+    alone = {"layout.devices": 16, "layout.tp": 16, "layout.dp": 1, "layout.ep": 1,
+             "layout.etp": 16, "layout.head": None,
+             "routing.experts_per_device": 320}  # fmt: skip
+    launch = launched(tool, DECODE, alone)
+    assert "eplb" not in launch.text.lower()
+    assert not any(word.startswith("--ep-") for word in launch.arguments)
+    assert not any("shared expert" in note for note in launch.notes)
+    assert "eplb" in launched(tool, DECODE, {}).text.lower()
+
+
 def test_a_head_that_ranks_share_is_said():
     def said(**changes):
         notes = launched("vllm-ascend", DECODE, changes).notes

@@ -13,7 +13,7 @@ from .calibrate import Calibrate, PlanMeasurements, Sensitivity
 from .optimize import Optimize
 from .predict import Compare, List, Predict, Show, Validate
 
-BAD_INPUT = 2
+UNANSWERED, BAD_INPUT = 1, 2
 
 Commands = (
     Predict
@@ -29,7 +29,8 @@ Commands = (
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; the exit status is 0, or 2 for bad input."""
+    """Run a command; the exit status is 0, 1 where an optimization has no feasible
+    answer, or 2 for bad input."""
     given = gathered(list(sys.argv[1:] if arguments is None else arguments))
     if given == ["--version"]:
         print(f"cmxjax {version('cmxjax')}")
@@ -51,6 +52,9 @@ def main(arguments: list[str] | None = None) -> int:
         answer = command.run(console)
         if command.json:
             print(json.dumps(answer, allow_nan=False, indent=1), flush=True)
+        unanswered = isinstance(answer, dict) and not answer.get("feasible", True)
+        if isinstance(command, Optimize) and unanswered:
+            return UNANSWERED
     except (SpecError, ArithmeticError) as error:
         print(error, file=sys.stderr)
         return BAD_INPUT

@@ -58,7 +58,7 @@ class Optimize:
     """A calibration's name, or none for the spec as printed."""
     json: bool = False
 
-    def run(self, console: Console) -> object:
+    def run(self, console: Console) -> dict[str, object]:
         from ..interop.emit import check_phase
         from ..optimization.answer import optimize
         from ..report.optimization import answer_tables, write_answer, write_picture
@@ -117,7 +117,7 @@ class Optimize:
         best = validate_scenario(as_scenario(answer), "the answer")
         return emit(best, self.emit or "", self.calibration)
 
-    def _design(self, console: Console, budget: str) -> object:
+    def _design(self, console: Console, budget: str) -> dict[str, object]:
         from ..optimization.codesign.design import codesign
         from ..optimization.codesign.mix import shares_of
         from ..report.codesign import codesign_tables, draw_codesign
@@ -147,7 +147,7 @@ class Optimize:
             console.print(f"written: {self.picture}")
         return design.as_json()
 
-    def _pools(self, console: Console) -> object:
+    def _pools(self, console: Console) -> dict[str, object]:
         """The best sizes of the pools of a serving scenario."""
         from ..optimization.pools import split_pools
         from ..report.pools import split_tables
@@ -164,9 +164,10 @@ class Optimize:
             for option, given in free.items()
             if given
         ]
-        if self.objective not in (None, "request_capacity_rate"):
+        if self.objective not in (None, "request_capacity_rate", "devices"):
             mistakes.append(
-                f"--objective {self.objective}: phase serve has request_capacity_rate"
+                f"--objective {self.objective}: phase serve has request_capacity_rate,"
+                " and devices for the fewest that serve the request rate"
             )
         if len(self.devices) > 1:
             mistakes.append("--devices: give one number of devices to split")
@@ -175,8 +176,11 @@ class Optimize:
         changes = parse_changes(self.set) | serve_limits(self.limit)
         devices = self.devices[0] if self.devices else None
         scenario = load_scenario(self.scenario, changes)
-        split = split_pools(scenario, devices, calibration=self.calibration)
+        fewest = self.objective == "devices"
+        split = split_pools(
+            scenario, devices, fewest=fewest, calibration=self.calibration
+        )
         console.print(split_tables(split))
-        if self.out is not None:
+        if self.out is not None and split.feasible:
             write_scenario(split.scenario, {}, self.out)
         return split.as_json()

@@ -48,7 +48,8 @@ def instance_of(problem: Problem, tool: str, microbatches: int) -> Instance:
     group = degrees["tp"] * degrees["cp"]
     notes = order_notes(problem, tool)
     mistakes = uneven_heads(file_of(problem), degrees["tp"])
-    copies = degrees["edp"] if a.experts is not None else 1
+    several = a.experts is not None
+    copies = degrees["edp"] if several else 1
     if degrees["dp"] % copies:
         mistakes.append(
             f"layout.edp = {copies}: copies of the experts must be whole engines, so edp"
@@ -73,7 +74,8 @@ def instance_of(problem: Problem, tool: str, microbatches: int) -> Instance:
         raise SpecError([f"{tool} can't run this: {mistake}" for mistake in mistakes])
     if copies > 1:
         notes.append(f"{copies} engines with these options, each with its own experts")
-    redundant = _redundant(problem, notes)
+    # a model without experts, or one rank that holds them all, has none to balance
+    redundant = _redundant(problem, notes) if several and degrees["ep"] > 1 else 0
     if problem.placed.attention == "sp_tp_sp":
         notes.append("not expressed: sequence-parallel stages around attention")
     if (ways := round(float(head_ways(problem.placed)))) > 1:
@@ -88,7 +90,6 @@ def instance_of(problem: Problem, tool: str, microbatches: int) -> Instance:
         notes.append(f"not expressed: vision tower split {split!r}")
     degrees |= {"dp": degrees["dp"] // copies, "edp": 1}
     devices = degrees["dp"] * group * degrees["pp"]
-    several = a.experts is not None
     return Instance(
         degrees,
         copies,

@@ -51,7 +51,7 @@ def _degrees(options: Options, instance: Instance) -> None:
     if degrees["cp"] > 1:
         options.add("--attn-cp-size", degrees["cp"])
         options.add("--enable-prefill-cp")
-    if instance.experts:
+    if instance.experts and degrees["ep"] > 1:
         options.add("--ep-size", degrees["ep"])
 
 

@@ -8,9 +8,6 @@ from ..serve.metrics import ServeMetrics
 from ..specs.build import Problem
 from ..specs.scenario_file import ServeScenario
 
-WAITING = {"expert", "encode"}
-"""Roles of pools on whose size the rate of others depends."""
-
 
 class Split(NamedTuple):
     """A machine split into whole instances."""
@@ -26,33 +23,76 @@ class PoolSplit(NamedTuple):
 
     problem: Problem
     devices: int
+    """That may be used."""
+    fewest: bool
+    """Whether the best split has the fewest devices, not the highest rate."""
     share: dict[str, float]
-    """Best share of the devices by role, relaxed."""
+    """Best share of the devices by role, relaxed; empty where nothing is served."""
     relaxed_requests_per_s: float
+    climbed: bool
+    """Whether pools wait for each other, so that the relaxed split has no closed form."""
     rounded: Split
     """Best of the whole splits next to the relaxed one."""
     best: Split
-    """Of all splits."""
+    """Of all splits; where nothing is feasible, the nearest to it."""
     splits: list[Split]
+    """That were tried."""
+    complete: bool
+    """Whether these are all."""
     evaluations: dict[str, int]
     """Model evaluations by what took them."""
     metrics: ServeMetrics
     """Of phase `serve`, at the best split."""
+    reasons: list[str]
+    """What the best split lacks; empty where it serves what is asked."""
+
+    @property
+    def feasible(self) -> bool:
+        return not self.reasons
+
+    @property
+    def requested_requests_per_s(self) -> float | None:
+        """Rate that the scenario asks for; None in a closed loop."""
+        asked = self.problem.workload.requests_per_s  # pyright: ignore
+        return None if asked is None else float(asked)
+
+    @property
+    def rate_met(self) -> bool | None:
+        """Whether the best split serves it within the limits."""
+        asked = self.requested_requests_per_s
+        return None if asked is None else self.best.requests_per_s >= asked * (1 - 1e-9)
 
     @property
     def gap(self) -> float:
         """What whole instances cost."""
-        return 1.0 - self.best.requests_per_s / self.relaxed_requests_per_s
-
-    @property
-    def climbed(self) -> bool:
-        """Whether pools wait for each other, so that the split isn't a closed form."""
-        return bool(WAITING & self.share.keys())
+        return 1.0 - self.best.requests_per_s / max(self.relaxed_requests_per_s, 1e-300)
 
     @property
     def rounding_gap(self) -> float:
         """What the rounded split loses against the best one."""
-        return 1.0 - self.rounded.requests_per_s / self.best.requests_per_s
+        return 1.0 - self.rounded.requests_per_s / max(self.best.requests_per_s, 1e-300)
+
+    @property
+    def bound(self) -> float | None:
+        """Rate that no split beats; None where not all were tried and none is known."""
+        if self.complete:
+            return max(split.requests_per_s for split in self.splits)
+        return None if self.climbed else self.relaxed_requests_per_s
+
+    @property
+    def covers(self) -> str:
+        """The space that the claim is about, in one sentence."""
+        tried = f"all {len(self.splits):,} splits"
+        if not self.complete:
+            tried = f"{len(self.splits):,} splits near the relaxed one, not all"
+        sizes = [
+            f"{role} on {self.best.devices[role] // count}"
+            for role, count in self.best.instances.items()
+        ]
+        return (
+            f"{tried} of {self.devices} devices into whole instances, {', '.join(sizes)}"
+            " devices each, whose layouts stay as the scenario gives them"
+        )
 
     @property
     def idle_devices(self) -> int:
@@ -61,9 +101,7 @@ class PoolSplit(NamedTuple):
     @property
     def changes(self) -> dict[str, int]:
         """Dotted keys that turn the scenario into the best split."""
-        given = self.problem.scenario
-        assert isinstance(given, ServeScenario)
-        roles = [pool.role for pool in given.pools]
+        roles = [pool.role for pool in self._given.pools]
         return {
             f"pools.{roles.index(role)}.devices": count
             for role, count in self.best.devices.items()
@@ -72,30 +110,36 @@ class PoolSplit(NamedTuple):
     @property
     def scenario(self) -> ServeScenario:
         """The scenario with the best split."""
-        given = self.problem.scenario
-        assert isinstance(given, ServeScenario)
         pools = [
             pool.model_copy(
                 update={"devices": self.best.devices.get(pool.role, pool.devices)}
             )
-            for pool in given.pools
+            for pool in self._given.pools
         ]
-        return given.model_copy(update={"pools": pools})
+        return self._given.model_copy(update={"pools": pools})
+
+    @property
+    def _given(self) -> ServeScenario:
+        given = self.problem.scenario
+        assert isinstance(given, ServeScenario)
+        return given
 
     def as_json(self) -> dict[str, object]:
         """The contract of `optimize --json` for phase `serve`."""
+        used, tried = sum(self.best.devices.values()), "every split"
+        relaxed = "gradient" if self.climbed else "closed form"
         return {
             "phase": "serve",
             "system": self.problem.system.name,
             "calibration": self.problem.calibration,
-            "objective": "request_capacity_rate",
-            "maximized": True,
-            "method": "gradient, and every split"
-            if self.climbed
-            else "closed form, and every split",
-            "feasible": True,
-            "reason": "",
-            "value": self.best.requests_per_s,
+            "objective": "devices" if self.fewest else "request_capacity_rate",
+            "maximized": not self.fewest,
+            "method": f"{relaxed}, and {tried if self.complete else 'splits near it'}",
+            "feasible": self.feasible,
+            "reason": "; ".join(self.reasons),
+            "value": used if self.fewest else self.best.requests_per_s,
+            "requested_requests_per_s": self.requested_requests_per_s,
+            "request_rate_met": self.rate_met,
             "metrics": {
                 name: float(value)
                 for name, value in vars(self.metrics).items()
@@ -107,7 +151,9 @@ class PoolSplit(NamedTuple):
                 "relaxed_share": self.share,
                 "rounded": self.rounded.requests_per_s,
                 "optimum": self.best.requests_per_s,
-                "gap": self.rounding_gap,
+                "bound": self.bound,
+                "gap": self.rounding_gap if self.complete and self.share else None,
+                "covers": self.covers,
                 "points": len(self.splits),
                 "evaluations": self.evaluations,
             },

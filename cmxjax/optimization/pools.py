@@ -8,8 +8,9 @@ largest, balance them:
 $$ \max_n \min_i n_i r_i \quad\Rightarrow\quad n_i = N \frac{1 / r_i}{\sum_j 1 / r_j} $$
 
 Attention and experts wait for each other, so that the rate of one depends on the size of
-the other: there Adam climbs the relaxed model over shares of the devices. Whole instances
-next to the relaxed split are tried, and every split is, to show what that costs.
+the other: there Adam climbs the relaxed model over shares of the devices. Every whole
+split is tried; where there are too many, those next to the relaxed split, and what single
+instances more or less lead to from there.
 """
 
 import itertools
@@ -23,123 +24,197 @@ import optax
 from jax import Array
 
 from .._types import Sharpness
-from ..job.layout import Pool, Pools, devices
+from ..job.layout import Pool, Pools
+from ..job.layout import devices as devices_of
 from ..phases.metrics import metrics
 from ..serve.metrics import ServeMetrics
 from ..specs.build import Problem, build
 from ..specs.errors import SpecError
 from ..specs.scenario_file import Scenario, ServeScenario
-from .pool_split import WAITING, PoolSplit, Split
-from .price import GRADIENT_COST
+from ..units import format_si
+from .pool_split import PoolSplit, Split
 
-LARGEST = 200_000
-"""Splits that are tried at most."""
+LARGEST = 20_000
+"""Splits up to which all are tried."""
+
+BLOCK = 32
+"""Splits that are evaluated at once, by one program whatever their number."""
+
+WAITING = {"expert", "encode"}
+"""Roles of pools on whose size the rate of others depends."""
 
 STEPS, RATE, SHARPNESS = 150, 0.05, 64.0
 """Of Adam on the logits of the shares."""
 
+GRADIENT_COST = 4
+"""Evaluations that one gradient takes as long as, about."""
+
+Sizes = tuple[tuple[str, int], ...]
+"""Roles and the devices of an instance of each."""
+
 
 def split_pools(
-    scenario: Scenario, devices: int | None = None, *, calibration: str | None = None
+    scenario: Scenario,
+    devices: int | None = None,
+    *,
+    fewest: bool = False,
+    calibration: str | None = None,
 ) -> PoolSplit:
     """The split of a machine that serves most requests within the limits.
 
     Args:
         scenario: of phase `serve`, with a prefill and a decode pool whose layouts are
             those of one instance; a cache stays as it is.
-        devices: to split; those of its pools if left out.
+        devices: to split, at most; those of its pools if left out, or with `fewest` as
+            many as needed.
+        fewest: find the split with the fewest devices that serves the scenario's rate.
         calibration: as in `build`.
+
+    Returns:
+        The best split; where none fits into memory and serves the scenario's rate within
+        the limits, the nearest with what it lacks in `reasons`.
 
     Raises:
         SpecError: the scenario has another phase or nothing to split, one instance of
-            each doesn't fit, or no split meets the limits.
+            each doesn't fit, or `fewest` has no rate to meet.
     """
     if not isinstance(scenario, ServeScenario):
         raise SpecError([f"pools: phase = {scenario.phase!r}: needs phase 'serve'"])
+    asked = scenario.workload.request_rate
+    if fewest and asked is None:
+        raise SpecError(["workload.request_rate: the fewest devices need one; give it"])
     problem = build(scenario, calibration)
     layout = problem.layout
     assert isinstance(layout, Pools)
-    sizes = _instance_devices(layout)
-    if len(sizes) < 2:
-        raise SpecError(["pools: one pool alone has no split; add another"])
-    total = devices
-    if total is None:
-        total = sum(p.devices for p in scenario.pools if p.role in sizes)
-    if sum(sizes.values()) > total:
-        parts = " and ".join(f"{role} {size}" for role, size in sizes.items())
-        raise SpecError(
-            [f"devices = {total}: one instance of each ({parts}) doesn't fit; use more"]
-        )
-    whole = _whole_splits(sizes, total)
-    m = _evaluate(problem, sizes, whole)
-    rates = np.asarray(m.capacity_requests_per_s)
-    _check_served(m, rates)
-    splits = [
-        Split(
-            {role: int(n) for role, n in zip(sizes, counts)},
-            {role: int(n) * sizes[role] for role, n in zip(sizes, counts)},
-            float(rate),
-        )
-        for counts, rate in zip(whole, rates)
-    ]
-    if WAITING & sizes.keys():
-        share, relaxed = _climbed(problem, sizes, total)
-        spent = STEPS * GRADIENT_COST + 1
-    else:
-        share, relaxed = _relaxed(m, sizes, total)
-        spent = 1
-    near = _nearest(share, sizes, total, whole)
-    rounded = max((splits[i] for i in near), key=lambda s: s.requests_per_s)
-    best = int(rates.argmax())
-    return PoolSplit(
-        problem=problem,
-        devices=total,
-        share=share,
-        relaxed_requests_per_s=relaxed,
-        rounded=rounded,
-        best=splits[best],
-        splits=splits,
-        evaluations={
-            "relaxed": spent,
-            "rounded": len(near),
-            "exhaustive": len(whole),
-        },
-        metrics=jax.tree.map(lambda leaf: np.asarray(leaf)[best], m),
-    )
-
-
-def _instance_devices(layout: Pools) -> dict[str, int]:
-    """Devices of one instance by role; a cache has none."""
-    return {
-        role: round(float(devices(pool.layout)))
+    # a cache has no instances
+    sizes = {
+        role: round(float(devices_of(pool.layout)))
         for role, pool in layout.pools.items()
         if role != "cache"
     }
-
-
-def _whole_splits(sizes: dict[str, int], total: int) -> np.ndarray:
-    """Numbers of instances, (split, role): of the last role as many as fit.
-
-    Raises:
-        SpecError: there are too many.
-    """
-    *first, last = sizes.values()
-    room = total - last
-    counts = [range(1, room // size + 1) for size in first]
-    if math.prod(len(count) for count in counts) > LARGEST:
+    if len(sizes) < 2:
+        raise SpecError(["pools: one pool alone has no split; add another"])
+    total = devices or sum(p.devices for p in scenario.pools if p.role in sizes)
+    if devices == 0 or sum(sizes.values()) > total:
+        parts = " and ".join(f"{role} {size}" for role, size in sizes.items())
         raise SpecError(
-            [f"pools: more than {LARGEST} splits; use larger instances or fewer devices"]
+            [f"devices = {devices}: one instance of each ({parts}) doesn't fit; use more"]
         )
-    rows = []
-    for some in itertools.product(*counts):
-        used = sum(n * size for n, size in zip(some, first))
-        if used <= room:
-            rows.append((*some, (total - used) // last))
-    return np.array(rows)
+    answer = _best(problem, sizes, total, fewest)
+    rate = answer.best.requests_per_s
+    if fewest and devices is None and asked is not None and 0.0 < rate < asked:
+        # as many copies of the best split do, if not fewer devices
+        answer = _best(problem, sizes, total * math.ceil(asked / rate), fewest)
+    return answer
 
 
-Sizes = tuple[tuple[str, int], ...]
-"""Roles and the devices of an instance of each."""
+def _best(problem: Problem, sizes: dict[str, int], total: int, fewest: bool) -> PoolSplit:
+    """The best split of so many devices."""
+    each, climbed = np.array(list(sizes.values())), bool(WAITING & sizes.keys())
+    given = problem.workload.requests_per_s  # pyright: ignore
+    asked = None if given is None else float(given)
+    share, relaxed = (_climbed if climbed else _balanced)(problem, sizes, total)
+    start = np.array([share.get(role, 1.0 / len(each)) for role in sizes]) * total / each
+    if fewest and asked is not None:
+        start = start * min(asked / max(relaxed, 1e-300), 1.0)
+
+    def order(rows: np.ndarray, m: ServeMetrics) -> np.ndarray:
+        """From the best on: what fits, what serves the rate on fewest devices, most."""
+        rates, used = m.capacity_requests_per_s, rows @ each
+        first = np.where(rates < asked, np.inf, used) if fewest else 0.0 * used
+        return np.lexsort((used, -rates, first, np.maximum(m.memory_excess_bytes, 0.0)))
+
+    def split_of(row: np.ndarray, rate: float) -> Split:
+        counts = dict(zip(sizes, row.tolist()))
+        return Split(counts, {r: n * sizes[r] for r, n in counts.items()}, float(rate))
+
+    near = rows = _nearest(start, each, total)
+    at = m = _evaluate(problem, sizes, near)
+    every = _every(each, total, fewest)
+    if every is not None:
+        rows, m = every, _evaluate(problem, sizes, every)
+    while every is None:
+        best = rows[order(rows, m)[0]]
+        steps = best + np.array([*itertools.product((-1, 0, 1), repeat=len(each))])
+        rows = np.unique(np.concatenate([rows, _fitting(steps, each, total)]), axis=0)
+        m = _evaluate(problem, sizes, rows)
+        if (rows[order(rows, m)[0]] == best).all():
+            break
+    rounded, best = order(near, at)[0], order(rows, m)[0]
+    chosen = jax.tree.map(lambda leaf: leaf[best], m)
+    return PoolSplit(
+        problem=problem,
+        devices=total,
+        fewest=fewest,
+        share=share,
+        relaxed_requests_per_s=relaxed,
+        climbed=climbed,
+        rounded=split_of(near[rounded], at.capacity_requests_per_s[rounded]),
+        best=split_of(rows[best], chosen.capacity_requests_per_s),
+        splits=[split_of(*pair) for pair in zip(rows, m.capacity_requests_per_s)],
+        complete=every is not None,
+        evaluations={
+            "relaxed": STEPS * GRADIENT_COST + 1 if climbed else 1,
+            "rounded": len(near),
+            "exhaustive": len(rows),
+        },
+        metrics=chosen,
+        reasons=_lacking(chosen, asked),
+    )
+
+
+def _lacking(m: ServeMetrics, asked: float | None) -> list[str]:
+    """Why a split doesn't serve what is asked; empty where it does."""
+    excess, rate = float(m.memory_excess_bytes), float(m.capacity_requests_per_s)
+    if excess > 0.0:
+        return [f"{excess / 1e9:.3g} GB a device don't fit into memory"]
+    if rate <= 0.0:
+        late = [role for role, pool in m.pools.items() if pool.requests_per_s <= 1e-9]
+        return [
+            f"no request is served within the limits: pool {', '.join(late)} is too slow"
+            " even without load; use larger limits or other instances"
+        ]
+    if asked is not None and rate < asked * (1.0 - 1e-9):
+        rates = [format_si(value, "request_rate") for value in (asked, rate)]
+        return [
+            f"{rates[0]} arrive, of which at most {rates[1]} can be served within the"
+            " limits; use more devices, larger limits or other instances"
+        ]
+    return []
+
+
+def _fitting(rows: np.ndarray, each: np.ndarray, total: int) -> np.ndarray:
+    """Those of some numbers of instances that are splits."""
+    return rows[(rows >= 1).all(axis=1) & (rows @ each <= total)]
+
+
+def _every(each: np.ndarray, total: int, fewest: bool) -> np.ndarray | None:
+    """All splits, (split, role), of the last role as many instances as fit unless the
+    fewest devices are sought; None where there are too many."""
+    most = (total - each.sum()) // each + 1
+    free = [np.arange(1, n + 1) for n in (most if fewest else most[:-1])]
+    if math.prod(map(len, free)) > math.factorial(len(each)) * LARGEST:
+        return None
+    rows = np.stack(np.meshgrid(*free, indexing="ij"), axis=-1).reshape(-1, len(free))
+    if not fewest:
+        left = (total - rows @ each[:-1]) // each[-1]
+        rows = np.column_stack([rows, left])
+    rows = _fitting(rows, each, total)
+    return rows if len(rows) <= LARGEST else None
+
+
+def _nearest(start: np.ndarray, each: np.ndarray, total: int) -> np.ndarray:
+    """Whole splits next to a relaxed one: roles rounded up or down, and one of them takes
+    the rest."""
+    options = [{max(math.floor(n), 1), max(math.ceil(n), 1)} for n in start]
+    rows = np.array(list(itertools.product(*options)))
+    filled = [rows]
+    for i, size in enumerate(each):
+        rest = rows.copy()
+        rest[:, i] = (total - rows @ each + rows[:, i] * size) // size
+        filled.append(rest)
+    near = _fitting(np.unique(np.concatenate(filled), axis=0), each, total)
+    return near if len(near) else np.ones((1, len(each)), int)
 
 
 def _metrics_at(
@@ -155,10 +230,21 @@ def _metrics_at(
 
 
 @partial(jax.jit, static_argnames="sizes")
-def _every(inputs: tuple, counts: Array, sizes: Sizes) -> ServeMetrics:
+def _block(inputs: tuple, counts: Array, sizes: Sizes) -> ServeMetrics:
     """Metrics at many splits, (split, role)."""
-    one = partial(_metrics_at, inputs, sizes=sizes)
-    return jax.lax.map(one, counts, batch_size=min(64, len(counts)))
+    return jax.vmap(partial(_metrics_at, inputs, sizes=sizes))(counts)
+
+
+def _evaluate(problem: Problem, sizes: dict[str, int], rows: np.ndarray) -> ServeMetrics:
+    """Metrics of phase `serve` at any number of splits."""
+    blocks = []
+    for first in range(0, len(rows), BLOCK):
+        counts = rows[np.minimum(np.arange(first, first + BLOCK), len(rows) - 1)]
+        counts = jnp.asarray(counts, float)
+        blocks.append(_block(problem.inputs, counts, tuple(sizes.items())))
+    joined = jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(rows)], *blocks)
+    rates = np.nan_to_num(joined.capacity_requests_per_s, posinf=0.0)
+    return joined.replace(capacity_requests_per_s=rates)
 
 
 @partial(jax.jit, static_argnames="sizes")
@@ -188,70 +274,28 @@ def _climb(inputs: tuple, total: Array, sizes: Sizes) -> tuple[Array, Array]:
 def _climbed(
     problem: Problem, sizes: dict[str, int], total: int
 ) -> tuple[dict[str, float], float]:
-    """Shares and rate of the relaxed split by gradients."""
-    inputs = problem.inputs
-    shares, rate = _climb(inputs, jnp.asarray(float(total)), tuple(sizes.items()))
-    return {role: float(share) for role, share in zip(sizes, shares)}, float(rate)
+    """Shares and rate of the relaxed split by gradients; none where they lead nowhere."""
+    shares, rate = _climb(problem.inputs, jnp.asarray(float(total)), (*sizes.items(),))
+    if not (np.isfinite(shares).all() and rate > 0.0):
+        return {}, 0.0
+    return dict(zip(sizes, shares.tolist())), float(rate)
 
 
-def _evaluate(problem: Problem, sizes: dict[str, int], whole: np.ndarray) -> ServeMetrics:
-    """Metrics of phase `serve` at every split."""
-    counts = jnp.asarray(whole, float)
-    inputs = problem.inputs
-    return jax.device_get(_every(inputs, counts, tuple(sizes.items())))
-
-
-def _check_served(m: ServeMetrics, rates: np.ndarray) -> None:
-    """Raises `SpecError` if memory or limits leave nothing at any split."""
-    excess = np.asarray(m.memory_excess_bytes).min()
-    if excess > 0.0:
-        raise SpecError([f"pools: {excess / 1e9:.3g} GB a device don't fit into memory"])
-    if rates.max() <= 0.0 or not np.isfinite(rates).all():
-        late = [
-            role
-            for role, pool in m.pools.items()
-            if np.asarray(pool.requests_per_s).max() <= 1e-9
-        ]
-        raise SpecError(
-            [
-                f"pools: no request is served within the limits: pool {', '.join(late)}"
-                " is too slow even without load; use larger limits or other instances"
-            ]
-        )
-
-
-def _relaxed(
-    m: ServeMetrics, sizes: dict[str, int], total: int
+def _balanced(
+    problem: Problem, sizes: dict[str, int], total: int
 ) -> tuple[dict[str, float], float]:
-    """Shares that balance the pools, and the rate that they serve."""
-    paces = {}
-    for role in sizes:
-        pool = m.pools[role]
-        paces[role] = float(
-            np.asarray(pool.requests_per_s)[0] / np.asarray(pool.devices)[0]
-        )
-    whole = sum(1.0 / pace for pace in paces.values())
-    share = {role: 1.0 / pace / whole for role, pace in paces.items()}
+    """Shares that balance the pools, and the rate that they serve; none where one of
+    them serves nothing."""
+    m = _evaluate(problem, sizes, np.ones((1, len(sizes)), int))
+    if not m.capacity_requests_per_s[0] > 0.0:
+        return {}, 0.0
+    pools = {
+        role: jax.tree.map(lambda leaf: leaf[0], pool) for role, pool in m.pools.items()
+    }
+    device_s = {r: float(pools[r].devices / pools[r].requests_per_s) for r in sizes}
+    whole = sum(device_s.values())
+    share = {role: seconds / whole for role, seconds in device_s.items()}
     rate = total / whole
-    if "cache" in m.pools:
-        rate = min(rate, float(np.asarray(m.pools["cache"].requests_per_s)[0]))
+    if "cache" in pools:
+        rate = min(rate, float(pools["cache"].requests_per_s))
     return share, rate
-
-
-def _nearest(
-    share: dict[str, float], sizes: dict[str, int], total: int, whole: np.ndarray
-) -> list[int]:
-    """Whole splits next to the relaxed one: all roles but one are rounded up or down,
-    and that one takes the rest."""
-    exact = np.array([share[role] * total / size for role, size in sizes.items()])
-    near = np.abs(whole - exact) < 1.0
-    rows: dict[tuple, int] = {}
-    for rest in range(len(sizes)):
-        others = np.delete(near, rest, axis=1).all(axis=1)
-        for i in np.flatnonzero(others):
-            key = (rest, *np.delete(whole[i], rest).tolist())
-            best = rows.get(key, int(i))
-            rows[key] = int(i) if whole[i, rest] > whole[best, rest] else best
-    if rows:
-        return sorted(set(rows.values()))
-    return [int(np.abs(whole - exact).max(axis=1).argmin())]

@@ -2,6 +2,7 @@
 
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from ..optimization.pool_split import PoolSplit, Split
 from .tables import make_table, number
@@ -13,7 +14,8 @@ ROWS = 12
 def split_tables(split: PoolSplit) -> Group:
     """The best pools, how good the rounded ones are, and the splits around them."""
     p, best = split.problem, split.best
-    title = f"serve on {p.system.name}: best pools (calibration: {p.calibration})"
+    kind = "best" if split.feasible else "nearest"
+    title = f"serve on {p.system.name}: {kind} pools (calibration: {p.calibration})"
     table = make_table(
         title, "role", "instances", "devices", "relaxed devices", "within limits"
     )
@@ -23,11 +25,20 @@ def split_tables(split: PoolSplit) -> Group:
             role,
             f"{count}",
             f"{best.devices[role]}",
-            f"{split.share[role] * split.devices:.1f}",
+            f"{split.share[role] * split.devices:.1f}" if split.share else "-",
             number("requests_per_s", float(pool.requests_per_s)),
         )
     table.caption = f"{split.idle_devices} of {split.devices} devices idle"
-    return Group(table, _certificate(split), _splits(split))
+    verdict = Text("feasible" + _met(split), style="green")
+    if not split.feasible:
+        verdict = Text("not feasible: " + "; ".join(split.reasons), style="red")
+    claim = Text(f"Covered: {split.covers}.")
+    return Group(table, _certificate(split), _splits(split), claim, verdict)
+
+
+def _met(split: PoolSplit) -> str:
+    asked = split.requested_requests_per_s
+    return "" if asked is None else f": {number('requests_per_s', asked)} are met"
 
 
 def _certificate(split: PoolSplit) -> Table:
@@ -39,12 +50,16 @@ def _certificate(split: PoolSplit) -> Table:
             spent["relaxed"],
         ),
         "rounded to whole instances": (split.rounded.requests_per_s, spent["rounded"]),
-        "exhaustive optimum": (split.best.requests_per_s, spent["exhaustive"]),
+        "best of every split" if split.complete else "best of those tried": (
+            split.best.requests_per_s,
+            spent["exhaustive"],
+        ),
     }
     for name, (rate, evaluations) in rows.items():
         table.add_row(name, number("requests_per_s", rate), f"{evaluations:,}")
-    table.add_row("gap of the rounded", f"{split.rounding_gap:.2%}", "")
-    table.add_row("cost of whole instances", f"{split.gap:.2%}", "")
+    if split.share and not split.fewest:
+        table.add_row("gap of the rounded", f"{split.rounding_gap:.2%}", "")
+        table.add_row("cost of whole instances", f"{split.gap:.2%}", "")
     return table
 
 

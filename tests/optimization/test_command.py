@@ -90,7 +90,7 @@ def test_an_infeasible_job_says_so(capsys):
     status, out, _ = run(
         capsys, "--limit", "tpot=1us", "--pin", "cp=1", "--pin", "pp=1", "--json"
     )
-    assert status == 0
+    assert status == 1
     found = json.loads(out)
     assert found["feasible"] is False
     assert "no layout within" in found["reason"]
