@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .optimization.answer import optimize as optimize
     from .optimization.codesign.design import codesign as codesign
     from .optimization.codesign.match import match as match
-    from .optimization.codesign.mix import Share as Share
+    from .optimization.codesign.workloads import Share as Share
     from .optimization.experts.place import place_experts as place_experts
     from .optimization.pools import split_pools as split_pools
     from .optimization.stages import partition as partition
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from .specs.scenario import load_scenario as load_scenario
 
 _HOMES = {
-    "Share": "optimization.codesign.mix",
+    "Share": "optimization.codesign.workloads",
     "SpecError": "specs.errors",
     "build": "specs.build",
     "codesign": "optimization.codesign.design",

@@ -119,7 +119,7 @@ class Optimize:
 
     def _design(self, console: Console, budget: str) -> dict[str, object]:
         from ..optimization.codesign.design import codesign
-        from ..optimization.codesign.mix import shares_of
+        from ..optimization.codesign.workloads import shares_of
         from ..report.codesign import codesign_tables, draw_codesign
         from ..specs.errors import SpecError
         from ..specs.scenario import load_scenario

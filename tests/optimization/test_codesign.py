@@ -13,8 +13,8 @@ from cmxjax.optimization.codesign.cost import Prices, log_cost, log_costs, to_bu
 from cmxjax.optimization.codesign.design import codesign
 from cmxjax.optimization.codesign.exact import exact_rows, whole_batch
 from cmxjax.optimization.codesign.match import match
-from cmxjax.optimization.codesign.mix import Share, shares_of
 from cmxjax.optimization.codesign.setup import setup_of
+from cmxjax.optimization.codesign.workloads import Share, shares_of
 from cmxjax.smooth import maximum
 from cmxjax.specs.budget_file import load_budget
 from cmxjax.specs.errors import SpecError
@@ -45,7 +45,7 @@ def toy(terms, budget, low=LOW, high=HIGH):
     starts = np.random.default_rng(0).normal(0.0, 1.0, (4, 2))
     own = jnp.full(4, math.log(budget))
     found = ascend(terms, TOY, own, np.clip(starts, low, high), low, high)
-    good = (found.violation < 1e-3) & found.sharp
+    good = found.violation < 1e-3
     best = int(np.where(good, found.objective, -np.inf).argmax())
     at = lambda x: slopes(terms, TOY, own[0], x)
     return found.x[best], certify(at, found.x[best], (low, high), 2)

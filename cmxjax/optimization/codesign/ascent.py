@@ -20,16 +20,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from ..._types import Scalar
 from ...smooth import anneal
 from ..price import FAST_COMPILE
 
 SHARPNESS = (2.0, 16.0)
-SOFT = 6.0
-"""Every other start ends at this sharpness: it looks past the kinks of tiles, of which
-each is a local optimum."""
 
 RATE = (0.05, 2e-4)
 """Length of Adam's steps in the first and in the last round."""
@@ -52,8 +49,6 @@ class Ascent(NamedTuple):
     objective: Float[np.ndarray, " start"]
     violation: Float[np.ndarray, " start"]
     """Largest constraint, 0 where all hold."""
-    sharp: Bool[np.ndarray, " start"]
-    """Whether it ended at the last sharpness."""
     gradients: int
     """Value-and-gradients that all starts took together."""
 
@@ -74,7 +69,6 @@ def _ascended(
     data: D,
     owned: B,
     starts: Array,
-    finals: Array,
     box: tuple,
     schedule: tuple,
 ) -> tuple:
@@ -85,11 +79,10 @@ def _ascended(
         over = jnp.maximum(0.0, mu + RHO * c)
         return -value + (over**2 - mu**2).sum() / (2.0 * RHO), (value, c)
 
-    def one(x: Array, bound: B, final: Array) -> tuple:
+    def one(x: Array, bound: B) -> tuple:
         def step(carry: tuple, now: tuple) -> tuple:
             x, mu, state = carry
-            progress, rate, last = now
-            sharpness = SHARPNESS[0] * (final / SHARPNESS[0]) ** progress
+            sharpness, rate, last = now
             slope, (value, c) = jax.grad(lagrangian, has_aux=True)(
                 x, bound, mu, sharpness
             )
@@ -103,7 +96,7 @@ def _ascended(
         carry, (values, worst) = jax.lax.scan(step, carry, schedule)
         return carry[0], values[-1], worst[-1]
 
-    return jax.vmap(one)(starts, owned, finals)
+    return jax.vmap(one)(starts, owned)
 
 
 _run = jax.jit(_ascended, static_argnums=0, compiler_options=FAST_COMPILE)
@@ -133,15 +126,14 @@ def ascend(
         owned: what each has for itself, every leaf with a leading axis of the starts.
     """
     progress = np.minimum(np.arange(ROUNDS) / (2 * ROUNDS // 3), 1.0)
-    sharp = np.arange(len(starts)) % 2 == 0
-    last = np.arange(ROUNDS * STEPS) % STEPS == STEPS - 1
+    sharpness = SHARPNESS[0] * (SHARPNESS[1] / SHARPNESS[0]) ** progress
     rates = np.asarray(anneal(*RATE, ROUNDS))
-    schedule = (np.repeat(progress, STEPS), np.repeat(rates, STEPS), last)
+    last = np.arange(ROUNDS * STEPS) % STEPS == STEPS - 1
+    schedule = (np.repeat(sharpness, STEPS), np.repeat(rates, STEPS), last)
     box = (jnp.asarray(low, float), jnp.asarray(high, float))
-    finals = jnp.where(sharp, SHARPNESS[1], SOFT)
-    args = jnp.asarray(starts, float), finals, box, schedule
+    args = jnp.asarray(starts, float), box, schedule
     x, value, worst = map(np.asarray, _run(terms, data, owned, *args))
-    return Ascent(x, value, np.maximum(worst, 0.0), sharp, len(x) * len(last))
+    return Ascent(x, value, np.maximum(worst, 0.0), len(x) * len(last))
 
 
 def slopes(

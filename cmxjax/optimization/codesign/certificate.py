@@ -40,7 +40,6 @@ class Certificate(NamedTuple):
     """`free`, `low`, `high` or `fixed` for each resource."""
     budget_multiplier: float
     """d ln F / d ln budget: what 1 % more of the budget gains, in percent."""
-    multipliers: Float[np.ndarray, " constraint"]
     residual: float
     """Gain left in any other variable, a batch: d ln F per log, either way."""
     spread: float
@@ -90,7 +89,6 @@ def certify(
             for k, side in enumerate(at[:resources])
         ],
         budget_multiplier=float(mu[0]),
-        multipliers=mu,
         residual=float(left),
         spread=float(np.abs(marginal[compared] / scale - 1.0).max(initial=0.0)),
         violation=float(max(here.constraints.max(initial=0.0), 0.0)),

@@ -16,10 +16,13 @@ from .ascent import ascend, slopes
 from .certificate import certify
 from .cost import log_costs, shares, spend, to_budget
 from .exact import SPAN, Rows, exact_rows, whole_batch
-from .exchange import Refined, refine
-from .mix import Share
+from .exchange import exchanges, improve, merit_of
 from .result import Codesign, Design, Run
 from .setup import Setup, setup_of, variable_box
+from .workloads import Share
+
+STARTS = 2
+"""Ends of the ascent that are refined for each budget: tiles make many local optima."""
 
 PATH = (0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0)
 """Budgets of a path, over the one asked for."""
@@ -71,23 +74,21 @@ def codesign(
     full = _with_batches(setup, starts, seed)
     low, high = variable_box(setup)
     ends = ascend(setup.mix, setup.data, jnp.asarray(owned), full, low, high)
-    machines, answers = 1 + len(starts), []
-    pool = ends.x[:, : setup.mix.resources]
-    for _ in range(2):  # once more from what was found for the other budgets
-        answers = _refined(setup, pool, logs)
-        machines += sum(answer.evaluations for answer in answers)
-        pool = np.array([answer.z for answer in answers])
-    designs = []
-    for i, answer in enumerate(answers):
-        rows = np.arange(i * (restarts + 1), (i + 1) * (restarts + 1))
-        rows = rows[ends.sharp[rows]]
-        order = np.lexsort((-ends.objective[rows], np.round(ends.violation[rows], 3)))
-        x = ends.x[rows[order[0]]]
-        terms = partial(slopes, setup.mix, setup.data, jnp.asarray(logs[i]))
-        design = design_of(setup, answer.z, math.exp(logs[i]))._replace(
-            certificate=certify(terms, x, (low, high), setup.mix.resources),
-            relaxed=terms(x).objective,
-            best_exchange=answer.best_exchange,
+    pool, machines = ends.x[:, : setup.mix.resources], 1 + len(starts)
+    designs: list[Design] = []
+    before = np.zeros((0, setup.mix.resources))
+    for i, log_budget in enumerate(logs):
+        paid = to_budget(setup.prices, pool, np.ones_like(pool), log_budget, setup.box)
+        found, exchange, tried = _refined(setup, np.append(paid, before, 0), log_budget)
+        machines, before = machines + tried, found[None]
+        own = slice(i * (restarts + 1), (i + 1) * (restarts + 1))
+        order = np.lexsort((-ends.objective[own], np.round(ends.violation[own], 3)))
+        relaxed = ends.x[own][order[0]]
+        terms = partial(slopes, setup.mix, setup.data, jnp.asarray(log_budget))
+        design = design_of(setup, found, math.exp(log_budget))._replace(
+            certificate=certify(terms, relaxed, (low, high), setup.mix.resources),
+            relaxed=terms(relaxed).objective,
+            best_exchange=exchange,
         )
         designs.append(design)
     best = designs[factors.index(1.0)]
@@ -106,18 +107,19 @@ def codesign(
 
 
 def _refined(
-    setup: Setup,
-    pool: Float[np.ndarray, "row resource"],
-    logs: Float[np.ndarray, " budget"],
-) -> list[Refined]:
-    """The best exact machine of each budget, from all of the pool made to cost it."""
-    refined: list[Refined] = []
-    for log_budget in logs:
-        smaller = [refined[-1].z] if refined else []
-        rows = _tried(setup, pool, smaller, log_budget)
-        args = setup.mix, setup.data, setup.prices, rows, setup.box, log_budget
-        refined.append(refine(*args))
-    return refined
+    setup: Setup, rows: Float[np.ndarray, "row resource"], log_budget: float
+) -> tuple[Float[np.ndarray, " resource"], float, int]:
+    """The best exact machine that exchanges lead to from the best rows, what the last
+    exchange gained, and the machines tried."""
+
+    def merits(rows: np.ndarray) -> np.ndarray:
+        return merit_of(exact_rows(setup.mix, setup.data, rows))
+
+    neighbors = partial(exchanges, setup.prices, setup.box, log_budget)
+    best = np.argsort(-merits(rows))[:STARTS]
+    ends = [improve(rows[k], neighbors, merits) for k in best]
+    z, gain, _ = ends[merits(np.array([end[0] for end in ends])).argmax()]
+    return z, gain, len(rows) + sum(tried for _, _, tried in ends)
 
 
 def _amount(spec: BudgetSpec, spend: str | float | None) -> float:
@@ -164,19 +166,6 @@ def _with_batches(
     logs = np.log(exact.batches[:, free])
     logs += np.random.default_rng(seed).normal(0.0, 0.3, logs.shape)
     return np.concatenate([z, np.clip(logs, -SPAN, SPAN)], axis=1)
-
-
-def _tried(
-    setup: Setup,
-    ends: Float[np.ndarray, "start resource"],
-    previous: list[np.ndarray],
-    log_budget: float,
-) -> Float[np.ndarray, "row resource"]:
-    """Ends of the ascent, for all budgets, made to cost this one; and the answer of a
-    smaller one as it is."""
-    rows = np.array([*ends, *previous])
-    paid = to_budget(setup.prices, rows, np.ones_like(rows), log_budget, setup.box)
-    return np.concatenate([paid, rows[len(ends) :]])
 
 
 def design_of(setup: Setup, z: Float[np.ndarray, " resource"], budget: float) -> Design:

@@ -8,7 +8,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from .mix import Data, Form, Mix, Moved, outcome
+from .mix import Data, Mix, Moved, outcome
+from .workloads import Form
 
 LEVELS, POINTS = 5, 24
 SPAN = 6.0
@@ -42,16 +43,9 @@ class Rows(NamedTuple):
 
 
 @partial(jax.jit, static_argnums=0)
-def _points(
-    form: Form, moved: Moved, bounds: Array, z: Array, b: Array
-) -> tuple[Array, Array]:
+def _points(form: Form, moved: Moved, z: Array, batch: Array) -> tuple:
     """Outcomes of pairs of a machine and a log batch; all calls have one size."""
-
-    def at(z: Array, batch: Array) -> tuple[Array, Array]:
-        made = outcome(form, moved, bounds, z, batch, None)
-        return made.objective, made.constraints
-
-    return jax.vmap(at)(z, b)
+    return jax.vmap(lambda row, b: outcome(form, moved, row, b, None))(z, batch)
 
 
 def _outcomes(mix: Mix, data: Data, job: int, z: np.ndarray, b: np.ndarray) -> tuple:
@@ -59,8 +53,8 @@ def _outcomes(mix: Mix, data: Data, job: int, z: np.ndarray, b: np.ndarray) -> t
     pieces = []
     for first in range(0, len(b), SIZE):
         rows = np.minimum(np.arange(first, first + SIZE), len(b) - 1)
-        args = mix.forms[job], data.jobs[job], data.bounds[job]
-        pieces.append(jax.device_get(_points(*args, z[rows], b[rows])))
+        points = _points(mix.forms[job], data.jobs[job], z[rows], b[rows])
+        pieces.append(jax.device_get(points))
     values, used = (np.concatenate(part)[: len(b)] for part in zip(*pieces))
     return values, used
 
@@ -98,7 +92,7 @@ def exact_rows(mix: Mix, data: Data, z: Float[np.ndarray, "row resource"]) -> Ro
     best = [_with_best_batch(mix, data, job, z) for job in range(len(mix.forms))]
     batches, objectives, constraints = zip(*best)
     each = np.stack(objectives, axis=1)
-    value = each @ np.asarray(data.weights)
+    value = each @ np.array([float(moved.weight) for moved in data.jobs])
     return Rows(each, np.exp(np.stack(batches, axis=1)), list(constraints), value)
 
 
@@ -110,7 +104,7 @@ def whole_batch(
 ) -> tuple[float, float] | None:
     """Best objective and batch of a job over all whole batches; None where none fits or
     the batch is not free."""
-    form, (_, _, workload, _) = mix.forms[job], data.jobs[job].inputs
+    form, workload = mix.forms[job], data.jobs[job].inputs[2]
     if not form.batch:
         return None
     given = float(getattr(workload, form.batch))

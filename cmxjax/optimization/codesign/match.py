@@ -1,6 +1,7 @@
 """The least change of a machine that brings its mix per unit of cost to a target."""
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -11,16 +12,17 @@ from ...specs.errors import SpecError
 from .ascent import ascend
 from .cost import log_costs
 from .exact import Rows, exact_rows
-from .mix import Share
+from .exchange import improve
 from .setup import Setup, setup_of, variable_box
+from .workloads import Share
 
 POINTS = 97
 """Multipliers of one resource that are tried at once."""
 
 LEVELS = 4
 RESTARTS = 6
-STRIDES, ROUNDS = (0.1, 0.03, 0.01, 0.003, 0.001), 20
-"""Steps of a log multiplier, and how many at most of each."""
+STRIDES = (0.1, 0.03, 0.01, 0.003, 0.001)
+"""Steps of a log multiplier."""
 
 WEIGHT = 1e3
 
@@ -137,40 +139,28 @@ def _joint(setup: Setup, goal: float, seed: int) -> tuple[dict[str, float], floa
     starts[:, count:] *= 0.1
     owned = jnp.full(RESTARTS, goal)
     ends = ascend(setup.mix, setup.data, owned, starts, low, high).x[:, :count]
-    refined = [_shortened(setup, end, goal, low[:count], high[:count]) for end in ends]
-    best = min(refined, key=lambda z: _regret(setup, z[None], goal)[0])
+    near = partial(_near, (low[:count], high[:count]))
+    worth = partial(_worth, setup, goal)
+    refined = np.array([improve(end, near, worth, STRIDES)[0] for end in ends])
+    best = refined[worth(refined).argmax()]
     ratio = math.exp(_merit(setup, best[None])[0] - goal)
     return dict(zip(names, np.exp(best).tolist())), ratio
 
 
-def _regret(
-    setup: Setup, z: Float[np.ndarray, "row resource"], goal: float
-) -> np.ndarray:
-    """Half the sum of squares, and far more for what is missing of the target."""
+def _worth(
+    setup: Setup, goal: float, z: Float[np.ndarray, "row resource"]
+) -> Float[np.ndarray, " row"]:
+    """Less half the sum of squares, and far more for what is missing of the target."""
     missing = np.maximum(goal - _merit(setup, z), 0.0)
-    return 0.5 * (z**2).sum(axis=1) + WEIGHT * missing
+    return -0.5 * (z**2).sum(axis=1) - WEIGHT * missing
 
 
-def _shortened(
-    setup: Setup,
-    z: Float[np.ndarray, " resource"],
-    goal: float,
-    low: np.ndarray,
-    high: np.ndarray,
-) -> Float[np.ndarray, " resource"]:
-    """The exact target by the shortest way near a relaxed answer: one resource or two
-    at a time, and all along the ray."""
-    free = [k for k in range(len(z)) if low[k] < high[k]]
-    units = np.eye(len(z))[free]
+def _near(
+    box: tuple[np.ndarray, np.ndarray], z: Float[np.ndarray, " resource"], stride: float
+) -> Float[np.ndarray, "row resource"]:
+    """One resource or two at a time, and all along the ray, more and less."""
+    units = np.eye(len(z))[box[0] < box[1]]
     pairs = [a + s * b for i, a in enumerate(units) for b in units[:i] for s in (1, -1)]
-    steps = np.array([*units, *pairs])
-    steps = np.concatenate([steps, -steps])
-    for stride in STRIDES:
-        for _ in range(ROUNDS):
-            rays = z * np.exp([[stride], [-stride]])
-            rows = np.clip(np.concatenate([[z], z + stride * steps, rays]), low, high)
-            regret = _regret(setup, rows, goal)
-            if regret.argmin() == 0 or not np.isfinite(regret).any():
-                break
-            z = rows[regret.argmin()]
-    return z
+    steps = stride * np.array([*units, *pairs])
+    rays = z * np.exp([[stride], [-stride]])
+    return np.clip(np.concatenate([z + steps, z - steps, rays]), *box)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from ...specs.budget_file import BudgetSpec
 from .certificate import Certificate
-from .mix import Job
+from .workloads import Job
 
 
 class Run(NamedTuple):

@@ -1,14 +1,17 @@
-"""A design problem: files read, leaves resolved, arrays made."""
+"""What a co-design starts from: files and scenarios, made into arrays and bounds."""
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
+from ...answers.numbers import values_of
 from ...specs.budget_file import BudgetSpec, leaves_named, load_budget, unpriced
 from ...specs.errors import SpecError
 from .cost import Prices, prices_of
 from .exact import SPAN
-from .mix import Data, Job, Mix, Share, data_of, jobs_of, machine_leaves
+from .mix import Data, Mix, moved_by
+from .workloads import Job, Share, jobs_of
 
 
 class Setup(NamedTuple):
@@ -17,11 +20,14 @@ class Setup(NamedTuple):
     spec: BudgetSpec
     jobs: list[Job]
     leaves: dict[str, list[str]]
+    """That each resource moves."""
     known: dict[str, float]
+    """What the machine's leaves are."""
     mix: Mix
     data: Data
     prices: Prices
     box: tuple[np.ndarray, np.ndarray]
+    """Bounds of the logs of the multipliers."""
 
 
 def setup_of(
@@ -48,7 +54,8 @@ def setup_of(
         raise SpecError(
             [f"{budget}: system = {spec.system!r}: the workloads run on {name}"]
         )
-    known = machine_leaves(jobs)
+    known = values_of(jobs[0].problem)
+    known = {path: v for path, v in known.items() if path.startswith("system.")}
     leaves = leaves_named(spec, known, budget)
     moves = tuple(
         (path, k, spec.resources[name].power)
@@ -61,7 +68,8 @@ def setup_of(
     low[fixed] = high[fixed] = 0.0
     prices = prices_of(spec)
     mix = Mix(tuple(job.form for job in jobs), len(low), aim)
-    data = data_of(jobs, moves, len(low), prices)
+    moved = tuple(moved_by(job, moves, len(low)) for job in jobs)
+    data = Data(moved, Prices(*(jnp.asarray(field, float) for field in prices)))
     return Setup(spec, jobs, leaves, known, mix, data, prices, (low, high))
 
 
