@@ -168,6 +168,8 @@ def _lacking(m: ServeMetrics, asked: float | None) -> list[str]:
     excess, rate = float(m.memory_excess_bytes), float(m.capacity_requests_per_s)
     if excess > 0.0:
         return [f"{excess / 1e9:.3g} GB a device don't fit into memory"]
+    if float(m.placement_excess) > 1e-9:
+        return ["the layout puts more ranks into a tier than it joins"]
     if rate <= 0.0:
         late = [role for role, pool in m.pools.items() if pool.requests_per_s <= 1e-9]
         return [
