@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -464,6 +465,24 @@ def test_a_users_machine_may_be_a_shipped_one_but_for_a_figure(tmp_path):
     chip = load_system(Reference(str(path))).system.chip
     assert float(chip.memory_bytes) == float(chip.memory_usable_bytes) == 200e9
     assert float(chip.matrix_flop_per_s["fp8"]) == 4.5e15
+
+
+def test_a_machine_changes_when_one_that_it_builds_on_does(tmp_path):
+    below, above, top = (tmp_path / f"{name}.toml" for name in ("below", "above", "top"))
+    of = {below: "b200", above: below, top: above}
+    for path, base in of.items():
+        path.write_text(f'base = "{base}"\nname = "{path.stem}"\ntitle = "Own"\n')
+
+    def memory() -> float:
+        return float(load_system(Reference(str(top))).system.chip.memory_bytes)
+
+    assert memory() == load_system(Reference("b200")).system.chip.memory_bytes
+    below.write_text(below.read_text().replace("b200", "h100"))
+    os.utime(below, (1, 1))  # whatever the clock of the file system
+    assert memory() == load_system(Reference("h100")).system.chip.memory_bytes
+    below.unlink()
+    with pytest.raises(SpecError, match="below.toml: no such file"):
+        memory()
 
 
 def test_names_of_users_lead_to_machines_that_ship():

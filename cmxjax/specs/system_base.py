@@ -1,9 +1,10 @@
 """A machine that is like another but for what its file says."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 from .errors import SpecError, shown
-from .files import load
+from .files import is_path, load, version
 
 OWN = (
     "base",
@@ -77,3 +78,26 @@ def with_base(raw: dict[str, object], where: str, depth: int = 0) -> dict[str, o
     if isinstance(listed, dict) and isinstance(own, dict):
         merged["sources"] = {k: v for k, v in listed.items() if k in own or k in used}
     return merged
+
+
+def versions(name: str) -> tuple[tuple[str, float], ...]:
+    """A key for caches of systems: it changes when a user's file or one that it builds on
+    does."""
+    files = {}
+    while name and name not in files:
+        files[name] = key = version(name)
+        name = _base_of(key)
+    return tuple(files.values())
+
+
+@lru_cache(maxsize=64)
+def _base_of(key: tuple[str, float]) -> str:
+    """The base of a user's file; empty for what ships, which doesn't change."""
+    name = key[0]
+    if not is_path(name):
+        return ""
+    try:
+        base = load("systems", name)[0].get("base")
+    except SpecError:  # reading it says what is wrong
+        return ""
+    return base if isinstance(base, str) else ""

@@ -18,8 +18,8 @@ from ..switch import switch
 from ..units import dimension_of
 from .errors import SpecError, explain, shown
 from .figures import Figure, check_figure, listing, number, parse_quantity
-from .files import DATA, load, parse_toml, version
-from .system_base import cited, with_base
+from .files import DATA, load, parse_toml
+from .system_base import cited, versions, with_base
 from .system_file import EngineSpec, SystemFile, TrainerSpec, figures_of, names_in
 
 _NAMED = {
@@ -162,12 +162,12 @@ def _filled(raw: dict[str, object]) -> dict[str, object]:
 
 def read_system_file(name: str) -> SystemFile:
     """Read and validate a system file. Raises `SpecError` with every mistake."""
-    return _read_system_file(version(name))
+    return _read_system_file(versions(name))
 
 
 @lru_cache(maxsize=64)
-def _read_system_file(key: tuple[str, float]) -> SystemFile:
-    raw, where = load("systems", key[0])
+def _read_system_file(key: tuple[tuple[str, float], ...]) -> SystemFile:
+    raw, where = load("systems", key[0][0])
     try:
         filled = _filled(with_base(raw, where))
         context = listing(filled) | names_in(filled)
@@ -287,7 +287,7 @@ def load_system(reference: Reference, where: str = "scenario") -> LoadedSystem:
     Raises:
         SpecError: the file is wrong, or a changed leaf does not exist.
     """
-    key = (version(reference.base), repr(reference.changes))
+    key = (versions(reference.base), repr(reference.changes))
     if key not in _LOADED:
         if len(_LOADED) > 512:
             _LOADED.clear()
