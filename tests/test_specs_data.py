@@ -584,5 +584,7 @@ def test_commands_tell_what_is_only_announced(capsys):
     found = predict(validate_scenario(scenario, "test"))
     assert "vera-rubin-nvl72 is announced" in str(found)
     assert found.as_json()["warnings"] == found.warnings
+    assert main(["compare", "h100", "rubin"]) == 0
+    assert "vera-rubin-nvl72 is announced" in capsys.readouterr().out
     calm = predict(validate_scenario(scenario | {"system": "h100"}, "test"))
     assert "warnings" not in calm.as_json()

@@ -12,9 +12,7 @@ from ..job.layout import degree
 from ..phases.metrics import explain
 from ..serve.pools import PoolMetrics
 from ..specs.build import Problem, build
-from ..specs.related import warning_of
 from ..specs.scenario_file import Scenario
-from ..specs.system_load import load_system
 from ..units import dimension_of, format_si
 
 if TYPE_CHECKING:
@@ -65,9 +63,8 @@ class Prediction(NamedTuple):
 
     @property
     def warnings(self) -> list[str]:
-        """What to know of the machine, such as that it is announced only."""
-        file = load_system(self.problem.scenario.system).file
-        return [line] if (line := warning_of(file)) else []
+        """What to know of the machine, see `Problem.warnings`."""
+        return self.problem.warnings
 
     @property
     def images(self) -> dict[str, float] | None:

@@ -95,13 +95,13 @@ class Compare:
 
     def run(self, console: Console) -> object:
         from ..answers.compare import compare
-        from ..report.tables import comparison_table
+        from ..report.tables import comparison_tables
         from ..specs.errors import SpecError
 
         if len(self.names) < 2:
             raise SpecError(["compare: name at least two systems or scenarios"])
         comparison = compare(list(self.names), self.calibration)
-        console.print(comparison_table(comparison))
+        console.print(comparison_tables(comparison))
         return comparison.as_json()
 
 

@@ -112,6 +112,7 @@ class Answer(NamedTuple):
             "phase": problem.scenario.phase,
             "system": problem.system.name,
             "calibration": problem.calibration,
+            **({"warnings": told} if (told := problem.warnings) else {}),
             "objective": objective.quantity,
             "maximized": objective.maximizes,
             "limits": {limit.quantity: limit.value for limit in objective.limits},

@@ -132,6 +132,7 @@ class PoolSplit(NamedTuple):
             "phase": "serve",
             "system": self.problem.system.name,
             "calibration": self.problem.calibration,
+            **({"warnings": told} if (told := self.problem.warnings) else {}),
             "objective": "devices" if self.fewest else "request_capacity_rate",
             "maximized": not self.fewest,
             "method": f"{relaxed}, and {tried if self.complete else 'splits near it'}",

@@ -8,7 +8,7 @@ from rich.text import Text
 from ..optimization.codesign.result import Codesign, Design, Run
 from ..units import dimension_of, format_si
 from .pictures import Axes, save, subplots
-from .tables import make_table, number
+from .tables import make_table, number, warning_lines
 
 
 def codesign_tables(result: Codesign) -> Group:
@@ -20,6 +20,7 @@ def codesign_tables(result: Codesign) -> Group:
         _path(result),
     ]
     parts += [Text(line) for line in _quality(result)]
+    parts += warning_lines(result.warnings)
     verdict = Text("feasible", style="green")
     if not result.best.feasible:
         verdict = Text("not feasible: " + "; ".join(result.best.reasons), style="red")

@@ -11,7 +11,7 @@ from ..specs.errors import SpecError
 from ..specs.scenario import validate_scenario
 from .pictures import save, subplots
 from .scenario import raw_scenario, write_scenario
-from .tables import make_table, number
+from .tables import make_table, number, warning_lines
 
 ROWS = 12
 """Rows of a printed front; the JSON holds all of them."""
@@ -38,6 +38,7 @@ def answer_tables(answer: Answer) -> Group:
     latency = answer.front.fields[1]
     if answer.front.entries[latency]:
         parts.append(_front_table(answer, latency))
+    parts += warning_lines(p.warnings)
     verdict = Text("feasible", style="green")
     if not answer.feasible:
         verdict = Text("; ".join(answer.reasons), style="red")

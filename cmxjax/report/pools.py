@@ -5,7 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..optimization.pool_split import PoolSplit, Split
-from .tables import make_table, number
+from .tables import make_table, number, warning_lines
 
 ROWS = 12
 """Splits that are printed, those next to the best one; the JSON holds all."""
@@ -33,7 +33,8 @@ def split_tables(split: PoolSplit) -> Group:
     if not split.feasible:
         verdict = Text("not feasible: " + "; ".join(split.reasons), style="red")
     claim = Text(f"Covered: {split.covers}.")
-    return Group(table, _certificate(split), _splits(split), claim, verdict)
+    told = warning_lines(split.problem.warnings)
+    return Group(table, _certificate(split), _splits(split), *told, claim, verdict)
 
 
 def _met(split: PoolSplit) -> str:

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 from rich.console import Group, RenderableType
 from rich.syntax import Syntax
-from rich.text import Text
 
 from ..specs.errors import SpecError
 from ..specs.files import DATA, canonical, is_path, load, shipped
@@ -13,7 +12,7 @@ from ..specs.related import status_of, warning_of
 from ..specs.system_file import figures_of
 from ..specs.system_load import read_system_file
 from .model import understood
-from .tables import alternatives_table, figures_table, leaves_table
+from .tables import alternatives_table, figures_table, leaves_table, warning_lines
 
 
 class Shown(NamedTuple):
@@ -66,9 +65,8 @@ def _system(name: str) -> Shown:
         },
         "sources": {key: s.model_dump() for key, s in file.sources.items()},
     }
-    tables: list[RenderableType] = [figures_table(file.name, figures)]
-    if warning := warning_of(file):
-        tables.insert(0, Text(warning, style="yellow"))
+    warning, table = warning_of(file), figures_table(file.name, figures)
+    tables: list[RenderableType] = [*warning_lines([warning] if warning else []), table]
     if file.alternatives:
         tables.append(alternatives_table(file))
     return Shown(Group(*tables), data)

@@ -1,5 +1,7 @@
 """Text tables of predictions, validations, comparisons and specs."""
 
+from collections.abc import Iterable
+
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -28,6 +30,11 @@ def make_table(title: str, *columns: str) -> Table:
     return table
 
 
+def warning_lines(warnings: Iterable[str]) -> list[Text]:
+    """What to know of machines, a line for each."""
+    return [Text(line, style="yellow") for line in dict.fromkeys(warnings)]
+
+
 def prediction_tables(prediction: Prediction) -> Group:
     """Metrics, breakdown and feasibility of one prediction."""
     p = prediction.problem
@@ -44,7 +51,7 @@ def prediction_tables(prediction: Prediction) -> Group:
         parts.append(_stages_table(prediction))
     if prediction.busy:
         parts.append(_breakdown_table(prediction))
-    parts += [Text(line, style="yellow") for line in prediction.warnings]
+    parts += warning_lines(prediction.warnings)
     verdict = Text("feasible", style="green")
     if prediction.reasons:
         verdict = Text("not feasible: " + "; ".join(prediction.reasons), style="red")
@@ -137,7 +144,7 @@ def validation_table(name: str, validation: Validation) -> Group:
     return Group(table, Text(summary, style="bold"), *heading, *notes)
 
 
-def comparison_table(comparison: Comparison) -> Table:
+def comparison_tables(comparison: Comparison) -> Group:
     """Metrics of several systems, with the ratio of each to the first."""
     first, *others = comparison.predictions
     table = make_table("compare", "metric", *comparison.names)
@@ -152,7 +159,8 @@ def comparison_table(comparison: Comparison) -> Table:
         table.add_row(name, *cells)
     feasible = ["no" if p.reasons else "yes" for p in comparison.predictions]
     table.add_row("feasible", *feasible)
-    return table
+    told = (line for p in comparison.predictions for line in p.warnings)
+    return Group(table, *warning_lines(told))
 
 
 def names_table(what: str, names: list[str]) -> Table:

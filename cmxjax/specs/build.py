@@ -61,7 +61,7 @@ from .images import pictures_of, prompt_tokens
 from .layout_make import assembled, attention_split, placed
 from .model_file import ExpertsSpec
 from .model_load import load_model, stored_in
-from .related import relatives_of
+from .related import relatives_of, warning_of
 from .relatives import relatives
 from .scenario_file import (
     CollectiveScenario,
@@ -105,6 +105,12 @@ class Problem(NamedTuple):
     def machine(self) -> Machine | dict[str, Machine]:
         """The calibrated machine; of phase `serve` by role of the pool."""
         return machine_of(apply(self.system, self.theta), self.choices)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What to know of the machine, such as that it is announced only."""
+        line = warning_of(load_system(self.scenario.system).file)
+        return [line] if line else []
 
     @property
     def architecture(self) -> Architecture | None:

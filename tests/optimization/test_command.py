@@ -57,10 +57,16 @@ def test_the_comparison_can_be_forced_or_left_out(capsys, monkeypatch, flags, ce
 
 
 def test_the_table_states_the_certificate(capsys):
-    status, out, _ = run(capsys, "--limit", "tpot=20ms", "--pin", "cp=1", "--pin", "pp=1")
+    # on a machine that is not there yet, which is said too
+    announced = "--set", "system=vera-rubin-nvl72"
+    wanted = ("--limit", "tpot=20ms", "--pin", "cp=1", "--pin", "pp=1")
+    status, out, _ = run(capsys, *wanted, *announced)
     assert status == 0
-    for text in ("how good it is", "exhaustive optimum", "feasible", "layout.tp"):
+    told = "vera-rubin-nvl72 is announced"
+    for text in ("how good it is", "exhaustive optimum", "feasible", "layout.tp", told):
         assert text in out
+    _, out, _ = run(capsys, *wanted, *announced, "--json")
+    assert told in json.loads(out)["warnings"][0]
 
 
 def test_the_answer_as_launch_arguments(capsys):

@@ -71,12 +71,18 @@ class Codesign(NamedTuple):
             return None
         return math.exp(self.best.mean - self.now.mean)
 
+    @property
+    def warnings(self) -> list[str]:
+        """What to know of the machine, which all workloads share."""
+        return self.jobs[0].problem.warnings
+
     def as_json(self) -> dict[str, object]:
         """The contract of `optimize --budget --json`."""
         return {
             "budget_file": self.spec.title,
             "system": self.spec.system,
             "calibration": [job.problem.calibration for job in self.jobs],
+            **({"warnings": self.warnings} if self.warnings else {}),
             "workloads": [
                 {
                     "phase": job.share.scenario.phase,
