@@ -136,21 +136,31 @@ def test_experts_are_balanced_only_over_expert_ranks(tool):
     assert "eplb" in launched(tool, DECODE, {}).text.lower()
 
 
-def test_a_head_that_ranks_share_is_said():
-    def said(**changes):
-        notes = launched("vllm-ascend", DECODE, changes).notes
-        return [note for note in notes if "output head" in note]
+def test_a_head_that_ranks_share_is_set_or_said():
+    def said(tool, **changes):
+        launch = launched(tool, DECODE, changes)
+        notes = [note.split(";")[0] for note in launch.notes if "output head" in note]
+        options = r"--enable-dp-lm-head|lmhead_tensor_parallel_size.: \d+"
+        return notes + re.findall(options, " ".join(launch.arguments))
 
-    assert "8 ranks of dp" in said()[0]  # as CloudMatrix-Infer has it
-    assert not said(**{"layout.head": 1})
-    assert not said(**TP4)  # a tensor group has it
+    lost = "not expressed: an output head that 8 ranks of dp share"
+    # 8 ranks, as CloudMatrix-Infer has it
+    assert said("vllm-ascend") == ['lmhead_tensor_parallel_size": 8']
+    assert said("vllm") == [lost]
+    assert said("sglang") == [lost, "--enable-dp-lm-head"]
+    for own in ({"layout.head": 1}, TP4):  # a tensor group has it
+        assert not said("vllm-ascend", **own)
+        assert said("sglang", **own) == ["--enable-dp-lm-head"]
+    assert not said("sglang", **{"layout.head": 320})
+    with pytest.raises(SpecError, match=r"layout\.head = 8: all 320.*use 1 or 320"):
+        launched("sglang", DECODE, {"layout.head": 8})
 
 
 def test_ascend_takes_its_keys_as_json():
     launch = launched("vllm-ascend", DECODE, {})
     text = word(launch, "--additional-config")
-    (outer, inner) = next(iter(json.loads(text).items()))
-    assert {f"{outer}.{key}" for key in inner} <= ASCEND_KEYS
+    found = {f"{outer}.{key}" for outer, of in json.loads(text).items() for key in of}
+    assert found == ASCEND_KEYS
     assert dict(launch.environment) == {"DYNAMIC_EPLB": "true"}
     assert "--additional-config" not in launched("vllm", DECODE, {}).arguments
 

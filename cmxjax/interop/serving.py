@@ -27,6 +27,9 @@ class Instance(NamedTuple):
     redundant: int
     """Copies of routed experts beside the first of each."""
     experts: bool
+    head: int
+    """Data-parallel ranks that share the output head; 1: each has it whole, or its
+    tensor group."""
     microbatches: int
     notes: list[str]
 
@@ -78,8 +81,6 @@ def instance_of(problem: Problem, tool: str, microbatches: int) -> Instance:
     redundant = _redundant(problem, notes) if several and degrees["ep"] > 1 else 0
     if problem.placed.attention == "sp_tp_sp":
         notes.append("not expressed: sequence-parallel stages around attention")
-    if (ways := round(float(head_ways(problem.placed)))) > 1:
-        notes.append(f"not expressed: an output head that {ways} ranks of dp share")
     if any(float(mixer.state) for mixer in a.mixers):
         notes.append(
             f"not expressed: states in {dtypes_of(problem.scenario).state}; it keeps them"
@@ -99,9 +100,20 @@ def instance_of(problem: Problem, tool: str, microbatches: int) -> Instance:
         drafts,
         redundant,
         several,
+        round(float(head_ways(problem.placed))),
         microbatches,
         notes,
     )
+
+
+def head_note(instance: Instance) -> list[str]:
+    """What a tool says that can't share an output head, where a job does."""
+    if instance.head == 1:
+        return []
+    return [
+        f"not expressed: an output head that {instance.head} ranks of dp share; with"
+        " these options each has it whole (predict that with layout.head=1)"
+    ]
 
 
 def _redundant(problem: Problem, notes: list[str]) -> int:

@@ -2,8 +2,16 @@
 
 from ..specs.build import Problem
 from ..specs.context import dtypes_of
+from ..specs.errors import SpecError
 from .launch import Launch, Options
-from .serving import Instance, given_weights, instance_of, not_set, stores_formats
+from .serving import (
+    Instance,
+    given_weights,
+    head_note,
+    instance_of,
+    not_set,
+    stores_formats,
+)
 from .tools import SGLANG
 
 QUANTIZED = {"fp8": "fp8", "int8": "w8a8_int8"}
@@ -22,6 +30,7 @@ def sglang(problem: Problem, microbatches: int) -> Launch:
     options, phase = Options(SGLANG), problem.scenario.phase
     _degrees(options, instance)
     _exchange(options, instance, phase, notes)
+    _head(options, instance, problem, notes)
     # both are counted for all groups of attention together
     groups = instance.degrees["dp"] if instance.experts else 1
     if instance.requests:
@@ -71,6 +80,33 @@ def _exchange(options: Options, instance: Instance, phase: str, notes: list[str]
     if instance.redundant:
         options.add("--enable-eplb")
         options.add("--ep-num-redundant-experts", instance.redundant)
+
+
+def _head(
+    options: Options, instance: Instance, problem: Problem, notes: list[str]
+) -> None:
+    """The output head: all groups of attention that run the experts together share it,
+    unless each is told to have its own. Engines beside each other share none.
+
+    Raises:
+        SpecError: the job says that some of them share it.
+    """
+    groups = instance.degrees["dp"] if instance.experts else 1
+    if instance.head == groups:
+        return
+    if groups > 1:
+        options.add("--enable-dp-lm-head")
+    said = problem.scenario.layout.head  # pyright: ignore
+    if instance.head > 1 and said is not None:
+        either = f"1 or {groups}" if groups > 1 else "1"
+        raise SpecError(
+            [
+                f"{SGLANG.name} can't run this: layout.head = {instance.head}: all"
+                f" {groups} groups of attention share the output head or none does; use"
+                f" {either}"
+            ]
+        )
+    notes += head_note(instance)
 
 
 def _formats(options: Options, problem: Problem, notes: list[str]) -> None:

@@ -105,7 +105,13 @@ VLLM_ASCEND = Tool(
     options=frozenset(_VLLM | {"--prefill-context-parallel-size", "--additional-config"}),
 )
 
-ASCEND_KEYS = frozenset({"eplb_config.dynamic_eplb", "eplb_config.num_redundant_experts"})
+ASCEND_KEYS = frozenset(
+    {
+        "eplb_config.dynamic_eplb",
+        "eplb_config.num_redundant_experts",
+        "finegrained_tp_config.lmhead_tensor_parallel_size",
+    }
+)
 """Keys of `--additional-config` that are printed, of those that vLLM-Ascend reads."""
 
 SGLANG = Tool(
@@ -126,6 +132,7 @@ SGLANG = Tool(
             "--moe-a2a-backend",
             "--deepep-mode",
             "--enable-two-batch-overlap",
+            "--enable-dp-lm-head",
             "--enable-eplb",
             "--ep-num-redundant-experts",
             "--max-running-requests",

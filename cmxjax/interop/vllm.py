@@ -5,7 +5,14 @@ from ..specs.build import Problem
 from ..specs.context import dtypes_of
 from ..specs.errors import SpecError
 from .launch import Launch, Options, Tool
-from .serving import Instance, given_weights, instance_of, not_set, stores_formats
+from .serving import (
+    Instance,
+    given_weights,
+    head_note,
+    instance_of,
+    not_set,
+    stores_formats,
+)
 from .tools import VLLM, VLLM_ASCEND
 
 ALL_TO_ALL = {"decode": "deepep_low_latency", "prefill": "deepep_high_throughput"}
@@ -25,6 +32,7 @@ def vllm(problem: Problem, microbatches: int) -> Launch:
     if instance.redundant:
         options.add("--enable-eplb")
         options.add("--eplb-config", {"num_redundant_experts": instance.redundant})
+    notes += head_note(instance)
     stored = stores_formats(problem)
     if dtypes.weight == "fp8" and not stored:
         options.add("--quantization", "fp8")
@@ -50,11 +58,18 @@ def vllm_ascend(problem: Problem, microbatches: int) -> Launch:
         options.add("--prefill-context-parallel-size", instance.degrees["cp"])
     if microbatches == 2:
         notes.append("not expressed: two overlapped micro-batches")
-    environment = {}
+    environment, config = {}, {}
     if instance.redundant:
         balanced = {"dynamic_eplb": True, "num_redundant_experts": instance.redundant}
-        options.add("--additional-config", {"eplb_config": balanced})
+        config["eplb_config"] = balanced
         environment["DYNAMIC_EPLB"] = "true"
+    if not instance.experts or instance.degrees["dp"] % instance.head:
+        notes += head_note(instance)
+    elif instance.head > 1:
+        split = {"lmhead_tensor_parallel_size": instance.head}
+        config["finegrained_tp_config"] = split
+    if config:
+        options.add("--additional-config", config)
     stored = stores_formats(problem)
     if dtypes.weight == "int8" and not stored:
         options.add("--quantization", "ascend")
