@@ -295,6 +295,24 @@ def test_zero(zero, option):
 
 
 @pytest.mark.parametrize(
+    ("tool", "zero", "option"),
+    [
+        ("megatron", 0, "--ddp-bucket-size"),
+        ("megatron", 3, "--suggested-communication-unit-size"),
+        ("mindspeed", 1, "--ddp-bucket-size"),
+    ],
+)
+def test_buckets_of_zero(tool, zero, option):
+    changes = {"workload.zero": zero, "workload.zero_bucket": 2.5e8}
+    launch = launched(tool, GPT, changes | {"workload.zero_prefetch": 2})
+    assert value(launch, option) == 250_000_000
+    # without it Megatron-LM has a single bucket
+    assert ("--overlap-grad-reduce" in launch.arguments) == (zero < 2)
+    told = [note for note in launch.notes if "2 buckets or layers" in note]
+    assert len(told) == (zero == 3)
+
+
+@pytest.mark.parametrize(
     ("tool", "name", "changes", "message"),
     [
         ("vllm", GPT, {}, "doesn't run phase 'train'"),

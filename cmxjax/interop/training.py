@@ -57,12 +57,14 @@ def megatron(problem: Problem) -> Launch:
         else:
             options.add("--overlap-moe-expert-parallel-comm")
     zero = int(w.zero)
-    if zero == 1:
-        _distributed_optimizer(options, problem)
-    elif zero:
+    if zero > 1:
         options.add("--use-megatron-fsdp")
         options.add("--data-parallel-sharding-strategy", SHARDING[zero])
+        if w.zero_bucket is not None:
+            options.add("--suggested-communication-unit-size", int(w.zero_bucket))
         notes.append("Megatron FSDP also needs its own checkpoint format")
+    else:
+        _data_parallel(options, problem, w)
     options.add("--bf16")
     precision = _precision(problem)
     if precision != "bf16":
@@ -103,8 +105,7 @@ def mindspeed(problem: Problem) -> Launch:
     notes += _recompute(options, problem, w, chunks) + _schedule(w, MINDSPEED.name)
     if _overlaps(problem, degrees):
         notes.append(OVERLAP_LOST)
-    if zero:
-        _distributed_optimizer(options, problem)
+    _data_parallel(options, problem, w)
     options.add("--bf16")
     if share := float(w.offload_optimizer):
         notes.append(f"not expressed: {share:.0%} of the optimizer state on the host")
@@ -235,14 +236,19 @@ def _shared(
     options.add("--seq-length", int(w.sequence_tokens))
 
 
-def _distributed_optimizer(options: Options, problem: Problem) -> None:
-    options.add("--use-distributed-optimizer")
+def _data_parallel(options: Options, problem: Problem, w: Train) -> None:
+    """Gradients and the optimizer of ZeRO 0 and 1. Buckets need the overlap."""
     machine = problem.machine
     assert isinstance(machine, Machine)
-    trainer = trainer_of(machine)
-    if float(trainer.data_exposed_fraction) < 1.0:
+    overlaps = float(trainer_of(machine).data_exposed_fraction) < 1.0
+    if w.shards:
+        options.add("--use-distributed-optimizer")
+    if overlaps and (w.shards or w.zero_bucket is not None):
         options.add("--overlap-grad-reduce")
+    if overlaps and w.shards:
         options.add("--overlap-param-gather")
+    if w.zero_bucket is not None:
+        options.add("--ddp-bucket-size", int(w.zero_bucket))
 
 
 def _recompute(
@@ -303,6 +309,9 @@ def _left_out(problem: Problem, w: Train) -> list[str]:
         notes.append("not expressed: activations or weights on the host")
     if w.zero_group is not None:
         notes.append("not expressed: groups of ranks that share the optimizer's state")
+    if w.zero == 3.0 and w.zero_prefetch != 1.0:
+        ahead = f"{float(w.zero_prefetch):g} buckets or layers gathered ahead"
+        notes.append(f"not expressed: {ahead}, which the unit of communication decides")
     if _drafts(problem) and not _has_states(problem):
         notes.append("the model's options must set --mtp-num-layers, which is assumed")
     return [*notes, "options of the model, data and learning rate are to be added"]

@@ -13,6 +13,7 @@ from ..job.workload import ANY, BYTES, PROGRAMS, Train
 from ..machine.runtimes import Trainer
 from ..model.architecture import Architecture, added
 from ..switch import either, one_of
+from ..work.buckets import FILLING, bucket_of
 from ..work.held import Holding, data_ranks, kept_of_layer, microbatches_of
 from ..work.stages import PerStage
 from ..work.training import ELEMENT
@@ -24,8 +25,8 @@ MOMENTS_BYTES = 8.0
 """Two moments of Adam in fp32, for each weight."""
 
 PRESENT_LAYERS = 2.0
-"""Layers whose sharded or offloaded state is on the device at once: the current one, and
-the one that comes next or has just left."""
+"""Layers whose offloaded state is on the device at once: the current one, and the one
+that comes next or has just left."""
 
 
 class TrainMemory(NamedTuple):
@@ -98,7 +99,6 @@ def train_memory(
     casts = either(sizes.master > 0.0, trainer.casts_weights.on, 0.0)
     held = either(w.zero >= 3.0, split, whole)
     largest = smooth.larger_of(map(added, holding.layer_weights))
-    gathered = largest * PRESENT_LAYERS * size
     state = either(w.zero >= 1.0, split, whole)
     kept = either(w.zero >= 2.0, split, whole) * sizes.gradient
     beside = either(sizes.gradient > BYTES["bf16"], BYTES["bf16"], 0.0)
@@ -109,11 +109,17 @@ def train_memory(
     overhead = overhead + _gathered(a, w, layout)
     here = either(casts > 0.0, state * sizes.master + read, held * size)
     optimizer = state * (MOMENTS_BYTES + (1.0 - casts) * sizes.master)
+    unit = largest
+    if w.zero_bucket is not None:
+        unit = added(bucket_of(w, part) for part in weights)
+        filling = smooth.smaller(FILLING * unit, whole) * sizes.gradient
+        overhead = overhead + either(w.zero >= 2.0, filling, 0.0)
+    gathered = smooth.smaller((1.0 + w.zero_prefetch) * unit, whole) * size
     overhead = overhead + either(w.zero >= 3.0, gathered, 0.0)
     if w.offloads:
         away = here * w.offload_weights
         here, optimizer = here - away, optimizer * (1.0 - w.offload_optimizer)
-        beside = smooth.smaller(gathered, away)
+        beside = smooth.smaller(largest * PRESENT_LAYERS * size, away)
         overhead = overhead + either(w.zero < 3.0, beside, 0.0)
     return TrainMemory(
         weights=here,

@@ -378,6 +378,13 @@ class TrainSpec(Strict):
     zero_group: Annotated[int, Field(ge=1)] | None = None
     """Data-parallel ranks, context-parallel ones included, among which ZeRO splits what
     it splits; gradients are summed over the groups. Left out: all."""
+    zero_bucket: Annotated[float, BeforeValidator(_no_bool), Field(ge=1.0)] | None = None
+    """Parameters in a bucket, which are gathered or reduced at once; also without ZeRO.
+    Left out: all of a step's in one, or a layer's where each micro-batch moves them, with
+    what the framework's own buckets hide and hold."""
+    zero_prefetch: Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=1000)] = 1
+    """Buckets (layers, where none is given) that ZeRO 3 gathers ahead of the one at work;
+    0: when they are needed."""
     fused_attention: bool = True
     context_parallel: Literal["ring", "all_to_all"] | None = None
     """How a cp group attends to the whole sequence; left out, as the engine does."""

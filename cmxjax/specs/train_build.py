@@ -56,6 +56,8 @@ def train_workload(
         schedule=program_of(w.schedule),
         zero=leaf(w.zero),
         zero_group=None if w.zero_group is None else leaf(w.zero_group),
+        zero_bucket=None if w.zero_bucket is None else leaf(w.zero_bucket),
+        zero_prefetch=leaf(w.zero_prefetch),
         gathers=context.system.trainers[trainer].gathers,
         fused_attention=w.fused_attention,
         context=context_exchange,

@@ -23,6 +23,8 @@ class Request(NamedTuple):
     splits: Float[Array, " tier"]
     """How many ways its group splits within each tier, (tier,)."""
     payload_bytes: Scalar
+    runs: Scalar | None = None
+    """How often it runs, one after another; None: once."""
 
 
 def by_form(requests: Iterable[Request]) -> dict[str, list[Request]]:
@@ -82,6 +84,12 @@ def _of_form(
 
     asked = [(r.splits, r.payload_bytes, reduced.get(r.kind, 1.0)) for r in members]
     if len(asked) == 1:  # a lone one is not worth a `vmap`, which traces slowly
-        return {part: jnp.stack([x]) for part, x in one(*asked[0]).items()}
-    stacked = (jnp.stack([jnp.asarray(x, float) for x in of]) for of in zip(*asked))
-    return jax.vmap(one)(*stacked)
+        times = {part: jnp.stack([x]) for part, x in one(*asked[0]).items()}
+    else:
+        stacked = (jnp.stack([jnp.asarray(x, float) for x in of]) for of in zip(*asked))
+        times = jax.vmap(one)(*stacked)
+    if all(request.runs is None for request in members):
+        return times
+    runs = [1.0 if r.runs is None else r.runs for r in members]
+    runs = jnp.stack([jnp.asarray(x, float) for x in runs])
+    return {part: seconds * runs for part, seconds in times.items()}

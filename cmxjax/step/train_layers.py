@@ -354,13 +354,16 @@ def _beside(
     place: int,
     sharpness: Sharpness,
 ) -> PassTimes:
-    """A layer with what moves beside each of its micro-batches: offload and ZeRO."""
+    """A layer with what moves beside each of its micro-batches: offload and ZeRO, whose
+    gathers hide behind the layer before if they start so early."""
     forward, backward = layer.forward, layer.backward
     for seconds in moved.values():  # to the host and back
         forward = smooth.overlap_s(forward, seconds, sharing.offload, sharpness)
         backward = smooth.overlap_s(backward, seconds, sharing.offload, sharpness)
+    ahead = smooth.within(shape.w.zero_prefetch, 0.0, 1.0)
     gather = reduction.layer_gather[place]
-    both = reduction.layer_scatter[place] + gather
-    forward = smooth.overlap_s(forward, gather, sharing.data, sharpness)
-    backward = smooth.overlap_s(backward, both, sharing.data, sharpness)
+    hidden, late = ahead * gather, (1.0 - ahead) * gather
+    both = reduction.layer_scatter[place] + hidden
+    forward = smooth.overlap_s(forward, hidden, sharing.data, sharpness) + late
+    backward = smooth.overlap_s(backward, both, sharing.data, sharpness) + late
     return PassTimes(forward, backward, layer.weight)

@@ -20,6 +20,7 @@ from ..rates.collectives import ALWAYS
 from ..rates.fabric import first_ranks, group_of
 from ..rates.roofline import resources_s
 from ..switch import either
+from ..work.buckets import Moved, in_buckets
 from ..work.held import Held, Holding, data_ranks, kept_of_layer
 from ..work.table import Op, at_place, sizes_by_name
 from ..work.training import ELEMENT, declared, tabulate_passes, train_rows
@@ -268,32 +269,35 @@ def _data_requests(
             axes[component] = first_ranks(split, ranks), ranks
             outer[component] = split / axes[component][0]
 
-    def ask(kind: str, name: str, held: list[Scalar], size: Scalar) -> list[Request]:
+    def ask(kind: str, name: str, moved: list[Moved], size: Scalar) -> list[Request]:
         return [
-            Request(name, component, kind, split, weights * size)
-            for (component, (split, _)), weights in zip(axes.items(), held)
+            Request(name, component, kind, split, weights * size, runs)
+            for (component, (split, _)), (weights, runs) in zip(axes.items(), moved)
         ]
 
-    def shards(held: Held) -> list[Scalar]:
-        return [part / ranks for part, (_, ranks) in zip(held, axes.values())]
+    def shards(moved: list[Moved]) -> list[Moved]:
+        ranks = [ranks for _, ranks in axes.values()]
+        return [Moved(x / share, runs) for (x, runs), share in zip(moved, ranks)]
 
-    once = Held(*(x[0] for x in holding.weights))
+    first = Held(*(x[:1] for x in holding.weights))
+    once = in_buckets(w, Held(*(x[0] for x in first)), first)
 
-    def scatter(name: str, parts: list[Scalar]) -> list[Request]:
+    def scatter(name: str, parts: list[Moved]) -> list[Request]:
         asked = ask("reduce_scatter", name, parts, gradient)
-        for (component, split), part in zip(outer.items(), parts):
+        for (component, split), (part, runs) in zip(outer.items(), parts):
             size = part * gradient
-            asked.append(Request(name, component, "all_reduce", split, size))
+            asked.append(Request(name, component, "all_reduce", split, size, runs))
         return asked
 
     parts = shards(once)
     requests = [
-        Request("whole", component, "all_reduce", split, weights * gradient)
-        for (component, (split, _)), weights in zip(whole.items(), once)
+        Request("whole", component, "all_reduce", split, weights * gradient, runs)
+        for (component, (split, _)), (weights, runs) in zip(whole.items(), once)
     ]
     requests += ask("all_gather", "once", parts, weight) + scatter("once", parts)
     for i, held in enumerate(holding.layer_weights):
-        layer, parts = at_place("layer", i), shards(held)
+        moved = in_buckets(w, held, holding.weights)
+        layer, parts = at_place("layer", i), shards(moved)
         requests += scatter(layer, parts) + ask("all_gather", layer, parts, weight)
     return requests
 

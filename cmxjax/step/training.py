@@ -13,6 +13,7 @@ from ..job.workload import mirrored
 from ..machine.runtimes import Trainer
 from ..model.architecture import added
 from ..rates.exchange import ranks_of
+from ..work.buckets import exposed_of
 from ..work.held import Holding, microbatches_of
 from .costs import Composition, Costs
 from .exchanges import expert_group
@@ -73,7 +74,7 @@ def sharing_of(job: Job, sharpness: Sharpness) -> Sharing:
         context=trainer.context_exposed_fraction,
         expert=trainer.expert_exposed_fraction,
         pipeline=trainer.pipeline_exposed_fraction,
-        data=trainer.data_exposed_fraction,
+        data=exposed_of(job.w, job.holding, trainer.data_exposed_fraction),
         offload=trainer.offload_exposed_fraction,
         wait=trainer.wait_excess,
         several=several_ranks(job.requests, sharpness),

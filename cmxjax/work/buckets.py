@@ -1,0 +1,60 @@
+"""Buckets in which ranks gather weights and reduce gradients: how large, how many.
+
+They are filled in turn with the weights of a stage, whatever the layer: a small one takes
+a part of a layer, a large one several. Without a size given, each part travels at once.
+"""
+
+from typing import NamedTuple
+
+from .. import smooth
+from .._types import Leaf, Scalar
+from ..job.workload import Train
+from .held import Held, Holding
+
+FILLING = 2.0
+"""Buckets of gradients at once: one fills while the one before is reduced."""
+
+
+class Moved(NamedTuple):
+    """Weights that one collective moves, and how often it runs for a part of them."""
+
+    weights: Scalar
+    runs: Scalar | None
+    """Below one where a bucket holds more than the part; None: once."""
+
+
+def bucket_of(w: Train, weights: Leaf) -> Leaf:
+    """Parameters of a bucket: all of a stage's `weights` where it could hold more."""
+    return weights if w.zero_bucket is None else smooth.smaller(w.zero_bucket, weights)
+
+
+def in_buckets(w: Train, parts: Held, stages: Held) -> list[Moved]:
+    """How common weights and experts of a layer, or of a stage, move.
+
+    Args:
+        stages: weights of each stage, (stage,), of which the fullest fills its buckets.
+    """
+    if w.zero_bucket is None:
+        return [Moved(part, None) for part in parts]
+    sizes = (bucket_of(w, smooth.largest(held, None)) for held in stages)
+    # a stage may hold no experts
+    return [Moved(x, part / smooth.larger(x, 1.0)) for x, part in zip(sizes, parts)]
+
+
+def exposed_of(w: Train, holding: Holding, exposed: Scalar) -> Scalar:
+    r"""Share of the shorter of compute and n equal buckets that is not hidden.
+
+    $$ 1 - (1 - \omega)\,(1 - 1/n) $$
+
+    Two machines that n equal jobs pass in turn take `max + min / n` of the sums of their
+    times: the first bucket is gathered before any work, and the last one reduced behind
+    it. So does `smooth.overlap_s` with 1 / n exposed; of the rest, the framework hides
+    all but `exposed`.
+
+    Reference: Johnson, Naval Research Logistics Quarterly 1(1), 1954 (flow shops).
+    """
+    if w.zero_bucket is None:
+        return exposed
+    held = Held(*(smooth.largest(x, None) for x in holding.weights))
+    count = sum(moved.runs for moved in in_buckets(w, held, holding.weights))
+    return 1.0 - (1.0 - exposed) * (1.0 - 1.0 / smooth.larger(count, 1.0))
