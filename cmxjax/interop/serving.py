@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from ..job.layout import head_ways
 from ..job.workload import Decode, Dtypes, Prefill
+from ..machine.resolve import Choices
 from ..specs.build import Problem
 from ..specs.context import dtypes_of
 from ..specs.errors import SpecError
@@ -104,6 +105,12 @@ def instance_of(problem: Problem, tool: str, microbatches: int) -> Instance:
         microbatches,
         notes,
     )
+
+
+def exchange_of(problem: Problem) -> str:
+    """The library that sends tokens to experts, as the job is priced."""
+    assert isinstance(problem.choices, Choices)
+    return problem.choices.expert_library
 
 
 def head_note(instance: Instance) -> list[str]:

@@ -6,6 +6,7 @@ from ..specs.errors import SpecError
 from .launch import Launch, Options
 from .serving import (
     Instance,
+    exchange_of,
     given_weights,
     head_note,
     instance_of,
@@ -29,7 +30,7 @@ def sglang(problem: Problem, microbatches: int) -> Launch:
     notes = list(instance.notes)
     options, phase = Options(SGLANG), problem.scenario.phase
     _degrees(options, instance)
-    _exchange(options, instance, phase, notes)
+    _exchange(options, instance, problem, notes)
     _head(options, instance, problem, notes)
     # both are counted for all groups of attention together
     groups = instance.degrees["dp"] if instance.experts else 1
@@ -64,13 +65,18 @@ def _degrees(options: Options, instance: Instance) -> None:
         options.add("--ep-size", degrees["ep"])
 
 
-def _exchange(options: Options, instance: Instance, phase: str, notes: list[str]) -> None:
-    """The experts' exchange. DeepEP needs all ranks of a stage in the expert group."""
+def _exchange(
+    options: Options, instance: Instance, problem: Problem, notes: list[str]
+) -> None:
+    """The experts' exchange, which needs all ranks of a stage in the expert group: DeepEP
+    or, where the job has it, one kernel with the experts' own work."""
     degrees = instance.degrees
     sent = instance.experts and degrees["ep"] > 1 and degrees["etp"] == 1
-    if sent:
+    if sent and exchange_of(problem) == "megamoe":
+        options.add("--moe-a2a-backend", "megamoe")
+    elif sent:
         options.add("--moe-a2a-backend", "deepep")
-        options.add("--deepep-mode", MODES[phase])
+        options.add("--deepep-mode", MODES[problem.scenario.phase])
     elif instance.experts and degrees["ep"] > 1:
         notes.append("not expressed: all-to-all with split experts; it gathers tokens")
     if instance.microbatches == 2 and sent:

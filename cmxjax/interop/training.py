@@ -309,7 +309,7 @@ def _left_out(problem: Problem, w: Train) -> list[str]:
         notes.append("not expressed: activations or weights on the host")
     if w.zero_group is not None:
         notes.append("not expressed: groups of ranks that share the optimizer's state")
-    if w.zero == 3.0 and w.zero_prefetch != 1.0:
+    if w.zero == 3.0 and w.zero_prefetch is not None:
         ahead = f"{float(w.zero_prefetch):g} buckets or layers gathered ahead"
         notes.append(f"not expressed: {ahead}, which the unit of communication decides")
     if _drafts(problem) and not _has_states(problem):

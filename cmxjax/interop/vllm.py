@@ -1,12 +1,12 @@
 """Arguments of vLLM and vLLM-Ascend for a serving layout."""
 
-from ..machine.resolve import Choices
 from ..specs.build import Problem
 from ..specs.context import dtypes_of
 from ..specs.errors import SpecError
 from .launch import Launch, Options, Tool
 from .serving import (
     Instance,
+    exchange_of,
     given_weights,
     head_note,
     instance_of,
@@ -24,7 +24,11 @@ def vllm(problem: Problem, microbatches: int) -> Launch:
     phase, dtypes = problem.scenario.phase, dtypes_of(problem.scenario)
     spread = instance.experts and instance.degrees["ep"] > 1
     if spread:
-        options.add("--all2all-backend", _backend(problem, phase))
+        gathers = exchange_of(problem) == "gather"
+        backend = "allgather_reducescatter" if gathers else ALL_TO_ALL[phase]
+        options.add("--all2all-backend", backend)
+        if exchange_of(problem) == "megamoe":
+            notes.append("not expressed: one kernel for experts and both exchanges")
     if microbatches == 2 and spread:
         options.add("--enable-dbo")
     elif microbatches == 2:
@@ -41,13 +45,6 @@ def vllm(problem: Problem, microbatches: int) -> Launch:
     weights = given_weights(problem, () if stored else ("bf16", "fp8"))
     notes += not_set(dtypes, weights, caches=("bf16", "fp8"))
     return options.launch(notes)
-
-
-def _backend(problem: Problem, phase: str) -> str:
-    """What exchanges tokens, as the job is priced."""
-    chosen = problem.choices
-    gathers = isinstance(chosen, Choices) and chosen.expert_library == "gather"
-    return "allgather_reducescatter" if gathers else ALL_TO_ALL[phase]
 
 
 def vllm_ascend(problem: Problem, microbatches: int) -> Launch:

@@ -19,6 +19,9 @@ Shaped = Machine | Layout | Decode | Serve | Train
 ALL_RANKS = 1e9
 """A group of ZeRO that holds all data-parallel ranks of any job."""
 
+USUAL = {"zero_group": ALL_RANKS, "zero_prefetch": 1.0}
+"""What a training job that shards has where others say it."""
+
 
 def stack(trees: Sequence[T], tiers: int = 0) -> T:
     """Machines, models, workloads or layouts as one, along a new leading axis.
@@ -26,8 +29,8 @@ def stack(trees: Sequence[T], tiers: int = 0) -> T:
     Machines get as many tiers as the one with most of them and a switch for each
     algorithm that any library has; layouts as many tiers as the longest, and heads of one
     rank where others share theirs; lists of acceptances as many entries as the longest;
-    training groups of ZeRO of all ranks where others have any. None of it changes a
-    number.
+    training groups of ZeRO of all ranks, and a gather ahead, where others have any. None
+    of it changes a number.
 
     Args:
         trees: of one class, at least one. Dicts of them, as phase `serve` has, too.
@@ -48,7 +51,8 @@ def stack(trees: Sequence[T], tiers: int = 0) -> T:
     machines = [node for node in nodes if isinstance(node, Machine)]
     names = dict.fromkeys(name for m in machines for name in m.library.algorithms)
     shares = any(isinstance(x, Layout) and x.head is not None for x in nodes)
-    groups = any(isinstance(x, Train) and x.zero_group is not None for x in nodes)
+    trained = [x for x in nodes if isinstance(x, Train)]
+    said = {k for k in USUAL for w in trained if getattr(w, k) is not None}
     ways = [w for w in WAYS if any(getattr(m.exchange, w) is not None for m in machines)]
 
     def shaped(node: PyTree) -> PyTree:
@@ -59,8 +63,10 @@ def stack(trees: Sequence[T], tiers: int = 0) -> T:
             node = node.replace(factor=padded(node.factor, count, 1.0))
             whole = shares and node.head is None
             return node.replace(head=jnp.ones(node.factor.shape[:-2])) if whole else node
-        if isinstance(node, Train) and groups and node.zero_group is None:
-            return node.replace(zero_group=jnp.full(jnp.shape(node.zero), ALL_RANKS))
+        if isinstance(node, Train):
+            unsaid = (k for k in said if getattr(node, k) is None)
+            shape = jnp.shape(node.zero)
+            return node.replace(**{k: jnp.full(shape, USUAL[k]) for k in unsaid})
         if _drafts(node):
             return node.replace(acceptance=padded(node.acceptance, drafts, 0.0))
         return node

@@ -262,8 +262,8 @@ class Train(struct.PyTreeNode, kw_only=True, frozen=True):
     zero_bucket: Leaf | None = None
     """Parameters whose weights are gathered, or gradients reduced, at once. None: all of
     a step's, or a layer's where each micro-batch moves them."""
-    zero_prefetch: Leaf = 1.0
-    """Buckets, or layers, that are gathered ahead of the one at work at stage 3."""
+    zero_prefetch: Leaf | None = None
+    """Buckets, or layers, gathered ahead of the one at work at stage 3; None: 1."""
     gathers: str = struct.field(pytree_node=False, default="striped")
     """How ZeRO gathers and scatters, as `Trainer.gathers` says."""
     fused_attention: bool = struct.field(pytree_node=False, default=True)

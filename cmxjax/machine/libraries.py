@@ -81,6 +81,10 @@ class ExpertMode(struct.PyTreeNode, kw_only=True, frozen=True):
     gathers: Switch | None = None
     """All tokens go to all ranks, whatever their experts, and sums come back: all-gather
     and reduce-scatter. None as above."""
+    fused_exposed_fraction: Leaf | None = None
+    """Of one kernel for both exchanges and the experts between them: share of the shorter
+    of sending and computing that it does not hide. None where each is a kernel of its
+    own, as above."""
     only: Leaf = None
     """Mask of the tier that all traffic takes, (tier,); zeros where it takes whichever
     joins two ranks. A machine has it, in place of the system's `plane`."""

@@ -65,15 +65,21 @@ def with_algorithms(machine: Machine, names: tuple[str, ...] = ALGORITHMS) -> Ma
     return machine.replace(library=library.replace(algorithms=every))
 
 
-WAYS = ("deduplicates", "gathers")
-"""Of exchanges to send tokens, none where no library of a job has them."""
+FUSED = "fused_exposed_fraction"
+WAYS = ("deduplicates", "gathers", FUSED)
+"""Of exchanges to send tokens, and of one kernel for all; none where no library of a job
+has them."""
 
 
 def with_ways(machine: Machine, names: Iterable[str] = WAYS) -> Machine:
     """The machine with switches for exchanges that send a token to a node once, or all
-    tokens to all ranks."""
+    tokens to all ranks, and with kernels that hide nothing for one that does."""
     exchange = machine.exchange
-    missing = {name: switch(False) for name in names if getattr(exchange, name) is None}
+    missing = {
+        name: jnp.ones(()) if name == FUSED else switch(False)
+        for name in names
+        if getattr(exchange, name) is None
+    }
     return machine.replace(exchange=exchange.replace(**missing))
 
 

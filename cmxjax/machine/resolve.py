@@ -16,7 +16,7 @@ from .._types import Leaf
 from ..parameters import every_leaf, is_switch, path_of
 from .libraries import CollectiveLibrary
 from .machine import Machine, Tiers
-from .pad import alike
+from .pad import WAYS, alike
 from .runtimes import EXPERT_FORMATS, Engine, Trainer
 from .system import System, ordered_tiers
 from .tiers import FabricRate, SideLink
@@ -76,7 +76,7 @@ def resolve(system: System, choices: Choices) -> Machine:
     packages, links = system.package_tier, system.links
     exchange = system.expert_parallel[choices.expert_library][choices.expert_mode]
     if not choices.experts:
-        exchange = exchange.replace(deduplicates=None, gathers=None)
+        exchange = exchange.replace(**dict.fromkeys(WAYS))
     machine = Machine(
         chip=system.chip.replace(matrix_flop_per_s=_peaks(system, choices)),
         tiers=_tiers(system, choices),

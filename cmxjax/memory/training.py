@@ -24,9 +24,9 @@ QUANTIZED_COPIES = 2.0
 MOMENTS_BYTES = 8.0
 """Two moments of Adam in fp32, for each weight."""
 
-PRESENT_LAYERS = 2.0
-"""Layers whose offloaded state is on the device at once: the current one, and the one
-that comes next or has just left."""
+PRESENT = 2.0
+"""Layers whose sharded or offloaded state is on the device at once: the current one, and
+the one that comes next or has just left."""
 
 
 class TrainMemory(NamedTuple):
@@ -114,12 +114,13 @@ def train_memory(
         unit = added(bucket_of(w, part) for part in weights)
         filling = smooth.smaller(FILLING * unit, whole) * sizes.gradient
         overhead = overhead + either(w.zero >= 2.0, filling, 0.0)
-    gathered = smooth.smaller((1.0 + w.zero_prefetch) * unit, whole) * size
+    present = PRESENT if w.zero_prefetch is None else 1.0 + w.zero_prefetch
+    gathered = smooth.smaller(present * unit, whole) * size
     overhead = overhead + either(w.zero >= 3.0, gathered, 0.0)
     if w.offloads:
         away = here * w.offload_weights
         here, optimizer = here - away, optimizer * (1.0 - w.offload_optimizer)
-        beside = smooth.smaller(largest * PRESENT_LAYERS * size, away)
+        beside = smooth.smaller(largest * PRESENT * size, away)
         overhead = overhead + either(w.zero < 3.0, beside, 0.0)
     return TrainMemory(
         weights=here,
@@ -154,6 +155,6 @@ def _activations(
     logits = span.head * group * a.vocabulary / tp * trainer.logit_bytes
     if w.offloads:
         away = kept * w.offload_activations
-        moving = smooth.smaller(PRESENT_LAYERS * smooth.larger_of(layers), away)
+        moving = smooth.smaller(PRESENT * smooth.larger_of(layers), away)
         kept = kept - away + moving
     return kept + again + logits

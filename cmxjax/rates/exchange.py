@@ -207,6 +207,11 @@ def ranks_of(group: Group, mode: ExpertMode, sharpness: Sharpness) -> Ranks:
     return Ranks(several, mode.spread * jnp.log(group.ranks))
 
 
+def begun_s(costs: Mapping[str, Scalar], ranks: Ranks) -> Scalar:
+    """Of the time of a dispatch or combine, what passes before tokens move."""
+    return ranks.several * (costs["start"] + costs.get("wait", 0.0))
+
+
 def exchange_s(costs: Mapping[str, Scalar], ranks: Ranks, sharpness: Sharpness) -> Scalar:
     """Time of one dispatch or combine, from the seconds of its parts; none where one rank
     has all experts."""

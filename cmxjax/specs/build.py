@@ -167,7 +167,10 @@ def _software(context: _Context, mode: str) -> tuple[Software, Choices]:
         lambda: _check_dtypes(used, system, where),
         lambda: engine_of(scenario, system, where),
     )
-    library = exchange_library(system, engine, scenario.engine_version or "")
+    library = scenario.exchange
+    if library is None:
+        library = exchange_library(system, engine, scenario.engine_version or "")
+    _pick(system.expert_parallel, library, "exchange", where)
     modes = system.expert_parallel[library]
     mode = mode if mode in modes else next(iter(modes))
     costs = modes[mode]

@@ -485,6 +485,9 @@ class Common(Strict):
     graphs: Literal["whole", "piecewise", "eager"] | None = None
     """How decode launches its kernels: one captured graph, pieces between attention
     layers, or one by one; left out, as the engine does."""
+    exchange: Text | None = None
+    """Library by which serving sends tokens to experts, one of the system's
+    `expert_parallel`; left out, as the engine does."""
     limits: LimitsSpec = LimitsSpec()
     assumed: KnownKeys = []
     """Keys that the source doesn't state."""

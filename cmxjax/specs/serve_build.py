@@ -39,6 +39,9 @@ ROUNDS = 10.0
 """Requests of a closed loop over its concurrency, as generators of load have it
 (assumed; the first round begins at once)."""
 
+SHARED = ("system", "model", "dtypes", "engine", "engine_version", "graphs", "exchange")
+"""Keys that hold for all pools."""
+
 SPLITS = ("devices", "tp", "cp", "dp", "pp", "ep", "etp", "edp")
 
 
@@ -164,10 +167,7 @@ def _pool(
     w, model = scenario.workload, context.model
     tokens = prompt_tokens(w, pictures_of(context, w))
     encodes = pool.role == "encode"
-    common = {
-        name: getattr(scenario, name)
-        for name in ("system", "model", "engine", "engine_version", "graphs", "dtypes")
-    }
+    common = {name: getattr(scenario, name) for name in SHARED}
     routing = RoutingSpec() if encodes else _routing(context, scenario, layout)
     if encodes:
         tp = "tp" if (layout.tp or 1) > 1 else "dp"

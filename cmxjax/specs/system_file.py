@@ -114,6 +114,7 @@ class ExpertModeSpec(Leaves):
     plane: str = ""
     deduplicates: bool = False
     gathers: bool = False
+    fused_exposed_fraction: Figure | None = None
     dispatch_start_s: Figure
     combine_start_s: Figure
     jitter_s: Figure

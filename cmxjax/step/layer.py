@@ -25,7 +25,7 @@ from .. import smooth
 from .._types import PyTree, Scalar, Sharpness
 from ..model.architecture import Architecture, Kind, added
 from ..rates.collectives import collective_s
-from ..rates.exchange import Ranks, exchange_s
+from ..rates.exchange import Ranks, begun_s, exchange_s
 from ..rates.fabric import contended_s
 from ..rates.roofline import roofline_s
 from ..switch import Switch
@@ -60,6 +60,9 @@ class Sharing(NamedTuple):
     joint: Scalar | None = None
     """1 where the experts lie on one tp group and a sum over it takes the place of both
     exchanges; None where they never do."""
+    fused: Scalar | None = None
+    """Exposed share of the shorter of the experts' compute and what their exchanges move,
+    where one kernel does both; None where each has its own."""
 
 
 class Counts(NamedTuple):
@@ -220,6 +223,8 @@ class Links(NamedTuple):
     """Sum over a tp group of what a dense half puts out."""
     exchanged_s: Sequence[Scalar]
     """Dispatch and combine."""
+    moved_s: Scalar
+    """Of both, while tokens move."""
     port_s: Scalar
     """Of exchanges on the busiest plane, where pools are apart."""
     loads: "Loads | None"
@@ -249,7 +254,7 @@ def links_of(shape: Shape, sharing: Sharing, costs: Costs, sharpness: Sharpness)
         exchanges = times["context_parallel"].get(mixer, {}).values()
         terms += [added(parts.values()) for parts in exchanges]
         mixers[mixer] = added(terms)
-    exchanged = [jnp.zeros(()), jnp.zeros(())]
+    exchanged, moved = [jnp.zeros(()), jnp.zeros(())], jnp.zeros(())
     if shape.mixture:
         meshes = times["expert_tensor"]
         exchanged = [
@@ -257,16 +262,22 @@ def links_of(shape: Shape, sharing: Sharing, costs: Costs, sharpness: Sharpness)
             + sum(meshes.get(kind, {}).values())
             for kind in ("dispatch", "combine")
         ]
+        if sharing.fused is not None:
+            both = (times[kind] for kind in ("dispatch", "combine"))
+            begun = added(begun_s(of, sharing.ranks) for of in both)
+            moved = added(exchanged) - begun * (1.0 + sharing.wait)
     reduced = tensor.get("all_reduce", jnp.zeros(()))
     if shape.mixture and sharing.joint is not None:
         dispatched, combined = exchanged
         apart = 1.0 - sharing.joint
         exchanged = [apart * dispatched, apart * combined + sharing.joint * reduced]
+        moved = apart * moved
     ports = [loads[kind]["transfer"] for kind in ("dispatch", "combine") if kind in loads]
     return Links(
         mixers,
         reduced,
         exchanged,
+        moved,
         smooth.maximum_of([x for port in ports for x in port], sharpness)
         if shape.streams == "pools"
         else jnp.zeros(()),
@@ -355,14 +366,34 @@ def parts_s(
     return dict(zip(shape.parts, jnp.unstack(by_part(time, shape.ops)), strict=True))
 
 
+def _far(
+    sharing: Sharing, parts: ByPart, links: Links, kind: LayerKind, sharpness: Sharpness
+) -> tuple[Scalar, Scalar]:
+    """What a layer's feed-forward halves compute, and what they send. One kernel in which
+    tokens come and go while experts compute is compute, once tokens move."""
+    if sharing.fused is None or not kind.experts:
+        half = added(parts[part] for part in kind.halves + kind.experts)
+        return half, links.far_s(kind)
+    experts = added(parts[part] for part in kind.experts)
+    kernel = smooth.overlap_s(experts, links.moved_s, sharing.fused, sharpness)
+    kernel = kernel + added(links.exchanged_s) - links.moved_s
+    half = added([*(parts[part] for part in kind.halves), kernel])
+    return half, added([links.reduced_s] * kind.sums)
+
+
 def _sides(
-    shape: Shape, parts: ByPart, links: Links, kind: LayerKind
+    shape: Shape,
+    sharing: Sharing,
+    parts: ByPart,
+    links: Links,
+    kind: LayerKind,
+    sharpness: Sharpness,
 ) -> tuple[Scalar, Scalar]:
     """What of a layer's work two streams do: compute and communication, or a mixer and a
     feed-forward half."""
     mixer = added(parts[part] for part in kind.mixers)
-    half = added(parts[part] for part in kind.halves + kind.experts)
-    near, far = links.near_s(kind), links.far_s(kind)
+    half, far = _far(sharing, parts, links, kind, sharpness)
+    near = links.near_s(kind)
     if shape.streams == "cores":
         return mixer + near, half + far
     return mixer + half, near + far
@@ -397,7 +428,7 @@ def layer_s(
         away = near + links.exchanged_s[0] + experts + links.exchanged_s[1]
         far, port = domains * count * experts, count * links.port_s
         return smooth.maximum_of([count * near, far, port, away], sharpness)
-    first, second = _sides(shape, parts, links, kind)
+    first, second = _sides(shape, sharing, parts, links, kind, sharpness)
     exposed = _exposed(shape, sharing, streams)
     time = count * smooth.overlap_s(first, second, exposed, sharpness)
     if links.loads is not None:
@@ -422,7 +453,8 @@ def halves_s(
     ]
     if not halves:
         return jnp.zeros(())
-    sides = [_sides(shape, parts, links, kind) for kind, _ in halves]
+    args = shape, sharing, parts, links
+    sides = [_sides(*args, kind, sharpness) for kind, _ in halves]
     first, second = (
         added(count * side[i] for (_, count), side in zip(halves, sides, strict=True))
         for i in range(2)
@@ -463,14 +495,14 @@ def layer_of(
             times[kind] = layer_s(*args, i, sharpness)
     near, far = [], []
     for kind in shape.kinds:
-        apart = shape.streams == "pools" and kind.experts
-        near_parts, far_parts = kind.mixers, kind.halves + kind.experts
-        if apart:
-            near_parts, far_parts = kind.mixers + kind.halves, kind.experts
-        near.append(added(parts[part] for part in near_parts) + links.near_s(kind))
-        far.append(added(parts[part] for part in far_parts))
-        if shape.streams != "pools":
-            far[-1] = links.far_s(kind) + far[-1]
+        mixers, halves = kind.mixers, kind.halves + kind.experts
+        if shape.streams == "pools":
+            if kind.experts:
+                mixers, halves = kind.mixers + kind.halves, kind.experts
+            far.append(added(parts[part] for part in halves))
+        else:
+            far.append(added(_far(sharing, parts, links, kind, sharpness)))
+        near.append(added(parts[part] for part in mixers) + links.near_s(kind))
     each = [times[kind] for kind in shape.kinds]
     sent, summed = links.exchanged_s
     tail, draft = (parts.get(name, jnp.zeros(())) for name in ("tail", "draft"))

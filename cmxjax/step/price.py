@@ -221,6 +221,7 @@ def sharing_of(job: Job, sharpness: Sharpness) -> Sharing:
             if job.layout.attention == "tp" and job.pools is None
             else None
         ),
+        fused=None if job.pools else mode.fused_exposed_fraction,
     )
 
 

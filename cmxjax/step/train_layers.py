@@ -360,10 +360,12 @@ def _beside(
     for seconds in moved.values():  # to the host and back
         forward = smooth.overlap_s(forward, seconds, sharing.offload, sharpness)
         backward = smooth.overlap_s(backward, seconds, sharing.offload, sharpness)
-    ahead = smooth.within(shape.w.zero_prefetch, 0.0, 1.0)
-    gather = reduction.layer_gather[place]
-    hidden, late = ahead * gather, (1.0 - ahead) * gather
-    both = reduction.layer_scatter[place] + hidden
-    forward = smooth.overlap_s(forward, hidden, sharing.data, sharpness) + late
-    backward = smooth.overlap_s(backward, both, sharing.data, sharpness) + late
+    gather, depth = reduction.layer_gather[place], shape.w.zero_prefetch
+    late = None if depth is None else (1.0 - smooth.smaller(depth, 1.0)) * gather
+    gather = gather if late is None else gather - late
+    both = reduction.layer_scatter[place] + gather
+    forward = smooth.overlap_s(forward, gather, sharing.data, sharpness)
+    backward = smooth.overlap_s(backward, both, sharing.data, sharpness)
+    if late is not None:
+        forward, backward = forward + late, backward + late
     return PassTimes(forward, backward, layer.weight)

@@ -20,7 +20,7 @@ from ..rates.collectives import ALWAYS
 from ..rates.fabric import first_ranks, group_of
 from ..rates.roofline import resources_s
 from ..switch import either
-from ..work.buckets import Moved, in_buckets
+from ..work.buckets import Moved, fullest, in_buckets
 from ..work.held import Held, Holding, data_ranks, kept_of_layer
 from ..work.table import Op, at_place, sizes_by_name
 from ..work.training import ELEMENT, declared, tabulate_passes, train_rows
@@ -279,8 +279,8 @@ def _data_requests(
         ranks = [ranks for _, ranks in axes.values()]
         return [Moved(x / share, runs) for (x, runs), share in zip(moved, ranks)]
 
-    first = Held(*(x[:1] for x in holding.weights))
-    once = in_buckets(w, Held(*(x[0] for x in first)), first)
+    first = Held(*(x[0] for x in holding.weights))
+    once = in_buckets(w, first, first)
 
     def scatter(name: str, parts: list[Moved]) -> list[Request]:
         asked = ask("reduce_scatter", name, parts, gradient)
@@ -290,13 +290,14 @@ def _data_requests(
         return asked
 
     parts = shards(once)
+    most = first if w.zero_bucket is None else fullest(holding.weights)
     requests = [
         Request("whole", component, "all_reduce", split, weights * gradient, runs)
         for (component, (split, _)), (weights, runs) in zip(whole.items(), once)
     ]
     requests += ask("all_gather", "once", parts, weight) + scatter("once", parts)
     for i, held in enumerate(holding.layer_weights):
-        moved = in_buckets(w, held, holding.weights)
+        moved = in_buckets(w, held, most)
         layer, parts = at_place("layer", i), shards(moved)
         requests += scatter(layer, parts) + ask("all_gather", layer, parts, weight)
     return requests

@@ -28,15 +28,20 @@ def bucket_of(w: Train, weights: Leaf) -> Leaf:
     return weights if w.zero_bucket is None else smooth.smaller(w.zero_bucket, weights)
 
 
-def in_buckets(w: Train, parts: Held, stages: Held) -> list[Moved]:
+def fullest(stages: Held) -> Held:
+    """Most weights that any of some stages holds, common ones and experts; (stage,)."""
+    return Held(*(smooth.largest(held, None) for held in stages))
+
+
+def in_buckets(w: Train, parts: Held, whole: Held) -> list[Moved]:
     """How common weights and experts of a layer, or of a stage, move.
 
     Args:
-        stages: weights of each stage, (stage,), of which the fullest fills its buckets.
+        whole: weights of the stage, which fill its buckets.
     """
     if w.zero_bucket is None:
         return [Moved(part, None) for part in parts]
-    sizes = (bucket_of(w, smooth.largest(held, None)) for held in stages)
+    sizes = (bucket_of(w, held) for held in whole)
     # a stage may hold no experts
     return [Moved(x, part / smooth.larger(x, 1.0)) for x, part in zip(sizes, parts)]
 
@@ -55,6 +60,6 @@ def exposed_of(w: Train, holding: Holding, exposed: Scalar) -> Scalar:
     """
     if w.zero_bucket is None:
         return exposed
-    held = Held(*(smooth.largest(x, None) for x in holding.weights))
-    count = sum(moved.runs for moved in in_buckets(w, held, holding.weights))
+    most = fullest(holding.weights)
+    count = sum(moved.runs for moved in in_buckets(w, most, most))
     return 1.0 - (1.0 - exposed) * (1.0 - 1.0 / smooth.larger(count, 1.0))
