@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from cmxjax.report.coverage import coverage_table
+from cmxjax.report.coverage import coverage_table, scales_of
+from cmxjax.specs.calibration_file import shipped_calibration
 
 CALIBRATION = Path(__file__).parents[1] / "calibration"
 ENOUGH, SEVERAL = 20, 3
@@ -31,6 +32,12 @@ def test_the_committed_table_is_that_of_the_committed_results(groups):
     text = io.StringIO()
     Console(file=text, width=130).print(coverage_table(groups))
     assert text.getvalue() == (CALIBRATION / "coverage.txt").read_text("utf-8")
+
+
+@pytest.mark.parametrize("path", sorted(CALIBRATION.glob("*/results/*.json")))
+def test_errors_grow_with_nodes_as_the_committed_rows_say(path):
+    """See calibration/scales_of_all.py."""
+    assert shipped_calibration(path.stem).scales == scales_of(path.stem, path.parent)
 
 
 def test_half_to_nine_tenths_lie_inside_one_sigma_and_most_inside_two(groups):

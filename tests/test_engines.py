@@ -14,8 +14,16 @@ from cmxjax.rates.algorithms import direct
 from cmxjax.rates.collectives import algorithm_s
 from cmxjax.rates.fabric import group_of
 from cmxjax.specs.build import build
-from cmxjax.specs.calibration_file import Calibration
-from cmxjax.specs.discrepancy import RELEASES, UNKNOWN, WIDER, level_of, model_error
+from cmxjax.specs.calibration_file import Calibration, ScaleSpec
+from cmxjax.specs.discrepancy import (
+    BEYOND,
+    RELEASES,
+    UNKNOWN,
+    WIDER,
+    level_of,
+    model_error,
+    nodes_of,
+)
 from cmxjax.specs.errors import SpecError
 from cmxjax.specs.scenario import load_scenario
 from cmxjax.specs.system_load import Reference, load_system
@@ -520,6 +528,40 @@ def test_what_relatives_say_is_not_widened_twice():
     """Of a chip without a calibration their error is wider already."""
     known = fitted(decode__sglang=0.4).model_copy(update={"name": "relatives"})
     assert model_error(known, load_scenario(DENSE), "tpot") == pytest.approx(0.4)
+
+
+def test_errors_grow_with_the_nodes_of_a_job():
+    """As rows left out say up to the largest job among them, and beyond at least so."""
+    scale = ScaleSpec(nodes=4.0, most=16.0, growth=0.2)
+    known = fitted(train__megatron=0.1).model_copy(
+        update={"scales": {"train/megatron": scale}, "system": "dgx-h100"}
+    )
+
+    def at(nodes: int, quantity: str = "step_time") -> float:
+        job = load_scenario(
+            "gpt-3-175b-train-dgx-a100",
+            {
+                "system": "dgx-h100",
+                "engine": "megatron",
+                "layout": {"devices": 8 * nodes},
+            },
+        )
+        return model_error(known, job, quantity)
+
+    assert at(4) == pytest.approx(0.1)
+    assert at(16) == pytest.approx(0.1 * 4.0**0.2)
+    assert at(64) == pytest.approx(0.1 * 4.0**0.2 * 4.0**BEYOND)
+    assert at(1) == pytest.approx(0.1 * 4.0**-0.2)
+    assert at(64, "memory") == pytest.approx(0.1)
+
+
+def test_a_job_spans_the_systems_that_its_devices_fill():
+    rack = {"phase": "collective", "system": "gb200-nvl72"}
+    made = {"kind": "all_reduce", "ranks": 144, "payload_bytes": 1e6}
+    assert nodes_of(load_scenario(rack | {"collective": made})) == 2.0
+    assert nodes_of(load_scenario(DENSE)) == 1.0
+    many = {"layout.devices": 320, "system": "hgx-h800"}
+    assert nodes_of(load_scenario("deepseek-r1-decode-cloudmatrix384", many)) == 40.0
 
 
 def test_a_release_that_is_not_said_is_wider():

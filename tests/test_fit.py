@@ -13,6 +13,7 @@ from cmxjax.calibrate.posterior import (
     row_variance,
     usual_error,
 )
+from cmxjax.calibrate.scales import USUAL, growth
 
 ROWS, COUNT = 40, 3
 DESIGN = np.random.default_rng(3).normal(size=(ROWS, COUNT))
@@ -166,6 +167,17 @@ def test_the_discrepancy_covers_two_thirds_of_left_out_rows():
     assert found["b"] == pytest.approx(0.03, rel=0.06)
     inside = coverage(errors[:1000], np.full(1000, found["a"]))
     assert inside["68"] == pytest.approx(0.683, abs=0.02)
+
+
+@pytest.mark.parametrize("planted", [0.0, 0.3, 0.6])
+def test_growth_with_nodes_is_found_in_errors_with_tails(planted):
+    draw = np.random.default_rng(5)
+    nodes = 2.0 ** draw.integers(0, 8, size=600)
+    errors = 0.03 * nodes**planted * draw.standard_t(4.0, size=600)
+    assert growth(errors, nodes) == pytest.approx(planted, abs=0.07)
+    # a single scale says nothing: the usual growth; errors that shrink are not followed
+    assert growth(errors[:3], np.full(3, 4.0)) == pytest.approx(USUAL)
+    assert growth(errors * nodes ** (-planted - 0.5), nodes) == 0.0
 
 
 def test_the_discrepancy_of_few_rows_stays_near_the_usual_one():

@@ -85,6 +85,12 @@ def test_a_job_picks_its_exchange():
     assert made(exchange="gather").choices.expert_library == "gather"
     with pytest.raises(SpecError, match="exchange = 'mega'.*megamoe"):
         made(exchange="mega")
+    trains = {"phase": "train", "workload": {"global_batch": 64, "sequence_tokens": 4096}}
+    trains = JOB | trains | {"engine": "megatron", "dtypes": {}}
+    with pytest.raises(SpecError, match="exchange = 'megamoe': one kernel"):
+        build(validate_scenario(trains, "test"), "none")
+    nccl = build(validate_scenario(trains | {"exchange": "nccl"}, "test"), "none")
+    assert nccl.choices.expert_library == "nccl"
     scenario = validate_scenario(JOB, "test")
     assert "--moe-a2a-backend megamoe" in " ".join(emit(scenario, "sglang").arguments)
     assert any("one kernel" in note for note in emit(scenario, "vllm").notes)

@@ -63,6 +63,15 @@ def test_shipped_result_is_the_committed_one(name):
     assert (folder / f"{name}.json").read_text() == shipped.read_text()
 
 
+def test_scatter_grows_with_nodes_where_rows_left_out_say_so():
+    """Of nanotron and InternEvo it does; published runs of NeMo scatter no more."""
+    h100 = shipped_calibration("dgx-h100-training").scales
+    a100 = shipped_calibration("dgx-a100-training").scales
+    assert h100["train/nanotron"].growth > 0.2
+    assert a100["train/internevo"].growth > 0.1
+    assert h100["train/nemo"].growth < 0.1
+
+
 @pytest.mark.parametrize("name", FOLDERS)
 def test_left_out_rows_improve_on_the_priors(name):
     rows = [row for row in _rows(name) if not row["not_fitted_because"]]

@@ -13,6 +13,7 @@ from ..specs.calibration_file import Calibration, FittedSpec, InheritedSpec
 from ..specs.errors import SpecError
 from .calibrate import Calibrated, absorbed
 from .folds import kind_of, table_of
+from .scales import scales
 
 DIGITS = 8
 """Significant digits in files: beyond what differs between machines."""
@@ -78,6 +79,10 @@ def as_calibration(result: Calibrated, name: str) -> Calibration:
         },
         absorbed=absorbed(setup),
         discrepancy={k: _rounded(v) for k, v in result.discrepancy.items()},
+        scales=scales(
+            (setup.rows[i], float(result.cross.log_error[i]))
+            for i in np.flatnonzero(result.measured)
+        ),
         provenance={
             "package": f"cmxjax {version('cmxjax')}",
             "inputs": setup.fingerprint(),

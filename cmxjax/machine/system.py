@@ -1,5 +1,7 @@
 """What a machine file says: the device, its tiers, and the software on it, by name."""
 
+import math
+
 from flax import struct
 
 from .chip import Chip
@@ -36,6 +38,12 @@ class System(struct.PyTreeNode, kw_only=True, frozen=True):
     defaults: tuple[tuple[str, str], ...] = struct.field(pytree_node=False)
     """Default `collective`, `serving_collective`, `expert`, `engine` and `trainer`."""
     kind: str = struct.field(pytree_node=False, default="system")
+
+
+def scale_up_devices(system: System) -> float:
+    """Devices of one scale-up system."""
+    inside = system.tier_order[: system.tier_order.index(system.scale_up_tier) + 1]
+    return math.prod(float(system.tiers[name].size) for name in inside)
 
 
 def ordered_tiers(system: System) -> list[Tier]:

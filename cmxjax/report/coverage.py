@@ -1,6 +1,7 @@
 """How often rows that a fit left out lie inside their error bars."""
 
 import csv
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,8 +9,10 @@ import numpy as np
 from rich.table import Table
 
 from ..calibrate.folds import run_of
+from ..calibrate.scales import scales
+from ..specs.calibration_file import ScaleSpec
 from ..specs.discrepancy import level_of
-from ..specs.measurement_file import load_measurements
+from ..specs.measurement_file import Measurement, load_measurements
 from ..specs.recipe_file import load_recipe
 
 HEADINGS = (
@@ -31,23 +34,42 @@ class Coverage(NamedTuple):
     within_two: float
 
 
-def coverage_of(calibration: str, folder: Path) -> list[Coverage]:
-    """The rows of a committed result that were fitted, by level.
+def _fitted(
+    calibration: str, folder: Path
+) -> tuple[dict[str, Measurement], list[dict[str, str]]]:
+    """Measurements of a committed result by name, and its rows of those that were fitted.
 
     Args:
         calibration: a shipped recipe's name.
         folder: of its results, with `rows.csv`.
     """
-    levels = {
-        row.spec.id: (level_of(row.scenario, row.spec.quantity), run_of(row))
+    known = {
+        row.spec.id: row
         for name in load_recipe(calibration).measurements
         for row in load_measurements(name)
         if row.scenario.phase != "system" and row.spec.bound is None
     }
     with (folder / "rows.csv").open(encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if not row["not_fitted_because"]]
+    return known, [row for row in rows if row["id"] in known]
+
+
+def scales_of(calibration: str, folder: Path) -> dict[str, ScaleSpec]:
+    """How errors of a committed result grow with the scale of jobs, see `scales`."""
+    known, rows = _fitted(calibration, folder)
+    return scales(
+        (known[row["id"]], math.log1p(float(row["error_left_out"]))) for row in rows
+    )
+
+
+def coverage_of(calibration: str, folder: Path) -> list[Coverage]:
+    """The rows of a committed result that were fitted, by level, see `_fitted`."""
+    measured, known = _fitted(calibration, folder)
+    levels = {
+        name: (level_of(row.scenario, row.spec.quantity), run_of(row))
+        for name, row in measured.items()
+    }
     found = []
-    known = [row for row in rows if row["id"] in levels]
     for level in sorted({level for level, _ in levels.values()}):
         own = [row for row in known if levels[row["id"]][0] == level]
         if not own:

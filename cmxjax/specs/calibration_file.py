@@ -35,6 +35,16 @@ class InheritedSpec(Strict):
     sigma: NonNegative
 
 
+class ScaleSpec(Strict):
+    """How many scale-up systems the jobs of a level's rows spanned."""
+
+    nodes: Number
+    """Geometric mean, at which the level's discrepancy holds."""
+    most: Number
+    growth: NonNegative
+    """Exponent with which it grows with them."""
+
+
 class Calibration(Strict):
     """Fitted parameters of one system with their covariance."""
 
@@ -51,6 +61,8 @@ class Calibration(Strict):
     """Leaves whose prior widths are part of the discrepancy."""
     discrepancy: dict[str, NonNegative] = {}
     """Relative error of the model itself, by level; see `discrepancy.level_of`."""
+    scales: dict[str, ScaleSpec] = {}
+    """By level, where rows were left out to learn it."""
     provenance: dict[str, object] = {}
 
     @model_validator(mode="after")

@@ -35,6 +35,15 @@ def _divided(devices: int, by: dict[str, int], what: str, where: str) -> int:
     return devices // product
 
 
+def devices_of(spec: LayoutSpec) -> int:
+    """Devices of a layout, from its degrees where they aren't given."""
+    if spec.devices is not None:
+        return spec.devices
+    attention = (spec.tp, spec.cp, spec.dp, spec.pp)
+    experts = (spec.etp, spec.ep, spec.edp, spec.pp)
+    return max(math.prod(axis or 1 for axis in axes) for axes in (attention, experts))
+
+
 def derive(spec: LayoutSpec, has_experts: bool, where: str) -> Degrees:
     """Degrees left out, so that tp cp dp pp = etp ep edp pp = devices.
 

@@ -9,8 +9,9 @@ import math
 from collections.abc import Callable
 
 from ..machine.resolve import release
-from ..machine.system import System
-from .calibration_file import UNCALIBRATED, Calibration
+from ..machine.system import System, scale_up_devices
+from .calibration_file import UNCALIBRATED, Calibration, ScaleSpec
+from .degrees import devices_of
 from .relatives import NAME as RELATIVES
 from .relatives import WIDER
 from .scenario_file import Scenario
@@ -32,6 +33,31 @@ efficiencies) and 32 % (training on GB300) off in the median."""
 RELEASES = 0.05
 """Between the releases of an engine, where a job doesn't say which it runs: 5 to 10 %
 from one to the next."""
+
+
+BEYOND = 0.32
+"""Exponent with which errors grow beyond the scale-up systems that any row of a level
+spanned, 25 % for each doubling: that of 420 runs on 1 to 64 nodes that no calibration saw
+(0.32 +- 0.04: one laboratory's grid, of which 168 others were fitted)."""
+
+LEAST = 0.04
+"""Relative error that small jobs keep."""
+
+
+def nodes_of(scenario: Scenario) -> float:
+    """Scale-up systems that a job spans, at least one; of serving the largest pool."""
+    if scenario.phase == "collective":
+        count = scenario.collective.ranks or 1
+    elif scenario.phase == "serve":
+        count = max(devices_of(pool.layout) for pool in scenario.pools)
+    else:
+        count = devices_of(scenario.layout)
+    return max(count / scale_up_devices(_system(scenario)), 1.0)
+
+
+def grows(quantity: str) -> bool:
+    """Whether a quantity feels the network: memory doesn't."""
+    return not quantity.startswith("memory")
 
 
 def level_of(scenario: Scenario, quantity: str) -> str:
@@ -70,12 +96,22 @@ def model_error(fitted: Calibration, scenario: Scenario, quantity: str) -> float
     # what relatives say of a chip without a calibration is wider by itself
     unmeasured = fitted.name == RELATIVES
     error = _nearest(level, fitted.discrepancy, releases, 1.0 if unmeasured else WIDER)
+    if level in fitted.scales and grows(quantity):
+        error = _at_scale(error, fitted.scales[level], nodes_of(scenario))
     queues = level.startswith(FIRST) and level not in fitted.discrepancy
     if unmeasured or queues:
         error = max(error, UNKNOWN)
     unsaid = "/" in level and scenario.engine_version is None
     released = scenario.engine in releases.values()
     return math.hypot(error, RELEASES) if unsaid and released else error
+
+
+def _at_scale(error: float, scale: ScaleSpec, nodes: float) -> float:
+    """The error of a level, learned at its rows' mean scale, at another one."""
+    within = min(nodes, scale.most)
+    grown = (within / scale.nodes) ** scale.growth
+    beyond = (nodes / within) ** max(scale.growth, BEYOND)
+    return max(error * grown * beyond, min(error, LEAST))
 
 
 def _nearest(

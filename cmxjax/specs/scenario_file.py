@@ -486,8 +486,8 @@ class Common(Strict):
     """How decode launches its kernels: one captured graph, pieces between attention
     layers, or one by one; left out, as the engine does."""
     exchange: Text | None = None
-    """Library by which serving sends tokens to experts, one of the system's
-    `expert_parallel`; left out, as the engine does."""
+    """Library that sends tokens to experts, one of the system's `expert_parallel`; left
+    out, the engine's, or in training the system's first."""
     limits: LimitsSpec = LimitsSpec()
     assumed: KnownKeys = []
     """Keys that the source doesn't state."""

@@ -28,17 +28,19 @@ def train_workload(
         SpecError: with every mistake.
     """
     w, spec = scenario.workload, scenario.layout
-    (software, trainer, context_exchange, dtypes), link, fabric, convention, _ = all_of(
+    made, link, fabric, convention, library, _ = all_of(
         lambda: _software(context, scenario, degrees),
         lambda: _offload_link(context, scenario),
         lambda: _fabric(context, scenario),
         lambda: _convention(context, scenario),
+        lambda: _exchange(context, scenario, choices.expert_library),
         lambda: _check_batch(context, scenario, degrees),
     )
+    software, trainer, context_exchange, dtypes = made
     chunks = float(spec.vpp or 1)
     full = {"none": 0.0, "selective": 0.0, "full": 1.0}
     share = full[w.recompute] if isinstance(w.recompute, str) else w.recompute
-    modes = context.system.expert_parallel[choices.expert_library]
+    modes = context.system.expert_parallel[library]
     work = Train(
         global_batch=leaf(w.global_batch),
         micro_batch=leaf(w.micro_batch),
@@ -69,7 +71,8 @@ def train_workload(
         dtypes=multiplied(dtypes),
         experts=context.mixture,
         trainer=trainer,
-        expert_mode="normal" if "normal" in modes else choices.expert_mode,
+        expert_library=library,
+        expert_mode="normal" if "normal" in modes else next(iter(modes)),
         offload_link=link,
         cluster=fabric,
     )
@@ -147,6 +150,18 @@ def _offload_link(context: Context, scenario: TrainScenario) -> str:
         return ""
     name = offload.link or OFFLOAD_LINK
     return pick(links, name, "workload.offload.link", context.where)
+
+
+def _exchange(context: Context, scenario: TrainScenario, usual: str) -> str:
+    """The library that sends tokens to experts, with gradients on their way back."""
+    libraries, key = context.system.expert_parallel, f"{context.where}: exchange"
+    if scenario.exchange is None:
+        return usual
+    name = pick(libraries, scenario.exchange, "exchange", context.where)
+    if any(m.fused_exposed_fraction is not None for m in libraries[name].values()):
+        said = "one kernel for experts and exchanges serves only; name another"
+        raise SpecError([f"{key} = {name!r}: {said}, or leave it out"])
+    return name
 
 
 def _fabric(context: Context, scenario: TrainScenario) -> str:
