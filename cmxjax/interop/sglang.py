@@ -104,14 +104,12 @@ def _head(
         options.add("--enable-dp-lm-head")
     said = problem.scenario.layout.head  # pyright: ignore
     if instance.head > 1 and said is not None:
-        either = f"1 or {groups}" if groups > 1 else "1"
-        raise SpecError(
-            [
-                f"{SGLANG.name} can't run this: layout.head = {instance.head}: all"
-                f" {groups} groups of attention share the output head or none does; use"
-                f" {either}"
-            ]
-        )
+        key = f"{SGLANG.name} can't run this: layout.head = {instance.head}"
+        why = "engines beside each other share no output head; use 1"
+        if groups > 1:
+            why = f"all {groups} groups of attention share the output head or none does"
+            why = f"{why}; use 1 or {groups}"
+        raise SpecError([f"{key}: {why}"])
     notes += head_note(instance)
 
 

@@ -28,15 +28,17 @@ def train_workload(
         SpecError: with every mistake.
     """
     w, spec = scenario.workload, scenario.layout
-    made, link, fabric, convention, library, _ = all_of(
+    (software, trainer, context_exchange, dtypes), link, networks, convention, _ = all_of(
         lambda: _software(context, scenario, degrees),
         lambda: _offload_link(context, scenario),
-        lambda: _fabric(context, scenario),
+        lambda: all_of(
+            lambda: _fabric(context, scenario),
+            lambda: _exchange(context, scenario, choices.expert_library),
+        ),
         lambda: _convention(context, scenario),
-        lambda: _exchange(context, scenario, choices.expert_library),
         lambda: _check_batch(context, scenario, degrees),
     )
-    software, trainer, context_exchange, dtypes = made
+    fabric, library = networks
     chunks = float(spec.vpp or 1)
     full = {"none": 0.0, "selective": 0.0, "full": 1.0}
     share = full[w.recompute] if isinstance(w.recompute, str) else w.recompute

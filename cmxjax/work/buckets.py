@@ -9,6 +9,7 @@ from typing import NamedTuple
 from .. import smooth
 from .._types import Leaf, Scalar
 from ..job.workload import Train
+from ..model.architecture import added
 from .held import Held, Holding
 
 FILLING = 2.0
@@ -42,8 +43,12 @@ def in_buckets(w: Train, parts: Held, whole: Held) -> list[Moved]:
     if w.zero_bucket is None:
         return [Moved(part, None) for part in parts]
     sizes = (bucket_of(w, held) for held in whole)
-    # a stage may hold no experts
-    return [Moved(x, part / smooth.larger(x, 1.0)) for x, part in zip(sizes, parts)]
+    return [Moved(size, _runs(part, size)) for size, part in zip(sizes, parts)]
+
+
+def _runs(part: Scalar, size: Scalar) -> Scalar:
+    """Buckets of a size in a part; a stage may hold no experts."""
+    return part / smooth.larger(size, 1.0)
 
 
 def exposed_of(w: Train, holding: Holding, exposed: Scalar) -> Scalar:
@@ -61,5 +66,5 @@ def exposed_of(w: Train, holding: Holding, exposed: Scalar) -> Scalar:
     if w.zero_bucket is None:
         return exposed
     most = fullest(holding.weights)
-    count = sum(moved.runs for moved in in_buckets(w, most, most))
+    count = added(_runs(part, bucket_of(w, part)) for part in most)
     return 1.0 - (1.0 - exposed) * (1.0 - 1.0 / smooth.larger(count, 1.0))
