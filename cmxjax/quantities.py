@@ -7,6 +7,7 @@ from .phases.operator import OperatorMetrics
 from .phases.totals import SystemMetrics
 from .phases.training import TrainMetrics
 from .serve.metrics import ServeMetrics
+from .words import choose
 
 PHASE_METRICS: dict[str, type] = {
     "system": SystemMetrics,
@@ -83,8 +84,8 @@ def field_of(quantity: str, part: str | None, phase: str) -> str:
     if field not in fields:
         known = [q for q, name in _FIELDS.items() if name in fields]
         raise ValueError(
-            f"quantity = {quantity!r}: phase {phase} does not predict it; use one of"
-            f" {', '.join(known)}"
+            f"quantity = {quantity!r}: phase {phase} does not predict it;"
+            f" {choose(quantity, known)}"
         )
     return field
 

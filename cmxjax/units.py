@@ -61,6 +61,21 @@ UNITS: dict[str, Unit] = {
     "tokens": Unit("number", 1.0),
 }
 
+LIKELY: dict[str, tuple[str, ...]] = {
+    "time": ("ms", "s"),
+    "bytes": ("GB", "GiB"),
+    "byte_rate": ("GB/s", "TB/s"),
+    "flop_rate": ("TFLOP/s", "PFLOP/s"),
+    "flop": ("GFLOP", "TFLOP"),
+    "token_rate": ("tokens/s", "ktokens/s"),
+    "sample_rate": ("samples/s",),
+    "request_rate": ("requests/s",),
+    "power": ("kW", "MW"),
+    "energy": ("J", "mJ"),
+    "cost": ("USD",),
+}
+"""What somebody who left out the unit may have meant."""
+
 SUFFIXES: tuple[tuple[str, str], ...] = (
     ("_tokens_per_s", "token_rate"),
     ("_samples_per_s", "sample_rate"),

@@ -16,6 +16,7 @@ from ..specs.errors import SpecError
 from ..specs.figures import parse_quantity
 from ..specs.measurement_file import QUANTITIES
 from ..specs.scenario_file import Scenario
+from ..words import choose
 
 COARSE, LARGEST = 4096, 10_000_000
 SIZES = ("sequences_per_device", "kv_tokens", "tokens_per_device", "prompt_tokens")
@@ -33,17 +34,19 @@ class Limit(NamedTuple):
         return operator.ge if rate else operator.le
 
 
-def parse_limit(text: str) -> Limit:
-    """`tpot=50ms`. Raises `SpecError` for an unknown quantity or a wrong unit."""
+def parse_limit(text: str, option: str = "--limit") -> Limit:
+    """`tpot=50ms`. Raises `SpecError` for an unknown quantity, a wrong unit, or none."""
     name, _, value = text.partition("=")
     if name not in QUANTITIES or not value:
-        raise SpecError(
-            [f"--limit {text}: write QUANTITY=VALUE with one of {', '.join(QUANTITIES)}"]
-        )
+        said = f"{option} {text}: write QUANTITY=VALUE; {choose(name, QUANTITIES)}"
+        raise SpecError([said])
     try:
-        return Limit(name, parse_quantity(value, QUANTITIES[name]))
+        limit = Limit(name, parse_quantity(value, QUANTITIES[name]))
+        if not limit.value > 0.0:
+            raise ValueError("must be above 0")
     except ValueError as error:
-        raise SpecError([f"--limit {text}: {error}"]) from None
+        raise SpecError([f"{option} {text}: {error}"]) from None
+    return limit
 
 
 def largest(

@@ -16,6 +16,7 @@ from ..specs.build import Problem, build
 from ..specs.errors import SpecError
 from ..specs.scenario import load_scenario
 from ..specs.scenario_file import Scenario
+from ..words import LONGEST_WORD, cut, hint
 from .limits import parse_limit
 from .numbers import log_metric, paths_of, row_of, values_of
 
@@ -82,7 +83,7 @@ def parse_target(text: str, scenario: Scenario, calibration: str | None) -> Targ
     except ValueError as error:
         raise SpecError([f"--for {text!r}: {error}"]) from None
     if not wanted.startswith("@"):
-        limit = parse_limit(text)
+        limit = parse_limit(text, "--for")
         return Target(name, field, limit.value, wanted)
     other = load_scenario(wanted[1:])
     if other.phase != scenario.phase:
@@ -120,9 +121,10 @@ def solve(
     inputs, known = problem.inputs, values_of(problem)
     paths = tuple(path for path in known if fnmatchcase(path, leaf))
     if not paths:
-        near = [p for p in known if p.rsplit(".", 1)[-1] == leaf.rsplit(".", 1)[-1]]
-        options = ", ".join((near or list(known))[:8])
-        raise SpecError([f"--solve {leaf!r}: no such leaf; such as {options}"])
+        alike = [p for p in known if p.rsplit(".", 1)[-1] == leaf.rsplit(".", 1)[-1]]
+        options = ", ".join((alike or list(known))[:8])
+        said = f"no such leaf; {hint(leaf, known)}such as {options}"
+        raise SpecError([f"--solve {cut(leaf, LONGEST_WORD)}: {said}"])
     target = parse_target(wanted, scenario, calibration)
     goal = math.log(target.value)
     moves = row_of(paths_of(problem), dict.fromkeys(paths, 1.0))

@@ -6,7 +6,6 @@ optimizer and the host. The trace ends when the predicted step does.
 """
 
 import json
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -18,6 +17,7 @@ from ..job.workload import Train
 from ..machine.machine import Machine
 from ..specs.build import Problem
 from ..specs.errors import SpecError
+from ..specs.output import write_text
 from ..specs.schedules import schedule_of
 from ..step.line import Line, PassTimes
 from ..step.train_price import train_job, trainer_of
@@ -190,9 +190,5 @@ def _tail(times: TrainTimes, start: float, stages: int) -> list[dict[str, object
 
 
 def write_trace(problem: Problem, path: str) -> None:
-    """Write the trace of a training problem. Raises `SpecError` if it can't."""
-    text = json.dumps(trace_of(problem), allow_nan=False)
-    try:
-        Path(path).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise SpecError([f"--trace {path}: {error.strerror}; check the path"]) from None
+    """Write the trace of a training problem. Raises `SpecError` if it can't be."""
+    write_text(path, json.dumps(trace_of(problem), allow_nan=False), "--trace")

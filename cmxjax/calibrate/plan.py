@@ -97,7 +97,7 @@ def load_plan(name: str) -> list[tuple[CandidateSpec, Scenario]]:
     try:
         plan = PlanSpec.model_validate(raw)
     except ValidationError as error:
-        raise SpecError(explain(error, where)) from None
+        raise SpecError(explain(error, where, PlanSpec)) from None
     candidates, mistakes = [], []
     for c in plan.candidates:
         label = f"{where}: candidates[{c.id}]"

@@ -3,14 +3,13 @@
 import csv
 import io
 import json
-import os
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
 from ..specs.calibration_file import Calibration, FittedSpec, InheritedSpec
-from ..specs.errors import SpecError
+from ..specs.output import write_text
 from .calibrate import Calibrated, absorbed
 from .folds import kind_of, table_of
 from .scales import scales
@@ -147,26 +146,16 @@ def rows_csv(result: Calibrated) -> str:
     return text.getvalue()
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all.
-
-    Raises:
-        SpecError: the folder can't be written.
-    """
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, "utf-8")
-        os.replace(part, path)
-    except OSError as error:
-        raise SpecError([f"{path}: {error.strerror}; choose another --out"]) from None
+def paths_in(folder: Path, name: str) -> list[Path]:
+    """The files of a calibration of that name."""
+    return [folder / f"{name}.json", folder / "rows.csv"]
 
 
 def write(result: Calibrated, name: str, folder: Path) -> list[Path]:
     """Write `NAME.json` and `rows.csv` into a folder; returns their paths."""
     calibration = as_calibration(result, name)
     text = json.dumps(calibration.model_dump(), indent=1) + "\n"
-    paths = [folder / f"{name}.json", folder / "rows.csv"]
+    paths = paths_in(folder, name)
     write_text(paths[0], text)
     write_text(paths[1], rows_csv(result))
     return paths

@@ -10,12 +10,15 @@ import numpy as np
 
 from ..specs.errors import SpecError
 from ..specs.files import canonical, is_path, parse_json, read_text, shipped
+from ..specs.output import check_outputs, inputs_of, make_folder, write_text
 from ..specs.recipe_file import RecipeSpec, load_recipe
 from ..specs.system_load import Reference, load_system
 from .automatic import automatic
 from .calibrate import Calibrated, calibrate
-from .result import write, write_text
+from .result import paths_in, write
 from .setup import Setup, prepare
+
+MOST_RESTARTS = 4096
 
 CHECKPOINT = "fit.partial.json"
 """Optimum of the first fit; a run that was interrupted goes on from there."""
@@ -68,8 +71,10 @@ def fit(
     """
     if not jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
         raise SpecError(["a fit needs float64: call cmxjax.setup() first"])
-    if restarts < 1:
-        raise SpecError([f"restarts = {restarts}: use at least 1"])
+    if not 1 <= restarts <= MOST_RESTARTS:
+        raise SpecError([f"--restarts {restarts}: use 1 to {MOST_RESTARTS}"])
+    if seed < 0:
+        raise SpecError([f"--seed {seed}: use a whole number from 0"])
     system = canonical("systems", system)
     recipe, where = recipe_for(system)
     files = [*(recipe.measurements if recipe else []), *measurements]
@@ -85,6 +90,11 @@ def fit(
         setup = prepare(recipe, files, where, compiled)
     shipped_inputs = recipe is not None and not is_path(system) and not measurements
     name = system if shipped_inputs else f"{setup.recipe.system}-own"
+    if out is not None:
+        make_folder(out)
+        read = inputs_of(system, *files)
+        for path in paths_in(Path(out), name):
+            check_outputs({"--out": str(path)}, read)
     start = None if out is None else _resumed(Path(out), setup, restarts, seed)
     result = calibrate(
         setup,
@@ -121,4 +131,11 @@ def _resumed(folder: Path, setup: Setup, restarts: int, seed: int) -> np.ndarray
     state = parse_json(read_text(path), str(path))
     if state.get("key") != _key(setup, restarts, seed):
         return None
-    return np.array(state["theta"], float)
+    try:
+        theta = np.array(state["theta"], float)
+    except (KeyError, TypeError, ValueError):
+        theta = np.empty(0)
+    if theta.shape != (len(setup.parameters),) or not np.isfinite(theta).all():
+        said = "holds no optimum of this calibration; delete it to start afresh"
+        raise SpecError([f"{path}: theta: {said}"])
+    return theta

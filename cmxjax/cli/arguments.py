@@ -43,7 +43,7 @@ def parse_changes(pairs: tuple[str, ...]) -> dict[str, object]:
     return changes
 
 
-def serve_limits(texts: tuple[str, ...]) -> dict[str, float]:
+def serve_limits(texts: tuple[str, ...]) -> dict[str, str]:
     """`ttft=2s` and `tpot=50ms` as keys of a serving scenario.
 
     Raises:
@@ -58,7 +58,7 @@ def serve_limits(texts: tuple[str, ...]) -> dict[str, float]:
         raise SpecError(
             [f"--limit {name}: phase serve has limits on ttft and tpot" for name in wrong]
         )
-    return {f"workload.{limit.quantity}_limit": limit.value for limit in limits}
+    return {f"workload.{limit.quantity}_limit": f"{limit.value!r} s" for limit in limits}
 
 
 def number_or_word(text: str) -> float | str:

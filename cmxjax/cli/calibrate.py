@@ -29,6 +29,7 @@ class Calibrate:
         from ..calibrate.result import as_calibration
         from ..calibrate.run import fit
         from ..report.calibration import calibration_tables, draw
+        from ..specs.errors import afterwards
 
         stem = Path(self.system).stem
         out = f"calibration-{stem}" if self.out is None else self.out
@@ -42,12 +43,16 @@ class Calibrate:
                 self.seed,
                 spinner.update,
             )
-        pictures = draw(report.result, Path(out))
         console.print(calibration_tables(report.result))
-        written = ", ".join(str(path) for path in [*report.files, *pictures])
-        console.print(f"written: {written}")
+        data = as_calibration(report.result, report.name).model_dump()
+
+        def write() -> None:
+            pictures = draw(report.result, Path(out))
+            written = ", ".join(str(path) for path in [*report.files, *pictures])
+            console.print(f"written: {written}")
+
         console.print(f"use it with --calibration {report.files[0]}")
-        return as_calibration(report.result, report.name).model_dump()
+        return afterwards(data, write)
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,7 @@ class Sensitivity:
     json: bool = False
 
     def run(self, console: Console) -> object:
+        from functools import partial
         from pathlib import Path
 
         from ..answers.sensitivity import sensitivity
@@ -82,7 +88,8 @@ class Sensitivity:
             sensitivity_tables,
             solution_table,
         )
-        from ..specs.errors import SpecError
+        from ..specs.errors import SpecError, afterwards
+        from ..specs.output import check_outputs, inputs_of
         from ..specs.scenario import load_scenario
 
         if (self.solve is None) != (self.target is None):
@@ -90,22 +97,29 @@ class Sensitivity:
         if self.over is not None and self.picture is None:
             raise SpecError(["--over: needs --picture FILE"])
         changes = parse_changes(self.set)
+        read = inputs_of(self.scenario, changes, self.calibration)
+        check_outputs({"--picture": self.picture}, read)
         scenario = load_scenario(self.scenario, changes)
         if self.solve is not None and self.target is not None:
             solution = solve(scenario, self.solve, self.target, self.calibration)
             console.print(solution_table(solution))
             return solution.as_json()
-        if self.over is not None and self.picture is not None:
+        if self.over is not None:
             key, values, predictions = self._binding(changes)
-            draw_binding(key, values, predictions, Path(self.picture))
-            console.print(f"written: {self.picture}")
-            return {"key": key, "values": values, "picture": self.picture}
-        result = sensitivity(scenario, self.quantity, self.calibration)
-        console.print(sensitivity_tables(result))
-        if self.picture is not None:
-            draw_elasticities(result, Path(self.picture))
-            console.print(f"written: {self.picture}")
-        return result.as_json()
+            data = {"key": key, "values": values, "picture": self.picture}
+            draw = partial(draw_binding, key, values, predictions)
+        else:
+            result = sensitivity(scenario, self.quantity, self.calibration)
+            console.print(sensitivity_tables(result))
+            data, draw = result.as_json(), partial(draw_elasticities, result)
+        if (picture := self.picture) is None:
+            return data
+
+        def write() -> None:
+            draw(Path(picture))
+            console.print(f"written: {picture}")
+
+        return afterwards(data, write)
 
     def _binding(self, changes: dict[str, object]) -> tuple[str, list[float], list]:
         from ..answers.predict import predict

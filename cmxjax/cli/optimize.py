@@ -62,9 +62,10 @@ class Optimize:
         from ..interop.emit import check_phase
         from ..optimization.answer import optimize
         from ..report.optimization import answer_tables, write_answer, write_picture
-        from ..specs.errors import SpecError, all_of
+        from ..specs.errors import AnsweredError, SpecError, afterwards, all_of
         from ..specs.scenario import load_scenario
 
+        self._check_options()
         if self.certify and self.no_certify:
             raise SpecError(["--certify and --no-certify: give one of them"])
         if self.budget is not None:
@@ -93,17 +94,47 @@ class Optimize:
             calibration=self.calibration,
         )
         console.print(answer_tables(answer))
-        # what can't be expressed or run is refused before anything is written
-        launch = None if self.emit is None else self._launch(answer)
-        if self.out is not None:
-            write_answer(answer, self.out)
-        if self.picture is not None:
-            write_picture(answer, self.picture)
         data = answer.as_json()
+        try:  # what can't be expressed or run is refused before anything is written
+            launch = None if self.emit is None else self._launch(answer)
+        except SpecError as error:
+            raise AnsweredError(data, error.mistakes) from None
         if launch is not None:
-            console.print(launch.text, markup=False, soft_wrap=True)
+            console.print(launch.text, soft_wrap=True)
             data["emit"] = launch.as_json()
-        return data
+        return afterwards(
+            data,
+            lambda: self.out is None or write_answer(answer, self.out),
+            lambda: self.picture is None or write_picture(answer, self.picture),
+        )
+
+    def _check_options(self) -> None:
+        """Refuse, before the work, numbers and words that no search takes and outputs
+        that couldn't be written. Raises `SpecError`."""
+        from ..specs.errors import SpecError
+        from ..specs.measurement_file import QUANTITIES
+        from ..specs.output import check_outputs, inputs_of
+        from ..specs.scenario_file import MOST_DEVICES
+        from ..words import choose
+
+        objective, counts = self.objective, f"a whole number from 1 to {MOST_DEVICES}"
+        mistakes = [
+            f"--devices {count}: use {counts}"
+            for count in self.devices
+            if not 1 <= count <= MOST_DEVICES
+        ]
+        if self.seed < 0:
+            mistakes.append(f"--seed {self.seed}: use a whole number from 0")
+        if objective is not None and objective not in QUANTITIES:
+            known = choose(objective, QUANTITIES)
+            mistakes.append(f"--objective {objective}: no such quantity; {known}")
+        if mistakes:
+            raise SpecError(mistakes)
+
+        given = self.scenario, parse_changes(self.set), self.calibration, self.budget
+        others = [text.partition("=")[0] for text in self.also]
+        outputs = {"--out": self.out, "--picture": self.picture}
+        check_outputs(outputs, inputs_of(*given, others))
 
     def _launch(self, answer: Answer) -> Launch:
         """The answer's layout as settings of another tool."""
@@ -121,7 +152,7 @@ class Optimize:
         from ..optimization.codesign.design import codesign
         from ..optimization.codesign.workloads import shares_of
         from ..report.codesign import codesign_tables, draw_codesign
-        from ..specs.errors import SpecError
+        from ..specs.errors import SpecError, afterwards
         from ..specs.scenario import load_scenario
 
         given = {"pin": self.pin, "try": self.try_, "devices": self.devices}
@@ -142,17 +173,22 @@ class Optimize:
             calibration=self.calibration,
         )
         console.print(codesign_tables(design))
-        if self.picture is not None:
-            draw_codesign(design, self.picture)
-            console.print(f"written: {self.picture}")
-        return design.as_json()
+        data, picture = design.as_json(), self.picture
+        if picture is None:
+            return data
+
+        def draw() -> None:
+            draw_codesign(design, picture)
+            console.print(f"written: {picture}")
+
+        return afterwards(data, draw)
 
     def _pools(self, console: Console) -> dict[str, object]:
         """The best sizes of the pools of a serving scenario."""
         from ..optimization.pools import split_pools
         from ..report.pools import split_tables
         from ..report.scenario import write_scenario
-        from ..specs.errors import SpecError
+        from ..specs.errors import SpecError, afterwards
         from ..specs.scenario import load_scenario
 
         free = {"--pin": self.pin, "--try": self.try_, "--picture": self.picture}
@@ -181,6 +217,7 @@ class Optimize:
             scenario, devices, fewest=fewest, calibration=self.calibration
         )
         console.print(split_tables(split))
-        if self.out is not None and split.feasible:
-            write_scenario(split.scenario, {}, self.out)
-        return split.as_json()
+        data, out = split.as_json(), self.out
+        if out is None or not split.feasible:
+            return data
+        return afterwards(data, lambda: write_scenario(split.scenario, {}, out))

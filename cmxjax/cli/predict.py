@@ -35,11 +35,13 @@ class Predict:
         from ..answers.limits import largest, parse_limit
         from ..answers.predict import predict
         from ..report.tables import prediction_tables
+        from ..specs.errors import SpecError, afterwards
+        from ..specs.output import check_outputs, inputs_of
         from ..specs.scenario import load_scenario
 
         changes = parse_changes(self.set)
-        from ..specs.errors import SpecError
-
+        read = inputs_of(self.scenario, changes, self.calibration)
+        check_outputs({"--trace": self.trace}, read)
         if self.limit and self.max is None:
             raise SpecError(["--limit: needs --max KEY to say what to enlarge"])
         if self.max is not None:
@@ -50,14 +52,14 @@ class Predict:
             console.print(f"largest {self.max}: {best:g}")
         prediction = predict(load_scenario(self.scenario, changes), self.calibration)
         data = prediction.as_json()
-        if self.trace is not None:
-            from ..answers.trace import write_trace
-
-            write_trace(prediction.problem, self.trace)
         if self.max is not None:
             data[self.max] = changes[self.max]
         console.print(prediction_tables(prediction))
-        return data
+        if (trace := self.trace) is None:
+            return data
+        from ..answers.trace import write_trace
+
+        return afterwards(data, lambda: write_trace(prediction.problem, trace))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from ..calibrate.folds import kind_of
 from ..calibrate.result import summary
 from ..calibrate.run import fit
 from ..specs.files import DATA
+from ..specs.output import replacing
 from .pictures import save, subplots
 from .tables import make_table
 
@@ -135,7 +136,6 @@ def calibration_tables(result: Calibrated) -> Group:
 
 def draw(result: Calibrated, folder: Path) -> list[Path]:
     """Pictures `fit.png` and `residuals.png` of a calibration; returns their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / "fit.png", folder / "residuals.png"]
     _draw_fit(result, paths[0])
     _draw_residuals(result, paths[1])
@@ -220,7 +220,10 @@ def refit(recipe: str, results: Path, restarts: int = 32) -> None:
     report = fit(recipe, out=str(results), restarts=restarts)
     tables = calibration_tables(report.result)
     Console().print(tables)
-    with (results / "table.txt").open("w", encoding="utf-8") as file:
+    with (
+        replacing(results / "table.txt") as part,
+        part.open("w", encoding="utf-8") as file,
+    ):
         Console(file=file, width=150).print(tables)
     draw(report.result, results)
     shipped = Path(str(DATA / "calibrations"))

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..specs.errors import SpecError
+from ..specs.output import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes as Axes
@@ -28,6 +29,7 @@ def subplots(*shape: int, **settings: Any) -> tuple[Figure, Any]:
         said = "pictures need matplotlib: pip install 'cmxjax[plots]'"
         raise SpecError([said]) from None
     matplotlib.use("Agg")
+    matplotlib.rcParams["text.parse_math"] = False  # a $ in a name is a dollar
     from matplotlib import pyplot
 
     return pyplot.subplots(*shape, **settings)
@@ -42,9 +44,7 @@ def save(figure: Figure, path: str | Path, option: str = "--picture") -> None:
     from matplotlib import pyplot
 
     try:
-        figure.savefig(path, dpi=DOTS_PER_INCH)
-    except (OSError, ValueError) as error:
-        problem = f"{option} {path}: can't be written ({error}); use another path"
-        raise SpecError([problem]) from None
+        with replacing(path, option) as part:
+            figure.savefig(part, dpi=DOTS_PER_INCH, format=Path(path).suffix[1:] or None)
     finally:
         pyplot.close(figure)

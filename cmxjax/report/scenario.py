@@ -2,9 +2,8 @@
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 
-from ..specs.errors import SpecError
+from ..specs.output import write_text
 from ..specs.scenario_file import Scenario
 
 
@@ -30,12 +29,7 @@ def write_scenario(scenario: Scenario, changes: Mapping[str, object], path: str)
         SpecError: the file can't be written.
     """
     raw = raw_scenario(scenario, changes)
-    text = "".join(f"{key} = {_toml(value)}\n" for key, value in raw.items())
-    try:
-        Path(path).write_text(text, "utf-8")
-    except OSError as error:
-        problem = f"--out {path}: can't be written ({error.strerror}); use another path"
-        raise SpecError([problem]) from None
+    write_text(path, "".join(f"{key} = {_toml(value)}\n" for key, value in raw.items()))
 
 
 def _toml(value: object) -> str:

@@ -75,7 +75,7 @@ def load_budget(name: str) -> BudgetSpec:
     try:
         spec = BudgetSpec.model_validate(raw, context=listing(raw))
     except ValidationError as error:
-        raise SpecError(explain(error, where)) from None
+        raise SpecError(explain(error, where, BudgetSpec)) from None
     if mistakes := [f"{where}: {problem}" for problem in _mistakes(spec)]:
         raise SpecError(mistakes)
     return spec

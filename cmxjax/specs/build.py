@@ -626,7 +626,7 @@ def _calibration(loaded: LoadedSystem, name: str | None, phase: str) -> Calibrat
 
 
 def build(
-    scenario: Scenario, calibration: str | None = None, where: str = "scenario"
+    scenario: Scenario, calibration: str | None = None, where: str | None = None
 ) -> Problem:
     """Turn a scenario into the pytrees that `metrics` takes.
 
@@ -634,12 +634,12 @@ def build(
         scenario: validated, from `load_scenario` or a measurement.
         calibration: a shipped calibration's name; "none" for the spec as printed; None
             for the one that ships for the system.
-        where: how messages name the scenario.
+        where: how messages name the scenario; its file if left out.
 
     Raises:
         SpecError: (a `ValueError`) naming every mistake found.
     """
-    reference = getattr(scenario, "model", None)
+    reference, where = getattr(scenario, "model", None), where or scenario.where
     loaded, model = all_of(
         lambda: load_system(scenario.system, where),
         lambda: None if reference is None else load_model(reference, where),

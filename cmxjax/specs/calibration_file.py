@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError, model_validator
 
-from .errors import SpecError, explain
+from ..words import choose
+from .errors import SpecError, explain, shown
 from .figures import Figure, NonNegative, Number, Strict, Text
 from .files import DATA, is_path, parse_json, read_text, version
 
@@ -140,7 +141,7 @@ def _parsed(key: tuple[str, float]) -> Calibration:
     try:
         return Calibration.model_validate(parse_json(text, where))
     except ValidationError as error:
-        raise SpecError(explain(error, where)) from None
+        raise SpecError(explain(error, where, Calibration)) from None
 
 
 def calibration_for(
@@ -159,8 +160,8 @@ def calibration_for(
     names = calibration_names()
     if name is not None:
         if not is_path(name) and name not in names:
-            options = ", ".join([*names, UNCALIBRATED])
-            raise SpecError([f"calibration = {name!r}: not there; use one of {options}"])
+            options = choose(name, [*names, UNCALIBRATED])
+            raise SpecError([f"calibration{shown(name)}: not there; {options}"])
         chosen = shipped_calibration(name)
         if chosen.system == system:
             return chosen

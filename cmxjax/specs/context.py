@@ -9,7 +9,8 @@ from jax import Array
 from ..job.workload import BYTES, Dtypes
 from ..machine.resolve import MULTIPLIED, UNITS, release
 from ..machine.system import System, ordered_tiers
-from .errors import SpecError
+from ..words import choose
+from .errors import SpecError, shown
 from .model_load import LoadedModel
 from .scenario_file import Common
 
@@ -37,7 +38,7 @@ def pick(options: Mapping[str, object], name: str, key: str, where: str) -> str:
     """The name, if it is among the options. Raises `SpecError`."""
     if name not in options:
         raise SpecError(
-            [f"{where}: {key} = {name!r}: not there; use one of {', '.join(options)}"]
+            [f"{where}: {key}{shown(name)}: not there; {choose(name, options)}"]
         )
     return name
 

@@ -1,9 +1,13 @@
 """One message for all mistakes of a file."""
 
+import re
 from collections.abc import Callable, Iterable
 from typing import TypeVar, overload
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
+
+from ..words import LONGEST_WORD, MOST_LINES, cut, hint, message, plain
+from .keys import nearest_keys
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -11,16 +15,42 @@ C = TypeVar("C")
 D = TypeVar("D")
 E = TypeVar("E")
 
-LONGEST_VALUE = 80
-"""Characters of a wrong value that a message repeats."""
-
 
 class SpecError(ValueError):
-    """Bad input: every mistake found, one a line, with file, key, value and remedy."""
+    """Bad input: every mistake found, with file, key, value and remedy.
+
+    As text the first of them, one a line, and how many more there are.
+    """
 
     def __init__(self, mistakes: Iterable[str]):
-        self.mistakes = list(dict.fromkeys(" ".join(m.splitlines()) for m in mistakes))
-        super().__init__("\n".join(self.mistakes))
+        lines = (plain(" ".join(m.splitlines())) for m in mistakes)
+        self.mistakes = list(dict.fromkeys(lines))
+        super().__init__(message(self.mistakes))
+
+
+class AnsweredError(SpecError):
+    """What was asked is answered, but some of it couldn't be written."""
+
+    def __init__(self, answer: object, mistakes: Iterable[str]):
+        self.answer = answer
+        super().__init__(mistakes)
+
+
+def afterwards(answer: A, *writes: Callable[[], object]) -> A:
+    """The answer, after the files that hold it are written.
+
+    Raises:
+        AnsweredError: with the answer, if some can't be; the others are.
+    """
+    mistakes = []
+    for write in writes:
+        try:
+            write()
+        except SpecError as error:
+            mistakes += error.mistakes
+    if mistakes:
+        raise AnsweredError(answer, mistakes)
+    return answer
 
 
 @overload
@@ -73,7 +103,6 @@ def all_of(*checks: Callable[[], object]) -> tuple[object, ...]:
 
 
 _REMEDIES = {
-    "extra_forbidden": "unknown key; remove it or correct its spelling",
     "missing": "required key is missing; add it",
     "finite_number": "must be a finite number",
     "model_type": "must be a table, such as { key = value }",
@@ -90,6 +119,9 @@ _REMEDIES = {
 }
 
 
+_QUOTED = re.compile(r"'([^']*)'")
+
+
 def shown(value: object) -> str:
     """A wrong value as a message repeats it: ` = value`, cut to a readable length."""
     if value is None or isinstance(value, dict | list):
@@ -98,30 +130,47 @@ def shown(value: object) -> str:
         text = repr(value)
     except ValueError:  # a whole number of thousands of digits
         text = "a number too long to print"
-    if len(text) > LONGEST_VALUE:
-        text = text[:LONGEST_VALUE] + "..."
+    if len(text) > LONGEST_WORD:
+        text = text[:LONGEST_WORD] + "..."
     return f" = {text}"
 
 
 def explain(
-    error: ValidationError, where: str, known: Iterable[str] = (), under: str = ""
+    error: ValidationError,
+    where: str,
+    model: type[BaseModel],
+    tags: Iterable[str] = (),
+    under: str = "",
 ) -> list[str]:
     """Turn pydantic's errors into lines `where: key = value: what to do`.
 
-    A validator that finds several mistakes puts each on a line of its own. `known` are
-    names that pydantic adds to a location (union tags) and that a reader of the file
-    would not recognize; `under` is the key that holds what was validated.
+    A validator that finds several mistakes puts each on a line of its own.
+
+    Args:
+        model: what was validated; the nearest of its keys is offered for an unknown one.
+        tags: names that pydantic adds to a location (of unions) and that a reader of the
+            file would not recognize.
+        under: the key that holds what was validated.
     """
-    skip = {*known, "[key]"}
+    skip = {*tags, "[key]"}
     above = (under,) if under else ()
     lines = []
-    for item in error.errors():
-        key = ".".join(str(p) for p in (*above, *item["loc"]) if str(p) not in skip)
-        message = _REMEDIES.get(item["type"]) or item["msg"].removeprefix("Value error, ")
+    for i, item in enumerate(error.errors(include_url=False)):
+        parts = [str(p) for p in (*above, *item["loc"]) if str(p) not in skip]
+        key = cut(".".join(cut(part, LONGEST_WORD) for part in parts), 2 * LONGEST_WORD)
+        said = _REMEDIES.get(item["type"]) or item["msg"].removeprefix("Value error, ")
         if item["type"] == "union_tag_invalid":
-            message = f"kind must be one of {item.get('ctx', {})['expected_tags']}"
-        message = message.replace("Input should be", "must be")
+            said = f"kind must be one of {item.get('ctx', {})['expected_tags']}"
+        if item["type"] == "extra_forbidden":
+            # of thousands of mistakes only the first are read
+            known = nearest_keys(model, parts[len(above) :]) if i < MOST_LINES else []
+            meant = f"; did you mean {' or '.join(known)}?" if known else ""
+            said = f"unknown key{meant or '; remove it or correct its spelling'}"
+        if item["type"] == "literal_error" and isinstance(word := item["input"], str):
+            known = _QUOTED.findall(item.get("ctx", {})["expected"])
+            said = hint(word, known) + said
+        said = said.replace("Input should be", "must be")
         value = "" if item["type"] == "missing" else shown(item.get("input"))
-        for line in message.splitlines():
+        for line in said.splitlines():
             lines.append(f"{where}: {key or 'file'}{value}: {line}")
     return lines

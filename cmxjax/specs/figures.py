@@ -10,10 +10,11 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
     field_validator,
 )
 
-from ..units import UNITS, dimension_of, to_si
+from ..units import LIKELY, UNITS, dimension_of, to_si
 
 if TYPE_CHECKING:
     from pydantic import ValidationInfo as Info
@@ -61,6 +62,16 @@ Number = Annotated[float, BeforeValidator(number)]
 Positive = Annotated[Number, Field(gt=0)]
 NonNegative = Annotated[Number, Field(ge=0)]
 Fraction = Annotated[Number, Field(ge=0, le=1)]
+
+
+def _whole(value: float) -> float:
+    if value % 1.0:
+        raise ValueError("must be a whole number")
+    return value
+
+
+Whole = Annotated[Positive, AfterValidator(_whole)]
+WholeOrZero = Annotated[NonNegative, AfterValidator(_whole)]
 
 
 def _known_unit(unit: str) -> str:
@@ -127,8 +138,8 @@ def check_figure(path: str, figure: Figure) -> str | None:
         problem = "a fraction can't exceed 1"
     elif last == "core_share" and figure.si >= 1.0:
         problem = "compute needs cores too; use a share below 1"
-    elif last == "size" and figure.si < 1.0:
-        problem = "must be at least 1"
+    elif last == "size" and (figure.si < 1.0 or figure.si % 1.0):
+        problem = "must be a whole number of at least 1"
     elif figure.value == 0.0 and (wanted.endswith("_rate") or last.endswith(_DIVISORS)):
         problem = "must be greater than 0"
     return problem and f"value = {figure.value:g}: {problem}"
@@ -175,15 +186,30 @@ class Leaves(Strict):
         return value
 
 
-def quantity(dimension: str) -> object:
-    """A number in SI or a string such as `"40 MiB"` of the given dimension."""
+def quantity(dimension: str, unit: str = "") -> object:
+    """A number in SI or a string such as `"40 MiB"` of the given dimension.
+
+    Args:
+        unit: the SI unit that files are written in, where the key's name doesn't end in
+            it; a bare number is refused then.
+    """
 
     def parse(value: object) -> float:
         if isinstance(value, str):
             return parse_quantity(value, dimension)
-        return number(value)
+        si = number(value)
+        if unit:
+            raise ValueError(no_unit(si, dimension))
+        return si
 
-    return Annotated[float, BeforeValidator(parse)]
+    write = PlainSerializer(lambda si: f"{si!r} {unit}" if unit else si, when_used="json")
+    return Annotated[float, BeforeValidator(parse), write]
+
+
+def no_unit(value: float, dimension: str) -> str:
+    """What to do about a number whose unit would have to be guessed."""
+    readings = " or ".join(f"{value:g}{unit}" for unit in LIKELY[dimension])
+    return f"has no unit; write {readings}"
 
 
 def parse_quantity(text: str, dimension: str) -> float:
@@ -198,8 +224,10 @@ def parse_quantity(text: str, dimension: str) -> float:
             value = float(digits)
         except ValueError:
             continue
-        if not unit:
+        if not unit and dimension == "number":
             return number(value)
+        if not unit:
+            raise ValueError(no_unit(value, dimension))
         if unit in UNITS and UNITS[unit].dimension == dimension:
             return number(to_si(value, unit))
     fitting = [u for u, unit in UNITS.items() if unit.dimension == dimension]

@@ -1,12 +1,14 @@
 """Find and read spec files: shipped by name, or the user's by path."""
 
 import json
+import re
 import tomllib
-from difflib import get_close_matches
+from collections import Counter
 from functools import cache
 from importlib.resources import files as package_files
 from pathlib import Path
 
+from ..words import LONGEST_WORD, cut, hint
 from .errors import SpecError, shown
 
 LARGEST_FILE_BYTES = 16 * 2**20
@@ -53,9 +55,17 @@ def _deeper_than(levels: int, node: object) -> bool:
     return levels == 0 or any(_deeper_than(levels - 1, item) for item in items)
 
 
+_LONG_KEY = re.compile(
+    r"""(?<![\w."'-])(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){1000}"""
+)
+"""A dotted key of a thousand parts."""
+
+
 def parse_toml(text: str, where: str) -> dict[str, object]:
     """Parse TOML. Raises `SpecError` for syntax, with the line."""
     too_deep = f"{where}: nested too deeply; use at most {DEEPEST} levels of tables"
+    if _LONG_KEY.search(text):  # which the parser takes minutes for
+        raise SpecError([too_deep])
     try:
         value = tomllib.loads(text)
     except RecursionError:
@@ -70,9 +80,19 @@ def parse_toml(text: str, where: str) -> dict[str, object]:
 
 
 def parse_json(text: str, where: str) -> dict[str, object]:
-    """Parse a JSON object. Raises `SpecError` for syntax or another kind of value."""
+    """Parse a JSON object. Raises `SpecError` for syntax, a key that stands twice in a
+    table, or another kind of value."""
+
+    def table(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        if len(keys := dict(pairs)) < len(pairs):
+            twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+            raise SpecError([f"{where}: {cut(twice, LONGEST_WORD)}: stands twice"])
+        return keys
+
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=table)
+    except SpecError:
+        raise
     except (json.JSONDecodeError, RecursionError) as error:
         raise SpecError([f"{where}: not valid JSON: {error}; correct it"]) from None
     except ValueError:
@@ -107,10 +127,9 @@ def missing(group: str, name: str) -> str | None:
     """What to do about a name that nothing ships under; None if it can be loaded."""
     if is_path(name) or canonical(group, name) in shipped(group):
         return None
-    near = get_close_matches(name, [*shipped(group), *aliases(group)])
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    meant = hint(name, [*shipped(group), *aliases(group)])
     return (
-        f"not shipped; {hint}use one of {', '.join(shipped(group))}, or a path that ends"
+        f"not shipped; {meant}use one of {', '.join(shipped(group))}, or a path that ends"
         f" in {'.toml or .json' if group == 'models' else '.toml'}"
     )
 

@@ -93,7 +93,7 @@ def layout(
         spec = LayoutSpec.model_validate(keys)
         routing = RoutingSpec.model_validate(experts)
     except ValidationError as error:
-        raise SpecError(explain(error, "layout")) from None
+        raise SpecError(explain(error, "layout", LayoutSpec)) from None
     if told := [key for key in ("vpp", "stages", "vision") if key in keys]:
         said = "belongs to the workload of a scenario; leave it out"
         raise SpecError([f"layout: {key} = {keys[key]}: {said}" for key in told])

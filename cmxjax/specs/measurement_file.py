@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple, TypeVar
 from pydantic import Field, ValidationError, field_validator
 
 from ..units import UNITS
+from ..words import choose
 from .errors import SpecError, all_of, explain
 from .figures import (
     Info,
@@ -106,7 +107,7 @@ class MeasurementSpec(Strict):
     def _there(cls, scenario: str, info: Info) -> str:
         scenarios = (info.context or {}).get("scenarios")
         if scenarios is not None and scenario not in scenarios:
-            raise ValueError(f"not there; use one of {', '.join(scenarios)}")
+            raise ValueError(f"not there; {choose(scenario, scenarios)}")
         return scenario
 
     @field_validator("part")
@@ -171,7 +172,7 @@ def load_measurements(name: str) -> list[Measurement]:
     try:
         MeasurementFile.model_validate(raw)
     except ValidationError as error:
-        mistakes += explain(error, where)
+        mistakes += explain(error, where, MeasurementFile)
     scenarios = _of_type(dict, raw.get("scenarios"))
     listed = _of_type(list, raw.get("measurements"))
     context = listing(raw) | {"scenarios": scenarios}
@@ -224,7 +225,7 @@ def _validated(
     try:
         return MeasurementSpec.model_validate(row, context=context)
     except ValidationError as error:
-        raise SpecError(explain(error, label)) from None
+        raise SpecError(explain(error, label, MeasurementSpec)) from None
 
 
 def _sides(

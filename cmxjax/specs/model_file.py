@@ -6,7 +6,17 @@ from pydantic import Field, field_validator, model_validator
 
 from ..model.architecture import MOST_LAYERS
 from ..model.feed_forwards import MOST_GROUPS
-from .figures import Info, NonNegative, Positive, Source, Strict, Text, listed_source
+from .figures import (
+    Info,
+    NonNegative,
+    Positive,
+    Source,
+    Strict,
+    Text,
+    Whole,
+    WholeOrZero,
+    listed_source,
+)
 from .vision_file import VisionSpec
 
 
@@ -31,10 +41,10 @@ class _HalfSpec(Strict):
 
 class GroupedQuerySpec(_HalfSpec):
     kind: Literal["grouped_query"]
-    heads: Positive
-    kv_heads: Positive
-    head_dim: Positive
-    value_dim: Positive | None = None
+    heads: Whole
+    kv_heads: Whole
+    head_dim: Whole
+    value_dim: Whole | None = None
     """Width of a head's values, where it isn't that of queries and keys."""
     window: Positive | None = None
     """A token sees so many last tokens; without, all of them."""
@@ -66,10 +76,10 @@ class GroupedQuerySpec(_HalfSpec):
 
 
 class IndexerSpec(Strict):
-    heads: Positive | None = None
-    head_dim: Positive | None = None
+    heads: Whole | None = None
+    head_dim: Whole | None = None
     """Without both, an earlier layer's indexer has chosen the tokens."""
-    topk: Positive
+    topk: Whole
 
     @model_validator(mode="after")
     def _both_or_neither(self):
@@ -80,7 +90,7 @@ class IndexerSpec(Strict):
 
 class LatentSpec(_HalfSpec):
     kind: Literal["latent"]
-    heads: Positive
+    heads: Whole
     query_rank: Positive | None = None
     """Without, queries come from the hidden state."""
     latent_dim: Positive
@@ -100,8 +110,8 @@ class LatentSpec(_HalfSpec):
 
 class CompressedSpec(_HalfSpec):
     kind: Literal["compressed"]
-    heads: Positive
-    head_dim: Positive
+    heads: Whole
+    head_dim: Whole
     query_rank: Positive
     output_groups: Positive
     output_rank: Positive
@@ -127,7 +137,7 @@ class CompressedSpec(_HalfSpec):
 
 class RecurrentSpec(_HalfSpec):
     kind: Literal["recurrent"]
-    heads: Positive
+    heads: Whole
     key_dim: NonNegative
     value_dim: Positive
     columns: Positive
@@ -162,14 +172,14 @@ class DenseSpec(_HalfSpec):
 
 class ExpertsSpec(_HalfSpec):
     kind: Literal["mixture"] = "mixture"
-    routed: Positive
-    zero: Positive | None = None
+    routed: Whole
+    zero: Whole | None = None
     """Experts more that the router chooses from and that compute nothing."""
-    topk: Positive
+    topk: Whole
     shared: NonNegative
     intermediate: Positive
-    groups: Positive = 1.0
-    topk_groups: Positive = 1.0
+    groups: Whole = 1.0
+    topk_groups: Whole = 1.0
     """Groups of experts that a token may use, of all: node-limited routing."""
     gated: bool | None = None
     biased: bool | None = None
@@ -179,13 +189,6 @@ class ExpertsSpec(_HalfSpec):
     """Weights of the router besides its matrix for each routed expert."""
     extra: NonNegative = 0.0
     """Weights that stand once beside the experts, such as a gate of the shared one."""
-
-    @field_validator("groups", "topk_groups")
-    @classmethod
-    def _whole(cls, groups: float) -> float:
-        if groups % 1.0:
-            raise ValueError("must be a whole number of groups")
-        return groups
 
     @field_validator("groups")
     @classmethod
@@ -276,13 +279,13 @@ class ModelFile(Strict):
     locator: Text
     note: str = ""
     sources: dict[str, Source]
-    hidden: Positive
-    layers: Positive
-    dense_layers: NonNegative | None = None
+    hidden: Whole
+    layers: Whole
+    dense_layers: WholeOrZero | None = None
     intermediate: Positive | None = None
-    vocabulary: Positive
+    vocabulary: Whole
     positions: NonNegative = 0.0
-    draft_layers: NonNegative = 0.0
+    draft_layers: WholeOrZero = 0.0
     gated: bool = True
     norms: NonNegative = 1.0
     """Around each dense network where all layers are alike, as is `norm_vectors`."""
@@ -324,7 +327,7 @@ class ModelFile(Strict):
     @field_validator("layers")
     @classmethod
     def _few_enough(cls, layers: float) -> float:
-        if layers % 1.0 or layers > MOST_LAYERS:
+        if layers > MOST_LAYERS:
             raise ValueError(f"must be a whole number of at most {MOST_LAYERS}")
         return layers
 

@@ -24,6 +24,7 @@ from ..model.grouped_query import GroupedQuery
 from ..model.latent import Indexer, Latent
 from ..model.recurrent import Recurrent
 from ..switch import switch
+from ..words import choose
 from .errors import SpecError, explain, shown
 from .figures import listing, number
 from .files import load, version
@@ -66,7 +67,7 @@ def _read_model_file(key: tuple[str, float]) -> ModelFile:
     try:
         return ModelFile.model_validate(raw, context=listing(raw))
     except ValidationError as error:
-        raise SpecError(explain(error, where, _KINDS)) from None
+        raise SpecError(explain(error, where, ModelFile, _KINDS)) from None
 
 
 def model_leaves(file: ModelFile) -> dict[str, float]:
@@ -94,10 +95,8 @@ def _with_changes(file: ModelFile, reference: Reference, where: str) -> ModelFil
     for path, value in reference.changes:
         key = f"{where}: model.{path}{shown(value)}"
         if path not in known:
-            options = ", ".join(known)
-            mistakes.append(
-                f"{key}: {reference.base} has no such leaf; use one of {options}"
-            )
+            options = choose(path, known)
+            mistakes.append(f"{key}: {reference.base} has no such leaf; {options}")
             continue
         *parents, last = path.split(".")
         node = raw
@@ -112,7 +111,7 @@ def _with_changes(file: ModelFile, reference: Reference, where: str) -> ModelFil
     try:
         return ModelFile.model_validate(raw)
     except ValidationError as error:
-        raise SpecError(explain(error, where, _KINDS, "model")) from None
+        raise SpecError(explain(error, where, ModelFile, _KINDS, "model")) from None
 
 
 def load_model(reference: Reference, where: str = "scenario") -> LoadedModel:

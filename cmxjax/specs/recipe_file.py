@@ -62,7 +62,7 @@ def load_recipe(name: str) -> RecipeSpec:
     try:
         return RecipeSpec.model_validate(raw)
     except ValidationError as error:
-        raise SpecError(explain(error, where)) from None
+        raise SpecError(explain(error, where, RecipeSpec)) from None
 
 
 def matches(path: str, pattern: str) -> bool:

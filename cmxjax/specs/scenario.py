@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from pydantic import ValidationError
 
+from ..words import choose
 from .errors import SpecError, explain, shown
 from .files import load
 from .scenario_file import SCENARIOS, Scenario
@@ -86,14 +87,14 @@ def validate_scenario(raw: Mapping[str, object], where: str) -> Scenario:
     phase = raw.get("phase")
     if not isinstance(phase, str) or phase not in SCENARIOS:
         problem = "required key is missing; add it" if phase is None else "unknown"
-        options = ", ".join(SCENARIOS)
-        raise SpecError(
-            [f"{where}: phase{shown(phase)}: {problem}; use one of {options}"]
-        )
+        options = choose(phase if isinstance(phase, str) else "", SCENARIOS)
+        raise SpecError([f"{where}: phase{shown(phase)}: {problem}; {options}"])
     try:
-        return SCENARIOS[phase].model_validate(raw)  # pyright: ignore
+        scenario = SCENARIOS[phase].model_validate(raw)
     except ValidationError as error:
-        raise SpecError(explain(error, where)) from None
+        raise SpecError(explain(error, where, SCENARIOS[phase])) from None
+    scenario._where = where
+    return scenario  # pyright: ignore[reportReturnType]
 
 
 def load_scenario(

@@ -1,15 +1,32 @@
 """What a scenario may say. The schema is complete for all phases, built or not."""
 
-import difflib
 import math
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Literal, TypeGuard, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TypeGuard
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PrivateAttr,
+    model_validator,
+)
 
-from .errors import LONGEST_VALUE
-from .figures import Fraction, NonNegative, Positive, Strict, Text, quantity
-from .files import canonical, missing
+from ..words import LONGEST_WORD, near
+from .errors import SpecError
+from .figures import (
+    Fraction,
+    NonNegative,
+    Positive,
+    Strict,
+    Text,
+    Whole,
+    WholeOrZero,
+    quantity,
+)
+from .files import canonical, is_path, missing, read_text
+from .keys import ANY, keys_of
 from .system_file import Dtype
 from .system_load import Reference
 
@@ -25,6 +42,8 @@ def _named(group: str) -> object:
             raise ValueError("must be a name, a path, or { base = NAME, key = value }")
         if problem := missing(group, base):
             raise ValueError(problem)
+        if is_path(base):
+            _check_file(base)
         base = canonical(group, base)
         changes: dict[str, object] = {}
 
@@ -42,13 +61,22 @@ def _named(group: str) -> object:
     return Annotated[Reference, BeforeValidator(parse)]
 
 
+def _check_file(path: str) -> None:
+    """Raises `ValueError` if there is no text to read."""
+    try:
+        read_text(Path(path))
+    except SpecError as error:
+        raise ValueError(str(error).removeprefix(f"{path}: ")) from None
+
+
 if TYPE_CHECKING:
     Bytes = Seconds = FlopPerSecond = float
     SystemName = ModelName = Reference
 else:
+    # the key of `bytes` is its unit, as the suffix of `payload_bytes` is
     Bytes = Annotated[quantity("bytes"), Field(gt=0)]
-    Seconds = Annotated[quantity("time"), Field(gt=0)]
-    FlopPerSecond = Annotated[quantity("flop_rate"), Field(gt=0)]
+    Seconds = Annotated[quantity("time", "s"), Field(gt=0)]
+    FlopPerSecond = Annotated[quantity("flop_rate", "FLOP/s"), Field(gt=0)]
     SystemName = _named("systems")
     ModelName = _named("models")
 
@@ -60,7 +88,8 @@ def _no_bool(value: object) -> object:
     return value
 
 
-Count = Annotated[int, Field(ge=1, le=10**9)]
+MOST_DEVICES = 10**9
+Count = Annotated[int, Field(ge=1, le=MOST_DEVICES)]
 """Devices, or ways to split them."""
 
 
@@ -116,8 +145,8 @@ class LayoutSpec(Strict):
 class RoutingSpec(Strict):
     balance: Literal["uniform", "random", "typical"] | None = None
     skew: NonNegative | None = None
-    redundant_experts: NonNegative = 0.0
-    shared_replicas: NonNegative = 0.0
+    redundant_experts: WholeOrZero = 0.0
+    shared_replicas: WholeOrZero = 0.0
     experts_per_device: Positive | None = None
 
 
@@ -138,8 +167,8 @@ class OpSpec(Strict):
     out_dtype: Dtype | None = None
     accumulate_dtype: Dtype = "fp32"
     """Told, without effect: sums stay in the matrix units whatever their format."""
-    heads: Positive | None = None
-    kv_heads: Positive | None = None
+    heads: Whole | None = None
+    kv_heads: Whole | None = None
     head_dim: Positive | None = None
     value_dim: Positive | None = None
     latent_dim: Positive | None = None
@@ -203,8 +232,8 @@ class CollectiveSpec(Strict):
     payload_bytes: Bytes | None = None
     tokens_per_rank: Positive | None = None
     hidden: Positive | None = None
-    topk: Positive | None = None
-    experts: Positive | None = None
+    topk: Whole | None = None
+    experts: Whole | None = None
     """That copies are drawn from; without it each goes anywhere, whatever the others."""
     cores: Positive | None = None
     dtype: Dtype = "bf16"
@@ -464,9 +493,11 @@ def _known_keys(keys: list[str]) -> list[str]:
         item = key.rpartition(".")[0] if key.rpartition(".")[2].isdigit() else key
         leaf = first in ("system", "model", "pools") and rest
         if not leaf and key not in known and item not in known:
-            short = key[:LONGEST_VALUE]
-            (near,) = difflib.get_close_matches(short, known, n=1, cutoff=0.0)
-            mistakes.append(f"{short!r} is no key of a scenario; the nearest is {near}")
+            nearest = near(key, known) or ["in `cmxjax keys`"]
+            mistakes.append(
+                f"{key[:LONGEST_WORD]!r} is no key of a scenario; the nearest is"
+                f" {nearest[0]}"
+            )
     if mistakes:
         raise ValueError("\n".join(mistakes))
     return keys
@@ -477,6 +508,16 @@ KnownKeys = Annotated[list[str], AfterValidator(_known_keys)]
 
 class Common(Strict):
     """Keys of every scenario."""
+
+    _where: str = PrivateAttr("scenario")
+
+    @property
+    def where(self) -> str:
+        """How messages name it: the file that it was read from."""
+        return self._where
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
 
     system: SystemName
     engine: Text | None = None
@@ -559,15 +600,5 @@ Scenario = (
 @cache
 def schema_keys() -> tuple[str, ...]:
     """Every dotted key of every phase, tables included; leaves of specs are not."""
-    keys: dict[str, None] = {}
-
-    def visit(prefix: str, model: type[BaseModel]) -> None:
-        for name, field in model.model_fields.items():
-            keys[prefix + name] = None
-            for table in (field.annotation, *get_args(field.annotation)):
-                if isinstance(table, type) and issubclass(table, BaseModel):
-                    visit(f"{prefix}{name}.", table)
-
-    for scenario in SCENARIOS.values():
-        visit("", scenario)
-    return tuple(keys)
+    keys = (key for scenario in SCENARIOS.values() for key in keys_of(scenario))
+    return tuple(dict.fromkeys(key.replace(f"{ANY}.", "") for key in keys))

@@ -16,6 +16,7 @@ from ..machine.system import System
 from ..machine.tiers import Endpoint, FabricRate, SideLink, Tier
 from ..switch import switch
 from ..units import dimension_of
+from ..words import hint
 from .errors import SpecError, explain, shown
 from .figures import Figure, check_figure, listing, number, parse_quantity
 from .files import DATA, load, parse_toml
@@ -173,7 +174,7 @@ def _read_system_file(key: tuple[tuple[str, float], ...]) -> SystemFile:
         context = listing(filled) | names_in(filled)
         return SystemFile.model_validate(filled, context=context)
     except ValidationError as error:
-        raise SpecError(explain(error, where)) from None
+        raise SpecError(explain(error, where, SystemFile)) from None
 
 
 def _changed(
@@ -196,7 +197,8 @@ def _changed(
         key = f"{where}: system.{path}{shown(value)}"
         if path not in figures:
             mistakes.append(
-                f"{key}: {reference.base} has no such leaf; `cmxjax show` lists them"
+                f"{key}: {reference.base} has no such leaf; {hint(path, figures)}"
+                "`cmxjax show` lists them"
             )
             continue
         try:

@@ -9,7 +9,7 @@ from ..model.feed_forwards import Dense
 from ..model.grouped_query import GroupedQuery
 from ..model.vision import Projection, Vision
 from ..switch import switch
-from .figures import NonNegative, Positive, Strict
+from .figures import NonNegative, Positive, Strict, Whole
 
 Matrix = Annotated[list[Positive], Field(min_length=2, max_length=2)]
 
@@ -17,9 +17,9 @@ Matrix = Annotated[list[Positive], Field(min_length=2, max_length=2)]
 class VisionSpec(Strict):
     """A vision transformer, how images are brought to its patches, and its projector."""
 
-    layers: Positive
+    layers: Whole
     hidden: Positive
-    heads: Positive
+    heads: Whole
     head_dim: Positive | None = None
     """Without, `hidden / heads`."""
     intermediate: Positive

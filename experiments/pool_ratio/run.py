@@ -40,8 +40,8 @@ def row_of(options: Options, npus: int, prompt: int, output: int) -> dict:
     changes = INSTANCES[npus] | {
         "workload.prompt_tokens": prompt,
         "workload.output_tokens": output,
-        "workload.ttft_limit": options.ttft_limit_s,
-        "workload.tpot_limit": options.tpot_limit_s,
+        "workload.ttft_limit": f"{options.ttft_limit_s} s",
+        "workload.tpot_limit": f"{options.tpot_limit_s} s",
     }
     scenario = cmx.load_scenario(SERVE, changes)
     split = cmx.split_pools(scenario, 2 * options.npus, calibration=options.calibration)

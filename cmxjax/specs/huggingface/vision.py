@@ -48,7 +48,7 @@ def vision_of(around: Keys, where: str, text_hidden: float) -> Read:
         keys = _keys(c, tower, text_hidden)
         VisionSpec.model_validate(keys)
     except ValidationError as error:
-        c.mistakes += explain(error, c.where)
+        c.mistakes += explain(error, c.where, VisionSpec)
     except (TypeError, ValueError, ArithmeticError):
         c.mistakes.append(f"{c.where}: a value is of another kind than it should be")
     c.read.update((*_SILENT, *tower.ignored))
