@@ -99,7 +99,7 @@ def parse_numbers(
 
     Raises:
         SpecError: a pair has another form, a number is below 0 (where there is one alone,
-            below 1) or not below 1e12, or a key is given twice.
+            below 1) or above 1e9, or a key is given twice.
     """
     from ..specs.errors import SpecError
 
@@ -114,7 +114,7 @@ def parse_numbers(
             values = [kind(part) for part in text.split(",")]
             numbers = [value for value in values if not isinstance(value, str)]
             single = several or (len(numbers) == 1 and min(numbers) >= 1)
-            if not single or not all(0 <= number < 1e12 for number in numbers):
+            if not single or not all(0 <= number <= 1e9 for number in numbers):
                 raise ValueError(pair)
         except ValueError:
             example = "KEY=NUMBER,NUMBER" if several else "AXIS=NUMBER"

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterable
 from importlib.metadata import version
+from io import TextIOWrapper
 
 import tyro
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -12,6 +13,7 @@ from rich.segment import Segment
 
 from ..words import plain
 from .calibrate import Calibrate, PlanMeasurements, Sensitivity
+from .keys import Keys
 from .optimize import Optimize
 from .parse import parse
 from .predict import Compare, List, Predict, Show, Validate
@@ -28,6 +30,7 @@ Commands = (
     | PlanMeasurements
     | List
     | Show
+    | Keys
 )
 NAMES = {
     "predict": Predict,
@@ -39,6 +42,7 @@ NAMES = {
     "plan-measurements": PlanMeasurements,
     "list": List,
     "show": Show,
+    "keys": Keys,
 }
 ABOUT = (
     "A differentiable performance model of AI supernodes."
@@ -70,6 +74,8 @@ def main(arguments: list[str] | None = None) -> int:
     if sys.stdout is None or sys.stderr is None:  # closed before the start
         sys.stdout = sys.stdout or open(os.devnull, "w")
         sys.stderr = sys.stderr or open(os.devnull, "w")
+    if isinstance(sys.stdout, TextIOWrapper):  # a name may not be in its encoding
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return _answered(words)
     except BrokenPipeError:  # the reader, such as `head`, has seen enough

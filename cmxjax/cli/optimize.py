@@ -112,9 +112,9 @@ class Optimize:
         """Refuse, before the work, numbers and words that no search takes and outputs
         that couldn't be written. Raises `SpecError`."""
         from ..specs.errors import SpecError
+        from ..specs.figures import MOST_DEVICES
         from ..specs.measurement_file import QUANTITIES
         from ..specs.output import check_outputs, inputs_of
-        from ..specs.scenario_file import MOST_DEVICES
         from ..words import choose
 
         objective, counts = self.objective, f"a whole number from 1 to {MOST_DEVICES}"

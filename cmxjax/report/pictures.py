@@ -1,10 +1,12 @@
 """Pictures without a display."""
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..specs.errors import SpecError
 from ..specs.output import replacing
+from ..words import plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes as Axes
@@ -42,9 +44,14 @@ def save(figure: Figure, path: str | Path, option: str = "--picture") -> None:
         SpecError: it can't be written; nothing is left behind.
     """
     from matplotlib import pyplot
+    from matplotlib.text import Text
 
+    for text in figure.findobj(Text):
+        text.set_text(plain(text.get_text()))
     try:
-        with replacing(path, option) as part:
+        with replacing(path, option) as part, warnings.catch_warnings():
+            # a name may be in a script that the font doesn't have
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")
             figure.savefig(part, dpi=DOTS_PER_INCH, format=Path(path).suffix[1:] or None)
     finally:
         pyplot.close(figure)

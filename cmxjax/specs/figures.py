@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from pydantic import (
     AfterValidator,
@@ -72,6 +72,10 @@ def _whole(value: float) -> float:
 
 Whole = Annotated[Positive, AfterValidator(_whole)]
 WholeOrZero = Annotated[NonNegative, AfterValidator(_whole)]
+
+MOST_DEVICES = 10**9
+Count = Annotated[int, Field(ge=1, le=MOST_DEVICES)]
+"""Devices, or ways to split them."""
 
 
 def _known_unit(unit: str) -> str:
@@ -186,6 +190,12 @@ class Leaves(Strict):
         return value
 
 
+class InUnit(NamedTuple):
+    """Marks a field whose unit its name doesn't end in."""
+
+    unit: str
+
+
 def quantity(dimension: str, unit: str = "") -> object:
     """A number in SI or a string such as `"40 MiB"` of the given dimension.
 
@@ -203,7 +213,8 @@ def quantity(dimension: str, unit: str = "") -> object:
         return si
 
     write = PlainSerializer(lambda si: f"{si!r} {unit}" if unit else si, when_used="json")
-    return Annotated[float, BeforeValidator(parse), write]
+    said = [InUnit(unit)] if unit else []
+    return Annotated[(float, BeforeValidator(parse), write, *said)]
 
 
 def no_unit(value: float, dimension: str) -> str:

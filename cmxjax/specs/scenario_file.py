@@ -1,6 +1,5 @@
-"""What a scenario may say. The schema is complete for all phases, built or not."""
+"""What a scenario may say, but of a lone operator or collective."""
 
-import math
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeGuard
@@ -16,16 +15,18 @@ from pydantic import (
 from ..words import LONGEST_WORD, near
 from .errors import SpecError
 from .figures import (
+    Count,
     Fraction,
+    InUnit,
     NonNegative,
     Positive,
     Strict,
     Text,
-    Whole,
     WholeOrZero,
     quantity,
 )
 from .files import canonical, is_path, missing, read_text
+from .kernel_file import CollectiveSpec, OpSpec
 from .keys import ANY, keys_of
 from .system_file import Dtype
 from .system_load import Reference
@@ -70,11 +71,9 @@ def _check_file(path: str) -> None:
 
 
 if TYPE_CHECKING:
-    Bytes = Seconds = FlopPerSecond = float
+    Seconds = FlopPerSecond = float
     SystemName = ModelName = Reference
 else:
-    # the key of `bytes` is its unit, as the suffix of `payload_bytes` is
-    Bytes = Annotated[quantity("bytes"), Field(gt=0)]
     Seconds = Annotated[quantity("time", "s"), Field(gt=0)]
     FlopPerSecond = Annotated[quantity("flop_rate", "FLOP/s"), Field(gt=0)]
     SystemName = _named("systems")
@@ -88,28 +87,31 @@ def _no_bool(value: object) -> object:
     return value
 
 
-MOST_DEVICES = 10**9
-Count = Annotated[int, Field(ge=1, le=MOST_DEVICES)]
-"""Devices, or ways to split them."""
-
-
 class DtypesSpec(Strict):
     weight: Dtype | None = None
+    """Format of weights; left out, that of activations."""
     weights: dict[Literal["attention", "dense", "experts", "shared"], Dtype] = {}
     """Formats of modules that differ from the others', in a job that serves; the shared
     expert follows the experts unless it has its own."""
     activation: Dtype | None = None
+    """Format that matrix units compute in; left out, as the model's file."""
     attention: Dtype | None = None
+    """Format that attention computes in."""
     kv: Dtype | None = None
+    """Format of the cache of keys and values."""
     dispatch: Dtype | None = None
+    """Format that tokens are sent to experts in; left out, that of activations."""
     combine: Dtype | None = None
+    """Format that experts' results come back in."""
     head: Dtype | None = None
+    """Format of the output head."""
     master: Dtype | Literal["none"] | None = None
     """Weights that the optimizer updates, copied to the format that passes read; `none`,
     or the format of the weights, updates those."""
     gradient: Dtype | None = None
     """In which gradients are kept and added up; left out, as the engine does."""
     state: Dtype | None = None
+    """Format of the optimizer's moments."""
     unpacking: Literal["fused", "apart"] | None = None
     """Where weights narrower than activations are unpacked: in the kernel that multiplies
     them, or in memory before; the machine's default if not given."""
@@ -117,23 +119,37 @@ class DtypesSpec(Strict):
 
 class LayoutSpec(Strict):
     devices: Count | None = None
+    """Ranks of the job, or of one instance; left out, the product of the degrees."""
     tp: Count | None = None
+    """Tensor-parallel degree of attention."""
     cp: Count | None = None
+    """Context-parallel degree."""
     dp: Count | None = None
+    """Data-parallel degree; left out, what the others leave."""
     pp: Count | None = None
+    """Pipeline stages."""
     vpp: Count | None = None
+    """Chunks of layers on each stage."""
     ep: Count | None = None
+    """Expert-parallel degree."""
     etp: Count | None = None
+    """Tensor-parallel degree within an expert."""
     edp: Count | None = None
+    """Data-parallel degree of experts; left out, what the others leave."""
     sequence_parallel: bool = False
+    """Norms and residuals are split over tp (Megatron-LM)."""
     attention: Literal["dp", "tp", "sp_tp_sp"] | None = None
+    """Whole requests on each device, heads split, or sequences, heads, sequences."""
     overlapped_microbatches: Annotated[
         Literal[1, 2, "auto"], BeforeValidator(_no_bool)
     ] = 1
+    """Micro-batches that overlap in two streams; auto is the faster."""
     order: str | None = None
+    """Axes from the innermost tier outwards, such as tp-cp-ep-dp-pp."""
     placement: dict[str, list[Count]] | None = None
     """For each axis the ways that it splits within each tier, innermost first."""
     stages: list[Annotated[int, Field(ge=0, le=10**9)]] | None = None
+    """Layers on each pipeline stage; left out, as the framework splits them."""
     head: Count | None = None
     """Most data-parallel ranks that share the output head in decode, each with a part of
     the vocabulary; left out, as the engine does. 1: each has it whole."""
@@ -144,170 +160,15 @@ class LayoutSpec(Strict):
 
 class RoutingSpec(Strict):
     balance: Literal["uniform", "random", "typical"] | None = None
+    """How evenly tokens meet experts: by chance alone (random), with a skew (typical)."""
     skew: NonNegative | None = None
+    """Spread of experts' popularity; left out, as calibrated."""
     redundant_experts: WholeOrZero = 0.0
+    """Experts more, that hold copies of popular ones."""
     shared_replicas: WholeOrZero = 0.0
+    """Ranks that hold the shared expert; 0: each device has it."""
     experts_per_device: Positive | None = None
-
-
-class OpSpec(Strict):
-    kind: Literal[
-        "gemm",
-        "grouped_gemm",
-        "attention_prefill",
-        "attention_decode",
-        "vector",
-        "copy",
-    ]
-    groups: Positive = 1.0
-    m: Positive | None = None
-    n: Positive | None = None
-    k: Positive | None = None
-    dtype: Dtype = "bf16"
-    out_dtype: Dtype | None = None
-    accumulate_dtype: Dtype = "fp32"
-    """Told, without effect: sums stay in the matrix units whatever their format."""
-    heads: Whole | None = None
-    kv_heads: Whole | None = None
-    head_dim: Positive | None = None
-    value_dim: Positive | None = None
-    latent_dim: Positive | None = None
-    rope_dim: NonNegative | None = None
-    sequences: Positive | None = None
-    query_tokens: Positive | None = None
-    kv_tokens: Positive | None = None
-    causal: bool = True
-    tokens: Positive | None = None
-    hidden: Positive | None = None
-    bytes: Bytes | None = None
-    """Read and written by a vector operator, moved by a copy; goes before tokens."""
-
-    @model_validator(mode="after")
-    def _shape(self):
-        attention = ("heads", "sequences", "kv_tokens")
-        needed = {
-            "gemm": ("m", "n", "k"),
-            "grouped_gemm": ("groups", "m", "n", "k"),
-            "attention_prefill": attention,
-            "attention_decode": attention,
-            "vector": (),
-            "copy": (),
-        }[self.kind]
-        missing = [name for name in needed if getattr(self, name) is None]
-        if self.kind in ("vector", "copy") and self.bytes is None:
-            if self.tokens is None:
-                missing = ["bytes (or tokens and hidden)"]
-            elif self.hidden is None:
-                missing = ["hidden (or bytes)"]
-        if self.kind.startswith("attention"):
-            if self.latent_dim is None and self.head_dim is None:
-                missing.append("head_dim (or latent_dim for MLA)")
-        if missing:
-            raise ValueError(f"kind = {self.kind!r} needs {', '.join(missing)}; add them")
-        if (self.kv_heads or 0.0) > (self.heads or math.inf):
-            problem = f"there are {self.heads:g} heads; use no more"
-            raise ValueError(f"kv_heads = {self.kv_heads:g}: {problem}")
-        if self.causal and (self.query_tokens or 0.0) > (self.kv_tokens or math.inf):
-            raise ValueError(
-                f"query_tokens = {self.query_tokens:g}: more than kv_tokens ="
-                f" {self.kv_tokens:g}, which holds them too; raise kv_tokens"
-            )
-        return self
-
-
-class CollectiveSpec(Strict):
-    kind: Literal[
-        "all_reduce",
-        "all_gather",
-        "reduce_scatter",
-        "all_to_all",
-        "broadcast",
-        "p2p",
-        "dispatch",
-        "combine",
-        "read",
-        "write",
-    ]
-    ranks: Count | None = None
-    payload_bytes: Bytes | None = None
-    tokens_per_rank: Positive | None = None
-    hidden: Positive | None = None
-    topk: Whole | None = None
-    experts: Whole | None = None
-    """That copies are drawn from; without it each goes anywhere, whatever the others."""
-    cores: Positive | None = None
-    dtype: Dtype = "bf16"
-    scale_bytes: NonNegative | None = None
-    mode: Literal["low_latency", "normal"] = "low_latency"
-    engine: Literal["vector_cores", "sdma"] = "vector_cores"
-    library: Text | None = None
-    algorithm: (
-        Literal["direct", "ring", "staged", "tree", "in_switch", "one_shot"] | None
-    ) = None
-    """The one that the library is told to run; else it takes the fastest that it has."""
-    network_reduces: bool = False
-    """The switches between nodes add up too (SHARP on InfiniBand)."""
-    path: Literal["npu-npu", "npu-cpu"] = "npu-npu"
-    scope: Literal["package", "node", "supernode", "cluster"] | None = None
-
-    @model_validator(mode="after")
-    def _payload(self):
-        if self.kind in ("dispatch", "combine"):
-            names = ("ranks", "tokens_per_rank", "hidden", "topk")
-            missing = [name for name in names if getattr(self, name) is None]
-            if missing:
-                raise ValueError(
-                    f"kind = {self.kind!r} needs {', '.join(missing)}; add them"
-                )
-        elif self.kind not in ("read", "write", "p2p") and self.ranks is None:
-            raise ValueError(f"kind = {self.kind!r} needs ranks; add it")
-        elif self.tokens_per_rank is not None and self.hidden is None:
-            raise ValueError("tokens_per_rank needs hidden; add it")
-        given = [name for name in ("experts", "cores") if getattr(self, name) is not None]
-        if given and self.kind not in ("dispatch", "combine"):
-            raise ValueError(
-                f"{' and '.join(given)}: of dispatch and combine, not of {self.kind!r};"
-                " leave out"
-            )
-        if self.experts is not None and self.experts < (self.topk or 1.0):
-            raise ValueError(
-                f"experts = {self.experts:g} are fewer than topk = {self.topk:g}, which"
-                " go to different ones; mend one of them"
-            )
-        if self.payload_bytes is not None and self.tokens_per_rank is not None:
-            raise ValueError("give payload_bytes or tokens_per_rank, not both")
-        if self.path == "npu-cpu" and self.kind not in ("read", "write", "p2p"):
-            raise ValueError(
-                f"path = 'npu-cpu': host memory takes no part in kind = {self.kind!r};"
-                " use 'npu-npu', or kind read, write or p2p"
-            )
-        if self.algorithm is not None:
-            self._runs(self.algorithm)
-        if self.network_reduces and self.kind != "all_reduce":
-            raise ValueError(
-                f"network_reduces: kind = {self.kind!r} doesn't run in switches, only"
-                " all_reduce; leave it out"
-            )
-        return self
-
-    def _runs(self, algorithm: str) -> None:
-        """Raises ValueError: this kind of collective can't run by the algorithm."""
-        every = ["direct", "ring", "staged"]
-        of_kind = {
-            "all_reduce": [*every, "tree", "in_switch", "one_shot"],
-            "broadcast": [*every, "tree"],
-            "all_gather": every,
-            "reduce_scatter": every,
-        }.get(self.kind)
-        if of_kind is None:
-            raise ValueError(
-                f"algorithm: kind = {self.kind!r} runs in one way; leave it out"
-            )
-        if algorithm not in of_kind:
-            raise ValueError(
-                f"algorithm = {algorithm!r}: kind = {self.kind!r} doesn't run so; use one"
-                f" of {', '.join(of_kind)}"
-            )
+    """Slots for experts on a device; left out, what the ranks need."""
 
 
 def _is_share(value: object) -> TypeGuard[int | float]:
@@ -330,9 +191,13 @@ def _acceptances(value: object) -> list[float]:
 
 class DecodeSpec(Strict):
     sequences_per_device: Positive
+    """Requests decoded at once on a device."""
     kv_tokens: Positive
+    """Mean context of a request, prompt and what it has generated."""
     draft_tokens: Annotated[int, Field(ge=0, le=16)] = 0
+    """Speculative tokens of each step."""
     acceptance: Annotated[list[float], BeforeValidator(_acceptances)] = [0.7]
+    """Chance that a draft is accepted; one, or one for each draft."""
 
     @model_validator(mode="after")
     def _enough_acceptances(self):
@@ -365,6 +230,7 @@ class _Illustrated(Strict):
     prompt_tokens: Positive
     """Without those of images, which come on top."""
     images_per_prompt: NonNegative = 0.0
+    """Images of a prompt."""
     image_size: Annotated[list[float], BeforeValidator(_pixels)] | None = None
     """Pixels of an image: [height, width], or the side of a square."""
 
@@ -373,7 +239,9 @@ class PrefillSpec(_Illustrated):
     tokens_per_device: Positive
     """Those of images included."""
     cached_fraction: Fraction = 0.0
+    """Share of prompt tokens whose keys and values are in a cache."""
     cache_plane: Literal["ub", "vpc", "none"] = "none"
+    """The plane that a cache is read over."""
 
     @model_validator(mode="after")
     def _something_to_compute(self):
@@ -384,9 +252,13 @@ class PrefillSpec(_Illustrated):
 
 class OffloadSpec(Strict):
     activations: Fraction = 0.0
+    """Share kept in host memory."""
     weights: Fraction = 0.0
+    """Share kept in host memory."""
     optimizer: Fraction = 0.0
+    """Share kept in host memory."""
     link: Text | None = None
+    """The link that they move over; left out, the machine's own."""
 
 
 def _recompute(value: object) -> str | float:
@@ -399,11 +271,17 @@ def _recompute(value: object) -> str | float:
 
 class TrainSpec(Strict):
     global_batch: Positive
+    """Sequences of a step."""
     micro_batch: Positive = 1.0
+    """Sequences of a pass."""
     sequence_tokens: Positive
+    """Tokens of a sequence."""
     schedule: Literal["gpipe", "1f1b", "interleaved", "zero_bubble", "dualpipe"] = "1f1b"
+    """Order of passes in the pipeline."""
     recompute: Annotated[str | float, BeforeValidator(_recompute)] = "none"
+    """What the backward pass computes again; a number is the share of layers."""
     zero: Annotated[Literal[0, 1, 2, 3], BeforeValidator(_no_bool)] = 1
+    """ZeRO stage: what is split over data-parallel ranks."""
     zero_group: Annotated[int, Field(ge=1)] | None = None
     """Data-parallel ranks, context-parallel ones included, among which ZeRO splits what
     it splits; gradients are summed over the groups. Left out: all."""
@@ -415,26 +293,35 @@ class TrainSpec(Strict):
     """Buckets (layers, where none is given) that ZeRO 3 gathers ahead of the one at work;
     0: when they are needed."""
     fused_attention: bool = True
+    """Attention doesn't write its scores."""
     context_parallel: Literal["ring", "all_to_all"] | None = None
     """How a cp group attends to the whole sequence; left out, as the engine does."""
     precision: Literal["bf16", "fp8", "mxfp8", "int8"] = "bf16"
+    """Format that matrices are multiplied in."""
     offload: OffloadSpec = OffloadSpec()
     flop_convention: str | None = None
+    """Whose count of FLOP an MFU is of."""
     peak: FlopPerSecond | None = None
+    """FLOP/s that an MFU divides by; left out, the machine's."""
     fabric: str | None = None
+    """Network parameters of a source that the system lists."""
 
 
 class ServeSpec(_Illustrated):
-    request_rate: Positive | None = None
+    request_rate: Annotated[Positive, InUnit("requests/s")] | None = None
     """Requests a second that arrive at random."""
     concurrency: Annotated[float, Field(ge=1.0)] | None = None
     """Requests in flight, each followed by the next one as soon as it is answered."""
     requests: Positive | None = None
     """That a closed loop sends in all; left out, 10 times its concurrency."""
     output_tokens: Positive
+    """Tokens that a request generates."""
     cached_fraction: Fraction = 0.0
+    """Share of prompt tokens whose keys and values are in a cache."""
     ttft_limit: Seconds | None = None
+    """Longest time to the first token."""
     tpot_limit: Seconds | None = None
+    """Longest time of a token after it."""
 
     @model_validator(mode="after")
     def _one_load(self):
@@ -477,7 +364,9 @@ class LimitsSpec(Strict):
 
 class PoolSpec(Strict):
     role: Literal["prefill", "decode", "cache", "attention", "expert", "encode"]
+    """What the pool does."""
     devices: Count
+    """Devices of all its instances."""
     layout: LayoutSpec = LayoutSpec()
 
 
@@ -520,7 +409,9 @@ class Common(Strict):
         return type(self) is type(other) and vars(self) == vars(other)
 
     system: SystemName
+    """A shipped name, a file, or { base = NAME, key = value }."""
     engine: Text | None = None
+    """The serving engine or training framework; left out, the system's first."""
     engine_version: Text | None = None
     """A release such as `0.15.1`; left out, width for the releases that it may be."""
     graphs: Literal["whole", "piecewise", "eager"] | None = None
@@ -539,40 +430,52 @@ class Common(Strict):
 
 class SystemScenario(Common):
     phase: Literal["system"]
+    """What is predicted."""
     model: ModelName | None = None
+    """A shipped name, a file, a config.json, or { base = NAME, key = value }."""
 
 
 class OpScenario(Common):
     phase: Literal["op"]
+    """What is predicted."""
     op: OpSpec
 
 
 class CollectiveScenario(Common):
     phase: Literal["collective"]
+    """What is predicted."""
     collective: CollectiveSpec
 
 
 class DecodeScenario(Common):
     phase: Literal["decode"]
+    """What is predicted."""
     model: ModelName
+    """A shipped name, a file, a config.json, or { base = NAME, key = value }."""
     workload: DecodeSpec
 
 
 class PrefillScenario(Common):
     phase: Literal["prefill"]
+    """What is predicted."""
     model: ModelName
+    """A shipped name, a file, a config.json, or { base = NAME, key = value }."""
     workload: PrefillSpec
 
 
 class TrainScenario(Common):
     phase: Literal["train"]
+    """What is predicted."""
     model: ModelName
+    """A shipped name, a file, a config.json, or { base = NAME, key = value }."""
     workload: TrainSpec
 
 
 class ServeScenario(Common):
     phase: Literal["serve"]
+    """What is predicted."""
     model: ModelName
+    """A shipped name, a file, a config.json, or { base = NAME, key = value }."""
     workload: ServeSpec
     pools: list[PoolSpec] = Field(min_length=1)
 
