@@ -68,11 +68,15 @@ def module_bytes(scenario: Common, model: LoadedModel | None) -> dict[str, float
     return stored | {module: BYTES[name] for module, name in dtypes.weights.items()}
 
 
+def unpacking_of(scenario: Common, system: System) -> str:
+    """Where weights narrower than activations are unpacked."""
+    return scenario.dtypes.unpacking or default(system, "unpacking")
+
+
 def unpacks(context: Context, dtypes: Dtypes) -> bool:
     """Whether some weights are narrower than activations, and are unpacked in memory
     before they are multiplied."""
-    given = context.scenario.dtypes
-    how = given.unpacking or default(context.system, "unpacking")
+    how = unpacking_of(context.scenario, context.system)
     stored = [BYTES[dtypes.weight]]
     stored += module_bytes(context.scenario, context.model).values()
     return how == "apart" and min(stored) < BYTES[dtypes.activation]

@@ -2,6 +2,7 @@
 
 from ..job.workload import BYTES, NO_COPY, Dtypes, Software, Train, balance_of, sizes_of
 from ..machine.resolve import Choices
+from ..machine.system import System
 from ..model.flops import convention_named
 from ..step.pipeline import chunks_filled
 from ..switch import switch
@@ -88,15 +89,7 @@ def _software(
     Tokens are exchanged in bf16 unless said.
     """
     system, where = context.system, context.where
-    precision = scenario.workload.precision
-    peaks = system.chip.matrix_flop_per_s
-    # block scales aside, mxfp8 and fp8 run at one rate
-    known = "fp8" if precision == "mxfp8" and precision not in peaks else precision
-    dtypes = dtypes_of(scenario, known)
-    given = scenario.dtypes
-    if given.dispatch is None:
-        dtypes = dtypes._replace(dispatch="bf16")
-    dtypes = _of_optimizer(dtypes)
+    dtypes = training_dtypes(scenario, system)
     used = {"workload.precision": dtypes.activation}
     used |= {f"dtypes.{k}": getattr(dtypes, k) for k in ("attention", "head")}
     engine = scenario.engine or default(system, "trainer")
@@ -105,10 +98,6 @@ def _software(
         lambda: pick(system.trainers, engine, "engine", where),
     )
     trainer = system.trainers[engine]
-    if given.gradient is None:
-        dtypes = dtypes._replace(
-            gradient=WORKING if trainer.gradient == "weight" else "fp32"
-        )
     exchange = scenario.workload.context_parallel or trainer.context
     _check_heads(context, degrees, exchange)
     software = Software(
@@ -119,6 +108,23 @@ def _software(
         scale_share=leaf(0.0),
     )
     return software, engine, exchange, dtypes
+
+
+def training_dtypes(scenario: TrainScenario, system: System) -> Dtypes:
+    """Formats by tensor class; gradients as the framework keeps them, unless told."""
+    precision = scenario.workload.precision
+    peaks = system.chip.matrix_flop_per_s
+    # block scales aside, mxfp8 and fp8 run at one rate
+    known = "fp8" if precision == "mxfp8" and precision not in peaks else precision
+    dtypes = dtypes_of(scenario, known)
+    given = scenario.dtypes
+    if given.dispatch is None:
+        dtypes = dtypes._replace(dispatch="bf16")
+    trainer = system.trainers.get(scenario.engine or default(system, "trainer"))
+    if given.gradient is None and trainer is not None:
+        wide = WORKING if trainer.gradient == "weight" else "fp32"
+        dtypes = dtypes._replace(gradient=wide)
+    return _of_optimizer(dtypes)
 
 
 def _of_optimizer(dtypes: Dtypes) -> Dtypes:
