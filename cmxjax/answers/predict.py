@@ -12,6 +12,7 @@ from ..job.layout import degree
 from ..phases.metrics import explain
 from ..serve.pools import PoolMetrics
 from ..specs.build import Problem, build
+from ..specs.resolved import assumed, resolved
 from ..specs.scenario_file import Scenario
 from ..units import dimension_of, format_si
 
@@ -155,17 +156,9 @@ class Prediction(NamedTuple):
             "busy": self.busy,
             "feasible": not self.reasons,
             "reason": "; ".join(self.reasons),
-            "assumed": self._assumed(),
+            "assumed": assumed(self.problem),
+            "job": resolved(self.problem),
         }
-
-    def _assumed(self) -> list[str]:
-        """Keys that no source states: those that the scenario lists, and what a framework
-        does with gradients unless told."""
-        scenario = self.problem.scenario
-        listed = list(getattr(scenario, "assumed", []))
-        key = "dtypes.gradient"
-        silent = scenario.phase == "train" and scenario.dtypes.gradient is None
-        return [*listed, key] if silent and key not in listed else listed
 
 
 def predict(scenario: Scenario, calibration: str | None = None) -> Prediction:

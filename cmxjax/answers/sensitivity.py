@@ -18,6 +18,7 @@ from jax import Array
 from ..quantities import field_of
 from ..specs.build import Problem, build
 from ..specs.errors import SpecError
+from ..specs.resolved import resolved
 from ..specs.scenario_file import Scenario
 from ..units import dimension_of
 from .numbers import log_metric, paths_of, row_of, values_of
@@ -101,6 +102,7 @@ class Sensitivity(NamedTuple):
             "elasticities": {e.path: e.elasticity for e in self.leaves},
             "one_sided": {e.path: [e.left, e.right] for e in self.leaves if e.kink},
             "with_20_percent_more": {e.path: e.larger for e in self.leaves},
+            "job": resolved(self.problem),
         }
 
 

@@ -14,6 +14,7 @@ from ..phases.metrics import metrics
 from ..quantities import field_of
 from ..specs.build import Problem, build
 from ..specs.errors import SpecError
+from ..specs.resolved import resolved
 from ..specs.scenario import load_scenario
 from ..specs.scenario_file import Scenario
 from ..words import LONGEST_WORD, cut, hint
@@ -66,6 +67,7 @@ class Solution(NamedTuple):
             "iterations": self.iterations,
             "solved": not self.reason,
             "reason": self.reason,
+            "job": resolved(self.problem),
         }
 
 

@@ -22,6 +22,7 @@ from ..specs.discrepancy import model_error
 from ..specs.errors import SpecError, explain
 from ..specs.figures import Positive, Strict, Text
 from ..specs.files import load
+from ..specs.resolved import resolved
 from ..specs.scenario import validate_scenario, with_overrides
 from ..specs.scenario_file import Scenario
 
@@ -84,6 +85,7 @@ class Plan(NamedTuple):
                 }
                 for c in self.choices
             ],
+            "job": resolved(self.problem),
         }
 
 

@@ -82,6 +82,7 @@ class Sensitivity:
 
         from ..answers.sensitivity import sensitivity
         from ..answers.solve import solve
+        from ..report.job import job_text
         from ..report.sensitivity import (
             draw_binding,
             draw_elasticities,
@@ -102,7 +103,7 @@ class Sensitivity:
         scenario = load_scenario(self.scenario, changes)
         if self.solve is not None and self.target is not None:
             solution = solve(scenario, self.solve, self.target, self.calibration)
-            console.print(solution_table(solution))
+            console.print(solution_table(solution), job_text(solution.problem))
             return solution.as_json()
         if self.over is not None:
             key, values, predictions = self._binding(changes)
@@ -110,7 +111,7 @@ class Sensitivity:
             draw = partial(draw_binding, key, values, predictions)
         else:
             result = sensitivity(scenario, self.quantity, self.calibration)
-            console.print(sensitivity_tables(result))
+            console.print(sensitivity_tables(result), job_text(result.problem))
             data, draw = result.as_json(), partial(draw_elasticities, result)
         if (picture := self.picture) is None:
             return data
@@ -148,6 +149,7 @@ class PlanMeasurements:
 
     def run(self, console: Console) -> object:
         from ..calibrate.plan import plan_measurements
+        from ..report.job import job_text
         from ..report.sensitivity import plan_table
         from ..specs.scenario import load_scenario
 
@@ -156,5 +158,5 @@ class PlanMeasurements:
         plan = plan_measurements(
             scenario, self.candidates or base, self.quantity, self.calibration
         )
-        console.print(plan_table(plan))
+        console.print(plan_table(plan), job_text(plan.problem))
         return plan.as_json()

@@ -11,8 +11,9 @@ from .arguments import Name, number_or_word, parse_changes, parse_numbers, serve
 if TYPE_CHECKING:
     from ..interop.launch import Launch
     from ..optimization.answer import Answer
+    from ..specs.scenario_file import Scenario
 else:
-    Answer = Launch = object  # both are loaded when first used
+    Answer = Launch = Scenario = object  # they are loaded when first used
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,14 @@ class Optimize:
     def run(self, console: Console) -> dict[str, object]:
         from ..interop.emit import check_phase
         from ..optimization.answer import optimize
-        from ..report.optimization import answer_tables, write_answer, write_picture
+        from ..report.optimization import (
+            answer_tables,
+            as_scenario,
+            write_answer,
+            write_picture,
+        )
         from ..specs.errors import AnsweredError, SpecError, afterwards, all_of
-        from ..specs.scenario import load_scenario
+        from ..specs.scenario import load_scenario, validate_scenario
 
         self._check_options()
         if self.certify and self.no_certify:
@@ -95,6 +101,9 @@ class Optimize:
         )
         console.print(answer_tables(answer))
         data = answer.as_json()
+        if answer.changes:
+            best = validate_scenario(as_scenario(answer), scenario.where)
+            data["job"] = self._echo(console, best)
         try:  # what can't be expressed or run is refused before anything is written
             launch = None if self.emit is None else self._launch(answer)
         except SpecError as error:
@@ -107,6 +116,16 @@ class Optimize:
             lambda: self.out is None or write_answer(answer, self.out),
             lambda: self.picture is None or write_picture(answer, self.picture),
         )
+
+    def _echo(self, console: Console, scenario: Scenario) -> dict[str, object]:
+        """Print and give the job of a scenario as it is understood."""
+        from ..report.job import job_text
+        from ..specs.build import build
+        from ..specs.resolved import resolved
+
+        problem = build(scenario, self.calibration)
+        console.print(job_text(problem))
+        return resolved(problem)
 
     def _check_options(self) -> None:
         """Refuse, before the work, numbers and words that no search takes and outputs
@@ -174,6 +193,7 @@ class Optimize:
         )
         console.print(codesign_tables(design))
         data, picture = design.as_json(), self.picture
+        data["job"] = [self._echo(console, scenario) for scenario, _ in scenarios]
         if picture is None:
             return data
 
@@ -218,6 +238,7 @@ class Optimize:
         )
         console.print(split_tables(split))
         data, out = split.as_json(), self.out
+        data["job"] = self._echo(console, split.scenario)
         if out is None or not split.feasible:
             return data
         return afterwards(data, lambda: write_scenario(split.scenario, {}, out))

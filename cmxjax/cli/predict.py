@@ -1,12 +1,17 @@
 """Predict, validate, compare; list and show what ships."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from rich.console import Console
 
 from .arguments import Name, Names, parse_changes
+
+if TYPE_CHECKING:
+    from ..specs.build import Problem
+else:
+    Problem = object  # loaded when first used
 
 
 @dataclass(frozen=True)
@@ -55,11 +60,27 @@ class Predict:
         if self.max is not None:
             data[self.max] = changes[self.max]
         console.print(prediction_tables(prediction))
+        data |= self._room(prediction.problem, console)
         if (trace := self.trace) is None:
             return data
         from ..answers.trace import write_trace
 
         return afterwards(data, lambda: write_trace(prediction.problem, trace))
+
+    def _room(self, problem: Problem, console: Console) -> dict[str, object]:
+        """What fits into memory, and what would make the job fit that doesn't."""
+        from ..answers.capacity import capacity, remedies
+
+        room = capacity(problem)
+        if room is None:
+            return {}
+        console.print(f"memory: {room}")
+        if room.fits:
+            return {"capacity": room.as_json()}
+        found = remedies(problem, self.calibration)
+        said = " or ".join(found) or "no single setting that was tried"
+        console.print(f"it would fit with {said}")
+        return {"capacity": room.as_json(), "remedies": found}
 
 
 @dataclass(frozen=True)
@@ -97,6 +118,7 @@ class Compare:
 
     def run(self, console: Console) -> object:
         from ..answers.compare import compare
+        from ..report.job import job_text
         from ..report.tables import comparison_tables
         from ..specs.errors import SpecError
 
@@ -104,6 +126,8 @@ class Compare:
             raise SpecError(["compare: name at least two systems or scenarios"])
         comparison = compare(list(self.names), self.calibration)
         console.print(comparison_tables(comparison))
+        for prediction in comparison.predictions:
+            console.print(job_text(prediction.problem))
         return comparison.as_json()
 
 

@@ -12,6 +12,7 @@ from ..answers.validate import Validation
 from ..specs.figures import Figure
 from ..specs.system_file import SystemFile
 from ..units import dimension_of, format_si
+from .job import job_text
 
 SMALLEST_SHARE = 0.001
 
@@ -55,7 +56,7 @@ def prediction_tables(prediction: Prediction) -> Group:
     verdict = Text("feasible", style="green")
     if prediction.reasons:
         verdict = Text("not feasible: " + "; ".join(prediction.reasons), style="red")
-    return Group(*parts, verdict)
+    return Group(*parts, job_text(p), verdict)
 
 
 def _pools_table(prediction: Prediction) -> Table:

@@ -109,9 +109,16 @@ def _pool(pool: Table, pools: Pools, tiers: int, mixture: bool) -> Table:
     return pool | {"layout": _placed(pool.get("layout"), placed, tiers, whole)}
 
 
+def assumed(problem: Problem) -> list[str]:
+    """Keys that no source states: those that the scenario lists, and those that it leaves
+    out."""
+    listed = problem.scenario.assumed
+    return [*listed, *(key for key in unstated(problem) if key not in listed)]
+
+
 def unstated(problem: Problem) -> list[str]:
-    """Keys of the resolved job that the scenario doesn't give and that change the answer:
-    what was assumed, but for degrees that follow from others."""
+    """Keys of the resolved job that the scenario leaves out, but for degrees that follow
+    from others."""
     stated = problem.scenario.model_dump(mode="json", exclude_unset=True)
     known = {*_paths(stated)}
     found = dict.fromkeys(_paths(resolved(problem)))
