@@ -2,9 +2,11 @@
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..specs.errors import SpecError
 from ..specs.files import canonical, is_path, load, shipped
 from ..specs.scenario import load_scenario, validate_scenario
 from ..specs.scenario_file import Scenario
+from ..words import choose
 from .predict import Prediction, predict
 
 if TYPE_CHECKING:
@@ -41,6 +43,10 @@ def scenario_named(name: str) -> Scenario:
     machine = ("chip" in raw or "base" in raw) and "phase" not in raw
     if machine or canonical("systems", name) in shipped("systems"):
         return validate_scenario({"system": name, "phase": "system"}, name)
+    known = [*shipped("systems"), *shipped("scenarios")]
+    if not is_path(name) and name not in known:
+        said = "no system or scenario of this name ships"
+        raise SpecError([f"compare {name}: {said}; {choose(name, known)}, or a path"])
     return load_scenario(name)
 
 

@@ -81,6 +81,12 @@ def fit(
     if not files:
         raise SpecError([f"{where}: no measurements; name files with --measurements"])
 
+    if out is not None:
+        make_folder(out)
+        name = f"{recipe.system if recipe else system}-own"
+        for path in paths_in(Path(out), name):
+            check_outputs({"--out": str(path)}, inputs_of(system, *files))
+
     def compiled(done: int, total: int) -> None:
         progress(f"compiled {done} of {total} programs")
 
@@ -90,11 +96,6 @@ def fit(
         setup = prepare(recipe, files, where, compiled)
     shipped_inputs = recipe is not None and not is_path(system) and not measurements
     name = system if shipped_inputs else f"{setup.recipe.system}-own"
-    if out is not None:
-        make_folder(out)
-        read = inputs_of(system, *files)
-        for path in paths_in(Path(out), name):
-            check_outputs({"--out": str(path)}, read)
     start = None if out is None else _resumed(Path(out), setup, restarts, seed)
     result = calibrate(
         setup,

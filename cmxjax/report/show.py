@@ -11,8 +11,11 @@ from ..specs.model_load import model_leaves, read_model_file
 from ..specs.related import status_of, warning_of
 from ..specs.system_file import figures_of
 from ..specs.system_load import read_system_file
+from ..words import hint
 from .model import understood
 from .tables import alternatives_table, figures_table, leaves_table, warning_lines
+
+GROUPS = ("models", "systems", "scenarios", "measurements", "budgets")
 
 
 class Shown(NamedTuple):
@@ -32,13 +35,13 @@ def show(name: str) -> Shown:
         return _model(name)
     if canonical("systems", name) in shipped("systems") or is_path(name):
         return _system(name)
-    for group in ("scenarios", "measurements", "budgets"):
+    for group in GROUPS[2:]:
         if name in shipped(group):
             text = (DATA / group / f"{name}.toml").read_text("utf-8")
             return Shown(Syntax(text, "toml"), {"name": name, "toml": text})
-    raise SpecError(
-        [f"show {name}: not shipped; `cmxjax list systems` and so on list names"]
-    )
+    known = [name for group in GROUPS for name in shipped(group)]
+    said = "`cmxjax list systems` and so on list names"
+    raise SpecError([f"show {name}: not shipped; {hint(name, known)}{said}"])
 
 
 def _is_model(path: str) -> bool:
