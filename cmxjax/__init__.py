@@ -11,7 +11,6 @@ calls `setup` first, unless that was done: float64, and compiled programs kept o
 """
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -70,6 +69,8 @@ __all__ = sorted([*_HOMES, "__version__"])  # pyright: ignore[reportUnsupportedD
 
 def __getattr__(name: str) -> object:
     if name == "__version__":
+        from importlib.metadata import version  # slow to load
+
         return version("cmxjax")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,15 +2,15 @@
 
 import sys
 
+from ._interrupt import end_at_once
+
 
 def start() -> int:
-    """Run the command line, interruptible from its first moment."""
-    try:
-        from .cli.main import main
+    """Run the command line."""
+    end_at_once()
+    from .cli.main import main
 
-        return main()
-    except KeyboardInterrupt:
-        return 130
+    return main()
 
 
 if __name__ == "__main__":

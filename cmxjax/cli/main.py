@@ -11,6 +11,7 @@ import tyro
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
+from .._interrupt import INTERRUPTED, raise_again
 from ..words import plain
 from .calibrate import Calibrate, PlanMeasurements, Sensitivity
 from .keys import Keys
@@ -90,9 +91,6 @@ def main(arguments: list[str] | None = None) -> int:
         return INTERRUPTED
 
 
-INTERRUPTED = 130
-
-
 def _answered(words: list[str]) -> int:
     """Run a command and print what it says."""
     if words == ["--version"]:
@@ -110,6 +108,7 @@ def _answered(words: list[str]) -> int:
     from ..specs.errors import AnsweredError, SpecError
 
     setup_once()
+    raise_again()
     console = PlainConsole(quiet=command.json)
     console.begin_capture()
     problem = None

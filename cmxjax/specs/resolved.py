@@ -119,7 +119,9 @@ def assumed(problem: Problem) -> list[str]:
 def unstated(problem: Problem) -> list[str]:
     """Keys of the resolved job that the scenario leaves out, but for degrees that follow
     from others."""
-    stated = problem.scenario.model_dump(mode="json", exclude_unset=True)
+    stated = problem.scenario.model_dump(
+        mode="json", exclude_unset=True, exclude_none=True
+    )
     known = {*_paths(stated)}
     found = dict.fromkeys(_paths(resolved(problem)))
     return [k for k in found if k not in known and k.split(".")[-1] not in _FOLLOW]

@@ -478,6 +478,7 @@ class ServeScenario(Common):
     """A shipped name, a file, a config.json, or { base = NAME, key = value }."""
     workload: ServeSpec
     pools: list[PoolSpec] = Field(min_length=1)
+    """Devices by what they do, instead of one layout."""
 
 
 SCENARIOS: dict[str, type[Common]] = {
