@@ -37,7 +37,7 @@ def test_what_is_left_out_is_listed_with_its_key_and_setting_it_takes_it_off():
     problem = build(load_scenario(DECODE, bare | {"assumed": ["workload.kv_tokens"]}))
     job, found = resolved(problem), assumed(problem)
     expected = ["workload.kv_tokens", "dtypes.kv", "limits.memory_fraction"]
-    expected += ["routing.balance", "layout.placement.dp", "graphs"]
+    expected += ["routing.balance", "layout.placement", "graphs"]
     for key in expected:
         assert key in found
     assert "layout.dp" not in found  # follows from the devices
@@ -67,6 +67,7 @@ def test_a_job_that_does_not_fit_is_told_what_would():
     spare = {"redundant_experts": 0, "shared_replicas": 0, "experts_per_device": None}
     degrees = {"devices": 16, "dp": None, "ep": None}
     changes = {"layout": degrees, "dtypes.weight": "bf16", "routing": spare}
+    changes |= {"workload.sequences_per_device": 1}
     problem = build(load_scenario(DECODE, changes), "none")
     room = capacity(problem)
     assert room is not None

@@ -101,7 +101,7 @@ class Optimize:
         )
         console.print(answer_tables(answer))
         data = answer.as_json()
-        if answer.changes:
+        if answer.feasible:
             best = validate_scenario(as_scenario(answer), scenario.where)
             data["job"] = self._echo(console, best)
         try:  # what can't be expressed or run is refused before anything is written
@@ -144,7 +144,7 @@ class Optimize:
         ]
         if self.seed < 0:
             mistakes.append(f"--seed {self.seed}: use a whole number from 0")
-        if objective is not None and objective not in QUANTITIES:
+        if objective is not None and objective not in (*QUANTITIES, "devices"):
             known = choose(objective, QUANTITIES)
             mistakes.append(f"--objective {objective}: no such quantity; {known}")
         if mistakes:

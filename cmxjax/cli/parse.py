@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from contextlib import redirect_stderr
+from dataclasses import fields
 from io import StringIO
 from typing import Any
 
@@ -48,8 +49,9 @@ def parse(arguments: list[str], commands: Any, names: Mapping[str, type], about:
 def _check_options(name: str, command: type, words: list[str]) -> None:
     """Refuse an option that the command doesn't have, with the nearest that it has."""
     known = ["--help"]
-    for field in command.__dataclass_fields__:
-        known.append("--" + _OTHER_NAMES.get(field, field).replace("_", "-"))
+    for field in fields(command):  # pyright: ignore[reportArgumentType]
+        option = _OTHER_NAMES.get(field.name, field.name)
+        known.append(f"--{option.replace('_', '-')}")
     for word in words:
         option = word.partition("=")[0].replace("_", "-")
         if option.startswith("--") and option.replace("--no-", "--") not in known:

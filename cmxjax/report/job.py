@@ -35,7 +35,13 @@ def job_text(problem: Problem) -> Text:
 
 
 def _layout(layout: Mapping[str, object]) -> str:
-    degrees = [f"{a} {layout[a]}" for a in AXES if layout.get(a) not in (1, None)]
+    split = layout.get("placement")
+    rows = split if isinstance(split, Mapping) else {}
+    degrees = [
+        f"{a} {layout[a]}" + (f" ({'x'.join(map(str, rows[a]))})" if a in rows else "")
+        for a in AXES
+        if layout.get(a) not in (1, None)
+    ]
     return " ".join([f"{layout['devices']} devices", *degrees])
 
 

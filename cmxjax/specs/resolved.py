@@ -63,7 +63,7 @@ def _table(value: object) -> Table:
 def _engine(problem: Problem) -> str:
     """The entry of the engine that the job runs on."""
     choices = problem.choices
-    one = next(iter(choices.values())) if isinstance(choices, dict) else choices
+    one = next(iter(choices.values())) if isinstance(choices, Mapping) else choices
     return one.engine
 
 
@@ -74,7 +74,7 @@ def _formats(problem: Problem) -> Table:
     given = scenario.dtypes.model_dump(exclude_none=True)
     if isinstance(scenario, TrainScenario):
         return given | training_dtypes(scenario, system)._asdict()
-    model = load_model(scenario.model)  # pyright: ignore[reportAttributeAccessIssue]
+    model = load_model(scenario.model)  # pyright: ignore
     formats: Table = dtypes_of(scenario, dtype_of_file(model, system))._asdict()
     for name in ("master", "gradient", "state"):  # of training
         formats.pop(name)
@@ -133,8 +133,11 @@ _FOLLOW = ("devices", *AXES)
 def _paths(node: object, above: str = "") -> Iterator[str]:
     """Dotted keys of all values."""
     items = enumerate(node) if isinstance(node, list) else _table(node).items()
-    nested = isinstance(node, dict) or (
-        isinstance(node, list) and any(isinstance(item, dict) for item in node)
+    whole = above.endswith("placement.")  # its axes follow from one another
+    nested = (
+        not whole
+        and isinstance(node, dict)
+        or (isinstance(node, list) and any(isinstance(item, dict) for item in node))
     )
     if not nested:
         yield above.removesuffix(".")

@@ -71,7 +71,8 @@ def _check_file(path: str) -> None:
 
 
 if TYPE_CHECKING:
-    Seconds = FlopPerSecond = float
+    Seconds = float
+    FlopPerSecond = float
     SystemName = ModelName = Reference
 else:
     Seconds = Annotated[quantity("time", "s"), Field(gt=0)]
