@@ -131,12 +131,14 @@ _DISPLAY: dict[str, tuple[str, ...]] = {
 }
 
 
-def format_si(value: float, dimension: str) -> str:
-    """Print an SI value with the largest unit that leaves at least one whole digit."""
-    choices = _DISPLAY.get(dimension)
-    if choices is None:
-        return f"{value:.4g}"
-    for unit in choices:
-        if abs(from_si(value, unit)) >= 1.0:
-            return f"{from_si(value, unit):.4g} {unit}"
-    return f"{from_si(value, choices[-1]):.4g} {choices[-1]}"
+def format_si(value: float, dimension: str, sigma: float = 0.0) -> str:
+    """Print an SI value with the largest unit that leaves at least one whole digit.
+
+    Args:
+        sigma: relative standard error, printed behind it unless it is 0.
+    """
+    choices = _DISPLAY.get(dimension, ("1",))
+    fitting = (unit for unit in choices if abs(from_si(value, unit)) >= 1.0)
+    unit = next(fitting, choices[-1])
+    shown = f"{from_si(value, unit):.4g} {unit}".removesuffix(" 1")
+    return f"{shown} ±{sigma:.1%}" if sigma else shown

@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -15,6 +17,8 @@ from ..specs.build import Problem, build
 from ..specs.resolved import assumed, resolved
 from ..specs.scenario_file import Scenario
 from ..units import dimension_of, format_si
+from .spread import numbers_of
+from .trust import BREAKDOWN, BUSY, POOLS, Trust, trust_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +29,8 @@ IMAGE_NUMBERS = ("per_prompt", "tiles", "patches", "tokens")
 of an image in the language model."""
 
 
-class Prediction(NamedTuple):
+@dataclass(frozen=True)
+class Prediction:
     """Metrics of one scenario and whether it can run at all."""
 
     problem: Problem
@@ -33,9 +38,9 @@ class Prediction(NamedTuple):
     """Every metric in SI; the unit is the suffix of its name."""
     breakdown: dict[str, float]
     busy: dict[str, float]
-    pools: dict[str, dict[str, object]] = {}
+    pools: dict[str, dict[str, object]] = field(default_factory=dict)
     """Of phase `serve`: every metric of each pool, and what it is bound by."""
-    stages: dict[str, dict[str, float]] = {}
+    stages: dict[str, dict[str, float]] = field(default_factory=dict)
     """Of phase `train`: bytes on a device by class, of each stage. A range of stages with
     as many layers, such as `1-6`, has those of its first stage, which holds most."""
 
@@ -48,11 +53,33 @@ class Prediction(NamedTuple):
             hint = f"; did you mean {' or '.join(known)}" if known else ""
             raise AttributeError(f"no metric {name!r}{hint}") from None
 
+    @cached_property
+    def trust(self) -> Trust:
+        """Error bars, origins of parameters and evidence, computed when first asked for."""
+        return trust_of(self.problem, self._numbers)
+
+    @property
+    def sigma(self) -> dict[str, float]:
+        """Relative one sigma of each metric."""
+        return self.trust.sigma
+
+    @property
+    def _numbers(self) -> dict[str, float]:
+        """Every number, as `trust.flat` has them."""
+        groups = {BREAKDOWN: self.breakdown, BUSY: self.busy}
+        groups |= {f"{POOLS}{role}.": pool for role, pool in self.pools.items()}
+        return self.values | {
+            f"{prefix}{name}": value
+            for prefix, group in groups.items()
+            for name, value in group.items()
+            if isinstance(value, float)
+        }
+
     def __str__(self) -> str:
         p = self.problem
         width = max(map(len, self.values))
         rows = (
-            f"  {name:<{width}}  {format_si(value, dimension_of(name))}"
+            f"  {name:<{width}}  {format_si(value, dimension_of(name), self.sigma[name])}"
             for name, value in self.values.items()
         )
         verdict = (
@@ -150,15 +177,25 @@ class Prediction(NamedTuple):
             **({"warnings": self.warnings} if self.warnings else {}),
             **self.values,
             **({} if self.images is None else {"images": self.images}),
-            **({"pools": self.pools} if self.pools else {}),
+            **({"pools": self._pools()} if self.pools else {}),
             **({"stages": self.stages} if self.stages else {}),
+            "sigma": self.sigma,
             "breakdown": self.breakdown,
+            "breakdown_sigma": self.trust.breakdown,
+            "origin": self.trust.origin,
             "busy": self.busy,
             "feasible": not self.reasons,
             "reason": "; ".join(self.reasons),
             "assumed": assumed(self.problem),
             "job": resolved(self.problem),
+            "evidence": [run._asdict() for run in self.trust.evidence],
+            "extrapolates": [part._asdict() for part in self.trust.outside],
         }
+
+    def _pools(self) -> dict[str, dict[str, object]]:
+        """Each pool with the error bars of its metrics."""
+        bars = self.trust.pools
+        return {role: pool | {"sigma": bars[role]} for role, pool in self.pools.items()}
 
 
 def predict(scenario: Scenario, calibration: str | None = None) -> Prediction:
@@ -174,30 +211,20 @@ def predict(scenario: Scenario, calibration: str | None = None) -> Prediction:
     """
     problem = build(scenario, calibration)
     result = jax.device_get(explain(*problem.inputs))
-    values = {
-        name: float(value)
-        for name, value in vars(result).items()
-        if isinstance(value, np.ndarray | np.floating)
-    }
+    values = numbers_of(result)
     breakdown = {
         k: float(v) for k, v in (getattr(result, "breakdown", None) or {}).items()
     }
     busy = {k: float(v) for k, v in (getattr(result, "busy", None) or {}).items()}
     pools = {k: _of_pool(v) for k, v in getattr(result, "pools", {}).items()}
     stages = _of_stages(problem, getattr(result, "memory_of_stages", None))
-    of_pools = {
-        f"pools.{role}.{k}": v
-        for role, pool in pools.items()
-        for k, v in pool.items()
-        if isinstance(v, float)
-    }
-    every = {**values, **breakdown, **busy, **of_pools}
-    bad = [k for k, v in every.items() if not math.isfinite(v)]
+    found = Prediction(problem, values, breakdown, busy, pools, stages)
+    bad = [k for k, v in found._numbers.items() if not math.isfinite(v)]
     if bad:
         raise ArithmeticError(
             f"not finite: {', '.join(bad)}; check the scenario for extreme values"
         )
-    return Prediction(problem, values, breakdown, busy, pools, stages)
+    return found
 
 
 def _of_stages(
@@ -227,10 +254,6 @@ def _range_name(first: int, last: int) -> str:
 
 def _of_pool(pool: PoolMetrics) -> dict[str, object]:
     """Metrics of a pool, the shares of its limits, and the largest of those."""
-    values: dict[str, object] = {
-        name: float(value)
-        for name, value in vars(pool).items()
-        if isinstance(value, np.ndarray | np.floating)
-    }
+    values: dict[str, object] = dict(numbers_of(pool))
     limits = {name: float(share) for name, share in pool.limits.items()}
     return values | {"limits": limits, "bound": max(limits, key=lambda k: limits[k])}

@@ -10,9 +10,10 @@ from ..quantities import check_per, field_of, scaled_to
 from ..specs.build import Problem, build
 from ..specs.calibration_file import UNCALIBRATED
 from ..specs.errors import SpecError, all_of
-from ..specs.measurement_file import Measurement, load_measurements
+from ..specs.measurement_file import Measurement, MeasurementSpec, load_measurements
 from ..units import from_si, to_si
 from .batch import Outcome, evaluate
+from .extrapolation import outside, widening
 from .uncertainty import ratio_sigma, relative_sigma
 
 if TYPE_CHECKING:
@@ -111,11 +112,24 @@ def _side(problem: Problem, outcome: Outcome, row: Measurement) -> _Sided:
     return _Sided(value, slopes, problem)
 
 
-def _sigma(above: _Sided, below: _Sided | None, quantity: str) -> float:
+def _sigma(
+    above: _Sided, below: _Sided | None, row: MeasurementSpec, widened: bool
+) -> float:
+    """Of the prediction, relative.
+
+    Args:
+        widened: outside of what was fitted.
+    """
+    field = field_of(row.quantity, row.part, above.problem.scenario.phase)
+    top = _factor(above) if widened else 1.0
     if below is None:
-        return relative_sigma(above.problem, above.slopes, quantity)
+        return relative_sigma(above.problem, above.slopes, field, top)
     sides = above.problem, above.slopes, below.problem, below.slopes
-    return ratio_sigma(*sides, quantity)
+    return ratio_sigma(*sides, field, (top, _factor(below) if widened else 1.0))
+
+
+def _factor(side: _Sided) -> float:
+    return widening(outside(side.problem))
 
 
 def check_rows(rows: list[Measurement], name: str) -> None:
@@ -159,7 +173,21 @@ def validate(name: str, calibration: str | None = None) -> Validation:
     Raises:
         SpecError: (a `ValueError`) naming every mistake of the file.
     """
-    rows = load_measurements(name)
+    return validated(load_measurements(name), name, calibration)
+
+
+def validated(
+    rows: list[Measurement],
+    name: str,
+    calibration: str | None = None,
+    widened: bool = True,
+) -> Validation:
+    """Likewise of rows that are loaded already.
+
+    Args:
+        name: of their file, for messages.
+        widened: error bars are wider outside of what was fitted; without, as within.
+    """
     _, pairs = all_of(
         lambda: check_rows(rows, name), lambda: problems_of(rows, name, calibration)
     )
@@ -169,7 +197,7 @@ def validate(name: str, calibration: str | None = None) -> Validation:
     for row, (above, below) in zip(rows, pairs, strict=True):
         top = _side(above, next(outcomes), row)
         bottom = None if below is None else _side(below, next(outcomes), row)
-        results.append(_row(row, top, bottom))
+        results.append(_row(row, top, bottom, _sigma(top, bottom, row.spec, widened)))
     used = {problem.calibration for problem in flat}
     return Validation(calibration or _summary(used), results)
 
@@ -179,7 +207,7 @@ def _summary(used: set[str]) -> str:
     return ", ".join(fitted) if fitted else UNCALIBRATED
 
 
-def _row(row: Measurement, above: _Sided, below: _Sided | None) -> Row:
+def _row(row: Measurement, above: _Sided, below: _Sided | None, sigma: float) -> Row:
     spec = row.spec
     si = above.value if below is None else above.value / below.value
     observed = to_si(spec.value, spec.unit)
@@ -196,7 +224,7 @@ def _row(row: Measurement, above: _Sided, below: _Sided | None) -> Row:
         predicted=from_si(si, spec.unit),
         relative_error=si / observed - 1.0,
         log_error=math.log(si / observed),
-        predicted_relative_sigma=_sigma(above, below, spec.quantity),
+        predicted_relative_sigma=sigma,
         bound=spec.bound,
         relative_sigma=row.relative_sigma,
         source=spec.source,

@@ -19,9 +19,14 @@ SMALLEST_SHARE = 0.001
 BOUNDS = {None: "", "floor": ">= ", "ceiling": "<= "}
 
 
-def number(name: str, value: float) -> str:
-    """A metric with its unit, read off its name."""
-    return format_si(value, dimension_of(name))
+def number(name: str, value: float, sigma: float = 0.0) -> str:
+    """A metric with its unit, read off its name, and its relative one sigma."""
+    return format_si(value, dimension_of(name), sigma)
+
+
+def percent(sigma: float) -> str:
+    """A relative one sigma; empty for what is exact."""
+    return f"±{sigma:.1%}" if sigma else ""
 
 
 def make_table(title: str, *columns: str) -> Table:
@@ -40,9 +45,9 @@ def prediction_tables(prediction: Prediction) -> Group:
     """Metrics, breakdown and feasibility of one prediction."""
     p = prediction.problem
     title = f"{p.scenario.phase} on {p.system.name} (calibration: {p.calibration})"
-    table = make_table(title, "metric", "value")
+    table = make_table(title, "metric", "value", "one sigma")
     for name, value in prediction.values.items():
-        table.add_row(name, number(name, value))
+        table.add_row(name, number(name, value), percent(prediction.sigma[name]))
     parts: list = [table]
     if prediction.images_line:
         parts.append(Text(prediction.images_line))
@@ -52,11 +57,28 @@ def prediction_tables(prediction: Prediction) -> Group:
         parts.append(_stages_table(prediction))
     if prediction.busy:
         parts.append(_breakdown_table(prediction))
+    parts += _evidence_lines(prediction)
     parts += warning_lines(prediction.warnings)
     verdict = Text("feasible", style="green")
     if prediction.reasons:
         verdict = Text("not feasible: " + "; ".join(prediction.reasons), style="red")
     return Group(*parts, job_text(p), verdict)
+
+
+def _evidence_lines(prediction: Prediction) -> list[Text]:
+    """The nearest measured runs, and what lies outside of all that was fitted."""
+    trust, lines = prediction.trust, []
+    for run in trust.evidence:
+        off = run.modelled / run.measured - 1.0
+        lines.append(
+            f"measured nearby: {run.quantity} {run.measured:.4g} {run.unit}, model"
+            f" {run.modelled:.4g} ({off:+.1%}): {run.id}, {run.locator}, {run.source}"
+        )
+    if trust.outside:
+        parts = "; ".join(map(str, trust.outside))
+        wider = f", bars {trust.widening:.2g} times as wide" if trust.widening > 1 else ""
+        lines.append(f"outside of what was fitted{wider}: {parts}")
+    return [Text(line, style="dim", no_wrap=True, overflow="ellipsis") for line in lines]
 
 
 def _pools_table(prediction: Prediction) -> Table:
@@ -65,13 +87,18 @@ def _pools_table(prediction: Prediction) -> Table:
     table = make_table("pools", "role", *columns, "bound by")
     for role, pool in prediction.pools.items():
         values = {name: v for name, v in pool.items() if isinstance(v, float)}
+        sigma = prediction.trust.pools[role]
         table.add_row(
             role,
             f"{values['devices']:g}",
             f"{values['instances']:g}",
-            number("requests_per_s", values["requests_per_s"]),
-            f"{values['utilization']:.1%}",
-            number("memory_bytes", values["memory_bytes"]) if role != "cache" else "-",
+            *(
+                number(name, values[name], sigma[name])
+                for name in ("requests_per_s", "utilization")
+            ),
+            number("memory_bytes", values["memory_bytes"], sigma["memory_bytes"])
+            if role != "cache"
+            else "-",
             str(pool["bound"]),
         )
     return table
@@ -90,17 +117,20 @@ def _stages_table(prediction: Prediction) -> Table:
 
 def _breakdown_table(prediction: Prediction) -> Table:
     total = sum(prediction.breakdown.values())
-    table = make_table("where the time goes", "component", "time", "share", "busy")
+    columns = ("time", "one sigma", "share", "busy", "parameters")
+    table = make_table("where the time goes", "component", *columns)
+    trust = prediction.trust
     ordered = sorted(prediction.breakdown.items(), key=lambda item: -item[1])
     for name, share in ordered:
         busy = prediction.busy[name]
         if share < SMALLEST_SHARE * total and busy < 0.01 * total:
             continue
-        row = format_si(share, "time"), f"{share / total:.1%}", format_si(busy, "time")
-        table.add_row(name, *row)
+        bar, busy = percent(trust.breakdown[name]), format_si(busy, "time")
+        row = format_si(share, "time"), bar, f"{share / total:.1%}", busy
+        table.add_row(name, *row, trust.origin.get(name, ""))
     hidden = sum(v for v in prediction.breakdown.values() if v < SMALLEST_SHARE * total)
     table.add_section()
-    table.add_row("sum", format_si(total, "time"), "100.0%", "")
+    table.add_row("sum", format_si(total, "time"), "", "100.0%", "", "")
     table.caption = f"rows under 0.1 % together: {format_si(hidden, 'time')}"
     return table
 

@@ -1,0 +1,65 @@
+"""What of a job lies outside of all that its machine's calibration was fitted to."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ..specs.build import Problem
+from ..specs.calibration_file import UNCALIBRATED
+from ..specs.evidence_file import Run, shipped_runs
+from ..specs.relatives import NAME as RELATIVES
+from ..specs.traits import Traits, traits_of
+
+
+class Outside(NamedTuple):
+    """One word or size that no fitted run has."""
+
+    what: str
+    value: str | float
+    range: list
+    """The words that fitted runs have, or their least and largest size."""
+
+    def __str__(self) -> str:
+        if isinstance(self.value, str):
+            known = ", ".join(map(str, self.range))
+            return f"{self.what} {self.value} (fitted: {known or 'none'})"
+        low, high = self.range
+        return f"{self.what} {self.value:.4g} (fitted: {low:.4g} to {high:.4g})"
+
+
+def outside(problem: Problem) -> list[Outside]:
+    """What no run has that the job's calibration was fitted to, of the same kind and,
+    where there are any, of the same engine."""
+    job, fitted = traits_of(problem.scenario), problem.fitted
+    if problem.scenario.phase == "system":
+        return []
+    if fitted.name in (UNCALIBRATED, RELATIVES):
+        known = fitted.provenance.get("relatives", [])
+        return [Outside("machine", job.system, list(known))]  # pyright: ignore
+    ids = set(fitted.provenance.get("fitted_rows", []))  # pyright: ignore
+    runs = [run.traits for run in shipped_runs() if run.id in ids]
+    alike = [run for run in runs if run.kind == job.kind]
+    if not alike:
+        return [Outside("phase", job.kind, sorted({run.kind for run in runs}))]
+    return beyond(job, alike)
+
+
+def beyond(job: Traits, runs: Sequence[Traits]) -> list[Outside]:
+    """What a job has that none of some runs of its kind has; sizes only of those of its
+    engine, if there are any."""
+    found = []
+    for name, word in job.words.items():
+        known = sorted({run.words[name] for run in runs if name in run.words})
+        if known and word not in known:
+            found.append(Outside(name, word, known))
+    engine = job.words.get("engine")
+    own = [run for run in runs if run.words.get("engine") == engine] or runs
+    for name, size in job.sizes.items():
+        sizes = [run.sizes[name] for run in own if name in run.sizes]
+        if sizes and not min(sizes) <= size <= max(sizes):
+            found.append(Outside(name, size, [min(sizes), max(sizes)]))
+    return found
+
+
+def widening(found: Sequence[Outside]) -> float:
+    """Factor of error bars for what lies outside."""
+    return 1.0

@@ -1,0 +1,96 @@
+"""How every number of a prediction moves with each uncertain leaf of the machine.
+
+The compiled program of the prediction is run again with each leaf moved up and down, which
+compiles nothing and takes a millisecond each.
+"""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import numpy as np
+
+from ..machine.resolve import origins
+from ..parameters import is_fraction
+from ..phases.metrics import Metrics, metrics
+from ..serve.pools import PoolMetrics
+from ..specs.build import Problem
+from .batch import STEP, uncertain
+from .uncertainty import relative_sigma
+
+Numbers = Mapping[str, float]
+Run = Callable[..., Metrics]
+
+
+def numbers_of(result: Metrics | PoolMetrics) -> dict[str, float]:
+    """Every metric of a result by its name, in SI; those that are absent are left out."""
+    return {
+        name: float(value)
+        for name, value in vars(result).items()
+        if isinstance(value, np.ndarray | np.floating)
+    }
+
+
+def slopes_of(
+    problem: Problem,
+    base: Numbers,
+    run: Run = metrics,
+    numbers: Callable[[Metrics], Numbers] = numbers_of,
+) -> dict[str, dict[str, float]]:
+    """d ln number / d theta along each uncertain leaf that the job's machine has.
+
+    Args:
+        base: the numbers as they are; those that are 0 have no slopes.
+        run: what gives them, `metrics` or `explain`.
+        numbers: reads them off its result, fetched from the device.
+
+    Returns:
+        For each number that isn't 0 its slopes by leaf path.
+    """
+    machine, *job = problem.inputs
+    leaves, structure = jax.tree.flatten(jax.device_get(machine))
+    known = {name: value for name, value in base.items() if value != 0.0}
+    slopes: dict[str, dict[str, float]] = {name: {} for name in known}
+
+    def moved(places: list[tuple[int, int]], path: str, theta: float) -> Numbers:
+        changed = list(leaves)
+        for leaf, entry in places:
+            values = np.array(changed[leaf], float)
+            value = values.flat[entry]
+            scaled = value * np.exp(theta)
+            bounded = scaled / (1.0 - value + scaled)
+            values.flat[entry] = bounded if is_fraction(path) else scaled
+            changed[leaf] = values
+        result = run(jax.tree.unflatten(structure, changed), *job)
+        return numbers(jax.device_get(result))
+
+    for path, places in _places(problem, leaves).items():
+        up, down = moved(places, path, STEP), moved(places, path, -STEP)
+        for name, value in known.items():
+            slopes[name][path] = (up[name] - down[name]) / (2.0 * STEP * value)
+    return slopes
+
+
+def _places(problem: Problem, leaves: list) -> dict[str, list[tuple[int, int]]]:
+    """Where each uncertain leaf of the system stands among a machine's leaves: the leaf,
+    and the entry in it."""
+    paths = iter(origins(problem.system, problem.choices))
+    wanted, found = uncertain(problem), {}
+    for i, leaf in enumerate(leaves):
+        for entry in range(np.size(leaf)):
+            if (path := next(paths)) in wanted:
+                found.setdefault(path, []).append((i, entry))
+    return found
+
+
+def sigmas(problem: Problem, names: list[str]) -> dict[str, float]:
+    """Relative one sigma of some metrics of a built job, by their names.
+
+    Args:
+        names: fields of the phase's metrics, such as `tpot_s`.
+    """
+    base = numbers_of(jax.device_get(metrics(*problem.inputs)))
+    slopes = slopes_of(problem, {name: base[name] for name in names})
+    return {
+        name: relative_sigma(problem, slopes[name], name) if name in slopes else 0.0
+        for name in names
+    }

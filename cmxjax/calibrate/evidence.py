@@ -1,0 +1,104 @@
+"""The table of measured runs that answers cite: what was measured, what the model says
+there, and how far off it was where a fit had not seen the run."""
+
+import csv
+import io
+import math
+from pathlib import Path
+
+from ..answers.validate import validated
+from ..specs.evidence_file import Run
+from ..specs.files import load, shipped
+from ..specs.measurement_file import Measurement, load_measurements
+from ..specs.traits import traits_of
+
+DIGITS = 4
+
+
+def results(folder: Path) -> dict[str, tuple[str, dict[str, str]]]:
+    """Of each row of the committed results its calibration and what they print, by id.
+
+    Args:
+        folder: with one folder of results for each calibration.
+    """
+    found = {}
+    for path in sorted(folder.glob("*/results/rows.csv")):
+        (name,) = (other.stem for other in path.parent.glob("*.json"))
+        with path.open(encoding="utf-8") as file:
+            found |= {row["id"]: (name, row) for row in csv.DictReader(file)}
+    return found
+
+
+def _run(row: Measurement, file: str, **numbers: str | float | bool) -> Run:
+    spec = row.spec
+    return Run(
+        *(spec.id, spec.quantity, spec.per or "", spec.unit, spec.value),
+        file=file,
+        source=spec.source,
+        locator=spec.locator,
+        traits=traits_of(row.scenario),
+        **numbers,  # pyright: ignore[reportArgumentType]
+    )
+
+
+def calibrated_run(
+    row: Measurement, file: str, calibration: str, result: dict[str, str]
+) -> Run:
+    """A row of a file and a calibration, as its committed result has it."""
+    fitted = not result["not_fitted_because"]
+    left_out = result["error_left_out" if fitted else "error_fit"]
+    modelled = row.spec.value * (1.0 + float(result["error_fit"]))
+    return _run(
+        row,
+        file,
+        calibration=calibration,
+        modelled=float(f"{modelled:.{DIGITS}g}"),
+        fitted=fitted,
+        log_error=round(math.log1p(float(left_out)), DIGITS),
+        sigma=float(result["sigma_left_out"]),
+    )
+
+
+def cited(name: str) -> list[Measurement]:
+    """Rows of a shipped file that are values of one job: neither ratios nor bounds."""
+    rows = load_measurements(name)
+    return [row for row in rows if row.below is None and row.spec.bound is None]
+
+
+def runs(folder: Path) -> list[Run]:
+    """Every shipped row that can be cited. Those of calibrations are as the committed
+    results have them, the others are predicted here, with error bars as within of what
+    was fitted.
+
+    Args:
+        folder: as `results` takes it.
+    """
+    known, found = results(folder), []
+    for name in shipped("measurements"):
+        rows = cited(name)
+        others = [row for row in rows if row.spec.id not in known]
+        tried = validated(others, name, widened=False).rows if others else []
+        answers = {answer.id: answer for answer in tried}
+        for row in rows:
+            if (i := row.spec.id) in known:
+                found.append(calibrated_run(row, name, *known[i]))
+                continue
+            numbers = {
+                "modelled": float(f"{answers[i].predicted:.{DIGITS}g}"),
+                "log_error": round(answers[i].log_error, DIGITS),
+                "sigma": round(answers[i].predicted_relative_sigma, DIGITS),
+            }
+            found.append(_run(row, name, calibration="", fitted=False, **numbers))
+    return found
+
+
+def sources_csv(found: list[Run]) -> str:
+    """Title and address of the sources of some runs, as CSV."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("file", "source", "title", "url"))
+    for file in sorted({run.file for run in found}):
+        said = load("measurements", file)[0]["sources"]
+        for key in sorted({run.source for run in found if run.file == file}):
+            writer.writerow((file, key, said[key]["title"], said[key].get("url", "")))
+    return text.getvalue()
