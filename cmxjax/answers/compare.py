@@ -1,16 +1,63 @@
 """Two or more systems side by side."""
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..specs.errors import SpecError
 from ..specs.files import canonical, is_path, load, shipped
 from ..specs.scenario import load_scenario, validate_scenario
 from ..specs.scenario_file import Scenario
+from ..units import dimension_of
 from ..words import choose
 from .predict import Prediction, predict
+from .uncertainty import probability_above, ratio_sigma
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+KEYS = {"ratio": "ratio", "sigma": "sigma", "probability_better": "better"}
+
+
+class Odds(NamedTuple):
+    """One metric of a job over that of another."""
+
+    ratio: float
+    sigma: float
+    """Of the log of the ratio."""
+    better: float | None
+    """Probability of being the better one; None where neither more nor less is better."""
+
+
+MORE = ("token_rate", "request_rate", "sample_rate", "flop_rate")
+MORE_OF = ("tokens_per_s_per_device", "tokens_per_s_per_package", "mfu", "goodput")
+LESS = ("time", "energy", "cost")
+NEITHER = ("mtbf_s", "checkpoint_interval_s")
+
+
+def better_sign(name: str) -> float:
+    """1 for a metric of which more is better, -1 where less is, else 0."""
+    dimension = dimension_of(name)
+    if dimension in MORE or name in MORE_OF:
+        return 1.0
+    return -1.0 if dimension in LESS and name not in NEITHER else 0.0
+
+
+def odds_of(one: Prediction, other: Prediction) -> dict[str, Odds]:
+    """Of each metric that is positive in both."""
+    found = {}
+    factors = one.trust.widening, other.trust.widening
+    for name, value in one.values.items():
+        if min(value, other.values.get(name, 0.0)) <= 0.0:
+            continue
+        slopes, below = one.trust.slopes[name], other.trust.slopes[name]
+        sides = one.problem, slopes, other.problem, below
+        sigma = ratio_sigma(*sides, name, factors)
+        log, sign = math.log(value / other.values[name]), better_sign(name)
+        compared = sign != 0.0 and one.problem.scenario.phase != "system"
+        better = probability_above(sign * log, sigma) if compared else None
+        found[name] = Odds(math.exp(log), sigma, better)
+    return found
 
 
 class Comparison(NamedTuple):
@@ -19,11 +66,22 @@ class Comparison(NamedTuple):
     names: list[str]
     predictions: list[Prediction]
 
+    @property
+    def odds(self) -> list[dict[str, Odds]]:
+        """Of each but the first, how its metrics compare with the first's."""
+        first, *others = self.predictions
+        return [odds_of(other, first) for other in others]
+
     def as_json(self) -> dict[str, object]:
-        return {
-            name: prediction.as_json()
-            for name, prediction in zip(self.names, self.predictions, strict=True)
-        }
+        """The contract of `compare --json`: predictions by name, all but the first with
+        how they compare with it."""
+        found = [prediction.as_json() for prediction in self.predictions]
+        for other, odds in zip(found[1:], self.odds, strict=True):
+            other["versus"] = {"to": self.names[0]} | {
+                key: {name: getattr(o, field) for name, o in odds.items()}
+                for key, field in KEYS.items()
+            }
+        return dict(zip(self.names, found, strict=True))
 
     def to_dict(self) -> dict[str, object]:
         """What `compare --json` prints."""

@@ -1,13 +1,24 @@
 """What of a job lies outside of all that its machine's calibration was fitted to."""
 
+import math
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 from ..specs.build import Problem
 from ..specs.calibration_file import UNCALIBRATED
-from ..specs.evidence_file import Run, shipped_runs
+from ..specs.evidence_file import GROWTH, shipped_runs
+from ..specs.files import DATA, parse_json
 from ..specs.relatives import NAME as RELATIVES
 from ..specs.traits import Traits, traits_of
+
+
+FARTHEST = 8.0
+"""Doublings that count: few rows were left out from farther."""
+
+WIDE_ALREADY = ("machine", "phase", "engine")
+"""Without any row of it, errors are those of the most alike, and more; see
+`discrepancy`."""
 
 
 class Outside(NamedTuple):
@@ -60,6 +71,35 @@ def beyond(job: Traits, runs: Sequence[Traits]) -> list[Outside]:
     return found
 
 
+def steps(found: Sequence[Outside]) -> tuple[float, float]:
+    """How far outside: doublings of sizes beyond their ranges, and other words."""
+    doublings, words = 0.0, 0.0
+    for part in found:
+        if isinstance(part.value, str):
+            words += part.what not in WIDE_ALREADY
+        else:
+            low, high = part.range
+            doublings += abs(math.log2(part.value / (low if part.value < low else high)))
+    return min(doublings, FARTHEST), words
+
+
 def widening(found: Sequence[Outside]) -> float:
-    """Factor of error bars for what lies outside."""
-    return 1.0
+    r"""Factor of error bars for what lies outside.
+
+    The model's error wanders as a random walk does, so that its variance grows with each
+    step by a share of what it is inside, which rows left out at such distances showed:
+
+    $$ f^2 = 1 + g_s d + g_w w $$
+
+    with d doublings of sizes and w other words.
+    """
+    growth = learned_growth()
+    return math.sqrt(1.0 + sum(g * d for g, d in zip(growth, steps(found), strict=True)))
+
+
+@cache
+def learned_growth() -> tuple[float, float]:
+    """Of the variance, for a doubling and for a word; see `calibrate.evidence`."""
+    text = (DATA / GROWTH).read_text("utf-8")
+    learned = parse_json(text, GROWTH)
+    return learned["doubling"], learned["word"]  # pyright: ignore[reportReturnType]

@@ -55,7 +55,7 @@ class Prediction:
 
     @cached_property
     def trust(self) -> Trust:
-        """Error bars, origins of parameters and evidence, computed when first asked for."""
+        """Error bars, origins of parameters and evidence, made when first asked for."""
         return trust_of(self.problem, self._numbers)
 
     @property

@@ -1,6 +1,6 @@
 """How every number of a prediction moves with each uncertain leaf of the machine.
 
-The compiled program of the prediction is run again with each leaf moved up and down, which
+The compiled program of the prediction is run again with each leaf moved up and down: that
 compiles nothing and takes a millisecond each.
 """
 

@@ -31,6 +31,8 @@ class Trust(NamedTuple):
     outside: list[Outside]
     widening: float
     """Factor of all sigmas, for what lies outside."""
+    slopes: dict[str, dict[str, float]]
+    """Of the log of each metric along each uncertain leaf."""
 
 
 def flat(result: Metrics) -> dict[str, float]:
@@ -65,7 +67,9 @@ def trust_of(problem: Problem, numbers: Numbers) -> Trust:
         elif not name.startswith((BREAKDOWN, BUSY)):
             sigma[name] = width
     components, origin = _components(problem, numbers, slopes, factor)
-    return Trust(sigma, components, pools, origin, nearest(problem), beyond, factor)
+    return Trust(
+        sigma, components, pools, origin, nearest(problem), beyond, factor, slopes
+    )
 
 
 def _components(

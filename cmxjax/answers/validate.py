@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+PRINTED = 5e-3
+"""Relative error of rounding, at least."""
+
+AGREE = 2.0
+"""Standard errors within which 95 of 100 right predictions lie."""
+
+
 class Row(NamedTuple):
     """One measurement beside its prediction, in the row's unit."""
 
@@ -50,9 +57,17 @@ class Row(NamedTuple):
         return 0.0 if self.met else self.relative_error
 
     @property
+    def joint_sigma(self) -> float:
+        """Of prediction and observation together, relative; the observation is printed
+        to three digits at best."""
+        return math.hypot(
+            self.predicted_relative_sigma, max(self.relative_sigma, PRINTED)
+        )
+
+    @property
     def verdict(self) -> str:
-        """Whether the observation agrees within its own printed precision."""
-        agrees = self.met or abs(self.log_error) <= max(self.relative_sigma, 5e-3)
+        """Whether prediction and observation agree within two of their joint sigma."""
+        agrees = self.met or abs(self.log_error) <= AGREE * self.joint_sigma
         return "consistent" if agrees else "inconsistent"
 
 

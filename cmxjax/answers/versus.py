@@ -29,8 +29,9 @@ from ..specs.errors import SpecError
 from ..specs.measurement_file import QUANTITIES
 from ..specs.scenario_file import Scenario
 from .batch import STEP, moved_up_and_down, uncertain
+from .extrapolation import outside, widening
 from .limits import Limit, parse_limit
-from .uncertainty import ratio_sigma, relative_sigma
+from .uncertainty import probability_above, ratio_sigma, relative_sigma
 
 LEVELS, POINTS, SPAN = 5, 24, 6.0
 """Nested grids of log batch, the first from e^-6 to e^6 times the scenario's."""
@@ -53,6 +54,8 @@ class Side(NamedTuple):
     """d ln value / d parameter of the system."""
     workload_slopes: dict[str, float]
     """d ln value / d ln workload key."""
+    widening: float
+    """Factor of sigma for what lies outside of all that was fitted."""
 
     @property
     def feasible(self) -> bool:
@@ -109,7 +112,7 @@ def versus(
         raise SpecError([f"versus: {error}"]) from None
     widths = workload_sigmas or {}
     sides = [
-        _side(scenario, (quantity, field), bounds, tuple(widths), factor, calibration)
+        _side(scenario, field, bounds, tuple(widths), factor, calibration)
         for scenario, factor in zip((first, second), scale)
     ]
     one, other = sides
@@ -123,13 +126,10 @@ def versus(
         ((one.workload_slopes[key] - other.workload_slopes[key]) * sigma) ** 2
         for key, sigma in widths.items()
     )
-    sigma = math.sqrt(ratio_sigma(*both, quantity) ** 2 + shared)
+    factors = one.widening, other.widening
+    sigma = math.sqrt(ratio_sigma(*both, field, factors) ** 2 + shared)
     log = math.log(one.value / other.value)
-    if sigma > 0.0:
-        wins = 0.5 * math.erfc(-log / (sigma * math.sqrt(2.0)))
-    else:
-        wins = 0.5 * (1.0 + math.copysign(log != 0.0, log))
-    return Versus(one, other, math.exp(log), sigma, wins)
+    return Versus(one, other, math.exp(log), sigma, probability_above(log, sigma))
 
 
 @partial(jax.jit, static_argnums=0)
@@ -151,18 +151,17 @@ def _outcomes(
 
 def _side(
     scenario: Scenario,
-    wanted: tuple[str, str],
+    field: str,
     bounds: list[tuple[str, Limit]],
     keys: tuple[str, ...],
-    factor: float,
+    scale: float,
     calibration: str | None,
 ) -> Side:
     """A job's best value, and what it depends on.
 
     Args:
-        wanted: the quantity, and the field of the metrics that has it.
+        field: of the metrics.
     """
-    quantity, field = wanted
     problem = build(scenario, calibration)
     workload = problem.workload
     if bad := [key for key in keys if not hasattr(workload, key)]:
@@ -175,17 +174,18 @@ def _side(
     values, batches = _best(problem, field, bounds, shifts, logs)
     batch = float(batches[0]) if isinstance(workload, Decode) else None
     if not values[0] > 0.0:
-        return Side(problem, 0.0, batch, 0.0, {}, {})
+        return Side(problem, 0.0, batch, 0.0, {}, {}, 1.0)
     names = (*paths, *keys)
     slopes = {name: _slope(values, k) for k, name in enumerate(names)}
     system = {path: slopes[path] for path in paths}
     return Side(
         problem,
-        factor * float(values[0]),
+        scale * float(values[0]),
         batch,
-        relative_sigma(problem, system, quantity),
+        relative_sigma(problem, system, field, factor := widening(outside(problem))),
         system,
         {key: slopes[key] for key in keys},
+        factor,
     )
 
 

@@ -10,7 +10,10 @@ from ..answers.validate import validated
 from ..specs.evidence_file import Run
 from ..specs.files import load, shipped
 from ..specs.measurement_file import Measurement, load_measurements
+from ..specs.recipe_file import load_recipe
 from ..specs.traits import traits_of
+from .calibrate import FOLDS
+from .folds import by_run
 
 DIGITS = 4
 
@@ -42,9 +45,13 @@ def _run(row: Measurement, file: str, **numbers: str | float | bool) -> Run:
 
 
 def calibrated_run(
-    row: Measurement, file: str, calibration: str, result: dict[str, str]
+    row: Measurement, file: str, fold: int, calibration: str, result: dict[str, str]
 ) -> Run:
-    """A row of a file and a calibration, as its committed result has it."""
+    """A row of a file and a calibration, as its committed result has it.
+
+    Args:
+        fold: in which it was left out.
+    """
     fitted = not result["not_fitted_because"]
     left_out = result["error_left_out" if fitted else "error_fit"]
     modelled = row.spec.value * (1.0 + float(result["error_fit"]))
@@ -54,15 +61,16 @@ def calibrated_run(
         calibration=calibration,
         modelled=float(f"{modelled:.{DIGITS}g}"),
         fitted=fitted,
+        fold=fold if fitted else -1,
         log_error=round(math.log1p(float(left_out)), DIGITS),
         sigma=float(result["sigma_left_out"]),
     )
 
 
-def cited(name: str) -> list[Measurement]:
-    """Rows of a shipped file that are values of one job: neither ratios nor bounds."""
-    rows = load_measurements(name)
-    return [row for row in rows if row.below is None and row.spec.bound is None]
+def cited(measured: list[Measurement]) -> list[Measurement]:
+    """Rows that are values of one job: neither ratios nor bounds nor counts."""
+    rows = [row for row in measured if row.below is None and row.spec.bound is None]
+    return [row for row in rows if row.spec.quantity != "parameters"]
 
 
 def runs(folder: Path) -> list[Run]:
@@ -74,21 +82,42 @@ def runs(folder: Path) -> list[Run]:
         folder: as `results` takes it.
     """
     known, found = results(folder), []
-    for name in shipped("measurements"):
-        rows = cited(name)
+    files = {name: load_measurements(name) for name in shipped("measurements")}
+    fold = _folds(files)
+    for name, measured in files.items():
+        rows = cited(measured)
         others = [row for row in rows if row.spec.id not in known]
         tried = validated(others, name, widened=False).rows if others else []
         answers = {answer.id: answer for answer in tried}
         for row in rows:
             if (i := row.spec.id) in known:
-                found.append(calibrated_run(row, name, *known[i]))
+                found.append(calibrated_run(row, name, fold[i], *known[i]))
                 continue
             numbers = {
                 "modelled": float(f"{answers[i].predicted:.{DIGITS}g}"),
                 "log_error": round(answers[i].log_error, DIGITS),
                 "sigma": round(answers[i].predicted_relative_sigma, DIGITS),
             }
-            found.append(_run(row, name, calibration="", fitted=False, **numbers))
+            found.append(
+                _run(row, name, calibration="", fitted=False, fold=-1, **numbers)
+            )
+    return found
+
+
+def _folds(files: dict[str, list[Measurement]]) -> dict[str, int]:
+    """Fold of each row of the shipped recipes in their cross-validation, by id."""
+    found = {}
+    for name in shipped("recipes"):
+        recipe = load_recipe(name)
+        every = [row for file in recipe.measurements for row in files[file]]
+        rows = [
+            row
+            for row in every
+            if row.scenario.phase != "system"
+            and row.scenario.system.base == recipe.system
+        ]
+        ids = [row.spec.id for row in rows]
+        found |= dict(zip(ids, map(int, by_run(rows, FOLDS)), strict=True))
     return found
 
 

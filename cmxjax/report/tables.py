@@ -6,7 +6,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from ..answers.compare import Comparison
+from ..answers.compare import Comparison, Odds
 from ..answers.predict import Prediction
 from ..answers.validate import Validation
 from ..specs.figures import Figure
@@ -139,25 +139,29 @@ def validation_table(name: str, validation: Validation) -> Group:
     """Every row of a measurement file beside its prediction."""
     title = f"validate {name} (calibration: {validation.calibration})"
     table = make_table(
-        title, "measurement", "observed", "predicted", "unit", "error", "sigma", "verdict"
+        title,
+        *("measurement", "observed", "sigma", "predicted", "sigma", "unit"),
+        *("error", "joint sigma", "verdict"),
     )
     for row in validation.rows:
         style = "" if row.verdict == "consistent" else "yellow"
         table.add_row(
             row.id,
             f"{BOUNDS[row.bound]}{row.observed:.5g}",
+            percent(row.relative_sigma),
             f"{row.predicted:.5g}",
+            percent(row.predicted_relative_sigma),
             row.unit,
             "met" if row.met else f"{row.relative_error:+.1%}",
-            f"{row.predicted_relative_sigma:.1%}",
+            percent(row.joint_sigma),
             row.verdict,
             style=style,
         )
     count = len(validation.rows)
     summary = (
         f"{count} row{'s' * (count != 1)}: median error {validation.median:.1%},"
-        f" largest {validation.worst:.1%}. A row is consistent if it agrees within its"
-        " own printed precision."
+        f" largest {validation.worst:.1%}. A row is consistent if prediction and"
+        " measurement agree within two of their joint sigma."
     )
     bounds = [row for row in validation.rows if row.bound]
     if bounds:
@@ -176,22 +180,34 @@ def validation_table(name: str, validation: Validation) -> Group:
 
 
 def comparison_tables(comparison: Comparison) -> Group:
-    """Metrics of several systems, with the ratio of each to the first."""
+    """Metrics of several systems, each with its sigma, its ratio to the first, and the
+    probability that it is the better of the two."""
     first, *others = comparison.predictions
     table = make_table("compare", "metric", *comparison.names)
     for name, value in first.values.items():
-        cells = [number(name, value)]
-        for other in others:
-            if name not in other.values:
-                cells.append("-")
-                continue
-            ratio = f" ({other.values[name] / value:.3g}x)" if value else ""
-            cells.append(number(name, other.values[name]) + ratio)
+        cells = [number(name, value, first.sigma[name])]
+        for other, odds in zip(others, comparison.odds, strict=True):
+            cells.append(_compared(other, name, odds.get(name)))
         table.add_row(name, *cells)
     feasible = ["no" if p.reasons else "yes" for p in comparison.predictions]
     table.add_row("feasible", *feasible)
+    if any(odds.better is not None for all_ in comparison.odds for odds in all_.values()):
+        first_name = comparison.names[0]
+        table.caption = f"better: the probability of being better than {first_name}"
     told = (line for p in comparison.predictions for line in p.warnings)
     return Group(table, *warning_lines(told))
+
+
+def _compared(prediction: Prediction, name: str, odds: Odds | None) -> str:
+    if name not in prediction.values:
+        return "-"
+    shown = number(name, prediction.values[name], prediction.sigma[name])
+    if odds is None:
+        return shown
+    parts = [f"{odds.ratio:.3g}x {percent(odds.sigma)}".rstrip()]
+    if odds.better is not None:
+        parts.append(f"better {min(max(odds.better, 0.01), 0.99):.0%}")
+    return f"{shown} ({', '.join(parts)})"
 
 
 def names_table(what: str, names: list[str]) -> Table:

@@ -14,6 +14,8 @@ from .files import DATA
 from .traits import Traits
 
 RUNS, SOURCES = "evidence.csv", "evidence-sources.csv"
+GROWTH = "extrapolation.json"
+"""How error bars grow outside of what was fitted, learned from the runs."""
 
 WORDS = ("engine", "model", "weights", "dtype", "cache", "exchange", "library", "mode")
 SIZES = (
@@ -37,6 +39,8 @@ class Run(NamedTuple):
     """Whose files hold it; empty for none."""
     modelled: float
     fitted: bool
+    fold: int
+    """Of the cross-validation, in which it was left out; -1 for none."""
     log_error: float
     """Log of predicted over measured by a fit that didn't see it."""
     sigma: float
@@ -76,7 +80,8 @@ def _run(row: dict[str, str]) -> Run:
     values: dict = {name: row[name] for name in Run._fields[:-1]}
     names = ("measured", "modelled", "log_error", "sigma")
     values |= {name: float(row[name]) for name in names}
-    return Run(**values | {"fitted": row["fitted"] == "1", "traits": traits})
+    values |= {"fitted": row["fitted"] == "1", "fold": int(row["fold"])}
+    return Run(**values, traits=traits)
 
 
 @cache
