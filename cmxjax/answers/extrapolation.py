@@ -12,7 +12,6 @@ from ..specs.files import DATA, parse_json
 from ..specs.relatives import NAME as RELATIVES
 from ..specs.traits import Traits, traits_of
 
-
 FARTHEST = 8.0
 """Doublings that count: few rows were left out from farther."""
 

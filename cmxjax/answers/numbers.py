@@ -1,5 +1,6 @@
 """The numbers of a job in one row, each with its path, to be scaled at will."""
 
+import math
 from collections.abc import Mapping
 
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ from jax.flatten_util import ravel_pytree
 
 from .._types import Real, Scalar
 from ..machine.resolve import origins
-from ..parameters import apply, every_leaf, is_switch, leaf_paths
+from ..parameters import apply, every_leaf, is_fraction, is_switch, leaf_paths
 from ..phases.metrics import metrics
 from ..specs.build import Problem
 
@@ -53,6 +54,13 @@ def row_of(paths: list[str], logs: Mapping[str, Scalar]) -> np.ndarray:
     """A log, or another shift, for each number, (number,), from those that a mapping
     names; others stay."""
     return np.array([float(logs.get(path, 0.0)) for path in paths])
+
+
+def log_shift(path: str, value: float, theta: float) -> float:
+    """ln of what a leaf is multiplied by where its unconstrained parameter moves by
+    theta."""
+    inside = 1.0 - value + value * math.exp(theta) if is_fraction(path) else 1.0
+    return theta - math.log(inside)
 
 
 def scaled(inputs: tuple, logs: Real) -> tuple:

@@ -21,7 +21,10 @@ from ..specs.errors import SpecError
 from ..specs.resolved import resolved
 from ..specs.scenario_file import Scenario
 from ..units import dimension_of
-from .numbers import log_metric, paths_of, row_of, values_of
+from .batch import STEP, uncertain
+from .extrapolation import outside, widening
+from .numbers import log_metric, log_shift, paths_of, row_of, values_of
+from .uncertainty import relative_sigma
 
 USUAL = {
     "op": "time",
@@ -89,6 +92,8 @@ class Sensitivity(NamedTuple):
     field: str
     value: float
     """In SI."""
+    sigma: float
+    """Of the value, relative."""
     leaves: list[Elasticity]
     time_sum: float
     """Elasticities of times minus those of rates."""
@@ -97,6 +102,7 @@ class Sensitivity(NamedTuple):
         return {
             "quantity": self.quantity,
             self.field: self.value,
+            "sigma": {self.field: self.sigma},
             "calibration": self.problem.calibration,
             "time_sum": self.time_sum,
             "elasticities": {e.path: e.elasticity for e in self.leaves},
@@ -157,9 +163,18 @@ def sensitivity(
             elasticities[path] += float(slope)
     used = sorted(known.keys() & set(paths))
     steps = (-NUDGE, NUDGE, math.log(WHAT_IF))
-    cases = np.array([row_of(paths, {path: step}) for path in used for step in steps])
+    moves = [{path: step} for path in used for step in steps]
+    doubtful = [path for path in uncertain(problem) if f"system.{path}" in used]
+    for path in doubtful:
+        leaf = f"system.{path}"
+        moves += [{leaf: log_shift(path, known[leaf], t)} for t in (STEP, -STEP)]
+    cases = np.array([row_of(paths, move) for move in moves])
     values = np.asarray(_shifted(field, inputs, cases)) - base
-    around = dict(zip(used, values.reshape(-1, len(steps)), strict=True))
+    nudged, shifted = np.split(values, [len(used) * len(steps)])
+    around = dict(zip(used, nudged.reshape(-1, len(steps)), strict=True))
+    ups, downs = shifted.reshape(-1, 2).T
+    theta = dict(zip(doubtful, map(float, (ups - downs) / (2.0 * STEP)), strict=True))
+    sigma = relative_sigma(problem, theta, field, widening(outside(problem)))
     leaves = []
     for path, value in known.items():
         down, up, larger = around.get(path, np.zeros(len(steps)))
@@ -170,7 +185,8 @@ def sensitivity(
         )
     leaves.sort(key=lambda e: -abs(e.elasticity))
     total = sum(e.elasticity * _time_power(e.path) for e in leaves)
-    return Sensitivity(problem, name, field, float(np.exp(base)), leaves, total)
+    value = float(np.exp(base))
+    return Sensitivity(problem, name, field, value, sigma, leaves, total)
 
 
 POINTS = 24

@@ -1,8 +1,8 @@
 """How much farther off the model is outside of what a fit has seen.
 
 Every run was left out once with others. Where it lay outside of all that stayed in the
-fit, or in no calibration's files at all, its error over its error bar shows how much wider
-the bar should be.
+fit, or in no calibration's files at all, its error over its error bar shows how much
+wider the bar should be.
 """
 
 from collections import Counter
@@ -39,8 +39,8 @@ class LeftOut(NamedTuple):
 
 
 def left_out(runs: Sequence[Run]) -> list[LeftOut]:
-    """The runs that a fit of other runs of their kind predicted, each with how far it lies
-    outside of those."""
+    """The runs that a fit of other runs of their kind predicted, each with how far it
+    lies outside of those."""
     fitted: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
         if run.fitted:
@@ -62,8 +62,8 @@ def left_out(runs: Sequence[Run]) -> list[LeftOut]:
 def growth(found: Sequence[LeftOut]) -> dict[str, float]:
     """Most likely growth of the variance for each doubling and each word outside.
 
-    Errors are normal, with the variance v (1 + g_s d + g_w w) and v of all inside. Rows of
-    one deployment share their errors: they have one vote together.
+    Errors are normal, with the variance v (1 + g_s d + g_w w) and v inside. Rows of one
+    deployment share their errors: they have one vote together.
     """
     deployments = [_deployment(one.run) for one in found]
     counts = Counter(deployments)

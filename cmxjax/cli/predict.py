@@ -9,9 +9,10 @@ from rich.console import Console
 from .arguments import Name, Names, parse_changes
 
 if TYPE_CHECKING:
+    from ..answers.predict import Prediction
     from ..specs.build import Problem
 else:
-    Problem = object  # loaded when first used
+    Prediction = Problem = object  # both are loaded when first used
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Predict:
     calibration: str | None = None
     """A calibration's name, or none for the spec as printed; left out, the one that ships
     for the system."""
+    picture: str | None = None
+    """Draw where the time goes, with one sigma, into this file."""
     trace: str | None = None
     """Write a training step's timeline to this file, for chrome://tracing or Perfetto."""
     json: bool = False
@@ -46,7 +49,7 @@ class Predict:
 
         changes = parse_changes(self.set)
         read = inputs_of(self.scenario, changes, self.calibration)
-        check_outputs({"--trace": self.trace}, read)
+        check_outputs({"--trace": self.trace, "--picture": self.picture}, read)
         if self.limit and self.max is None:
             raise SpecError(["--limit: needs --max KEY to say what to enlarge"])
         if self.max is not None:
@@ -61,11 +64,23 @@ class Predict:
             data[self.max] = changes[self.max]
         console.print(prediction_tables(prediction))
         data |= self._room(prediction.problem, console)
-        if (trace := self.trace) is None:
-            return data
+        return afterwards(
+            data,
+            lambda: self.trace is None or self._draw_trace(prediction.problem, self.trace),
+            lambda: self.picture is None or self._draw(prediction, self.picture),
+        )
+
+    def _draw_trace(self, problem: Problem, path: str) -> None:
         from ..answers.trace import write_trace
 
-        return afterwards(data, lambda: write_trace(prediction.problem, trace))
+        write_trace(problem, path)
+
+    def _draw(self, prediction: Prediction, path: str) -> None:
+        from pathlib import Path
+
+        from ..report.prediction import draw_prediction
+
+        draw_prediction(prediction, Path(path))
 
     def _room(self, problem: Problem, console: Console) -> dict[str, object]:
         """What fits into memory, and what would make the job fit that doesn't."""

@@ -2,17 +2,19 @@
 
 from pathlib import Path
 
+import numpy as np
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from ..answers.predict import Prediction
-from ..answers.sensitivity import WHAT_IF, Sensitivity
+from ..answers.sensitivity import USUAL, WHAT_IF, Sensitivity
 from ..answers.solve import Solution
 from ..calibrate.plan import Plan
+from ..quantities import field_of
 from ..specs.measurement_file import QUANTITIES
 from ..units import dimension_of, format_si
-from .pictures import save, subplots
+from .pictures import Axes, save, subplots
 from .tables import make_table, number
 
 SMALLEST = 1e-3
@@ -24,7 +26,8 @@ BARS = 25
 def sensitivity_tables(result: Sensitivity) -> Group:
     """Elasticities with one-sided values at kinks, and the what-if beside them."""
     title = (
-        f"elasticities of {result.quantity} = {number(result.field, result.value)}"
+        f"elasticities of {result.quantity} ="
+        f" {number(result.field, result.value, result.sigma)}"
         f" (calibration: {result.problem.calibration})"
     )
     more = f"{WHAT_IF - 1.0:+.0%}"
@@ -56,14 +59,15 @@ def draw_elasticities(result: Sensitivity, path: Path) -> None:
     axes.axvline(0.0, color="gray", lw=0.8)
     axes.set_xlabel(f"d ln {result.quantity} / d ln leaf")
     system = result.problem.system.name
-    axes.set_title(f"{result.quantity} on {system}: what it follows")
+    value = number(result.field, result.value, result.sigma)
+    axes.set_title(f"{result.quantity} on {system}, {value}: what it follows")
     save(figure, path)
 
 
 def draw_binding(
     key: str, values: list[float], predictions: list[Prediction], path: Path
 ):
-    """Share of the step that each resource takes, over a workload key."""
+    """The time over a workload key with one sigma, and each resource's share of it."""
     shares: dict[str, list[float]] = {}
     for prediction in predictions:
         total = sum(prediction.breakdown.values())
@@ -75,14 +79,32 @@ def draw_binding(
             shares.setdefault(name, []).append(value)
     order = sorted(shares, key=lambda name: -max(shares[name]))
     order = [name for name in order if max(shares[name]) > 0.5]
-    figure, axes = subplots(figsize=(9, 5), layout="constrained")
+    heights = {"height_ratios": [1, 2.5]}
+    figure, (above, axes) = subplots(
+        2, figsize=(9, 6), sharex=True, layout="constrained", gridspec_kw=heights
+    )
+    phase = predictions[0].problem.scenario.phase
+    field = field_of(USUAL[phase], None, phase)
+    _draw_band(above, field, values, predictions)
     axes.stackplot(values, [shares[name] for name in order], labels=order)
     axes.set(xlabel=key, ylabel="share of the time, %", ylim=(0, 100))
     axes.set(xlim=(min(values), max(values)), xscale="log")
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
     system = predictions[0].problem.system.name
-    axes.set_title(f"{predictions[0].problem.scenario.phase} on {system}: what binds")
+    above.set_title(f"{phase} on {system}: what binds")
     save(figure, path)
+
+
+def _draw_band(
+    axes: Axes, field: str, values: list[float], predictions: list[Prediction]
+) -> None:
+    """A metric with its one sigma."""
+    middle = np.array([prediction.values[field] for prediction in predictions])
+    sigma = np.array([prediction.sigma[field] for prediction in predictions])
+    axes.plot(values, middle, color="black")
+    axes.fill_between(values, middle * (1 - sigma), middle * (1 + sigma), alpha=0.3)
+    axes.set_ylabel(f"{field}, one sigma", fontsize=8)
+    axes.set_ylim(bottom=0.0)
 
 
 def resource_of(component: str) -> str:

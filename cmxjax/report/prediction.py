@@ -1,0 +1,41 @@
+"""A picture of one prediction: where its time goes, with one sigma."""
+
+from pathlib import Path
+
+from ..answers.predict import Prediction
+from ..answers.sensitivity import USUAL
+from ..quantities import field_of
+from ..specs.errors import SpecError
+from .pictures import save, subplots
+from .tables import number
+
+BARS = 20
+COLORS = {"fitted": "C0", "relative": "C1", "assumed": "C3", "printed": "C7"}
+
+
+def draw_prediction(prediction: Prediction, path: Path) -> None:
+    """A bar with its one sigma for each of the largest components of the breakdown,
+    colored by where their parameters come from.
+
+    Raises:
+        SpecError: the phase has no breakdown.
+    """
+    problem, trust = prediction.problem, prediction.trust
+    phase = problem.scenario.phase
+    if not prediction.breakdown:
+        raise SpecError([f"--picture: phase {phase} has no breakdown to draw"])
+    parts = sorted(prediction.breakdown.items(), key=lambda item: -item[1])
+    parts = [(name, 1e3 * value) for name, value in parts[:BARS] if value > 0.0][::-1]
+    figure, axes = subplots(figsize=(9, 1.4 + 0.28 * len(parts)), layout="constrained")
+    names, values = [name for name, _ in parts], [value for _, value in parts]
+    bars = [value * trust.breakdown[name] for name, value in parts]
+    colors = [COLORS[trust.origin[name]] for name in names]
+    axes.barh(names, values, xerr=bars, color=colors, ecolor="black", capsize=2)
+    for origin in sorted({trust.origin[name] for name in names}):
+        axes.barh([], [], color=COLORS[origin], label=f"parameters {origin}")
+    axes.legend(loc="lower right", fontsize=8)
+    axes.set(xlabel="ms of the whole, bars of one sigma", xlim=(0, None))
+    field = field_of(USUAL[phase], None, phase)
+    value = number(field, prediction.values[field], prediction.sigma[field])
+    axes.set_title(f"{phase} on {problem.system.name}: {USUAL[phase]} {value}")
+    save(figure, path)
