@@ -27,12 +27,14 @@ def draw_prediction(prediction: Prediction, path: Path) -> None:
     parts = sorted(prediction.breakdown.items(), key=lambda item: -item[1])
     parts = [(name, 1e3 * value) for name, value in parts[:BARS] if value > 0.0][::-1]
     figure, axes = subplots(figsize=(9, 1.4 + 0.28 * len(parts)), layout="constrained")
-    names, values = [name for name, _ in parts], [value for _, value in parts]
-    bars = [value * trust.breakdown[name] for name, value in parts]
-    colors = [COLORS[trust.origin[name]] for name in names]
-    axes.barh(names, values, xerr=bars, color=colors, ecolor="black", capsize=2)
-    for origin in sorted({trust.origin[name] for name in names}):
-        axes.barh([], [], color=COLORS[origin], label=f"parameters {origin}")
+    for origin, color in COLORS.items():
+        own = [i for i, (name, _) in enumerate(parts) if trust.origin[name] == origin]
+        values = [parts[i][1] for i in own]
+        bars = [parts[i][1] * trust.breakdown[parts[i][0]] for i in own]
+        if own:
+            style = {"ecolor": "black", "capsize": 2, "color": color}
+            axes.barh(own, values, xerr=bars, label=f"parameters {origin}", **style)
+    axes.set_yticks(range(len(parts)), [name for name, _ in parts])
     axes.legend(loc="lower right", fontsize=8)
     axes.set(xlabel="ms of the whole, bars of one sigma", xlim=(0, None))
     field = field_of(USUAL[phase], None, phase)

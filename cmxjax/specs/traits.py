@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 from ..job.workload import BYTES
 from ..machine.resolve import exchange_library
-from .context import dtype_of_file, dtypes_of, engine_of, module_bytes
+from .context import default, dtype_of_file, dtypes_of, engine_of, module_bytes
 from .degrees import derive
 from .discrepancy import level_of
 from .model_load import LoadedModel, load_model
 from .scenario_file import (
-    CollectiveSpec,
+    CollectiveScenario,
     DecodeScenario,
     LayoutSpec,
     OpSpec,
@@ -54,11 +54,11 @@ def traits_of(scenario: Scenario) -> Traits:
         op = scenario.op
         return Traits(f"op {op.kind}", system, {"dtype": op.dtype}, _operator(op))
     if scenario.phase == "collective":
-        return _collective(scenario.collective, system)
+        return _collective(scenario)
     return _step(scenario, load_model(scenario.model))
 
 
-def _given(**sizes: float | None) -> dict[str, float]:
+def _given(**sizes: int | float | None) -> dict[str, float]:
     return {name: float(size) for name, size in sizes.items() if size}
 
 
@@ -77,9 +77,12 @@ def _operator(op: OpSpec) -> dict[str, float]:
     )
 
 
-def _collective(spec: CollectiveSpec, system: str) -> Traits:
-    words = {"library": spec.library} if spec.library else {}
-    if spec.kind in ("dispatch", "combine"):
+def _collective(scenario: CollectiveScenario) -> Traits:
+    spec, system = scenario.collective, load_system(scenario.system).system
+    exchanges = spec.kind in ("dispatch", "combine")
+    usual = default(system, "expert" if exchanges else "collective")
+    words = {"library": spec.library or usual}
+    if exchanges:
         words |= {"mode": spec.mode, "dtype": spec.dtype}
     sizes = _given(
         devices=spec.ranks,
@@ -88,7 +91,7 @@ def _collective(spec: CollectiveSpec, system: str) -> Traits:
         hidden=spec.hidden,
         topk=spec.topk,
     )
-    return Traits(f"collective {spec.kind}", system, words, sizes)
+    return Traits(f"collective {spec.kind}", scenario.system.base, words, sizes)
 
 
 def _step(
