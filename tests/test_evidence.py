@@ -130,7 +130,7 @@ def test_the_committed_growth_is_what_the_committed_runs_show(unseen):
 
 
 def test_widened_bars_hold_runs_that_were_left_out_or_never_fitted(unseen):
-    """Of each calibration, and of all that lie outside, 85 % at least within two sigma."""
+    """Of each engine, and of all that lie outside, 85 % at least within two sigma."""
     of_size, of_word = learned_growth()
     groups: dict[str, list[bool]] = {}
     for one in unseen:

@@ -34,14 +34,17 @@ def uncertain(problem: Problem) -> dict[str, float]:
     }
 
 
-def loose(problem: Problem) -> dict[str, float]:
-    """Prior widths of uncertain leaves that the calibration says nothing of.
+def settled(problem: Problem) -> set[str]:
+    """Leaves whose prior widths count no more: those that the calibration fitted have its
+    covariance, and those that fitted rows depend on are part of the discrepancy that
+    left-out rows show."""
+    return problem.fitted.theta.keys() | set(problem.fitted.absorbed)
 
-    Leaves that it fitted have its covariance, and those that fitted rows depend on are
-    part of the discrepancy that left-out rows show.
-    """
-    settled = problem.fitted.theta.keys() | set(problem.fitted.absorbed)
-    return {p: s for p, s in uncertain(problem).items() if p not in settled}
+
+def loose(problem: Problem) -> dict[str, float]:
+    """Prior widths of uncertain leaves that the calibration says nothing of."""
+    known = settled(problem)
+    return {p: s for p, s in uncertain(problem).items() if p not in known}
 
 
 def alike(trees: Iterable[object]) -> list[list[int]]:

@@ -10,7 +10,7 @@ from ..specs.scenario_file import Scenario
 from ..units import dimension_of
 from ..words import choose
 from .predict import Prediction, predict
-from .uncertainty import probability_above, ratio_sigma
+from .uncertainty import probability_above, ratio_sigma, shared_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,12 +47,13 @@ def odds_of(one: Prediction, other: Prediction) -> dict[str, Odds]:
     """Of each metric that is positive in both."""
     found = {}
     factors = one.trust.widening, other.trust.widening
+    shared = shared_error(one.problem, other.problem)
     for name, value in one.values.items():
         if min(value, other.values.get(name, 0.0)) <= 0.0:
             continue
         slopes, below = one.trust.slopes[name], other.trust.slopes[name]
         sides = one.problem, slopes, other.problem, below
-        sigma = ratio_sigma(*sides, name, factors)
+        sigma = ratio_sigma(*sides, name, shared, factors)
         log, sign = math.log(value / other.values[name]), better_sign(name)
         compared = sign != 0.0 and one.problem.scenario.phase != "system"
         better = probability_above(sign * log, sigma) if compared else None

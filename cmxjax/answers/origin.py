@@ -35,11 +35,11 @@ def origin_of(
         slopes: derivative of the number's log along the shift of each uncertain leaf;
             without any it follows printed figures alone.
     """
-    follows = {PRINTED: 0.0}
+    follows, theta = {PRINTED: 0.0}, problem.fitted.theta
     for path, slope in slopes.items():
         odds = 1.0
         if is_fraction(path):  # as much as it follows the leaf itself, not its logit
-            value, theta = problem.figures[path].si, problem.fitted.theta.get(path, 0.0)
-            odds += value / (1.0 - value) * math.exp(theta)
+            value = problem.figures[path].si
+            odds += value / (1.0 - value) * math.exp(theta.get(path, 0.0))
         follows[origins[path]] = follows.get(origins[path], 0.0) + odds * abs(slope)
     return max(follows, key=lambda origin: follows[origin])

@@ -15,6 +15,7 @@ from ..phases.metrics import Metrics, metrics
 from ..serve.pools import PoolMetrics
 from ..specs.build import Problem
 from .batch import STEP, uncertain
+from .extrapolation import outside, widening
 from .uncertainty import relative_sigma
 
 Numbers = Mapping[str, float]
@@ -90,7 +91,8 @@ def sigmas(problem: Problem, names: list[str]) -> dict[str, float]:
     """
     base = numbers_of(jax.device_get(metrics(*problem.inputs)))
     slopes = slopes_of(problem, {name: base[name] for name in names})
+    factor = widening(outside(problem))
     return {
-        name: relative_sigma(problem, slopes[name], name) if name in slopes else 0.0
+        name: relative_sigma(problem, slopes.get(name, {}), name, factor)
         for name in names
     }

@@ -61,7 +61,7 @@ def trust_of(problem: Problem, numbers: Numbers) -> Trust:
     for name in numbers:
         own = slopes.get(name, {})
         field = name.rpartition(".")[2]
-        width = relative_sigma(problem, own, field, factor) if own else 0.0
+        width = relative_sigma(problem, own, field, factor)
         if name.startswith(POOLS):
             pools.setdefault(name.split(".")[1], {})[field] = width
         elif not name.startswith((BREAKDOWN, BUSY)):

@@ -7,7 +7,7 @@ from ..specs.context import SERVES
 from ..specs.discrepancy import level_of, model_error
 from ..specs.traits import distance, traits_of
 from ..units import dimension_of
-from .batch import loose
+from .batch import settled
 
 SHARES = ("mfu", "hfu", "utilization")
 """Plain numbers that go with a time."""
@@ -17,8 +17,14 @@ WAITS = ("ttft", "waiting", "encode_waiting")
 
 
 def variance(problem: Problem, slopes: dict[str, float]) -> float:
-    """Variance of a log metric from fitted parameters and from priors."""
-    priors = sum((slopes.get(path, 0.0) * s) ** 2 for path, s in loose(problem).items())
+    """Variance of a log metric from fitted parameters and from priors.
+
+    Args:
+        slopes: along leaves that are uncertain, see `batch.uncertain`.
+    """
+    known, figures = settled(problem), problem.figures
+    loose = slopes.keys() - known
+    priors = sum((slopes[path] * figures[path].prior_sigma) ** 2 for path in loose)
     return problem.fitted.variance(slopes) + priors
 
 
@@ -58,14 +64,18 @@ def ratio_sigma(
     below: Problem,
     below_slopes: dict[str, float],
     field: str,
+    shared: float,
     factors: tuple[float, float] = (1.0, 1.0),
 ) -> float:
     r"""Standard error of the log of a ratio.
 
-    Sides on one system share its leaves, so what they have in common cancels. The model's
-    own errors are those of their jobs, with the correlation of `shared_error`:
+    Sides on one system share its leaves, so what they have in common cancels:
 
     $$ \sigma^2 = (g_a - g_b)^\top C (g_a - g_b) + e_a^2 + e_b^2 - 2 \rho e_a e_b $$
+
+    Args:
+        shared: correlation rho of the model's own errors e, from `shared_error`.
+        factors: as `relative_sigma` takes one, of each side.
     """
     one, other = factors
     if above.system.name == below.system.name:
@@ -77,8 +87,8 @@ def ratio_sigma(
         spread += other**2 * variance(below, below_slopes)
     first = one * discrepancy(above, above_slopes, field)
     second = other * discrepancy(below, below_slopes, field)
-    shared = shared_error(above, below) * first * second
-    return math.sqrt(max(spread + first**2 + second**2 - 2.0 * shared, 0.0))
+    errors = first**2 + second**2 - 2.0 * shared * first * second
+    return math.sqrt(max(spread + errors, 0.0))
 
 
 REACH = 1.5

@@ -14,7 +14,7 @@ from ..specs.measurement_file import Measurement, MeasurementSpec, load_measurem
 from ..units import from_si, to_si
 from .batch import Outcome, evaluate
 from .extrapolation import outside, widening
-from .uncertainty import ratio_sigma, relative_sigma
+from .uncertainty import ratio_sigma, relative_sigma, shared_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -140,7 +140,9 @@ def _sigma(
     if below is None:
         return relative_sigma(above.problem, above.slopes, field, top)
     sides = above.problem, above.slopes, below.problem, below.slopes
-    return ratio_sigma(*sides, field, (top, _factor(below) if widened else 1.0))
+    factors = (top, _factor(below) if widened else 1.0)
+    shared = shared_error(above.problem, below.problem)
+    return ratio_sigma(*sides, field, shared, factors)
 
 
 def _factor(side: _Sided) -> float:

@@ -31,7 +31,7 @@ from ..specs.scenario_file import Scenario
 from .batch import STEP, moved_up_and_down, uncertain
 from .extrapolation import outside, widening
 from .limits import Limit, parse_limit
-from .uncertainty import probability_above, ratio_sigma, relative_sigma
+from .uncertainty import probability_above, ratio_sigma, relative_sigma, shared_error
 
 LEVELS, POINTS, SPAN = 5, 24, 6.0
 """Nested grids of log batch, the first from e^-6 to e^6 times the scenario's."""
@@ -122,12 +122,14 @@ def versus(
         ratio = math.inf if one.feasible else 0.0
         return Versus(one, other, ratio, 0.0, float(one.feasible))
     both = one.problem, one.slopes, other.problem, other.slopes
-    shared = sum(
+    of_workload = sum(
         ((one.workload_slopes[key] - other.workload_slopes[key]) * sigma) ** 2
         for key, sigma in widths.items()
     )
     factors = one.widening, other.widening
-    sigma = math.sqrt(ratio_sigma(*both, field, factors) ** 2 + shared)
+    shared = shared_error(one.problem, other.problem)
+    of_system = ratio_sigma(*both, field, shared, factors)
+    sigma = math.sqrt(of_system**2 + of_workload)
     log = math.log(one.value / other.value)
     return Versus(one, other, math.exp(log), sigma, probability_above(log, sigma))
 

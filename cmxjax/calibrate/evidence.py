@@ -127,7 +127,7 @@ def sources_csv(found: list[Run]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("file", "source", "title", "url"))
     for file in sorted({run.file for run in found}):
-        said = load("measurements", file)[0]["sources"]
+        said: dict = load("measurements", file)[0]["sources"]  # pyright: ignore
         for key in sorted({run.source for run in found if run.file == file}):
             writer.writerow((file, key, said[key]["title"], said[key].get("url", "")))
     return text.getvalue()
