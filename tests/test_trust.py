@@ -98,8 +98,9 @@ def test_a_job_is_as_good_as_itself_and_errors_of_neighbors_cancel(decode):
     widths = [odds_of(other, decode)["tpot_s"].sigma for other in (near, far)]
     assert 0.0 < widths[0] < widths[1] < 3.0 * own
     assert widths[0] < math.hypot(own, near.sigma["tpot_s"])
-    assert odds_of(near, decode)["tpot_s"].better > 0.9
-    assert odds_of(near, decode)["tokens_per_s"].better < 0.1
+    faster = odds_of(near, decode)
+    assert (faster["tpot_s"].better or 0.0) > 0.9
+    assert (faster["tokens_per_s"].better or 1.0) < 0.1
 
 
 def test_compare_says_the_probability_that_one_is_better(capsys, tmp_path):
