@@ -48,6 +48,8 @@ def outside(problem: Problem) -> list[Outside]:
     ids = set(fitted.provenance.get("fitted_rows", []))  # pyright: ignore
     runs = [run.traits for run in shipped_runs() if run.id in ids]
     alike = [run for run in runs if run.kind == job.kind]
+    if not runs:  # fitted to rows that don't ship
+        return []
     if not alike:
         return [Outside("phase", job.kind, sorted({run.kind for run in runs}))]
     return beyond(job, alike)

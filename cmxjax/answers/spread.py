@@ -4,6 +4,7 @@ The compiled program of the prediction is run again with each leaf moved up and 
 compiles nothing and takes a millisecond each.
 """
 
+import math
 from collections.abc import Callable, Mapping
 
 import jax
@@ -67,8 +68,18 @@ def slopes_of(
     for path, places in _places(problem, leaves).items():
         up, down = moved(places, path, STEP), moved(places, path, -STEP)
         for name, value in known.items():
-            slopes[name][path] = (up[name] - down[name]) / (2.0 * STEP * value)
+            slopes[name][path] = _slope(value, up[name], down[name])
     return slopes
+
+
+def _slope(value: float, up: float, down: float) -> float:
+    """d ln value / d theta from the values a step away, or from one of them where the
+    other is not finite."""
+    ends = [(x, step) for x, step in ((up, STEP), (down, -STEP)) if math.isfinite(x)]
+    if not ends:
+        raise ArithmeticError("not finite an error bar away; check for extreme values")
+    (high, above), (low, below) = (*ends, (value, 0.0))[:2]
+    return (high - low) / ((above - below) * value)
 
 
 def _places(problem: Problem, leaves: list) -> dict[str, list[tuple[int, int]]]:

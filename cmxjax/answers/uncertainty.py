@@ -38,6 +38,7 @@ def discrepancy(problem: Problem, slopes: dict[str, float], field: str) -> float
     dimension, phase = dimension_of(field), problem.scenario.phase
     whole = dimension.endswith("_rate") or dimension in ("time", "energy", "cost")
     whole |= field in SHARES or (phase == "train" and dimension == "bytes")
+    whole &= "excess" not in field  # a difference, of which most may be given
     moves = sum(map(abs, slopes.values()))
     share = float(moves > 0.0) if whole else min(1.0, moves)
     level = "ttft" if field.startswith(WAITS) else field
