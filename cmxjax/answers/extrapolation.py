@@ -100,7 +100,7 @@ def widening(found: Sequence[Outside]) -> float:
 
 @cache
 def learned_growth() -> tuple[float, float]:
-    """Of the variance, for a doubling and for a word; see `calibrate.evidence`."""
+    """Of the variance, for a doubling and for a word; see `calibrate.extrapolation`."""
     text = (DATA / GROWTH).read_text("utf-8")
     learned = parse_json(text, GROWTH)
     return learned["doubling"], learned["word"]  # pyright: ignore[reportReturnType]
