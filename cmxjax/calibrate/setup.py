@@ -95,7 +95,11 @@ def prepare(
     start: dict[str, InheritedSpec] = {}
     if loaded.file.relatives:
         start = inherited(loaded.figures, *relatives_of(loaded))
-    parameters = [_narrowed(p, start) for p in resolve(recipe, loaded.figures, where)]
+    resolved = resolve(recipe, loaded.figures, where)
+    parameters = [
+        parameter if spec.sigma else _narrowed(parameter, start)
+        for parameter, spec in zip(resolved, recipe.parameters, strict=True)
+    ]
     shifts = {path: jnp.asarray(i.theta) for path, i in start.items()}
     rows: list[Measurement] = []
     pairs = []
@@ -131,7 +135,8 @@ def prepare(
 
 
 def _narrowed(parameter: Parameter, start: dict[str, InheritedSpec]) -> Parameter:
-    """A parameter with the width that relatives leave to it, if they know its leaves."""
+    """A parameter with the width that relatives leave to it, if they know its leaves and
+    the recipe doesn't say itself how far they may be off."""
     if not all(leaf in start for leaf in parameter.leaves):
         return parameter
     width = max(start[leaf].sigma for leaf in parameter.leaves)

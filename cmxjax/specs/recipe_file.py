@@ -17,7 +17,8 @@ class ParameterSpec(Strict):
     leaves: list[Text] = Field(min_length=1)
     """Dotted leaf paths; `*` stands for any name between dots."""
     sigma: Positive | None = None
-    """Prior width of the shift; without it, the widest prior of the leaves."""
+    """Prior width of the shift; without it, the widest prior of the leaves, or what
+    relatives leave of it."""
     reason: Text
     """Why the parameter exists and what identifies it."""
 
