@@ -10,12 +10,13 @@ from bench import GEMM, HEAD, MEMORY, copy, gemm
 from cmxjax.answers.validate import validate
 from cmxjax.calibrate import folds
 from cmxjax.calibrate.run import fit as calibrate
-from cmxjax.calibrate.setup import prepare
+from cmxjax.calibrate.setup import _narrowed, prepare
 from cmxjax.cli.main import main
 from cmxjax.machine.resolve import origins
 from cmxjax.parameters import leaf_paths
 from cmxjax.specs.build import build
 from cmxjax.specs.calibration_file import (
+    InheritedSpec,
     calibration_for,
     calibration_names,
     shipped_calibration,
@@ -24,7 +25,13 @@ from cmxjax.specs.discrepancy import FIRST
 from cmxjax.specs.errors import SpecError
 from cmxjax.specs.files import shipped
 from cmxjax.specs.measurement_file import load_measurements
-from cmxjax.specs.recipe_file import load_recipe, matches, resolve
+from cmxjax.specs.recipe_file import (
+    Parameter,
+    ParameterSpec,
+    load_recipe,
+    matches,
+    resolve,
+)
 from cmxjax.specs.system_load import Reference, load_system
 
 RECIPE = (
@@ -67,6 +74,21 @@ def test_patterns_match_part_by_part():
     assert matches("engines.a.wait_excess", "engines.*.wait_excess")
     assert not matches("engines.a.b.wait_excess", "engines.*.wait_excess")
     assert matches("chip.half_rows", "chip.half_*")
+
+
+@pytest.mark.parametrize(
+    ("leaves", "sigma", "expected"),
+    [
+        (["a"], None, 0.2),  # what relatives leave of the file's
+        (["a", "b"], None, 0.7),  # nothing is known of one
+        (["a"], 1.0, 1.0),  # the recipe's own
+    ],
+)
+def test_relatives_narrow_a_width_that_the_recipe_does_not_give(leaves, sigma, expected):
+    spec = ParameterSpec(name="p", leaves=leaves, sigma=sigma, reason="test")
+    parameter = Parameter("p", tuple(leaves), sigma or 0.7, "test")
+    known = {"a": InheritedSpec(theta=0.5, sigma=0.2)}
+    assert _narrowed(parameter, spec, known).sigma == expected
 
 
 @pytest.mark.parametrize("name", shipped("recipes"))

@@ -4,7 +4,7 @@
 that ended for memory or went well and whose source says how wide the model is (Hugging
 Face, nanotron ultra-scale benchmark, bench_final2_mod_add.csv in gkarfakis19/Rapid-LLM at
 317a2cb). Key-value heads of runs that failed aren't printed; they are taken to be as many
-as heads. Of the memory that runs reserved, 15 that went well are fitted, none that failed.
+as heads. The calibration fits the memory of 15 of those that went well, of no other.
 """
 
 import csv

@@ -14,7 +14,13 @@ from ..specs.discrepancy import level_of
 from ..specs.errors import SpecError
 from ..specs.figures import Figure
 from ..specs.measurement_file import Measurement, load_measurements
-from ..specs.recipe_file import Parameter, RecipeSpec, resolve, why_excluded
+from ..specs.recipe_file import (
+    Parameter,
+    ParameterSpec,
+    RecipeSpec,
+    resolve,
+    why_excluded,
+)
 from ..specs.related import relatives_of
 from ..specs.relatives import inherited
 from ..specs.system_load import Reference, load_system
@@ -97,7 +103,7 @@ def prepare(
         start = inherited(loaded.figures, *relatives_of(loaded))
     resolved = resolve(recipe, loaded.figures, where)
     parameters = [
-        parameter if spec.sigma else _narrowed(parameter, start)
+        _narrowed(parameter, spec, start)
         for parameter, spec in zip(resolved, recipe.parameters, strict=True)
     ]
     shifts = {path: jnp.asarray(i.theta) for path, i in start.items()}
@@ -134,10 +140,12 @@ def prepare(
     )
 
 
-def _narrowed(parameter: Parameter, start: dict[str, InheritedSpec]) -> Parameter:
+def _narrowed(
+    parameter: Parameter, spec: ParameterSpec, start: dict[str, InheritedSpec]
+) -> Parameter:
     """A parameter with the width that relatives leave to it, if they know its leaves and
     the recipe doesn't say itself how far they may be off."""
-    if not all(leaf in start for leaf in parameter.leaves):
+    if spec.sigma or not all(leaf in start for leaf in parameter.leaves):
         return parameter
     width = max(start[leaf].sigma for leaf in parameter.leaves)
     return parameter._replace(sigma=min(width, parameter.sigma))
