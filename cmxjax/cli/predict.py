@@ -66,7 +66,9 @@ class Predict:
         data |= self._room(prediction.problem, console)
         return afterwards(
             data,
-            lambda: self.trace is None or self._draw_trace(prediction.problem, self.trace),
+            lambda: (
+                self.trace is None or self._draw_trace(prediction.problem, self.trace)
+            ),
             lambda: self.picture is None or self._draw(prediction, self.picture),
         )
 
