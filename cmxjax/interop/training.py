@@ -241,11 +241,12 @@ def _data_parallel(options: Options, problem: Problem, w: Train) -> None:
     machine = problem.machine
     assert isinstance(machine, Machine)
     overlaps = float(trainer_of(machine).data_exposed_fraction) < 1.0
-    if w.shards:
+    splits = float(w.zero) > 0.0
+    if splits:
         options.add("--use-distributed-optimizer")
-    if overlaps and (w.shards or w.zero_bucket is not None):
+    if overlaps and (splits or w.zero_bucket is not None):
         options.add("--overlap-grad-reduce")
-    if overlaps and w.shards:
+    if overlaps and splits:
         options.add("--overlap-param-gather")
     if w.zero_bucket is not None:
         options.add("--ddp-bucket-size", int(w.zero_bucket))

@@ -70,7 +70,8 @@ class Points(NamedTuple):
     row: np.ndarray
     factor: np.ndarray
     family: np.ndarray
-    index: np.ndarray
+    levels: np.ndarray
+    """Places on the menus of the settings, (point, setting)."""
     form: np.ndarray
     logs: np.ndarray
     score: np.ndarray
@@ -175,7 +176,7 @@ class Bounds:
         stages = self.layouts.degrees[rows, PIPELINE]
         ranks = degree(self.layouts.degrees[rows], "dp")
         micro = self.values(rows, index)[:, self.micro]
-        count = np.round(float(job.scenario.workload.global_batch) / (micro * ranks))
+        count = np.round(job.sequences / (micro * ranks))
         alone = stages == 1
         filled = self.chunks[forms] * stages <= float(
             chunks_filled(float(job.rules.layers))
@@ -184,6 +185,18 @@ class Bounds:
         even = (stages % 2 == 0) & (count % 2 == 0) & (count >= DUALPIPE_EACH * stages)
         several = (forms >= job.first_form) & filled & (even | ~both)
         return np.where(alone, forms == job.first_form, several)
+
+    def exact(
+        self,
+        rows: np.ndarray,
+        factors: np.ndarray,
+        families: np.ndarray,
+        index: np.ndarray,
+        forms: np.ndarray,
+    ) -> Points:
+        """Points with their exact scores."""
+        scored = self.scored(rows, factors, families, index, forms)
+        return self.points(rows, factors, families, index, forms, scored)
 
     def points(self, rows, factors, families, index, forms, scored: Scores) -> Points:
         """Scores of points, with what they lack."""

@@ -14,8 +14,8 @@ def changes_of(bounds: Bounds, point: Points) -> dict[str, object]:
     """
     job, layouts = bounds.job, bounds.layouts
     row = int(point.row[0])
-    degrees = dict(zip(AXES, layouts.degrees[row].tolist()))
-    chosen = bounds.values(point.row, point.index)[0].tolist()
+    degrees: dict[str, int] = dict(zip(AXES, layouts.degrees[row].tolist()))
+    chosen = bounds.values(point.row, point.levels)[0].tolist()
     values = dict(zip((setting.name for setting in bounds.settings), chosen))
     along = bool(values.pop("sequence_parallel"))
     factor = point.factor[0].astype(int)

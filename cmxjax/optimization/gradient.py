@@ -155,15 +155,16 @@ def _rounded(search: Search, descent: Descent) -> Points | None:
     if points is None or len(points.row) != len(factors):
         return points if points is None else _distinct(points)
     index = search.bounds.nearest(points.row, np.array(values))
-    points = _distinct(points._replace(index=index))
-    args = points.row, points.factor, points.family, points.index, points.form
-    scored = search.bounds.points(*args, search.bounds.scored(*args))
-    search.look(scored.take(search.bounds.runs(scored.row, scored.index, scored.form)))
+    points = _distinct(points._replace(levels=index))
+    scored = search.bounds.exact(
+        points.row, points.factor, points.family, points.levels, points.form
+    )
+    search.look(scored.take(search.bounds.runs(scored.row, scored.levels, scored.form)))
     return scored
 
 
 def _distinct(points: Points) -> Points:
-    keys = [(f.tobytes(), i.tobytes()) for f, i in zip(points.factor, points.index)]
+    keys = [(f.tobytes(), i.tobytes()) for f, i in zip(points.factor, points.levels)]
     return points.take(np.array([keys.index(key) for key in dict.fromkeys(keys)]))
 
 
@@ -203,7 +204,8 @@ def descend(search: Search, seed: int) -> Descent:
         job.rules._replace(pinned=()),
         any(degree > 1 for _, degree in job.rules.pinned),
     )
-    return Descent(*map(np.asarray, snapshots), frames)
+    logs, values, scores, excess = map(np.asarray, snapshots)
+    return Descent(logs, values, scores, excess, frames)
 
 
 def _boxes(search: Search, layouts, count: int, rng) -> tuple:

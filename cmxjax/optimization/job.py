@@ -4,13 +4,12 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import numpy as np
-
 from ..job.layout import AXES
 from ..job.workload import ANY, Decode, Prefill, Train
 from ..machine.system import ordered_tiers
 from ..model.architecture import Architecture
 from ..specs.build import Problem, build
+from ..specs.degrees import devices_of
 from ..specs.errors import SpecError, all_of
 from ..specs.scenario_file import DecodeScenario, PrefillScenario, Scenario, TrainScenario
 from .objective import LATENCY, Objective, objective_of, role_of
@@ -44,6 +43,12 @@ class Job(NamedTuple):
     @property
     def trains(self) -> bool:
         return isinstance(self.problem.workload, Train)
+
+    @property
+    def sequences(self) -> float:
+        """Of a training step, all devices together; 0 in serving."""
+        w = self.problem.workload
+        return float(w.global_batch) if isinstance(w, Train) else 0.0
 
     @property
     def first_form(self) -> int:
@@ -85,7 +90,7 @@ def job_of(
     given = dict(settings or {})
     degrees = {name: value for name, value in pins.items() if name in AXES}
     given |= {name: (value,) for name, value in pins.items() if name not in AXES}
-    counts = tuple(dict.fromkeys(devices)) or (_devices(scenario),)
+    counts = tuple(dict.fromkeys(devices)) or (devices_of(scenario.layout),)
     if wrong := [count for count in counts if count < 1]:
         raise SpecError([f"--devices {n}: use a whole number from 1" for n in wrong])
     problem, wanted = all_of(
@@ -138,16 +143,6 @@ def _problem(scenario: Planned, devices: int, calibration: str | None) -> Proble
     return problem
 
 
-def _devices(scenario: Planned) -> int:
-    """The scenario's number of devices, from its degrees where it isn't given."""
-    spec = scenario.layout
-    if spec.devices is not None:
-        return spec.devices
-    attention = np.prod([spec.tp or 1, spec.cp or 1, spec.dp or 1, spec.pp or 1])
-    experts = np.prod([spec.etp or 1, spec.ep or 1, spec.edp or 1, spec.pp or 1])
-    return int(max(attention, experts))
-
-
 def _bare(scenario: Planned, devices: int) -> Scenario:
     """The scenario with data parallelism alone, which every model allows."""
     layout = scenario.layout
@@ -155,15 +150,16 @@ def _bare(scenario: Planned, devices: int) -> Scenario:
     routing = {"redundant_experts": 0.0, "shared_replicas": 0.0}
     routing = scenario.routing.model_copy(update=routing | {"experts_per_device": None})
     changes: dict[str, object] = {"layout": bare, "routing": routing}
-    w = scenario.workload
-    if scenario.phase == "train":
+    if isinstance(scenario, TrainScenario):
+        w = scenario.workload
         # a device alone must get a sequence; the batch itself is put back later
         room = max(w.global_batch, w.micro_batch * devices)
         changes["workload"] = w.model_copy(
             update={"global_batch": room, "schedule": "1f1b"}
         )
-    if scenario.phase == "prefill":
+    if isinstance(scenario, PrefillScenario):
         # a device alone must admit a prompt
+        w = scenario.workload
         room = max(w.tokens_per_device, w.prompt_tokens)
         changes["workload"] = w.model_copy(update={"tokens_per_device": room})
     return scenario.model_copy(update=changes)
@@ -212,9 +208,10 @@ def _rules(problem: Problem, pinned: Mapping[str, int | float | str]) -> Rules:
     )
 
 
-def _is_degree(value: object) -> bool:
-    whole = isinstance(value, int | float) and not isinstance(value, bool)
-    return whole and 1 <= value <= 10**9 and value % 1 == 0
+def _is_degree(value: float | str) -> bool:
+    if isinstance(value, str | bool):
+        return False
+    return 1 <= value <= 10**9 and value % 1 == 0
 
 
 def _dense_width(a: Architecture) -> int:

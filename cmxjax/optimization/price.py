@@ -1,5 +1,6 @@
 """Exact metrics of many points at once, and the relaxed score of one."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .. import smooth
-from .._types import Scalar, Sharpness
+from .._types import Leaf, Scalar, Sharpness
 from ..job.layout import AXES, Layout, Routing, degree
 from ..job.workload import Decode, Prefill, Train
 from ..memory.serving import usable_bytes
@@ -72,7 +73,7 @@ def job_of(
     inputs: tuple,
     family: Family,
     factor: Float[Array, "axis tier"],
-    chosen: dict[str, Scalar],
+    chosen: Mapping[str, Leaf],
     sharpness: Sharpness,
 ) -> tuple[Decode | Prefill | Train, Layout]:
     """The workload and the layout of a point.
@@ -100,10 +101,12 @@ def job_of(
     )
     sizes = {name: value for name, value in chosen.items() if hasattr(w, name)}
     if isinstance(w, Train):
-        sizes["selective"] = Switch(chosen.get("selective", w.selective.on))
         count = chosen.get("overlapped_microbatches", 1.0 + w.overlaps.on)
-        sizes["overlaps"] = Switch(count - 1.0)
-        sizes["schedule"] = family.schedule
+        w = w.replace(
+            selective=Switch(sizes.pop("selective", w.selective.on)),
+            overlaps=Switch(jnp.asarray(count) - 1.0),
+            schedule=family.schedule,
+        )
     return w.replace(**sizes), layout
 
 

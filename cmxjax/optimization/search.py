@@ -206,7 +206,7 @@ class Search:
         good = np.isfinite(points.score)
         if self.bounds.batch is not None and good.any():
             self.batches = max(
-                self.batches, int(points.index[good, self.bounds.batch].max()) + 1
+                self.batches, int(points.levels[good, self.bounds.batch].max()) + 1
             )
         self.front.add(points.logs, good, lambda row: points.take(np.array([row])))
         if good.any():
@@ -231,11 +231,16 @@ class Search:
         ends.append(bounds.end(cells, [s.memory for s in bounds.settings]))
         for index in ends:
             real = good & bounds.runs(rows, index, forms)
-            args = (x[real] for x in (rows, factors, cells.family, index, forms))
-            rows_, *others = args
-            if len(rows_):
-                scored = bounds.scored(rows_, *others)
-                self.look(bounds.points(rows_, *others, scored))
+            if real.any():
+                self.look(
+                    bounds.exact(
+                        rows[real],
+                        factors[real],
+                        cells.family[real],
+                        index[real],
+                        forms[real],
+                    )
+                )
 
     def _children(self, cells: Cells) -> Cells:
         """Every cell in parts."""
@@ -369,8 +374,7 @@ class Search:
         if not cells.size:
             return 0, 0.0
         factors = self.bounds.factors(cells.row, np.array(places)[runs])
-        args = cells.row, factors, cells.family, index, forms
-        points = self.bounds.points(*args, self.bounds.scored(*args))
+        points = self.bounds.exact(cells.row, factors, cells.family, index, forms)
         self.look(points)
         bound = self._effective(cells)
         # one from where none can be only counts if it is better than the best

@@ -176,7 +176,7 @@ def _along_sequence(degrees: np.ndarray, given) -> Menus:
 def _of_training(scenario, problem: Problem, given, degrees: np.ndarray):
     w = problem.workload
     assert isinstance(w, Train)
-    batch = round(float(scenario.workload.global_batch))
+    batch = round(float(w.global_batch))
 
     def micro(dp: int) -> tuple[int, ...]:
         return () if batch % dp else divisors(batch // dp)

@@ -95,7 +95,7 @@ def test_no_point_of_a_cell_is_better_than_its_bound():
     places = np.array([int(rng.integers(len(every))) for every in listed])
     factors = search.bounds.factors(cells.row, places)
     args = cells.row, factors, cells.family, index, cells.form[:, 0]
-    points = search.bounds.points(*args, search.bounds.scored(*args))
+    points = search.bounds.exact(*args)
     runs = np.isfinite(points.score)
     assert runs.sum() > 30
     assert possible[runs].all()
@@ -252,7 +252,7 @@ def test_any_schedule_prices_each_as_its_own_program():
     zeros = np.zeros((1, len(search.bounds.settings)), int)
     for place, form in enumerate(job.forms[:6]):
         args = np.array([row]), factor, np.array([0]), zeros, np.array([place])
-        logs = search.bounds.points(*args, search.bounds.scored(*args)).logs[0]
+        logs = search.bounds.exact(*args).logs[0]
         machine, a, w, layout = job.inputs
         schedule = "1f1b" if form.schedule == "interleaved" else form.schedule
         w = w.replace(micro_batch=jnp.ones(()), chunks=jnp.asarray(float(form.chunks)))
