@@ -55,7 +55,9 @@ _PART = re.compile("[-_.]")
 def near(word: str, known: Iterable[str]) -> list[str]:
     """Up to three known names that look like the word, the nearest first, or else of
     which a part does, as of `gb200-nvl72`."""
-    lower = {name.lower(): name for name in reversed(list(known))}
+    lower: dict[str, str] = {}
+    for name in known:
+        lower.setdefault(name.lower(), name)
     word = word[:LONGEST_WORD].lower()
     if close := get_close_matches(word, lower):
         return [lower[name] for name in close]

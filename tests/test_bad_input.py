@@ -1178,7 +1178,7 @@ MEASUREMENTS = {
     ),
     "an unknown system in ratio_to": (
         ('unit = "ms"', 'unit = "1"\nratio_to = { system = "nvl73" }'),
-        ["measurements[b] ratio_to", "system = 'nvl73'", "gb200-nvl72"],
+        ["measurements[b] ratio_to", "system = 'nvl73'", "did you mean nvl72?"],
     ),
     "degrees that don't divide in set": (
         with_b('set = { "layout.ep" = 300 }'),

@@ -105,7 +105,7 @@ DESIGN += ("--budget", "cloudmatrix384-power", "--spend")
         (("optimize", "job.toml", "--emit", "vlm"), "did you mean vllm"),
         (("optimize", "job.toml", "--objective", "tokens_rat"), "mean tokens_rate"),
         (("predict", "job.toml", "--calibration", "dgx-h10"), "mean dgx-h100"),
-        (("predict", "job.toml", "--set", "system=nvl73"), "mean .*-nvl72"),
+        (("predict", "job.toml", "--set", "system=nvl73"), "mean nvl72"),
         (("predict", "job.toml", "--set", "worklod=1"), "worklod.*did you mean workload"),
         (("predict", "job.toml", "--set", "tp=2"), "did you mean layout.tp"),
         (("predict", "job.toml", "--set", "dtypes.kv=bf17"), "did you mean bf16"),
