@@ -15,9 +15,9 @@ from ..specs.traits import Traits, traits_of
 FARTHEST = 8.0
 """Doublings that count: few rows were left out from farther."""
 
-WIDE_ALREADY = ("machine", "phase", "engine")
-"""Without any row of it, errors are those of the most alike, and more; see
-`discrepancy`."""
+WIDE_ALREADY = ("machine", "phase", "engine", "devices")
+"""What the discrepancy widens by itself: without any row of it, errors are those of the
+most alike, and more; they grow with the nodes of a job. See `discrepancy`."""
 
 
 class Outside(NamedTuple):
@@ -76,8 +76,10 @@ def steps(found: Sequence[Outside]) -> tuple[float, float]:
     """How far outside: doublings of sizes beyond their ranges, and other words."""
     doublings, words = 0.0, 0.0
     for part in found:
+        if part.what in WIDE_ALREADY:
+            continue
         if isinstance(part.value, str):
-            words += part.what not in WIDE_ALREADY
+            words += 1.0
         else:
             low, high = part.range
             doublings += abs(math.log2(part.value / (low if part.value < low else high)))
