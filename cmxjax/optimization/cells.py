@@ -104,7 +104,9 @@ class Bounds:
         self.batch = next((i for i, s in enumerate(self.settings) if s.is_batch), None)
         micro = [i for i, s in enumerate(self.settings) if s.name == "micro_batch"]
         self.micro = micro[0] if micro else None
-        share = [i for i, s in enumerate(self.settings) if s.name == SHARE]
+        self.saving = [i for i, s in enumerate(self.settings) if s.time > 0 > s.memory]
+        """Settings that save memory for time."""
+        share = [i for i in self.saving if self.settings[i].name == SHARE]
         self.share = share[0] if share else None
         order = [PROGRAMS.index(program_of(form.schedule)) for form in job.forms]
         self.order = np.array(order, float)

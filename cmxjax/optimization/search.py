@@ -33,8 +33,14 @@ WIDTH = 2048
 NARROW = 1.2
 """Ratio of batches below which a cell is taken apart into placements first."""
 
+SAMPLED = 4096
+"""Cells that are tried so before the first round."""
+
 PROBED = 256
 """Cells of all placements that are tried in the usual rank order in a round."""
+
+USUAL = 31
+"""Place on the menu of the batch that is tried first."""
 
 MOST_ROWS = 6_000_000
 """Exact evaluations after which a search ends with the gap that is left."""
@@ -92,7 +98,10 @@ class Search:
         """Search the whole space, or the layouts of some rows."""
         left = math.inf
         for family in range(len(self.job.families)):
-            left = min(left, self._searched(self._first(family, rows), most_rows))
+            cells = self._first(family, rows)
+            some = self.rng.permutation(cells.size)[:SAMPLED]
+            self._probe(cells.take(some)._replace(place=np.full(len(some), ALL)))
+            left = min(left, self._searched(cells, most_rows))
         return self._found(left)
 
     def refined(self, points: Points) -> None:
@@ -190,13 +199,16 @@ class Search:
         return self._settled(priced.take(possible))
 
     def _settled(self, cells: Cells) -> Cells:
-        """Where nothing has to run again, nothing does."""
-        share = self.bounds.share
-        if share is None or self.limits_memory:
+        """Where memory is enough without it, nothing runs again and no batch is cut in
+        two to hold less."""
+        if self.limits_memory:
             return cells
+        high, bounds = cells.high.copy(), self.bounds
         fits = (cells.used[:, 0] <= TOLERANCE) & (cells.form[:, 0] == cells.form[:, 1])
-        high = cells.high.copy()
-        high[fits, share] = cells.low[fits, share]
+        if bounds.batch is not None:
+            fits &= cells.low[:, bounds.batch] == cells.high[:, bounds.batch]
+        for at in bounds.saving:
+            high[fits, at] = cells.low[fits, at]
         return cells._replace(high=high)
 
     def look(self, points: Points) -> None:
@@ -229,6 +241,12 @@ class Search:
         forms = np.maximum(cells.form[:, 0], self.job.first_form)
         ends = [bounds.end(cells, [s.time for s in bounds.settings])]
         ends.append(bounds.end(cells, [s.memory for s in bounds.settings]))
+        if bounds.batch is not None:  # and the batch of the best so far
+            best, at, index = self.best, bounds.batch, ends[0].copy()
+            known = best is not None and np.isfinite(best.score[0])
+            usual = int(best.levels[0, at]) if best is not None and known else USUAL
+            index[:, at] = np.clip(usual, cells.low[:, at], cells.high[:, at])
+            ends.append(index)
         for index in ends:
             real = good & bounds.runs(rows, index, forms)
             if real.any():
