@@ -93,14 +93,18 @@ def job_of(
     counts = tuple(dict.fromkeys(devices)) or (devices_of(scenario.layout),)
     if wrong := [count for count in counts if count < 1]:
         raise SpecError([f"--devices {n}: use a whole number from 1" for n in wrong])
-    problem, wanted = all_of(
-        lambda: _problem(scenario, counts[0], calibration),
-        lambda: _objective(scenario.phase, objective, limits),
-    )
-    frames, rules, _ = all_of(
-        lambda: _frames(problem, counts),
-        lambda: _rules(problem, degrees),
-        lambda: check(problem, given),
+
+    def free() -> tuple[Problem, tuple[Frame, ...], Rules]:
+        problem = _problem(scenario, counts[0], calibration)
+        frames, rules, _ = all_of(
+            lambda: _frames(problem, counts),
+            lambda: _rules(problem, degrees),
+            lambda: check(problem, given),
+        )
+        return problem, frames, rules
+
+    (problem, frames, rules), wanted = all_of(
+        free, lambda: _objective(scenario.phase, objective, limits)
     )
     trains = isinstance(problem.workload, Train)
     forms = forms_of(problem, given) if trains else [PLAIN]
@@ -208,7 +212,7 @@ def _rules(problem: Problem, pinned: Mapping[str, int | float | str]) -> Rules:
     )
 
 
-def _is_degree(value: float | str) -> bool:
+def _is_degree(value: int | float | str) -> bool:
     if isinstance(value, str | bool):
         return False
     return 1 <= value <= 10**9 and value % 1 == 0
