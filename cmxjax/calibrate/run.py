@@ -81,6 +81,7 @@ def fit(
     if not files:
         raise SpecError([f"{where}: no measurements; name files with --measurements"])
 
+    made = out is not None and not Path(out).exists()
     if out is not None:
         make_folder(out)
         name = f"{recipe.system if recipe else system}-own"
@@ -90,10 +91,15 @@ def fit(
     def compiled(done: int, total: int) -> None:
         progress(f"compiled {done} of {total} programs")
 
-    if recipe is None:
-        setup = automatic(system, files, compiled)
-    else:
-        setup = prepare(recipe, files, where, compiled)
+    try:
+        if recipe is None:
+            setup = automatic(system, files, compiled)
+        else:
+            setup = prepare(recipe, files, where, compiled)
+    except SpecError:
+        if made and out is not None:  # nothing is in it yet
+            Path(out).rmdir()
+        raise
     shipped_inputs = recipe is not None and not is_path(system) and not measurements
     name = system if shipped_inputs else f"{setup.recipe.system}-own"
     start = None if out is None else _resumed(Path(out), setup, restarts, seed)
