@@ -28,8 +28,8 @@ SHARE = 1e-3
 
 EXACT = 1e-9
 MOST = 2_000_000
-QUICK = (7, 12, 59)
-"""Jobs of the fast tests, one of each phase, with few programs."""
+QUICK = (12,)
+"""Jobs of the fast tests, with few programs."""
 
 JOBS = [
     pytest.param(job, id=job.name, marks=() if i in QUICK else pytest.mark.slow)

@@ -118,6 +118,7 @@ def test_a_bound_that_does_not_hold_is_in_the_gap(scenario, monkeypatch):
     assert search.score - found.bound > 0.5 * found.slack
 
 
+@pytest.mark.slow
 def test_gradient_search_states_its_certificate(descended, answer):
     c = descended.certificate
     spent = c.evaluations
@@ -130,6 +131,7 @@ def test_gradient_search_states_its_certificate(descended, answer):
     assert descended.value == pytest.approx(answer.value, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_equal_seeds_find_equal_layouts(scenario, descended):
     alone = decoded(scenario, method="gradient", certify=False)
     assert alone.certificate.refined == descended.certificate.refined
@@ -137,7 +139,7 @@ def test_equal_seeds_find_equal_layouts(scenario, descended):
     assert alone.certificate.gap is None
 
 
-@pytest.mark.parametrize("tp", [1, 2])
+@pytest.mark.parametrize("tp", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_points_share_the_head_as_their_predictions_do(tp):
     changes = {"layout.devices": 96, "layout.ep": 96, "layout.dp": 96, "layout.head": 4}
     pinned = PINNED | {"tp": tp, "ep": 96}
