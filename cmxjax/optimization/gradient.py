@@ -22,7 +22,7 @@ from ..smooth import anneal
 from .cells import Points
 from .neighbors import neighbors
 from .price import FAST_COMPILE, Family, score
-from .rounding import round_plan
+from .rounding import rounded_placements
 from .search import Search
 from .space import Rules
 from .transport import Margins, faces, margins_of, placement_of, rule_violations
@@ -38,8 +38,8 @@ STEPS, STARTS = 40, (16, 32)
 SNAPSHOTS, ROUNDED = 4, 2
 """Times during a descent that the iterate is rounded, and whole placements of each."""
 
-REFINED, MOVES = 24, 12
-"""Rounded placements whose settings are searched, and rounds of moves after that."""
+REFINED, CLIMBED = 24, 12
+"""Rounded placements whose settings are searched, and steps to neighbors after that."""
 
 BOXES = {
     "sequences_per_device": (0.125, 16384.0),
@@ -96,7 +96,7 @@ def descend_and_refine(search: Search, seed: int = 0) -> Descended:
     order = np.lexsort((points.score, np.maximum(points.excess, 0.0)))
     search.refined(points.take(order[:REFINED]))
     tried: set[bytes] = set()
-    for _ in range(MOVES):
+    for _ in range(CLIMBED):
         best = search.best
         assert best is not None  # a point was looked at
         near = [
@@ -147,7 +147,7 @@ def _rounded(search: Search, descent: Descent) -> Points | None:
     job, factors, frames, values = search.job, [], [], []
     for start, frame in enumerate(descent.frames):
         for logs, chosen in zip(descent.logs[start], descent.values[start]):
-            near = round_plan(logs, job.frames[frame], job.rules, ROUNDED)
+            near = rounded_placements(logs, job.frames[frame], job.rules, ROUNDED)
             factors += near
             frames += [int(frame)] * len(near)
             values += [chosen] * len(near)

@@ -1,4 +1,4 @@
-"""From a relaxed plan to whole placement matrices near it."""
+"""From a relaxed placement to whole ones near it."""
 
 import itertools
 
@@ -10,7 +10,7 @@ NEAREST = 4
 """Ways to split each tier that are combined."""
 
 
-def round_plan(
+def rounded_placements(
     logs: np.ndarray, frame: Frame, rules: Rules, count: int
 ) -> list[np.ndarray]:
     """The `count` nearest whole matrices to a log placement matrix, (axis, tier).
