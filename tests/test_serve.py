@@ -17,7 +17,7 @@ from cmxjax.parameters import leaf_paths
 from cmxjax.phases.metrics import explain, metrics
 from cmxjax.serve.generation import Inputs, decode_workload, one_sequence
 from cmxjax.serve.pools import scheme_of
-from cmxjax.serve.queue import highest_utilization, waiting_s
+from cmxjax.serve.queue import waiting_s
 from cmxjax.specs.build import build
 from cmxjax.specs.scenario import load_scenario
 
@@ -69,16 +69,6 @@ def test_the_wait_is_that_of_a_simulated_queue():
     assert float(waiting_s(busy, 1.0)) == pytest.approx(simulated, rel=0.03)
 
 
-@pytest.mark.parametrize("left", [0.1, 1.0, 7.0])
-def test_the_highest_utilization_waits_for_what_is_left(left):
-    busy = highest_utilization(jnp.asarray(left), jnp.asarray(2.0))
-    assert float(waiting_s(busy, 2.0)) == pytest.approx(left)
-
-
-def test_nothing_is_served_where_no_time_is_left():
-    assert float(highest_utilization(jnp.asarray(-1.0), jnp.asarray(2.0))) == 0.0
-
-
 @pytest.mark.parametrize("rate", [0.1, 5.0, 80.0, 100.0])
 def test_the_batch_obeys_littles_law(rate):
     m = run(requests_per_s=rate)
@@ -101,7 +91,9 @@ def test_prefill_is_the_phase_prefill():
     m = run()
     batch = {"workload.tokens_per_device": float(m.prefill_tokens_per_device)}
     alone = predict(load_scenario(PREFILL, batch), "none").values
-    assert m.prefill_time_s == pytest.approx(alone["ttft_s"], rel=1e-12)
+    crowded = run(requests_per_s=1e4)  # nearly all batches are full
+    assert crowded.prefill_time_s == pytest.approx(alone["ttft_s"], rel=0.01)
+    assert m.prefill_time_s < crowded.prefill_time_s
     # six instances at utilization u compute what arrives
     served = m.pools["prefill"].utilization * 6 * alone["tokens_per_s"]
     assert served == pytest.approx(80 * 4096, rel=1e-9)
@@ -119,7 +111,8 @@ def test_a_request_is_the_sum_of_its_parts():
     m = run()
     first = m.waiting_time_s + m.prefill_time_s + m.transfer_time_s
     assert m.ttft_s == pytest.approx(first)
-    assert m.request_time_s == pytest.approx(m.ttft_s + 1024 * m.tpot_s)
+    generated = m.decode_waiting_time_s + 1024 * m.tpot_s
+    assert m.request_time_s == pytest.approx(m.ttft_s + generated)
     shares = explain(*inputs_of(problem())).breakdown
     assert float(sum(shares.values())) == pytest.approx(m.request_time_s, rel=1e-9)
 
@@ -379,8 +372,9 @@ def test_half_an_instance_is_worth_half():
     half = pools["prefill"].replace(devices=pools["prefill"].devices / 12.0)
     m = _run((system, a, w, Pools(pools={**pools, "prefill": half})))
     whole = run()
+    # but for the steadier streams of instances that are served in turn
     assert float(m.pools["prefill"].requests_per_s) == pytest.approx(
-        whole.pools["prefill"].requests_per_s / 12.0
+        whole.pools["prefill"].requests_per_s / 12.0, rel=0.02
     )
 
 

@@ -29,6 +29,19 @@ IMAGE_NUMBERS = ("per_prompt", "tiles", "patches", "tokens")
 of an image in the language model."""
 
 
+ENDLESS = (
+    "ttft_s",
+    "ttft_p90_s",
+    "ttft_excess_s",
+    "waiting_time_s",
+    "waiting_time_p90_s",
+    "encode_waiting_time_s",
+    "decode_waiting_time_s",
+    "request_time_s",
+)
+"""Metrics that grow without end where more arrives than can be served."""
+
+
 @dataclass(frozen=True)
 class Prediction:
     """Metrics of one scenario and whether it can run at all."""
@@ -43,9 +56,13 @@ class Prediction:
     stages: dict[str, dict[str, float]] = field(default_factory=dict)
     """Of phase `train`: bytes on a device by class, of each stage. A range of stages with
     as many layers, such as `1-6`, has those of its first stage, which holds most."""
+    endless: tuple[str, ...] = ()
+    """Metrics that have no value, as more arrives than can be served; None in answers."""
 
     def __getattr__(self, name: str) -> float:
-        """A metric by its name, such as `tpot_s`, in SI."""
+        """A metric by its name, such as `tpot_s`, in SI; None for one that is endless."""
+        if name in self.endless:
+            return None  # pyright: ignore
         try:
             return self.values[name]
         except KeyError:
@@ -82,6 +99,7 @@ class Prediction:
             f"  {name:<{width}}  {format_si(value, dimension_of(name), self.sigma[name])}"
             for name, value in self.values.items()
         )
+        rows = [*rows, *(f"  {name:<{width}}  -" for name in self.endless)]
         verdict = (
             "; ".join(["not feasible", *self.reasons]) if self.reasons else "feasible"
         )
@@ -133,7 +151,7 @@ class Prediction:
 
         p = self.problem
         names = {"phase": p.scenario.phase, "system": p.system.name}
-        return pd.DataFrame([names | self.values])
+        return pd.DataFrame([names | self.values | dict.fromkeys(self.endless, math.nan)])
 
     @property
     def reasons(self) -> list[str]:
@@ -153,8 +171,8 @@ class Prediction:
     def _unserved(self) -> list[str]:
         """What requests are refused or served too late."""
         reasons, values = [], self.values
-        excess = values.get("excess_requests_per_s", 0.0)
-        if excess > 1e-9 * values.get("served_requests_per_s", 1.0):
+        if overloaded(values):
+            excess = values["excess_requests_per_s"]
             arrive = format_si(excess + values["served_requests_per_s"], "request_rate")
             most = format_si(values["served_requests_per_s"], "request_rate")
             reasons.append(f"{arrive} arrive, of which at most {most} can be served")
@@ -176,6 +194,7 @@ class Prediction:
             "calibration": self.problem.calibration,
             **({"warnings": self.warnings} if self.warnings else {}),
             **self.values,
+            **dict.fromkeys(self.endless),
             **({} if self.images is None else {"images": self.images}),
             **({"pools": self._pools()} if self.pools else {}),
             **({"stages": self.stages} if self.stages else {}),
@@ -218,13 +237,28 @@ def predict(scenario: Scenario, calibration: str | None = None) -> Prediction:
     busy = {k: float(v) for k, v in (getattr(result, "busy", None) or {}).items()}
     pools = {k: _of_pool(v) for k, v in getattr(result, "pools", {}).items()}
     stages = _of_stages(problem, getattr(result, "memory_of_stages", None))
-    found = Prediction(problem, values, breakdown, busy, pools, stages)
+    endless = ()
+    if overloaded(values):
+        endless = tuple(name for name in ENDLESS if name in values)
+        values = {k: v for k, v in values.items() if k not in endless}
+        breakdown, busy = (
+            {k: v for k, v in parts.items() if "waiting" not in k}
+            for parts in (breakdown, busy)
+        )
+    found = Prediction(problem, values, breakdown, busy, pools, stages, endless)
     bad = [k for k, v in found._numbers.items() if not math.isfinite(v)]
     if bad:
         raise ArithmeticError(
             f"not finite: {', '.join(bad)}; check the scenario for extreme values"
         )
     return found
+
+
+def overloaded(values: Mapping[str, float]) -> bool:
+    """Whether more requests arrive than can be served, limits or not."""
+    excess = values.get("excess_requests_per_s", 0.0)
+    # more than what float32 loses in the root that the rate follows from
+    return excess > 1e-5 * values.get("served_requests_per_s", 0.0)
 
 
 def _of_stages(

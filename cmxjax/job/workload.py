@@ -285,6 +285,10 @@ class Serve(struct.PyTreeNode, kw_only=True, frozen=True):
     """None in a closed loop."""
     concurrency: Leaf | None
     """Requests in flight on all pools together; None where they arrive at random."""
+    arrival_cv: Leaf
+    """Coefficient of variation of the gaps between requests: 1 is a Poisson stream."""
+    in_turn: Switch
+    """Instances of a pool get requests one after another, not by chance."""
     rounds: Leaf
     """Requests that a closed loop sends in all, over its concurrency. All of the first
     round arrive at once."""

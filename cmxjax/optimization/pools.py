@@ -2,8 +2,9 @@ r"""How to split a machine into the pools of phase `serve`.
 
 The layout of an instance is given; how many there are of each role is the choice. A pool
 of n devices serves up to $n\,r$ requests a second within the limits, with r from the
-phase's own metrics. Sizes n_i of N devices in all, that make the least of these rates
-largest, balance them:
+phase's own metrics. It grows a little with n where instances are served in turn, so sizes
+are found again with the r that they have. Sizes n_i of N devices in all, that make the
+least of these rates largest, balance them:
 
 $$ \max_n \min_i n_i r_i \quad\Rightarrow\quad n_i = N \frac{1 / r_i}{\sum_j 1 / r_j} $$
 
@@ -42,6 +43,9 @@ BLOCK = 32
 
 WAITING = {"expert", "encode"}
 """Roles of pools on whose size the rate of others depends."""
+
+BALANCED = 3
+"""Times that sizes are balanced, from one instance each."""
 
 STEPS, RATE, SHARPNESS = 150, 0.05, 64.0
 """Of Adam on the logits of the shares."""
@@ -154,7 +158,7 @@ def _best(problem: Problem, sizes: dict[str, int], total: int, fewest: bool) -> 
         splits=[split_of(*pair) for pair in zip(rows, m.capacity_requests_per_s)],
         complete=every is not None,
         evaluations={
-            "relaxed": STEPS * GRADIENT_COST + 1 if climbed else 1,
+            "relaxed": STEPS * GRADIENT_COST + 1 if climbed else BALANCED,
             "rounded": len(near),
             "exhaustive": len(rows),
         },
@@ -288,16 +292,20 @@ def _balanced(
 ) -> tuple[dict[str, float], float]:
     """Shares that balance the pools, and the rate that they serve; none where one of
     them serves nothing."""
-    m = _evaluate(problem, sizes, np.ones((1, len(sizes)), int))
-    if not m.capacity_requests_per_s[0] > 0.0:
-        return {}, 0.0
-    pools = {
-        role: jax.tree.map(lambda leaf: leaf[0], pool) for role, pool in m.pools.items()
-    }
-    device_s = {r: float(pools[r].devices / pools[r].requests_per_s) for r in sizes}
-    whole = sum(device_s.values())
-    share = {role: seconds / whole for role, seconds in device_s.items()}
-    rate = total / whole
-    if "cache" in pools:
-        rate = min(rate, float(pools["cache"].requests_per_s))
+    counts, share, rate = np.ones(len(sizes)), {}, 0.0
+    for _ in range(BALANCED):
+        m = _evaluate(problem, sizes, counts[None])
+        if not m.capacity_requests_per_s[0] > 0.0:
+            return {}, 0.0
+        pools = {
+            role: jax.tree.map(lambda leaf: leaf[0], pool)
+            for role, pool in m.pools.items()
+        }
+        device_s = {r: float(pools[r].devices / pools[r].requests_per_s) for r in sizes}
+        whole = sum(device_s.values())
+        share = {role: seconds / whole for role, seconds in device_s.items()}
+        rate = total / whole
+        if "cache" in pools:
+            rate = min(rate, float(pools["cache"].requests_per_s))
+        counts = np.array([share[role] * total / size for role, size in sizes.items()])
     return share, rate

@@ -48,6 +48,8 @@ def prediction_tables(prediction: Prediction) -> Group:
     table = make_table(title, "metric", "value", "one sigma")
     for name, value in prediction.values.items():
         table.add_row(name, number(name, value), percent(prediction.sigma[name]))
+    for name in prediction.endless:
+        table.add_row(name, "-", "")
     parts: list = [table]
     if prediction.images_line:
         parts.append(Text(prediction.images_line))
@@ -184,8 +186,8 @@ def comparison_tables(comparison: Comparison) -> Group:
     probability that it is the better of the two."""
     first, *others = comparison.predictions
     table = make_table("compare", "metric", *comparison.names)
-    for name, value in first.values.items():
-        cells = [number(name, value, first.sigma[name])]
+    for name in (*first.values, *first.endless):
+        cells = [_compared(first, name, None)]
         for other, odds in zip(others, comparison.odds, strict=True):
             cells.append(_compared(other, name, odds.get(name)))
         table.add_row(name, *cells)

@@ -30,7 +30,7 @@ from ..step.serving import times_of
 from ..work.chunk import chunk_of, progress
 from ..work.vision import with_prompts
 from .generation import Inputs, Point, Scheme, busy_shares, decode_workload, tpot_share
-from .queue import BUSIEST, burst_wait_s, seen_share, waiting_s
+from .queue import BUSIEST, burst_wait_s, gap_variance, seen_share, waiting_s
 
 ROLE = "decode"
 
@@ -90,7 +90,7 @@ def _point(inputs: Inputs, batch: Scalar, sharpness: Sharpness) -> Point:
     # when the loop begins, prompts fill every step
     each = new / group * ((full - bare) / chunk_tokens + bare / w.tokens_per_device)
     first = burst_wait_s(w.concurrency, count, w.rounds, each)
-    wait = waiting_s(busy * seen, service) + first
+    wait = waiting_s(busy * seen, service, gap_variance(w, count)) + first
     prefill = service + _load_s(inputs, sharpness) + engine.prefill_batch_s
     limits = tpot_share(w, tpot)
     if w.ttft_limit_s is not None:

@@ -23,6 +23,7 @@ from ..step.price import engine_of
 from ..step.vision import Tower, price_tower, tower_filled, tower_s
 from ..work.vision import Place, embedding_bytes, of_tower
 from .prefill import Transfer, outer_port
+from .queue import gap_variance
 
 
 class EncodePool(NamedTuple):
@@ -37,6 +38,8 @@ class EncodePool(NamedTuple):
     memory: Memory
     full_requests_per_s: Scalar
     """At utilization 1."""
+    variance: Scalar
+    """Of the gaps between requests, see `gap_variance`."""
 
     @property
     def bare_s(self) -> Scalar:
@@ -61,7 +64,8 @@ def encode_place(w: Serve, pool: Pool) -> Place:
 def encode_pool(
     machine: Machine, a: Architecture, w: Serve, pool: Pool, sharpness: Sharpness
 ) -> EncodePool:
-    """An encode pool: an instance takes requests in turn, new ones wait as in M/D/1."""
+    """An encode pool: an instance takes requests in turn, new ones wait as at a server
+    of constant speed."""
     v, place = a.vision, encode_place(w, pool)
     assert v is not None
     tower = Tower(v, place, gathers=False)
@@ -79,6 +83,7 @@ def encode_pool(
         filled=Filled(*tower_filled(priced)),
         memory=encode_memory(a, place, sharpness),
         full_requests_per_s=instances(pool) / encode_s,
+        variance=gap_variance(w, instances(pool)),
     )
 
 

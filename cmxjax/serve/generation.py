@@ -36,7 +36,8 @@ from ..step.busy import Filled
 from ..step.price import Pools as ExpertPools
 from ..step.price import decode_job, engine_of
 from ..step.serving import times_of
-from .queue import BUSIEST, Queue, queue_wait_s
+from .prefill import PrefillPool
+from .queue import slot_wait_s
 
 
 class Inputs(NamedTuple):
@@ -79,20 +80,19 @@ class Load(NamedTuple):
     """That arrive, or else (None: any) that the pools before let through."""
     concurrency: Scalar | None
     """Requests in flight in a closed loop."""
-    before: Queue | None
+    before: PrefillPool | None
     """Where they wait to be computed."""
     fixed_s: Scalar
-    """Seconds of a request in front of its first token, its waits left out."""
+    """Seconds of a request beside its prefill and first token: its hand-over, and what
+    it waits as the loop begins."""
     seen: Scalar
     """Share of the load before that a request finds."""
 
     def before_s(self, point: Point, requests_per_s: Scalar) -> Scalar:
         """Seconds of a request before it is decoded."""
         if self.before is not None:
-            # the queue's bound is a condition of its own
-            most = BUSIEST * self.before.full_requests_per_s
-            bounded = smooth.smaller(requests_per_s, most)
-            return self.fixed_s + queue_wait_s(self.before, bounded, self.seen)
+            queue = self.before.queue_at(requests_per_s * self.seen)
+            return self.fixed_s + queue.wait_s + queue.batch_s
         return sum(
             (point.extra.get(x, 0.0) for x in ("waiting", "prefill")), self.fixed_s
         )
@@ -113,6 +113,9 @@ class Generation(NamedTuple):
     memory_shares: dict[str, Scalar]
     """Likewise of the memory, by pool."""
     point: Point
+    slot_wait_s: Scalar
+    """Mean wait for a place among the sequences that are decoded; in a closed loop it is
+    in the wait that Little's law leaves."""
     memory_bytes: dict[str, Scalar]
     memory_excess_bytes: dict[str, Scalar]
     """Beyond what is there, even with one sequence a group."""
@@ -271,10 +274,14 @@ def generate(
     fullest = fullest_batch(scheme, inputs, sharpness)
 
     def conditions(
-        args: tuple[Inputs, Load, Sharpness], batch: Scalar
+        args: tuple[Inputs, Load, Scalar, Sharpness], batch: Scalar
     ) -> tuple[Array, Point]:
-        inputs, load, sharpness = args
+        inputs, load, fullest, sharpness = args
         point = scheme.point(inputs, batch, sharpness)
+        if "ttft" in point.limits:
+            wait = _slot_wait_s(scheme, inputs, fullest, batch, point.tpot_s)
+            late = point.limits["ttft"] + wait / inputs.workload.ttft_limit_s
+            point = point._replace(limits=point.limits | {"ttft": late})
         held = _surplus(scheme, inputs, load, batch, point)
         unstable = point.stable - 1.0
         worst = unstable
@@ -283,7 +290,7 @@ def generate(
         held = smooth.larger(held, unstable * batch)
         return jnp.stack([held, worst, unstable]), point
 
-    solution = roots(conditions, (inputs, load, sharpness), fullest)
+    solution = roots(conditions, (inputs, load, fullest, sharpness), fullest)
     points = [jax.tree.map(lambda leaf: leaf[i], solution.values) for i in range(3)]  # noqa: B023
     rates = [
         _requests_per_s(scheme, inputs, batch, point.tpot_s)
@@ -291,7 +298,7 @@ def generate(
     ]
     batch, tpot, served = solution.x[0], points[0].tpot_s, rates[0]
     if load.concurrency is None and load.most_per_s is not None:
-        short = served < load.most_per_s * (1.0 - 1e-9)
+        short = served < load.most_per_s * (1.0 - 1e-6)
         by_little = batch / _tokens_per_device(scheme, inputs, load.most_per_s)
         served = jnp.where(short, served, load.most_per_s)
         tpot = jnp.where(short | (batch <= 0.0), tpot, by_little)
@@ -308,11 +315,25 @@ def generate(
         limits=points[1].limits,
         memory_shares={role: total[1] / usable for role, total in totals.items()},
         point=points[0],
+        slot_wait_s=_slot_wait_s(scheme, inputs, fullest, batch, tpot),
         memory_bytes={role: total[0] for role, total in totals.items()},
         memory_excess_bytes={
             role: smooth.larger(total[2] - usable, 0.0) for role, total in totals.items()
         },
     )
+
+
+def _slot_wait_s(
+    scheme: Scheme, inputs: Inputs, fullest: Scalar, batch: Scalar, tpot_s: Scalar
+) -> Scalar:
+    """Mean wait for a slot of the pool, whose devices hold up to `fullest` each; a
+    request goes where one is free."""
+    w = inputs.workload
+    if w.concurrency is not None:
+        return jnp.zeros(())
+    slots = fullest * inputs.pools.pools[scheme.role].devices
+    service_s = w.output_tokens * tpot_s
+    return slot_wait_s(batch / fullest, slots, service_s, w.arrival_cv**2)
 
 
 def _tokens_per_device(scheme: Scheme, inputs: Inputs, requests_per_s: Scalar) -> Scalar:

@@ -13,6 +13,7 @@ from ..step.costs import Breakdown, Explained, breakdown_of
 from .generation import Inputs
 from .pools import (
     PoolMetrics,
+    percentiles,
     pool_metrics,
     power_w,
     prefill_tokens,
@@ -26,7 +27,12 @@ class ServeMetrics(Explained, struct.PyTreeNode, kw_only=True, frozen=True):
 
     ttft_s: Leaf | None
     """Mean time to the first token: encoding of images where a pool of its own does it,
-    then wait, prefill batch, hand-over. None where no pool computes prompts."""
+    then wait, own prefill batch, hand-over. None where no pool computes prompts."""
+    ttft_p90_s: Leaf | None
+    """Nine of ten requests have their first token by then: the P90 of wait and batch, and
+    the mean of the rest. Of pools that compute prompts alone, outside of closed loops;
+    likewise the next."""
+    waiting_time_p90_s: Leaf | None
     encode_waiting_time_s: Leaf | None
     """Where images are encoded on a pool of their own, likewise the next two; elsewhere
     that is part of the prefill batch."""
@@ -36,6 +42,9 @@ class ServeMetrics(Explained, struct.PyTreeNode, kw_only=True, frozen=True):
     waiting_time_s: Leaf | None
     prefill_time_s: Leaf | None
     transfer_time_s: Leaf | None
+    decode_waiting_time_s: Leaf
+    """For a place among the sequences that the pool decodes, after the hand-over; where
+    prompts are computed beside decode steps that is in front, in `waiting_time_s`."""
     tpot_s: Leaf
     step_time_s: Leaf
     """Mean step of the devices that generate."""
@@ -51,7 +60,7 @@ class ServeMetrics(Explained, struct.PyTreeNode, kw_only=True, frozen=True):
     sequences_per_device: Leaf
     """Mean batch on a device that generates, by Little's law."""
     prefill_tokens_per_device: Leaf | None
-    """Prompt tokens of a prefill batch."""
+    """Prompt tokens of the largest prefill batch."""
     served_requests_per_s: Leaf
     requests_per_s: Leaf
     """Goodput: of the requests that arrive, those that the pools can serve within all
@@ -90,17 +99,21 @@ def serve_metrics(
 ) -> ServeMetrics:
     """Predict pools under a stream of requests that arrive at random.
 
-    A request waits for a prefill batch (M/D/1), is computed, handed to decode, and is
-    decoded in a batch whose size follows from Little's law. Where more arrive than can be
-    served, metrics are those at what is served. In a closed loop the rate is the one that
-    keeps as many requests in flight as the workload says.
+    A request waits for a prefill batch (Bailey's bulk queue), is computed, handed to
+    decode, waits for a slot there, and is decoded in a batch whose size follows from
+    Little's law. Where more arrive than can be served, metrics are those at what is
+    served. In a closed loop the rate is the one that keeps as many requests in flight as
+    the workload says.
     """
     state = served(Inputs(machines, a, w, layout), sharpness)
     generation = state.generation
     pools = pool_metrics(state, sharpness)
     parts = request_parts(state)
-    first = [seconds for part, seconds in parts.items() if part != "decode"]
+    first = [parts[part] for part in parts if not part.startswith("decode")]
     ttft = sum(first, jnp.zeros(())) if first else None
+    late, ttft_p90 = percentiles(state), None
+    if ttft is not None and late is not None:
+        ttft_p90 = ttft - parts["waiting"] - parts["prefill"] + late.first_s
     tokens, power = state.per_s * w.output_tokens, power_w(state)
     devices = sum(
         (p.devices for role, p in layout.pools.items() if role != "cache"), jnp.zeros(())
@@ -111,12 +124,15 @@ def serve_metrics(
     placed = [excess(pool.layout, machine.tiers.size) for pool in layout.pools.values()]
     return ServeMetrics(
         ttft_s=ttft,
+        ttft_p90_s=ttft_p90,
+        waiting_time_p90_s=None if late is None else late.wait_s,
         encode_waiting_time_s=parts.get("encode_waiting"),
         encode_time_s=parts.get("encode"),
         encode_transfer_time_s=parts.get("encode_transfer"),
         waiting_time_s=parts.get("waiting"),
         prefill_time_s=parts.get("prefill"),
         transfer_time_s=parts.get("transfer"),
+        decode_waiting_time_s=parts["decode_waiting"],
         tpot_s=generation.tpot_s,
         step_time_s=generation.tpot_s * tokens_per_step(w),
         attention_stream_time_s=generation.point.extra.get("attention_time"),

@@ -13,6 +13,7 @@ from ..job.layout import Pool, instances
 from ..job.workload import Serve
 from ..memory.serving import excess_bytes
 from ..work.serving import cache_bytes
+from .bulk import Bulk
 from .colocated import COLOCATED
 from .encode import EncodePool, encode_pool
 from .generation import (
@@ -24,13 +25,16 @@ from .generation import (
     generation_power_w,
     step_scheme,
 )
+from .percentile import P90, p90
 from .prefill import (
     PrefillPool,
     Transfer,
     prefill_pool,
+    prefill_power_w,
     transfer,
+    within_limit,
 )
-from .queue import BUSIEST, Queue, burst_wait_s, queue_power_w, queue_wait_s, seen_share
+from .queue import BUSIEST, burst_wait_s, queue_power_w, queue_wait_s, seen_share
 
 LEAST_LEFT = 1e-6
 """Share of a limit that stands for nothing."""
@@ -44,8 +48,8 @@ class PoolMetrics(struct.PyTreeNode, kw_only=True, frozen=True):
     requests_per_s: Leaf
     """Most that it can serve within the limits."""
     utilization: Leaf
-    """Share of the time that a prefill instance or the cache is busy; of a pool that
-    generates, the requests over those with its memory full."""
+    """Requests over those that it could serve with full batches, or of a pool that
+    generates with its memory full."""
     memory_bytes: Leaf
     memory_excess_bytes: Leaf
     limits: dict[str, Leaf]
@@ -62,6 +66,8 @@ class Served(NamedTuple):
     time to the first token what encoding leaves."""
     scheme: Scheme
     prefill: PrefillPool | None
+    queue: Bulk | None
+    """Of a prefill instance."""
     hand_over: Transfer | None
     cache_per_s: Scalar | None
     """Requests whose prefixes the cache can send in a second."""
@@ -84,7 +90,7 @@ def served(inputs: Inputs, sharpness: Sharpness) -> Served:
     """Let requests through at the rate that arrives, or else the most that is stable."""
     machines, a, w, layout = inputs
     scheme = scheme_of(layout.pools)
-    prefill = hand_over = cache = encode = None
+    prefill = queue = hand_over = cache = encode = None
     rate = None if w.requests_per_s is None else jnp.asarray(w.requests_per_s)
     fixed, seen = jnp.zeros(()), jnp.ones(())
     if "encode" in layout.pools:
@@ -102,11 +108,11 @@ def served(inputs: Inputs, sharpness: Sharpness) -> Served:
             machines["prefill"], a, w, pool, hand_over.seconds, sharpness
         )
         rate = _least(rate, BUSIEST * prefill.full_requests_per_s, sharpness)
-        fixed = prefill.batch_s + hand_over.seconds
-        count = instances(pool)
+        count = prefill.instances
         seen = seen_share(w.concurrency, count)
         each = count / prefill.full_requests_per_s
-        fixed = fixed + burst_wait_s(w.concurrency, count, w.rounds, each)
+        burst = burst_wait_s(w.concurrency, count, w.rounds, each)
+        fixed = hand_over.seconds + burst
         for role in ("prefill", scheme.role):
             most = _handed_over_per_s(hand_over, layout.pools[role])
             rate = _least(rate, most, sharpness)
@@ -115,7 +121,9 @@ def served(inputs: Inputs, sharpness: Sharpness) -> Served:
         rate = _least(rate, BUSIEST * cache, sharpness)
     load = Load(rate, w.concurrency, prefill, fixed, seen)
     generation = generate(scheme, inputs, load, sharpness)
-    return Served(inputs, scheme, prefill, hand_over, cache, generation, encode)
+    if prefill is not None:
+        queue = prefill.queue_at(generation.served_requests_per_s * seen)
+    return Served(inputs, scheme, prefill, queue, hand_over, cache, generation, encode)
 
 
 def _least(rate: Scalar | None, most: Scalar, sharpness: Sharpness) -> Scalar:
@@ -184,31 +192,43 @@ def request_parts(state: Served) -> dict[str, Scalar]:
             "encode": state.encode.steady_s,
             "encode_transfer": state.encode.hand_over.seconds,
         }
-    if state.prefill is not None and state.hand_over is not None:
+    slot_wait = state.generation.slot_wait_s
+    if state.queue is not None and state.hand_over is not None:
         parts = {
-            "waiting": queue_wait_s(state.prefill, state.per_s),
-            "prefill": state.prefill.batch_s,
+            "waiting": state.queue.wait_s,
+            "prefill": state.queue.batch_s,
             "transfer": state.hand_over.seconds,
         }
     elif "prefill" in state.generation.point.extra:
         extra = state.generation.point.extra
-        parts = {name: extra[name] for name in ("waiting", "prefill")}
+        parts = {"waiting": extra["waiting"] + slot_wait, "prefill": extra["prefill"]}
+        slot_wait = jnp.zeros(())
     concurrency = state.inputs.workload.concurrency
     if concurrency is not None and "waiting" in parts:
         # by Little's law; where the memory is full, the wait for a place in it is in it
         others = sum((x for name, x in parts.items() if name != "waiting"), decode)
         parts["waiting"] = smooth.larger(concurrency / state.per_s - others, 0.0)
-    return {**first, **parts, "decode": decode}
+    return {**first, **parts, "decode_waiting": slot_wait, "decode": decode}
+
+
+def percentiles(state: Served) -> P90 | None:
+    """Of the wait for a prefill batch, and of wait and batch; None in a closed loop, and
+    where prompts are computed beside decode steps."""
+    if state.queue is None or state.inputs.workload.concurrency is not None:
+        return None
+    return p90(state.queue)
 
 
 def power_w(state: Served) -> Scalar:
     """Power of all pools; the hosts that hold the cache are counted with the devices."""
     machines, _, _, layout = state.inputs
     power = generation_power_w(state.inputs, state.generation)
-    for role, queue in (("prefill", state.prefill), ("encode", state.encode)):
-        if queue is not None:
-            pool = layout.pools[role]
-            power = power + queue_power_w(machines[role], pool, queue, state.per_s)
+    if state.prefill is not None and state.queue is not None:
+        where = machines["prefill"], layout.pools["prefill"]
+        power = power + prefill_power_w(*where, state.prefill, state.queue)
+    if state.encode is not None:
+        where = machines["encode"], layout.pools["encode"]
+        power = power + queue_power_w(*where, state.encode, state.per_s)
     return power
 
 
@@ -252,25 +272,25 @@ def _of_encode(state: Served, sharpness: Sharpness) -> PoolMetrics:
 
 
 def _of_prefill(state: Served, sharpness: Sharpness) -> PoolMetrics:
-    _, _, w, layout = state.inputs
-    pool, prefill, hand_over = layout.pools["prefill"], state.prefill, state.hand_over
+    pool = state.inputs.pools.pools["prefill"]
+    prefill, hand_over = state.prefill, state.hand_over
     assert prefill is not None
     assert hand_over is not None
-    within = prefill.utilization_limit * prefill.full_requests_per_s
+    stable = BUSIEST * prefill.full_requests_per_s
     sent = _handed_over_per_s(hand_over, pool)
-    per_s = smooth.minimum(within, sent, sharpness)
-    limits = {
-        "compute": per_s / (BUSIEST * prefill.full_requests_per_s),
-        "transfer": per_s / sent,
-    }
-    if w.ttft_limit_s is not None:
-        wait_s = queue_wait_s(prefill, per_s)
-        limits["ttft"] = (prefill.bare_s + wait_s) / w.ttft_limit_s
+    per_s, ttft = within_limit(prefill, smooth.minimum(stable, sent, sharpness))
+    limits = {"compute": per_s / stable, "transfer": per_s / sent}
+    if ttft is not None:
+        limits["ttft"] = ttft
     return _of_queue(state, "prefill", prefill, per_s, limits)
 
 
 def _of_queue(
-    state: Served, role: str, queue: Queue, per_s: Scalar, limits: dict[str, Array]
+    state: Served,
+    role: str,
+    queue: PrefillPool | EncodePool,
+    per_s: Scalar,
+    limits: dict[str, Array],
 ) -> PoolMetrics:
     pool, machine = state.inputs.pools.pools[role], state.inputs.machines[role]
     return PoolMetrics(

@@ -1,26 +1,36 @@
-"""A pool of prefill instances: batches, their queue, and what is handed to decode."""
+"""A pool of prefill instances: batches, their queue, and what is handed to decode.
+
+A free instance takes all prompts that wait, at most as many as its tokens allow, and
+computes them in the time of that batch.
+"""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from .. import smooth
-from .._types import Scalar, Sharpness
+from .._types import Leaf, Scalar, Sharpness
+from ..energy import job_power_w
+from ..implicit import roots
 from ..job.layout import Layout, Pool, degree, devices, instances
 from ..job.workload import Prefill, Serve
 from ..machine.machine import Machine
 from ..memory.serving import Memory, prefill_memory
 from ..model.architecture import Architecture
 from ..step.busy import Filled
-from ..step.layer import HIGHEST
 from ..step.price import prefill_job
 from ..step.serving import times_of
 from ..work.serving import cache_bytes
-from .queue import highest_utilization
+from .bulk import Bulk, Service, Stream, bulk_queue
+from .queue import BUSIEST, gap_variance
 
-SHARES = tuple(0.5**halvings for halvings in range(7))
-"""Parts of the largest batch that an engine considers for its prefill batch."""
+SIZES = 7
+"""Batches that are priced, from one prompt to the largest, in equal ratios."""
+
+IDLE = 1e-6
+"""Least share of its capacity at which a queue is evaluated."""
 
 
 class Transfer(NamedTuple):
@@ -34,20 +44,58 @@ class Transfer(NamedTuple):
 class PrefillPool(NamedTuple):
     """What a prefill pool does."""
 
-    tokens_per_device: Scalar
-    batch_s: Scalar
-    """Of a batch, from its admission to the first tokens."""
-    steady_s: Scalar
-    """Between one batch and the next when they follow each other."""
+    service: Service
+    """Of batches on one instance."""
     filled: Filled
-    """Of a device in one batch."""
+    """Of a device in each of those batches, (size,)."""
     memory: Memory
-    bare_s: Scalar
-    """Time to first token of a request that doesn't wait, hand-over included."""
-    full_requests_per_s: Scalar
-    """At utilization 1."""
-    utilization_limit: Scalar
-    """Where the mean wait is all that the limit leaves over."""
+    """With the largest one."""
+    tokens_per_device: Scalar
+    """Of the largest one."""
+    hand_over_s: Scalar
+    instances: Leaf
+    variance: Scalar
+    """Of the gaps between the requests of one instance, see `Stream`."""
+    ttft_limit_s: Scalar | None
+
+    @property
+    def full_requests_per_s(self) -> Scalar:
+        """With full batches, one after another."""
+        return self.instances * self.service.full_per_s
+
+    def queue_at(self, requests_per_s: Scalar) -> Bulk:
+        """The queue of an instance, at a rate of the pool that is stable."""
+        full = self.full_requests_per_s
+        bounded = smooth.within(requests_per_s, IDLE * full, BUSIEST * full)
+        return bulk_queue(Stream(bounded / self.instances, self.variance), self.service)
+
+    def ttft_s(self, queue: Bulk) -> Scalar:
+        """Mean wait, batch and hand-over."""
+        return queue.wait_s + queue.batch_s + self.hand_over_s
+
+
+def within_limit(pool: PrefillPool, most_per_s: Scalar) -> tuple[Scalar, Scalar | None]:
+    """Requests per second, up to some, at which the mean time to the first token is at
+    its limit, and how much of the limit it uses there. 0 if a lone request exceeds it.
+    """
+    if pool.ttft_limit_s is None:
+        return most_per_s, None
+    solution = roots(_lateness, pool, most_per_s)
+    return solution.x[0], solution.values[0]
+
+
+def _lateness(pool: PrefillPool, requests_per_s: Scalar) -> tuple[Array, Scalar]:
+    share = pool.ttft_s(pool.queue_at(requests_per_s)) / pool.ttft_limit_s
+    return (share - 1.0)[None], share
+
+
+def prefill_power_w(
+    machine: Machine, pool: Pool, prefill: PrefillPool, queue: Bulk
+) -> Scalar:
+    """Power of the pool; devices without a batch idle."""
+    each = [prefill.service.at(seconds, queue.taken) for seconds in prefill.filled]
+    loads = map(queue.per_second, each)
+    return job_power_w(machine, jnp.asarray(pool.devices), *loads)
 
 
 class Port(NamedTuple):
@@ -95,57 +143,36 @@ def prefill_pool(
     hand_over_s: Scalar,
     sharpness: Sharpness,
 ) -> PrefillPool:
-    """A prefill pool with the batch that serves most requests within their limit.
+    """A prefill pool with its batches priced, each as one of phase `prefill`.
 
-    Large batches are efficient but leave little time to wait. An engine's batch is a
-    setting: a power of two below the largest one, with at least one prompt a group.
-    Relaxed, batches are weighed by their rates to the power of 8 times the sharpness.
+    The largest batch is as many whole prompts as fit into the tokens of an instance, one
+    at least. One of fewer prompts than groups leaves some of them without work, and takes
+    as long as one prompt in each.
     """
     group = degree(pool.layout, "tp") * degree(pool.layout, "cp")
-    batches = smooth.larger(
-        w.tokens_per_device * jnp.asarray(SHARES), w.prompt_tokens / group
-    )
+    room = w.tokens_per_device * devices(pool.layout) / w.prompt_tokens
+    # a hair more, so that whole numbers aren't lost in rounding
+    largest = smooth.larger(smooth.ceil(room * (1.0 + 1e-5) - 1.0, sharpness), 1.0)
+    prompts = largest ** (jnp.arange(SIZES) / (SIZES - 1.0))
+    tokens = prompts * w.prompt_tokens / devices(pool.layout)
 
-    def one(tokens: Scalar) -> PrefillPool:
-        return _with_batch(machine, a, w, pool, tokens, hand_over_s, sharpness)
+    def one(tokens: Scalar) -> tuple[Scalar, Scalar, Filled]:
+        batch = prefill_workload(w, smooth.larger(tokens, w.prompt_tokens / group))
+        job = prefill_job(machine, a, batch, pool.layout, sharpness)
+        times, (filled, _) = times_of(job, sharpness)
+        return times.steady_s, times.step_s, filled
 
-    candidates = jax.vmap(one)(batches)
-    # where no batch is in time, the one that is the least late
-    limits, full = candidates.utilization_limit, candidates.full_requests_per_s
-    rates = limits * full + 1e-6 / candidates.bare_s
-    if sharpness is None:
-        weights = (jnp.arange(len(SHARES)) == jnp.argmax(rates)) * 1.0
-    else:
-        weights = jax.nn.softmax(8.0 * sharpness * jnp.log(rates))
-    return jax.tree.map(lambda x: jnp.dot(weights, x, precision=HIGHEST), candidates)
-
-
-def _with_batch(
-    machine: Machine,
-    a: Architecture,
-    w: Serve,
-    pool: Pool,
-    tokens: Scalar,
-    hand_over_s: Scalar,
-    sharpness: Sharpness,
-) -> PrefillPool:
-    """A prefill pool: full batches follow each other, new ones wait as in M/D/1.
-
-    A batch that isn't full is taken to last as long as one that is.
-    """
-    batch = prefill_workload(w, tokens)
-    job = prefill_job(machine, a, batch, pool.layout, sharpness)
-    times, (filled, _) = times_of(job, sharpness)
-    prompts = tokens * devices(pool.layout) / w.prompt_tokens
-    bare = times.step_s + hand_over_s
-    left = None if w.ttft_limit_s is None else w.ttft_limit_s - bare
+    busy_s, step_s, filled = jax.vmap(one)(tokens)
+    count = instances(pool)
+    most = smooth.larger(tokens[-1], w.prompt_tokens / group)
+    batch = prefill_workload(w, most)
     return PrefillPool(
-        tokens_per_device=tokens,
-        batch_s=times.step_s,
-        steady_s=times.steady_s,
+        service=Service(prompts, busy_s, step_s),
         filled=filled,
         memory=prefill_memory(a, batch, pool.layout, sharpness),
-        bare_s=bare,
-        full_requests_per_s=instances(pool) * prompts / times.steady_s,
-        utilization_limit=highest_utilization(left, times.steady_s),
+        tokens_per_device=most,
+        hand_over_s=hand_over_s,
+        instances=count,
+        variance=gap_variance(w, count),
+        ttft_limit_s=w.ttft_limit_s,
     )

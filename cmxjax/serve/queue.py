@@ -1,10 +1,11 @@
 r"""Waiting of work that arrives at random at a server of constant speed (M/D/1).
 
-$$ W = \frac{u\,S}{2 (1 - u)} $$
+$$ W = k \frac{u\,S}{2 (1 - u)} $$
 
-S is the service time and u the share of the time that the server is busy. It is the
+S is the service time, u the share of the time that the server is busy, and k the squared
+coefficient of variation of the gaps between arrivals. With k = 1 (Poisson) it is the
 Pollaczek-Khinchine formula without variance of S (Kleinrock, Queueing Systems 1, 1975,
-section 5.6).
+section 5.6), otherwise the formula of Allen and Cunneen.
 """
 
 from typing import Protocol, runtime_checkable
@@ -15,6 +16,7 @@ from .. import smooth
 from .._types import Leaf, Scalar
 from ..energy import job_power_w
 from ..job.layout import Pool
+from ..job.workload import Serve
 from ..machine.machine import Machine
 from ..memory.serving import Memory
 from ..step.busy import Filled
@@ -24,9 +26,37 @@ BUSIEST = 0.99
 without bound."""
 
 
-def waiting_s(utilization: Scalar, service_s: Scalar) -> Scalar:
+def waiting_s(utilization: Scalar, service_s: Scalar, variance: Scalar = 1.0) -> Scalar:
     """Mean time in the queue, at a utilization below 1."""
-    return 0.5 * service_s * utilization / (1.0 - utilization)
+    return 0.5 * variance * service_s * utilization / (1.0 - utilization)
+
+
+def gap_variance(w: Serve, count: Leaf) -> Scalar:
+    """Squared coefficient of variation of the gaps between the requests of one of so
+    many instances.
+
+    Served in turn, each gets every n-th request, and the gaps of n are summed; by chance,
+    it thins the stream, which tends to Poisson (Cox, Renewal Theory, 1962, 8.3).
+    """
+    k, n = w.arrival_cv**2, smooth.larger(count, 1.0)
+    return w.in_turn.pick(k / n, 1.0 + (k - 1.0) / n)
+
+
+def slot_wait_s(
+    utilization: Scalar, slots: Scalar, service_s: Scalar, variance: Scalar
+) -> Scalar:
+    r"""Mean wait for one of so many slots, each taken for the same time.
+
+    $$ W = \frac{k}{2} \frac{S}{c} \frac{u^{\sqrt{2 (c + 1)} - 1}}{1 - u} $$
+
+    of c slots, the formula of Allen and Cunneen with Sakasegawa's approximation of the
+    line of M/M/c ("An approximation formula $L_q \simeq \alpha \rho^\beta / (1 - \rho)$",
+    Ann. Inst. Stat. Math. 29, 1977).
+    """
+    busy = smooth.smaller(utilization, BUSIEST)
+    power = jnp.sqrt(2.0 * (slots + 1.0)) - 1.0
+    line = jnp.exp(power * jnp.log(smooth.larger(busy, 1e-30))) / (1.0 - busy)
+    return 0.5 * variance * service_s / slots * line
 
 
 @runtime_checkable
@@ -51,11 +81,16 @@ class Queue(Protocol):
     @property
     def memory(self) -> Memory: ...
 
+    @property
+    def variance(self) -> Scalar:
+        """Of the gaps between the customers of an instance, see `gap_variance`."""
+        ...
 
-def queue_wait_s(queue: Queue, requests_per_s: Scalar, seen: Leaf = 1.0) -> Scalar:
-    """Mean wait of a request, which finds a share of the load."""
+
+def queue_wait_s(queue: Queue, requests_per_s: Scalar) -> Scalar:
+    """Mean wait of a request."""
     busy = requests_per_s / queue.full_requests_per_s
-    return waiting_s(busy * seen, queue.steady_s)
+    return waiting_s(busy, queue.steady_s, queue.variance)
 
 
 def queue_power_w(
@@ -91,14 +126,3 @@ def burst_wait_s(
         return jnp.zeros(())
     others = smooth.larger(concurrency / instances - 1.0, 0.0)
     return 0.5 * others * request_s / rounds
-
-
-def highest_utilization(left_s: Scalar | None, service_s: Scalar) -> Scalar:
-    """Utilization at which the mean wait is what a limit leaves over, if it is stable.
-
-    $W = l$ at $u = 2l / (S + 2l)$; 0 where nothing is left.
-    """
-    if left_s is None:
-        return jnp.asarray(BUSIEST)
-    left = smooth.larger(left_s, 0.0)
-    return smooth.smaller(2.0 * left / (service_s + 2.0 * left), BUSIEST)

@@ -315,6 +315,12 @@ class ServeSpec(_Illustrated):
     """Requests in flight, each followed by the next one as soon as it is answered."""
     requests: Positive | None = None
     """That a closed loop sends in all; left out, 10 times its concurrency."""
+    arrival_cv: Annotated[float, Field(ge=0.0, le=4.0)] = 1.0
+    """Coefficient of variation of the gaps between requests, which have a gamma
+    distribution: 1 is a Poisson stream, 0 as regular as a clock. Of vLLM's benchmark it
+    is one over the root of `--burstiness`."""
+    assignment: Literal["in_turn", "random"] = "in_turn"
+    """How a pool's instances get their requests."""
     output_tokens: Positive
     """Tokens that a request generates."""
     cached_fraction: Fraction = 0.0
@@ -337,6 +343,11 @@ class ServeSpec(_Illustrated):
             )
         if self.requests is not None:
             self._check_requests(self.requests)
+        if self.concurrency is not None and self.arrival_cv != 1.0:
+            raise ValueError(
+                "arrival_cv: in a closed loop requests follow answers; give request_rate"
+                " instead of concurrency, or leave it out"
+            )
         return self
 
     def _check_requests(self, requests: float) -> None:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from ..job.layout import Layout, Pool, Pools, degree
 from ..job.workload import Decode, Images, Prefill, Serve, Software
 from ..machine.resolve import Choices
+from ..switch import switch
 from .context import Context, leaf
 from .errors import SpecError, all_of
 from .images import pictures_of, prompt_tokens
@@ -107,6 +108,8 @@ def serve_job(
     work = Serve(
         requests_per_s=None if w.request_rate is None else leaf(w.request_rate),
         concurrency=None if w.concurrency is None else leaf(w.concurrency),
+        arrival_cv=leaf(w.arrival_cv),
+        in_turn=switch(w.assignment == "in_turn"),
         rounds=leaf(
             w.requests / w.concurrency if w.requests and w.concurrency else ROUNDS
         ),
