@@ -32,7 +32,9 @@ class Roots(NamedTuple):
 Function = Callable[[PyTree, Scalar], tuple[Float[Array, " function"], PyTree]]
 
 
-def roots(function: Function, inputs: PyTree, upper: Scalar) -> Roots:
+def roots(
+    function: Function, inputs: PyTree, upper: Scalar, halvings: int = HALVINGS
+) -> Roots:
     """Where each of several increasing functions of one number crosses zero.
 
     Args:
@@ -42,29 +44,35 @@ def roots(function: Function, inputs: PyTree, upper: Scalar) -> Roots:
         inputs: a tree that the functions depend on, differentiably.
         upper: end of the bracket, which is taken where a function stays below zero. One
             that is above zero throughout has its root at 0.
+        halvings: of the bracket.
     """
-    place, values = _roots(function, inputs, upper)
+    place, values = _roots(function, halvings, inputs, upper)
     # where there is none, the further outputs are those next to 0
-    return Roots(jnp.where(place > upper * 0.5**HALVINGS, place, 0.0), values)
+    return Roots(jnp.where(place > upper * 0.5**halvings, place, 0.0), values)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _roots(
-    function: Function, inputs: PyTree, upper: Scalar
+    function: Function, halvings: int, inputs: PyTree, upper: Scalar
 ) -> tuple[Float[Array, " function"], PyTree]:
-    """Middle of the last bracket of each root, or `upper`; and the values there."""
+    """The last number that was tried for each root, or `upper`; and the values there."""
     count = jax.eval_shape(function, inputs, upper)[0].shape[0]
 
-    def halve(_: Int[Array, ""], bracket: tuple[Array, Array]) -> tuple[Array, Array]:
-        low, high = bracket
+    def halve(_: Int[Array, ""], state: tuple) -> tuple:
+        low, high = state[:2]
         middle = 0.5 * (low + high)
-        below = _each(function, inputs, middle)[0] < 0.0
-        return jnp.where(below, middle, low), jnp.where(below, high, middle)
+        outputs, values = _each(function, inputs, middle)
+        below = outputs < 0.0
+        ends = jnp.where(below, middle, low), jnp.where(below, high, middle)
+        return *ends, middle, values  # of the last one, lest the function is traced again
 
-    start = (jnp.zeros(count) * upper, jnp.ones(count) * upper)
-    low, high = jax.lax.fori_loop(0, HALVINGS, halve, start)
-    place = jnp.where(high >= upper, upper, 0.5 * (low + high))
-    return place, _each(function, inputs, place)[1]
+    ends = jnp.zeros(count) * upper, jnp.ones(count) * upper
+    values = jax.eval_shape(lambda: _each(function, inputs, ends[1])[1])
+    start = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), values)
+    _, high, place, values = jax.lax.fori_loop(
+        0, halvings, halve, (*ends, ends[1], start)
+    )
+    return jnp.where(high >= upper, upper, place), values
 
 
 def _each(
@@ -76,9 +84,11 @@ def _each(
 
 
 @functools.partial(_roots.defjvp, symbolic_zeros=True)
-def _roots_jvp(function: Function, primals: tuple, tangents: tuple) -> tuple:
+def _roots_jvp(
+    function: Function, halvings: int, primals: tuple, tangents: tuple
+) -> tuple:
     inputs, upper = primals
-    place, values = _roots(function, inputs, upper)
+    place, values = _roots(function, halvings, inputs, upper)
     leaves, tree = jax.tree.flatten(inputs)
     rates = jax.tree.leaves(tangents[0], is_leaf=_is_zero)
     moving = [i for i, rate in enumerate(rates) if not _is_zero(rate)]

@@ -2,6 +2,7 @@
 
 import functools
 import heapq
+import math
 
 import jax
 import jax.numpy as jnp
@@ -75,17 +76,20 @@ WITHIN = np.array([MEAN, TAIL, MEAN, TAIL])
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("load", [0.3, 0.6, 0.8, 0.9])
+@pytest.mark.parametrize("load", [0.3, 0.9])
 def test_the_queue_is_the_simulated_one(shape, load):
     service = affine(*shape)
-    found = simulated(load, service, count=200_000 if load > 0.8 else 60_000)
+    found = simulated(load, service, count=100_000 if load > 0.8 else 20_000)
     assert (abs(predicted(load, service) - found) < WITHIN * found + 0.005).all()
 
 
-def test_a_nearly_full_queue_is_the_simulated_one():
-    service = affine(*LONG_PROMPTS)
-    found = simulated(0.95, service, count=800_000)
-    assert (abs(predicted(0.95, service) - found) < WITHIN * found + 0.005).all()
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("load", [0.6, 0.8, 0.95])
+def test_the_queue_is_the_simulated_one_at_other_loads(shape, load):
+    service = affine(*shape)
+    found = simulated(load, service, count=800_000 if load > 0.9 else 200_000)
+    assert (abs(predicted(load, service) - found) < WITHIN * found + 0.005).all()
 
 
 @pytest.mark.parametrize("power", [0.5, 1.5])
@@ -93,7 +97,7 @@ def test_bent_times_of_batches_are_served_as_simulated(power):
     prompts = 32.0 ** (jnp.arange(7) / 6.0)
     seconds = 0.3 + 0.05 * prompts**power
     service = Service(prompts, seconds, seconds)
-    found = simulated(0.7, service)
+    found = simulated(0.7, service, count=30_000)
     assert (abs(predicted(0.7, service) - found) < WITHIN * found + 0.005).all()
 
 
@@ -103,6 +107,7 @@ def test_one_at_a_time_waits_as_pollaczek_and_khinchine_say(load):
     assert mean == pytest.approx(load / (1.0 - load), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [LONG_PROMPTS, (4, 1.0, 1.5), (64, 0.5, 4.0)])
 @pytest.mark.parametrize("variance", [0.5, 2.0, 4.0])
 def test_bursts_and_regular_arrivals_are_as_simulated(shape, variance):
@@ -116,14 +121,23 @@ def test_bursts_and_regular_arrivals_are_as_simulated(shape, variance):
         assert (error < within * found + 0.2 * shape[1]).all(), load
 
 
-@pytest.mark.parametrize("instances", [2, 4])
+@pytest.mark.parametrize("instances", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_instances_served_in_turn_get_a_steadier_stream(instances):
     service = affine(*LONG_PROMPTS)
     for load in (0.3, 0.6, 0.9):
-        found = simulated(load, service, 1.0, instances, count=200_000)
+        found = simulated(load, service, 1.0, instances, count=30_000 * instances)
         error = abs(predicted(load, service, 1.0 / instances) - found)
-        assert (error < WITHIN * found + 0.2 * LONG_PROMPTS[1]).all()
-        assert found[0] < simulated(load, service)[0]  # less than by chance
+        assert (error < WITHIN * found + 0.15 * LONG_PROMPTS[1]).all(), load
+
+
+def test_who_comes_beside_a_lone_prompt_comes_late_where_gaps_are_alike():
+    """At light load none waits but who comes in a lone service; of gaps that are sums of
+    k exponential ones that is a share $(λ k S)^k / k!$ of them, and a rest S / (k + 1)."""
+    for k in (1, 2, 3):
+        service = affine(1.0, 1.0, 1.0)
+        chance = (1e-2 * k) ** k / math.factorial(k)
+        mean = predicted(1e-2, service, 1.0 / k)[0]
+        assert mean == pytest.approx(chance / (k + 1), rel=0.05)
 
 
 def test_a_lone_prompt_waits_for_none():
@@ -133,7 +147,7 @@ def test_a_lone_prompt_waits_for_none():
     assert last == pytest.approx(0.186, rel=1e-3)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     load=st.floats(0.01, 0.95),
     more=st.floats(1e-3, 0.04),
@@ -148,6 +162,7 @@ def test_more_requests_never_wait_for_less(load, more, largest, growth):
     assert np.isfinite(busier).all()
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_differences():
     slopes = jax.jit(jax.jacfwd(lambda x: answers(x[0], x[1], affine(*x[2:]))))
     at = np.array([4.0, 1.3, 16.0, 0.186, 2.421])
@@ -173,7 +188,7 @@ def test_the_chance_of_so_many_arrivals_is_that_of_a_sum():
 # --- Slots of decode
 
 
-def simulated_slots(slots, load, count=200_000):
+def simulated_slots(slots, load, count=100_000):
     rng = np.random.default_rng(2)
     free = [0.0] * slots
     now, waited = 0.0, 0.0
@@ -185,8 +200,8 @@ def simulated_slots(slots, load, count=200_000):
     return waited / count
 
 
-@pytest.mark.parametrize("slots", [1, 8, 64])
-@pytest.mark.parametrize("load", [0.5, 0.8, 0.95])
+@pytest.mark.parametrize("slots", [1, 8, pytest.param(64, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("load", [0.5, 0.8, pytest.param(0.95, marks=pytest.mark.slow)])
 def test_the_wait_for_a_slot_is_the_simulated_one(slots, load):
     """Within 25 %, or half a percent of the time that a slot is taken."""
     wait = float(slot_wait_s(load, float(slots), 1.0, 1.0))
@@ -232,7 +247,7 @@ def test_prompts_are_served_as_simulated_with_their_own_times(load):
     sizes = np.arange(1.0, 17.0)
     seconds = np.array([prefill_s(n) for n in (1, 2, 4, 8, 16)])
     times = np.interp(sizes, [1, 2, 4, 8, 16], seconds)
-    found = simulated(load, Service(sizes, times, times), count=200_000)
+    found = simulated(load, Service(sizes, times, times), count=100_000)
     names = "waiting_time_s", "waiting_time_p90_s", "ttft_s", "ttft_p90_s"
     values = np.array([p.values[name] for name in names])
     found[2:] += p.transfer_time_s

@@ -85,7 +85,7 @@ def _excess(count: Real, mean: Real) -> tuple[Real, Real]:
 
 
 def excess(
-    count: Real, mean: Real, variance: Scalar, decay: Scalar, tail: Scalar
+    count: Real, mean: Real, variance: Real, decay: Scalar, tail: Scalar
 ) -> tuple[Real, Real]:
     r"""Mean arrivals beyond counts, of several states, and the chances that so many come
     after one that has just come. Beside the last state's arrivals there are others, whose
@@ -98,20 +98,21 @@ def excess(
     Args:
         count: t, (state, ...); below 0 where so many wait already.
         mean: m that are expected, likewise.
-        variance: squared coefficient of variation of the gaps.
+        variance: k, the squared coefficient of variation of the gaps, (state, 1).
         decay: q.
         tail: how many those others are on average, $k / (e^q - 1)$.
     """
-    t = jnp.concatenate([count, count[-1:]]) / variance
-    m = jnp.concatenate([mean, mean[-1:] * jnp.exp(decay)]) / variance
+    t, m = count / variance, mean / variance
+    t = jnp.concatenate([t, t[-1:]])
+    m = jnp.concatenate([m, m[-1:] * jnp.exp(decay)])
     own, chance = _excess(t, m)
     t, m = t[-1], m[-2]
     # bounded, where a large power meets a chance that is lost in rounding
     power = jnp.exp(smooth.smaller(m * jnp.expm1(decay) - decay * t, 60.0))
     short = smooth.within(power * (1.0 - chance[-1]), 0.0, 1.0 - chance[-2])
     others = tail * either(t > 0.0, chance[-2] + short, 1.0)
-    own = variance * own[:-1]
-    return own.at[-1].add(others), chance[:-1]
+    last = jnp.arange(count.shape[0])[:, None] == count.shape[0] - 1
+    return variance * own[:-1] + last * others, chance[:-1]
 
 
 def decay_of(load: Scalar) -> Scalar:

@@ -18,15 +18,26 @@ References: Bailey, "On queueing processes with bulk service", J. R. Stat. Soc. 
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from .. import smooth
 from .._types import Scalar
 from ..step.layer import HIGHEST
+from ..switch import either
 from .arrivals import STEADIEST, decay_of, excess
 
 STATES = 64
 """The last one is the tail."""
+
+DIGITS = 26
+"""Binary ones, of the rates and times that are sought in such a queue."""
+
+FIRST, LAST = np.eye(STATES, dtype=bool)[[0, -1]]
+"""Whether a state is that of none that wait, or the tail."""
+
+_LATER = ~np.tri(STATES - 1, STATES - 2, -1, dtype=bool)
+"""Whether a step between states is at a state or after it."""
 
 
 class Stream(NamedTuple):
@@ -51,11 +62,13 @@ class Service(NamedTuple):
     def largest(self) -> Scalar:
         return self.prompts[-1]
 
-    def at(self, values: Float[Array, " size"], batch: Array) -> Array:
-        """What each of the sizes has, between them."""
+    def at(
+        self, values: Float[Array, "value size"], batch: Float[Array, " state"]
+    ) -> Float[Array, "value state"]:
+        """What the sizes have, between them."""
         gaps = smooth.larger(jnp.diff(self.prompts), 1e-6)
-        parts = smooth.within((batch[:, None] - self.prompts[:-1]) / gaps, 0.0, 1.0)
-        return values[0] + jnp.dot(parts, jnp.diff(values), precision=HIGHEST)
+        parts = smooth.within((batch - self.prompts[:-1, None]) / gaps[:, None], 0.0, 1.0)
+        return values[:, :1] + jnp.dot(jnp.diff(values), parts, precision=HIGHEST)
 
     @property
     def full_per_s(self) -> Scalar:
@@ -68,8 +81,9 @@ class Bulk(NamedTuple):
 
     stream: Stream
     largest: Scalar
-    spread: Scalar
-    """Variance over mean of those that arrive meanwhile, in the long run."""
+    spread: Float[Array, "state 1"]
+    """Variance over mean of those that arrive meanwhile, in the long run. A service of
+    one that has just come starts anew: there it is the variance of the gaps."""
     decay: Scalar
     """Of the tail, see `decay_of`."""
     tail: Scalar
@@ -80,6 +94,9 @@ class Bulk(NamedTuple):
     step_s: Float[Array, " state"]
     arriving: Float[Array, " state"]
     """Meanwhile."""
+    lateness: Scalar
+    """Of a service that begins with one that has just come, those who come up to a
+    share x of its time go as x to this power: 1 of a Poisson stream."""
     share: Float[Array, " state"]
     moves: Float[Array, "state state"]
 
@@ -96,7 +113,8 @@ class Bulk(NamedTuple):
     @property
     def wait_s(self) -> Scalar:
         """Mean wait: by Little's law, over those that wait during a service."""
-        during = (self.left + 0.5 * self.arriving) * self.busy_s
+        rest = either(FIRST, 1.0 / (1.0 + self.lateness), 0.5)
+        during = (self.left + rest * self.arriving) * self.busy_s
         return self.share @ during / self.batch
 
     @property
@@ -141,36 +159,45 @@ def bulk_queue(stream: Stream, service: Service) -> Bulk:
     tail = spread / jnp.expm1(decay)
     waiting = jnp.append(states, states[-1] + tail)
     taken = smooth.within(waiting, 1.0, largest)
-    busy_s = service.at(service.busy_s, taken)
+    busy_s, step_s = service.at(jnp.stack([service.busy_s, service.step_s]), taken)
     means = stream.per_s * busy_s
     # the tail begins at the last number, and goes on from there
     left = smooth.larger(jnp.append(states, states[-1]) - largest, 0.0)[:, None]
     counts = states - left
-    beyond, reach = excess(counts, means[:, None], spread, decay, tail)
+    spreads = either(FIRST, stream.variance, spread)[:, None]
+    beyond, reach = excess(counts, means[:, None], spreads, decay, tail)
     # who begins alone has just come
     gaps = jnp.diff(states)
     part = 0.5 + 0.5 / gaps  # of the way to a state, in the mean of the numbers up to it
     each = reach[0, :-1] + part * jnp.diff(reach[0])
-    alone = jnp.append(jnp.cumsum((each * gaps)[::-1])[::-1], 0.0)
-    beyond = beyond.at[0].set(alone)
+    alone = jnp.dot(_LATER, each * gaps, precision=HIGHEST)
+    # they come late where gaps are alike: their rests add up to an integral of `alone`
+    each = beyond[0, :-1] + part * jnp.diff(beyond[0])
+    rests = each @ gaps / means[0]
+    lateness = alone[0] / smooth.larger(rests, 1e-12) - 1.0
+    most = 1.0 / stream.variance  # of gaps that are long
+    lateness = smooth.within(
+        lateness, smooth.smaller(most, 1.0), smooth.larger(most, 1.0)
+    )
+    beyond = either(FIRST[:, None], alone, beyond)
     # E (n' - x)+ falls by the chance to be beyond x
-    falls = (jnp.eye(STATES - 1) - jnp.eye(STATES - 1, k=-1)) / jnp.append(gaps, tail)
-    chances = jnp.dot(beyond, falls, precision=HIGHEST)
-    moves = jnp.pad(chances, ((0, 0), (1, 0)), constant_values=1.0)
-    moves = moves - jnp.pad(chances, ((0, 0), (0, 1)))
-    balance = (moves.T - jnp.eye(STATES)).at[0].set(1.0)
-    share = jnp.linalg.solve(balance, jnp.zeros(STATES).at[0].set(1.0))
+    chances = -jnp.diff(beyond, append=0.0) / jnp.append(gaps, tail)
+    moves = -jnp.diff(chances, prepend=1.0, append=0.0)
+    # one of the balances follows from the others, and makes room for the sum
+    balance = either(FIRST[:, None], 1.0, moves.T - jnp.eye(STATES))
+    share = jnp.linalg.solve(balance, jnp.asarray(FIRST, balance.dtype))
     return Bulk(
         stream=stream,
         largest=largest,
-        spread=spread,
+        spread=spreads,
         decay=decay,
         tail=tail,
         waiting=waiting,
         taken=taken,
         busy_s=busy_s,
-        step_s=service.at(service.step_s, taken),
-        arriving=means.at[0].set(alone[0]),
+        step_s=step_s,
+        arriving=either(FIRST, alone[0], means),
+        lateness=lateness,
         share=share,
         moves=moves,
     )

@@ -17,7 +17,7 @@ from .._types import Scalar
 from ..implicit import roots
 from ..switch import either
 from .arrivals import excess
-from .bulk import Bulk
+from .bulk import DIGITS, LAST, Bulk
 
 LATE = 0.1
 """Share of the requests that take longer than the P90."""
@@ -32,10 +32,18 @@ def _spent_s(
     began = until_s > 0.0
     means = queue.stream.per_s * either(began, until_s, queue.busy_s[:, None])
     there = smooth.larger(-count, 0.0)
-    soon = tail * jnp.exp(-decay * smooth.larger(count[-1], 0.0) / spread)
+    soon = tail * jnp.exp(-decay * smooth.larger(count[-1], 0.0) / spread[-1])
     arrived = excess(count, means, spread, decay, tail)[0]
-    arrived = arrived - there.at[-1].add(soon)
+    arrived = arrived - there - LAST[:, None] * soon
     return either(began, arrived / queue.stream.per_s, 0.0)
+
+
+def _come(queue: Bulk, part: Float[Array, "state *any"]) -> Float[Array, "state *any"]:
+    """Share of a service's arrivals that come up to a part of its time: the same, but
+    of the services that begin with one that has just come."""
+    some = part[:1] > 0.0
+    late = jnp.exp(queue.lateness * jnp.log(either(some, part[:1], 1.0)))
+    return jnp.concatenate([either(some, late, 0.0), part[1:]])
 
 
 def waits_longer(queue: Bulk, wait_s: Scalar) -> Scalar:
@@ -44,7 +52,8 @@ def waits_longer(queue: Bulk, wait_s: Scalar) -> Scalar:
     at_s = smooth.larger(wait_s, 0.0)
     batches = jnp.floor(at_s / full_s)
     rest_s = smooth.larger(queue.busy_s - (at_s - batches * full_s), 0.0)
-    more = (batches + 1.0) * queue.largest - queue.left.at[-1].add(-queue.tail)
+    rest_s = queue.busy_s * _come(queue, rest_s / queue.busy_s)
+    more = (batches + 1.0) * queue.largest - (queue.left - LAST * queue.tail)
     counts = jnp.stack([more, more, more - queue.largest], axis=1)
     until_s = jnp.stack([queue.busy_s, rest_s, rest_s], axis=1)
     seconds = _spent_s(queue, counts, until_s) @ jnp.array([1.0, -1.0, 1.0])
@@ -68,7 +77,7 @@ def _in_part(queue: Bulk, more_s: Scalar) -> Scalar:
 
     def longer(own_s: Scalar | Float[Array, " state"]) -> Float[Array, "state state"]:
         waited = time_s - own_s
-        new = smooth.within(1.0 - waited / before_s, 0.0, 1.0)
+        new = _come(queue, smooth.within(1.0 - waited / before_s, 0.0, 1.0))
         old = smooth.within(1.0 - (waited - before_s) / spans_s, 0.0, 1.0)
         return came * new + left * old
 
@@ -97,5 +106,5 @@ class P90(NamedTuple):
 def p90(queue: Bulk) -> P90:
     """By Markov's inequality both are at most ten times the mean."""
     most_s = (queue.wait_s + queue.batch_s) / LATE
-    wait_s, more_s = roots(_too_few, queue, most_s).x
+    wait_s, more_s = roots(_too_few, queue, most_s, DIGITS).x
     return P90(wait_s, queue.step_s[0] + more_s)

@@ -23,7 +23,7 @@ from ..step.busy import Filled
 from ..step.price import prefill_job
 from ..step.serving import times_of
 from ..work.serving import cache_bytes
-from .bulk import Bulk, Service, Stream, bulk_queue
+from .bulk import DIGITS, Bulk, Service, Stream, bulk_queue
 from .queue import BUSIEST, gap_variance
 
 SIZES = 7
@@ -80,7 +80,7 @@ def within_limit(pool: PrefillPool, most_per_s: Scalar) -> tuple[Scalar, Scalar 
     """
     if pool.ttft_limit_s is None:
         return most_per_s, None
-    solution = roots(_lateness, pool, most_per_s)
+    solution = roots(_lateness, pool, most_per_s, DIGITS)
     return solution.x[0], solution.values[0]
 
 
@@ -93,7 +93,7 @@ def prefill_power_w(
     machine: Machine, pool: Pool, prefill: PrefillPool, queue: Bulk
 ) -> Scalar:
     """Power of the pool; devices without a batch idle."""
-    each = [prefill.service.at(seconds, queue.taken) for seconds in prefill.filled]
+    each = prefill.service.at(jnp.stack(prefill.filled), queue.taken)
     loads = map(queue.per_second, each)
     return job_power_w(machine, jnp.asarray(pool.devices), *loads)
 
