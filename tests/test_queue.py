@@ -132,7 +132,7 @@ def test_instances_served_in_turn_get_a_steadier_stream(instances):
 
 def test_who_comes_beside_a_lone_prompt_comes_late_where_gaps_are_alike():
     """At light load none waits but who comes in a lone service; of gaps that are sums of
-    k exponential ones that is a share $(λ k S)^k / k!$ of them, and a rest S / (k + 1)."""
+    k exponential ones those are a share $(k u)^k / k!$, and they wait S / (k + 1)."""
     for k in (1, 2, 3):
         service = affine(1.0, 1.0, 1.0)
         chance = (1e-2 * k) ** k / math.factorial(k)

@@ -175,10 +175,9 @@ def bulk_queue(stream: Stream, service: Service) -> Bulk:
     each = beyond[0, :-1] + part * jnp.diff(beyond[0])
     rests = each @ gaps / means[0]
     lateness = alone[0] / smooth.larger(rests, 1e-12) - 1.0
-    most = 1.0 / stream.variance  # of gaps that are long
-    lateness = smooth.within(
-        lateness, smooth.smaller(most, 1.0), smooth.larger(most, 1.0)
-    )
+    rarely = 1.0 / stream.variance  # where next to none come
+    ends = smooth.smaller(rarely, 1.0), smooth.larger(rarely, 1.0)
+    lateness = smooth.within(lateness, *ends)
     beyond = either(FIRST[:, None], alone, beyond)
     # E (n' - x)+ falls by the chance to be beyond x
     chances = -jnp.diff(beyond, append=0.0) / jnp.append(gaps, tail)

@@ -38,7 +38,7 @@ def _spent_s(
     return either(began, arrived / queue.stream.per_s, 0.0)
 
 
-def _come(queue: Bulk, part: Float[Array, "state *any"]) -> Float[Array, "state *any"]:
+def _come(queue: Bulk, part: Float[Array, "state ..."]) -> Float[Array, "state ..."]:
     """Share of a service's arrivals that come up to a part of its time: the same, but
     of the services that begin with one that has just come."""
     some = part[:1] > 0.0
