@@ -7,7 +7,7 @@ from ..answers.sensitivity import USUAL
 from ..quantities import field_of
 from ..specs.errors import SpecError
 from .pictures import save, subplots
-from .tables import number
+from .tables import value_of
 
 BARS = 20
 COLORS = {"fitted": "C0", "relative": "C1", "assumed": "C3", "printed": "C7"}
@@ -38,6 +38,6 @@ def draw_prediction(prediction: Prediction, path: Path) -> None:
     axes.legend(loc="lower right", fontsize=8)
     axes.set(xlabel="ms of the whole, bars of one sigma", xlim=(0, None))
     field = field_of(USUAL[phase], None, phase)
-    value = number(field, prediction.values[field], prediction.sigma[field])
+    value = value_of(prediction, field)
     axes.set_title(f"{phase} on {problem.system.name}: {USUAL[phase]} {value}")
     save(figure, path)

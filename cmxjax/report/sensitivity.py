@@ -99,8 +99,9 @@ def _draw_band(
     axes: Axes, field: str, values: list[float], predictions: list[Prediction]
 ) -> None:
     """A metric with its one sigma."""
-    middle = np.array([prediction.values[field] for prediction in predictions])
-    sigma = np.array([prediction.sigma[field] for prediction in predictions])
+    # a gap where more arrives than can be served
+    middle = np.array([p.values.get(field, np.nan) for p in predictions])
+    sigma = np.array([p.sigma.get(field, np.nan) for p in predictions])
     axes.plot(values, middle, color="black")
     axes.fill_between(values, middle * (1 - sigma), middle * (1 + sigma), alpha=0.3)
     axes.set_ylabel(f"{field}, one sigma", fontsize=8)

@@ -187,7 +187,7 @@ def comparison_tables(comparison: Comparison) -> Group:
     first, *others = comparison.predictions
     table = make_table("compare", "metric", *comparison.names)
     for name in (*first.values, *first.endless):
-        cells = [_compared(first, name, None)]
+        cells = [value_of(first, name)]
         for other, odds in zip(others, comparison.odds, strict=True):
             cells.append(_compared(other, name, odds.get(name)))
         table.add_row(name, *cells)
@@ -200,10 +200,15 @@ def comparison_tables(comparison: Comparison) -> Group:
     return Group(table, *warning_lines(told))
 
 
-def _compared(prediction: Prediction, name: str, odds: Odds | None) -> str:
+def value_of(prediction: Prediction, name: str) -> str:
+    """A metric with its unit and sigma; a dash where it has no value."""
     if name not in prediction.values:
         return "-"
-    shown = number(name, prediction.values[name], prediction.sigma[name])
+    return number(name, prediction.values[name], prediction.sigma[name])
+
+
+def _compared(prediction: Prediction, name: str, odds: Odds | None) -> str:
+    shown = value_of(prediction, name)
     if odds is None:
         return shown
     parts = [f"{odds.ratio:.3g}x {percent(odds.sigma)}".rstrip()]
