@@ -13,11 +13,13 @@ load send such streams: `--burstiness` of vLLM's benchmark is 1 / k.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from .. import smooth
 from .._types import Real, Scalar
 from ..switch import either
+
+Many = Float[Array, "..."]
 
 STEADIEST = 0.01
 """Least squared coefficient of variation of gaps that is told from none."""
@@ -49,7 +51,7 @@ def _polynomial(coefficients: tuple, x: Real) -> Real:
     return total
 
 
-def reached(count: Real, mean: Real) -> tuple[Real, Real]:
+def reached(count: Many, mean: Many) -> tuple[Many, Many]:
     r"""$P(a, x)$ of a `count` a > 0 at a `mean` x > 0, and $x^a e^{-x} / \Gamma(a + 1)$:
     the chances that a Poisson number reaches a, and that it is a.
 
@@ -75,7 +77,7 @@ def reached(count: Real, mean: Real) -> tuple[Real, Real]:
     return chance, exact
 
 
-def _excess(count: Real, mean: Real) -> tuple[Real, Real]:
+def _excess(count: Many, mean: Many) -> tuple[Many, Many]:
     """E (A - t)+ and the chance that A reaches t, with gaps of variance 1."""
     some = count > 0.0
     at = either(some, count, 1.0)
@@ -85,8 +87,8 @@ def _excess(count: Real, mean: Real) -> tuple[Real, Real]:
 
 
 def excess(
-    count: Real, mean: Real, variance: Real, decay: Scalar, tail: Scalar
-) -> tuple[Real, Real]:
+    count: Many, mean: Many, variance: Many, decay: Scalar, tail: Scalar
+) -> tuple[Many, Many]:
     r"""Mean arrivals beyond counts, of several states, and the chances that so many come
     after one that has just come. Beside the last state's arrivals there are others, whose
     number falls off as $e^{-q n / k}$.

@@ -278,9 +278,10 @@ def generate(
     ) -> tuple[Array, Point]:
         inputs, load, fullest, sharpness = args
         point = scheme.point(inputs, batch, sharpness)
-        if "ttft" in point.limits:
+        limit_s = inputs.workload.ttft_limit_s
+        if "ttft" in point.limits and limit_s is not None:
             wait = _slot_wait_s(scheme, inputs, fullest, batch, point.tpot_s)
-            late = point.limits["ttft"] + wait / inputs.workload.ttft_limit_s
+            late = point.limits["ttft"] + wait / limit_s
             point = point._replace(limits=point.limits | {"ttft": late})
         held = _surplus(scheme, inputs, load, batch, point)
         unstable = point.stable - 1.0

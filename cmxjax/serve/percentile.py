@@ -46,7 +46,7 @@ def _come(queue: Bulk, part: Float[Array, "state ..."]) -> Float[Array, "state .
     return jnp.concatenate([either(some, late, 0.0), part[1:]])
 
 
-def waits_longer(queue: Bulk, wait_s: Scalar) -> Scalar:
+def waits_longer(queue: Bulk, wait_s: Scalar) -> Float[Array, ""]:
     """Share of the requests that wait longer than a time; below 0, all do."""
     full_s = queue.busy_s[-1]
     at_s = smooth.larger(wait_s, 0.0)

@@ -1,11 +1,10 @@
 """Pools together: the rate that all of them can take, and what bounds each."""
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from typing import NamedTuple
 
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array
 
 from .. import smooth
 from .._types import Leaf, Scalar, Sharpness
@@ -290,7 +289,7 @@ def _of_queue(
     role: str,
     queue: PrefillPool | EncodePool,
     per_s: Scalar,
-    limits: dict[str, Array],
+    limits: Mapping[str, Scalar],
 ) -> PoolMetrics:
     pool, machine = state.inputs.pools.pools[role], state.inputs.machines[role]
     return PoolMetrics(
@@ -298,7 +297,7 @@ def _of_queue(
         instances=instances(pool),
         requests_per_s=per_s,
         utilization=state.per_s / queue.full_requests_per_s,
-        limits=limits,
+        limits=dict(limits),
         memory_bytes=queue.memory.total,
         memory_excess_bytes=excess_bytes(machine, queue.memory),
     )

@@ -85,8 +85,9 @@ def within_limit(pool: PrefillPool, most_per_s: Scalar) -> tuple[Scalar, Scalar 
 
 
 def _lateness(pool: PrefillPool, requests_per_s: Scalar) -> tuple[Array, Scalar]:
+    assert pool.ttft_limit_s is not None
     share = pool.ttft_s(pool.queue_at(requests_per_s)) / pool.ttft_limit_s
-    return (share - 1.0)[None], share
+    return jnp.stack([share - 1.0]), share
 
 
 def prefill_power_w(
@@ -156,11 +157,11 @@ def prefill_pool(
     prompts = largest ** (jnp.arange(SIZES) / (SIZES - 1.0))
     tokens = prompts * w.prompt_tokens / devices(pool.layout)
 
-    def one(tokens: Scalar) -> tuple[Scalar, Scalar, Filled]:
+    def one(tokens: Scalar) -> tuple[Array, Array, Filled]:
         batch = prefill_workload(w, smooth.larger(tokens, w.prompt_tokens / group))
         job = prefill_job(machine, a, batch, pool.layout, sharpness)
         times, (filled, _) = times_of(job, sharpness)
-        return times.steady_s, times.step_s, filled
+        return jnp.asarray(times.steady_s), jnp.asarray(times.step_s), filled
 
     busy_s, step_s, filled = jax.vmap(one)(tokens)
     count = instances(pool)
