@@ -88,14 +88,16 @@ def test_decode_at_its_batch_is_the_phase_decode():
 
 
 def test_prefill_is_the_phase_prefill():
-    m = run()
-    batch = {"workload.tokens_per_device": float(m.prefill_tokens_per_device)}
-    alone = predict(load_scenario(PREFILL, batch), "none").values
-    crowded = run(requests_per_s=1e4)  # nearly all batches are full
-    assert crowded.prefill_time_s == pytest.approx(alone["ttft_s"], rel=0.01)
-    assert m.prefill_time_s < crowded.prefill_time_s
+    def alone(tokens_per_device):
+        batch = {"workload.tokens_per_device": tokens_per_device}
+        return predict(load_scenario(PREFILL, batch), "none").values
+
+    m, full = run(), alone(8192.0)
+    one = alone(4096.0 / 32)
+    assert run(requests_per_s=1e-4).prefill_time_s == pytest.approx(one["ttft_s"])
+    assert one["ttft_s"] < m.prefill_time_s < full["ttft_s"]
     # six instances at utilization u compute what arrives
-    served = m.pools["prefill"].utilization * 6 * alone["tokens_per_s"]
+    served = m.pools["prefill"].utilization * 6 * full["tokens_per_s"]
     assert served == pytest.approx(80 * 4096, rel=1e-9)
 
 
@@ -121,11 +123,12 @@ def test_a_request_is_the_sum_of_its_parts():
 
 
 def test_at_the_capacity_of_a_pool_its_limit_is_reached():
-    capacity = float(run().capacity_requests_per_s)
-    m = run(requests_per_s=capacity)
-    assert m.ttft_s == pytest.approx(5.0, rel=1e-6)
-    assert run(requests_per_s=1.01 * capacity).ttft_excess_s > 0.0
-    assert run(requests_per_s=0.99 * capacity).ttft_excess_s == 0.0
+    limit = {"ttft_limit_s": 2.0}
+    capacity = float(run(**limit).capacity_requests_per_s)
+    m = run(**limit, requests_per_s=capacity)
+    assert m.ttft_s == pytest.approx(2.0, rel=1e-6)
+    assert run(**limit, requests_per_s=1.01 * capacity).ttft_excess_s > 0.0
+    assert run(**limit, requests_per_s=0.99 * capacity).ttft_excess_s == 0.0
 
 
 def test_the_batch_at_the_limit_of_tpot_is_the_largest_that_meets_it():

@@ -133,12 +133,13 @@ def test_prompts_keep_up_with_outputs():
     # prompt tokens that arrive on a device in a step
     arriving = 80 * 4096 / 640 * 1.7 * m.tpot_s
     assert share * 2048 == pytest.approx(arriving, rel=1e-4)
-    # two chunks for each prompt, and M/D/1 at the share of the time
+    # two chunks for each prompt, and M/D/1 at the share of the time, of which two
+    # instances that are served in turn wait half
     busy = share * float(full.step_s) / (1.7 * m.tpot_s)
     service = 2 * float(full.step_s)
     front = float(p.machine["decode"].runtime.prefill_batch_s)
     assert m.prefill_time_s == pytest.approx(service + front, rel=1e-4)
-    wait = busy * service / (2.0 * (1.0 - busy))
+    wait = 0.5 * busy * service / (2.0 * (1.0 - busy))
     assert m.waiting_time_s == pytest.approx(wait, rel=1e-3)
 
 

@@ -12,6 +12,7 @@ import pytest
 from test_budgets import EQUATIONS, equations
 
 import cmxjax as cmx
+from cmxjax.job.layout import degree
 from cmxjax.job.workload import Images
 from cmxjax.model.architecture import total_parameters
 from cmxjax.specs.errors import SpecError
@@ -511,7 +512,7 @@ def test_the_embeddings_are_bytes_over_the_rate_of_the_outer_tier():
 
 
 def test_the_pool_waits_as_by_pollaczek_and_khinchine():
-    m = run(SERVE)
+    m = run(SERVE, workload__assignment="random")
     busy = 60 * m.encode_time_s / 32
     assert m.pools["encode"].utilization == pytest.approx(busy, rel=1e-9)
     wait = 0.5 * m.encode_time_s * busy / (1.0 - busy)
@@ -519,13 +520,13 @@ def test_the_pool_waits_as_by_pollaczek_and_khinchine():
 
 
 def test_prefill_beside_an_encode_pool_is_that_of_text():
-    m = run(SERVE)
-    alone = run(
-        PREFILL,
-        workload__tokens_per_device=float(m.prefill_tokens_per_device),
-        **text_only(),
-    )
-    assert m.prefill_time_s == pytest.approx(alone.ttft_s, rel=1e-9)
+    # so few that each has a batch of its own, with a prompt in each group
+    m, p = run(SERVE, workload__request_rate=1e-4), problem(SERVE)
+    layout = p.layout.pools["prefill"].layout
+    group = float(degree(layout, "tp") * degree(layout, "cp"))
+    each = float(p.workload.prompt_tokens) / group
+    alone = run(PREFILL, workload__tokens_per_device=each, **text_only())
+    assert m.prefill_time_s == pytest.approx(alone.ttft_s, rel=1e-4)
 
 
 def pooled(*roles: str, **changes):
@@ -568,7 +569,7 @@ def test_encode_pools_need_images_and_prompts():
 
 
 def test_a_slow_pool_binds():
-    m = run(SERVE, pools__0__devices=4, workload__ttft_limit=100.0)
+    m = run(SERVE, pools__0__devices=4, workload__ttft_limit="100 s")
     assert m.excess_requests_per_s > 0.0
     assert m.capacity_requests_per_s == pytest.approx(
         m.pools["encode"].requests_per_s, rel=1e-9
