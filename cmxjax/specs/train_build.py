@@ -59,6 +59,7 @@ def train_workload(
         selective=switch(w.recompute == "selective"),
         overlaps=switch(spec.overlapped_microbatches != 1),
         schedule=program_of(w.schedule),
+        order=leaf(0.0),
         zero=leaf(w.zero),
         zero_group=None if w.zero_group is None else leaf(w.zero_group),
         zero_bucket=None if w.zero_bucket is None else leaf(w.zero_bucket),
