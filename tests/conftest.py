@@ -1,6 +1,8 @@
 """Every test runs in float64, without programs left over from earlier runs."""
 
+from collections import Counter
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 
@@ -23,6 +25,20 @@ def problem():
         return builder.build(load_scenario(name, dotted), "none")
 
     return make
+
+
+FEW = 6
+"""Cases of one test that all run fast; of more, every second one by its name does, and
+the others beside the slow tests."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    cases = Counter(item.nodeid.partition("[")[0] for item in items)
+    for item in items:
+        many = cases[item.nodeid.partition("[")[0]] > FEW
+        if many and crc32(item.nodeid.encode()) % 2:
+            item.add_marker(pytest.mark.slow)
 
 
 MAPS = Path("/proc/self/maps")

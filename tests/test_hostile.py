@@ -275,7 +275,8 @@ def test_a_closed_output_is_no_mistake():
     assert (child.returncode, err) == (0, "")
 
 
-@pytest.mark.parametrize("seconds", [1.5, 4.0])
+@pytest.mark.slow  # waits until the interpreter is up, however busy the machine is
+@pytest.mark.parametrize("seconds", [6.0, 9.0])
 def test_an_interrupted_command_ends_with_130(seconds):
     child = process("optimize", "deepseek-r1-decode-cloudmatrix384", "--json")
     time.sleep(seconds)

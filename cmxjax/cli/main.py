@@ -60,6 +60,11 @@ class PlainConsole(Console):
             width=width, quiet=quiet, highlight=False, markup=False, emoji=False
         )
 
+    def print(self, *objects: object, **how: object) -> None:
+        """Print, unless the command is quiet: then nothing is laid out either."""
+        if not self.quiet:
+            super().print(*objects, **how)  # pyright: ignore[reportArgumentType]
+
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:

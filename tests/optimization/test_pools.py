@@ -70,6 +70,7 @@ def test_rounding_next_to_the_relaxed_split_finds_the_best(pools):
     assert pools.evaluations["rounded"] < pools.evaluations["exhaustive"]
 
 
+@pytest.mark.slow
 def test_the_best_split_predicts_what_was_promised(pools):
     found = predict(pools.scenario, "none").values
     promised = pools.best.requests_per_s
@@ -112,6 +113,7 @@ def test_the_fewest_devices_are_those_of_a_count_by_hand(
     assert found.as_json()["value"] == sum(n * sizes[r] for r, n in needed.items())
 
 
+@pytest.mark.slow
 def test_the_fewest_devices_may_be_more_than_the_scenario_has(pools):
     found = split({"workload.request_rate": 600.0}, devices=None, fewest=True)
     assert found.feasible
