@@ -1,6 +1,6 @@
 """The search and the descent on large jobs; skipped unless asked for.
 
-    pytest -s tests/benchmarks/test_search.py --benchmark-only
+    pytest -s tests/benchmarks/test_large_searches.py --benchmark-only
 
 Prints one row for each job and writes them to `results/search.csv`: layouts of the space,
 value and gap, exact evaluations and seconds of the proof; how far the descent ends behind
