@@ -27,17 +27,18 @@ def problem():
     return make
 
 
-FEW = 6
-"""Cases of one test that all run fast; of more, every second one by its name does, and
-the others beside the slow tests."""
+FEW, MANY = 3, 40
+"""Cases of one test that all run fast. Of more, every second one by its name does, and of
+many every fourth; the others run beside the slow tests."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     cases = Counter(item.nodeid.partition("[")[0] for item in items)
     for item in items:
-        many = cases[item.nodeid.partition("[")[0]] > FEW
-        if many and crc32(item.nodeid.encode()) % 2:
+        count = cases[item.nodeid.partition("[")[0]]
+        every = 1 if count <= FEW else 2 if count <= MANY else 4
+        if crc32(item.nodeid.encode()) % every:
             item.add_marker(pytest.mark.slow)
 
 

@@ -184,6 +184,7 @@ def test_the_whole_way_from_a_users_file_to_a_better_prediction(own, capsys, mon
     assert calibration_for("hgx-h200", "result/dgx-h100-own.json").system == "hgx-h200"
 
 
+@pytest.mark.slow
 def test_the_result_repeats_bit_for_bit_and_resumes_where_it_stopped(own, monkeypatch):
     monkeypatch.chdir(own)
     texts = []
@@ -247,6 +248,7 @@ def test_folds_keep_runs_whole_and_spread_kinds():
     np.testing.assert_array_equal(weight.sum(axis=0), 4)
 
 
+@pytest.mark.slow
 def test_slopes_of_tied_leaves_are_those_of_finite_differences():
     recipe = load_recipe("cloudmatrix384")
     few = recipe.model_copy(update={"parameters": recipe.parameters[:]})

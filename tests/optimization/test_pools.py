@@ -151,6 +151,7 @@ def test_other_phases_have_no_pools():
         split_pools(load_scenario("deepseek-r1-decode-cloudmatrix384"))
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_split_and_writes_it(capsys, tmp_path):
     out = tmp_path / "best.toml"
     arguments = ["optimize", SERVE, "--calibration", "none", "--out", str(out)]
