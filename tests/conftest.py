@@ -27,7 +27,7 @@ def problem():
     return make
 
 
-FEW, MANY = 3, 40
+FEW, MANY = 1, 12
 """Cases of one test that all run fast. Of more, every second one by its name does, and of
 many every fourth; the others run beside the slow tests."""
 
