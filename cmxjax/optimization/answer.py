@@ -5,7 +5,6 @@ import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from ..job.layout import AXES
 from ..specs.errors import SpecError
 from ..specs.scenario_file import Scenario
 from .cells import Points
@@ -70,10 +69,8 @@ class Answer(NamedTuple):
         """The objective in SI; of the nearest layout where none is feasible."""
         if self.point is None:
             return None
-        return self.job.objective.value(float(self._score(self.point)))
-
-    def _score(self, point: Points) -> float:
-        return float(self.job.objective.scores(point.logs)[0])
+        objective = self.job.objective
+        return objective.value(float(objective.scores(self.point.logs)[0]))
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -209,7 +206,7 @@ def optimize(
         }
         refined = search.score if math.isfinite(search.score) else None
     if method == "gradient" and certify is False:
-        found = Found(search.best, None, search.front, 0, 0, 0.0, search.batches)
+        found = search.found()
     else:
         before = search.bounds.price.rows
         found = search.run(UNBOUNDED if certify else MOST_ROWS)
@@ -266,7 +263,6 @@ def space_of(job: Job) -> str:
         f"{name} = {' or '.join(map(_plain, values))}"
         for name, values in job.given.items()
     ]
-    fixed = [item for item in fixed if item.split(" = ")[0] in (*AXES, *job.given)]
     return text + (f"; with {', '.join(fixed)}" if fixed else "")
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..job.workload import PROGRAMS
 from ..specs.schedules import DUALPIPE_EACH, program_of
-from ..step.pipeline import MOST_CHUNKS, SHORTEST, chunks_filled
+from ..step.pipeline import FINEST, SHORTEST, chunks_filled
 from .factors import PIPELINE
 from .job import Job
 from .layouts import Layouts
@@ -112,13 +112,15 @@ class Bounds:
         self.order = np.array(order, float)
         self.chunks = np.array([form.chunks for form in job.forms], float)
 
+    def column(self, at: int, rows: np.ndarray, index: np.ndarray) -> np.ndarray:
+        """Values of one setting at places of its menus, (point,)."""
+        group = self.layouts.group[rows]
+        return self.settings[at].values(self.menu[rows, at], index[:, at], group)
+
     def values(self, rows: np.ndarray, index: np.ndarray) -> np.ndarray:
         """Values of the settings at places of the menus, (point, setting)."""
-        group = self.layouts.group[rows]
-        columns = [
-            setting.values(self.menu[rows, i], index[:, i], group)
-            for i, setting in enumerate(self.settings)
-        ]
+        every = range(len(self.settings))
+        columns = [self.column(at, rows, index) for at in every]
         return np.stack(columns, axis=1).astype(float)
 
     def nearest(self, rows: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -177,13 +179,12 @@ class Bounds:
             return np.ones(len(rows), bool)
         stages = self.layouts.degrees[rows, PIPELINE]
         ranks = degree(self.layouts.degrees[rows], "dp")
-        micro = self.values(rows, index)[:, self.micro]
+        micro = self.column(self.micro, rows, index)
         count = np.round(job.sequences / (micro * ranks))
         alone = stages == 1
-        filled = self.chunks[forms] * stages <= float(
-            chunks_filled(float(job.rules.layers))
-        )
-        both = np.array([form.schedule == "dualpipe" for form in job.forms])[forms]
+        most = float(chunks_filled(float(job.rules.layers)))
+        filled = self.chunks[forms] * stages <= most
+        both = self.order[forms] == PROGRAMS.index("dualpipe")
         even = (stages % 2 == 0) & (count % 2 == 0) & (count >= DUALPIPE_EACH * stages)
         several = (forms >= job.first_form) & filled & (even | ~both)
         return np.where(alone, forms == job.first_form, several)
@@ -217,24 +218,23 @@ class Bounds:
     def bounded(self, cells: Cells) -> tuple[Cells, np.ndarray, Points]:
         """Cells with their bounds, which of them may hold a point that can run, and the
         points that were priced on the way."""
-        ends = [self.end(cells, [s.time for s in self.settings])]
-        ends.append(self.end(cells, [s.memory for s in self.settings]))
-        ends.append(ends[1].copy())
+        fastest, leanest = self.ends(cells)
+        unsaving = leanest.copy()
         if self.share is not None:
-            ends[2][:, self.share] = cells.low[:, self.share]
-        same = (ends[0] == ends[1]).all(axis=1)
+            unsaving[:, self.share] = cells.low[:, self.share]
+        same = (fastest == leanest).all(axis=1)
         open_form = cells.form[:, 0] != cells.form[:, 1]
         first = cells.form[:, 0]
         least = np.where(open_form, 0, first)
         again = np.flatnonzero(~same | (least != first))
-        third = np.flatnonzero((ends[1] != ends[2]).any(axis=1))
+        third = np.flatnonzero((leanest != unsaving).any(axis=1))
         every = np.concatenate([np.arange(cells.size), again, third])
         rows, families = cells.row[every], cells.family[every]
         factors = self.factors(cells.row, cells.place)[every]
-        index = np.concatenate([ends[0], ends[1][again], ends[2][third]])
+        index = np.concatenate([fastest, leanest[again], unsaving[third]])
         forms = np.concatenate([first, least[again], least[third]])
         order = self.order[forms]
-        several = np.where(first == 0, SHORTEST, MOST_CHUNKS)
+        several = np.where(first == 0, SHORTEST, FINEST)
         order[: cells.size] = np.where(open_form, several, order[: cells.size])
         scored = self.scored(rows, factors, families, index, forms, order)
         count = cells.size
@@ -246,15 +246,17 @@ class Bounds:
         unrun[third] = scored.excess[count + len(again) :, 0]
         bound, possible = self._bound(cells, fast, small)
         whole = cells.place[every] != ALL
-        single = self.layouts.ways[rows] == 1
-        real = (whole | single) & self.runs(rows, index, forms) & (order < SHORTEST)
+        real = whole & self.runs(rows, index, forms) & (order < SHORTEST)
         points = self.points(rows, factors, families, index, forms, scored).take(real)
         used = np.stack([fast.excess[:, 0], unrun, small.excess[:, 0]], axis=1)
         return cells._replace(bound=bound, used=used), possible, points
 
-    def end(self, cells: Cells, ways: list[int]) -> np.ndarray:
-        """The end of every range where something is least, by how it goes with it."""
-        return np.where(np.array(ways) < 0, cells.high, cells.low)
+    def ends(self, cells: Cells) -> tuple[np.ndarray, np.ndarray]:
+        """The ends of all ranges where a step is shortest, and where memory is least."""
+        time = np.array([setting.time for setting in self.settings])
+        memory = np.array([setting.memory for setting in self.settings])
+        low, high = cells.low, cells.high
+        return np.where(time < 0, high, low), np.where(memory < 0, high, low)
 
     def _bound(
         self, cells: Cells, fast: Scores, small: Scores
@@ -266,9 +268,9 @@ class Bounds:
         filled = np.where(unsettled, fast.filled, 0.0)
         logs = fast.logs + self.role * filled[:, None]
         if self.batch is not None:
-            low, high = (self.values(cells.row, x) for x in (cells.low, cells.high))
-            more = np.log(high[:, self.batch] / low[:, self.batch])
-            logs = logs + self.counts * more[:, None]
+            ends = cells.low, cells.high
+            low, high = (self.column(self.batch, cells.row, end) for end in ends)
+            logs = logs + self.counts * np.log(high / low)[:, None]
         logs = np.where(self.memory, small.logs, logs)
         over = np.where(self.known, objective.excess(logs), -np.inf)
         over = np.where(np.isnan(over), np.inf, over).max(axis=1)

@@ -34,6 +34,7 @@ from ..specs.errors import SpecError
 from ..specs.scenario_file import Scenario, ServeScenario
 from ..units import format_si
 from .pool_split import PoolSplit, Split
+from .price import GRADIENT_COST
 
 LARGEST = 20_000
 """Splits up to which all are tried."""
@@ -49,9 +50,6 @@ BALANCED = 3
 
 STEPS, RATE, SHARPNESS = 150, 0.05, 64.0
 """Of Adam on the logits of the shares."""
-
-GRADIENT_COST = 4
-"""Evaluations that one gradient takes as long as, about."""
 
 Sizes = tuple[tuple[str, int], ...]
 """Roles and the devices of an instance of each."""

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .cells import ALL, SHARE, TOLERANCE, Bounds, Cells, Points, joined
+from .factors import PIPELINE
 from .front import Front
 from .job import Job
 from .layouts import Layouts, ordered
@@ -33,11 +34,9 @@ WIDTH = 2048
 NARROW = 1.2
 """Ratio of batches below which a cell is taken apart into placements first."""
 
-SAMPLED = 4096
-"""Cells that are tried so before the first round."""
-
-PROBED = 256
-"""Cells of all placements that are tried in the usual rank order in a round."""
+PROBED, SAMPLED = 256, 4096
+"""Cells of all placements that are tried in the usual rank order in a round, and before
+the first one."""
 
 USUAL = 31
 """Place on the menu of the batch that is tried first."""
@@ -102,7 +101,7 @@ class Search:
             some = self.rng.permutation(cells.size)[:SAMPLED]
             self._probe(cells.take(some)._replace(place=np.full(len(some), ALL)))
             left = min(left, self._searched(cells, most_rows))
-        return self._found(left)
+        return self._proven(left)
 
     def refined(self, points: Points) -> None:
         """Search all settings of the placements of some points."""
@@ -144,7 +143,7 @@ class Search:
             some = low[:, names.index("selective")] > 0
             high[some, names.index(SHARE)] = 0
         job = self.job
-        alone = layouts.degrees[rows, 3] == 1
+        alone = layouts.degrees[rows, PIPELINE] == 1
         form = np.tile([0, len(job.forms) - 1], (len(rows), 1))
         form[alone] = job.first_form
         place = np.where(layouts.ways[rows] == 1, 0, ALL)
@@ -239,8 +238,7 @@ class Search:
         factors, good = ordered(self.layouts.degrees[rows], self.layouts.units[rows])
         bounds = self.bounds
         forms = np.maximum(cells.form[:, 0], self.job.first_form)
-        ends = [bounds.end(cells, [s.time for s in bounds.settings])]
-        ends.append(bounds.end(cells, [s.memory for s in bounds.settings]))
+        ends = [*bounds.ends(cells)]
         if bounds.batch is not None:  # and the batch of the best so far
             best, at, index = self.best, bounds.batch, ends[0].copy()
             known = best is not None and np.isfinite(best.score[0])
@@ -350,23 +348,21 @@ class Search:
         taken = cells.take(each)
         return taken._replace(place=np.concatenate([np.zeros(0, int), *places]))
 
-    def _found(self, left: float) -> Found:
-        front, rows = self.front, self.bounds.price.rows
+    def _proven(self, left: float) -> Found:
         if self.best is None or not np.isfinite(self.score):
             bound = None if math.isinf(left) else left
-            return Found(self.best, bound, front, rows, 0, 0.0, self.batches)
+            return self.found(bound)
         dropped = joined(self.dropped)
         checked, slack = self._checked(dropped)
         lowest = min(left, float(self._effective(dropped).min(initial=math.inf)) - slack)
-        return Found(
-            self.best,
-            min(self.score, lowest),
-            front,
-            self.bounds.price.rows,
-            checked,
-            slack,
-            self.batches,
-        )
+        return self.found(min(self.score, lowest), checked, slack)
+
+    def found(
+        self, bound: float | None = None, checked: int = 0, slack: float = 0.0
+    ) -> Found:
+        """What is known so far, with what was proven of it."""
+        rows = self.bounds.price.rows
+        return Found(self.best, bound, self.front, rows, checked, slack, self.batches)
 
     def _checked(self, dropped: Cells) -> tuple[int, float]:
         """Points drawn from what was dropped: how many, and by how much one is better

@@ -12,10 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ..job.layout import AXES
-from ..job.workload import Decode, Prefill, Train
+from ..job.workload import Prefill, Train
 from ..specs.build import Problem
 from ..specs.errors import SpecError
-from ..specs.scenario_file import Scenario
 from ..specs.schedules import MOST_CHUNKS, schedule_of
 from ..step.pipeline import SCHEDULES, chunks_filled
 from .factors import divisors
@@ -42,13 +41,15 @@ class Setting(NamedTuple):
     memory: int
     """Likewise of memory."""
     menus: tuple[np.ndarray, ...]
-    """Ascending values. Those of a batch that may be any whole number are empty."""
+    """Ascending values; none for a batch that may be any whole number."""
+    table: np.ndarray
+    """The menus below each other, the shorter ones repeated, (menu, value)."""
     per_group: float = 1.0
     """Of a whole number of requests, what each adds to the value of a group."""
 
     @property
     def whole(self) -> bool:
-        return not len(self.menus[0])
+        return not self.menus
 
     @property
     def settled(self) -> bool:
@@ -71,9 +72,7 @@ class Setting(NamedTuple):
         """Values at places of the menus, of layouts whose groups have so many ranks."""
         if self.whole:
             return (index + 1.0) * self.per_group / group
-        longest = max(map(len, self.menus))
-        table = np.array([np.resize(values, longest) for values in self.menus])
-        return table[menu, index]
+        return self.table[menu, index]
 
 
 class Menus(NamedTuple):
@@ -89,19 +88,15 @@ def degree(degrees: np.ndarray, axis: str) -> np.ndarray:
 
 
 def free_settings(
-    scenario: Scenario,
-    problem: Problem,
-    given: Mapping[str, tuple],
-    degrees: np.ndarray,
+    problem: Problem, given: Mapping[str, tuple], degrees: np.ndarray
 ) -> list[Menus]:
     """Settings of a job with the menus of layouts of these degrees, (layout, axis).
 
     Args:
         given: the values of a setting to choose from, by name.
     """
-    if isinstance(problem.workload, Train):
-        return [*_of_training(scenario, problem, given, degrees)]
-    return [*_of_serving(scenario, problem, given, degrees)]
+    of_phase = _of_training if isinstance(problem.workload, Train) else _of_serving
+    return [*of_phase(problem, given, degrees)]
 
 
 def _listed(
@@ -113,7 +108,10 @@ def _listed(
         menus = [tuple(x for x in values if x in kept) for values in menus]
     usable = np.array([bool(values) for values in menus])
     filled = tuple(np.array(values or (0.0,), float) for values in menus)
-    return Menus(Setting(name, time, memory, filled), np.where(usable[menu], menu, -1))
+    longest = max(map(len, filled))
+    table = np.array([np.resize(values, longest) for values in filled])
+    setting = Setting(name, time, memory, filled, table)
+    return Menus(setting, np.where(usable[menu], menu, -1))
 
 
 def _by(keys: np.ndarray, menu_of) -> tuple[list[tuple], np.ndarray]:
@@ -122,21 +120,20 @@ def _by(keys: np.ndarray, menu_of) -> tuple[list[tuple], np.ndarray]:
     return [tuple(menu_of(int(key))) for key in distinct], place.ravel()
 
 
-def _of_serving(scenario: Scenario, problem: Problem, given, degrees: np.ndarray):
-    phase, w = scenario.phase, problem.workload
+def _of_serving(problem: Problem, given, degrees: np.ndarray):
+    w = problem.workload
     group = degree(degrees, "tp") * degree(degrees, "cp")
     each = float(w.prompt_tokens) if isinstance(w, Prefill) else 1.0
-    name = BATCHES[phase]
+    name = BATCHES[w.kind]
     if name in given:
-        values = [float(value) for value in given[name]]
-        least = each if isinstance(w, Prefill) else 1.0
+        values = sorted({float(value) for value in given[name]})
 
         def held(ranks: int) -> list[float]:
-            return [x for x in sorted({*values}) if _fits(x * ranks, least, phase)]
+            return [x for x in values if _fits(x * ranks, each, w.kind)]
 
         yield _listed(name, 1, 1, *_by(group, held), {})
     else:
-        whole = Setting(name, 1, 1, (np.zeros(0),), each)
+        whole = Setting(name, 1, 1, (), np.zeros((0, 0)), each)
         yield Menus(whole, np.zeros(len(degrees), int))
     a = problem.model
     if a is not None and a.experts is not None:
@@ -173,7 +170,7 @@ def _along_sequence(degrees: np.ndarray, given) -> Menus:
     return _listed("sequence_parallel", 0, -1, menus, grouped, given)
 
 
-def _of_training(scenario, problem: Problem, given, degrees: np.ndarray):
+def _of_training(problem: Problem, given, degrees: np.ndarray):
     w = problem.workload
     assert isinstance(w, Train)
     batch = round(float(w.global_batch))
@@ -234,7 +231,7 @@ def free_names(problem: Problem) -> tuple[str, ...]:
     if isinstance(w, Train):
         first = ("micro_batch", "recompute_fraction", "selective", "zero")
         return (*first, *SHARED, "schedule", "vpp")
-    batch = BATCHES["decode" if isinstance(w, Decode) else "prefill"]
+    batch = BATCHES[w.kind]
     mixture = problem.model is not None and problem.model.experts is not None
     return (batch, *(("extra_slots",) if mixture else ()), *SHARED)
 

@@ -43,7 +43,7 @@ def pipeline_s(
         schedule: `gpipe`, `1f1b`, `interleaved`, `zero_bubble` or `dualpipe`; or `any`.
         chunks: model chunks of a device, for interleaved schedules.
         order: which one `any` is, a place among `PROGRAMS`; or what bounds several of
-            them: `SHORTEST`, the shortest of all, or `MOST_CHUNKS`, that of most chunks.
+            them: `SHORTEST`, the shortest of all, or `FINEST`, that of most chunks.
         most_chunks: on a device, for these two; those of `chunks` where left out.
 
     Agrees with a simulation of the events (in the tests): exactly for GPipe, and for 1F1B
@@ -177,5 +177,5 @@ _TIMES = {
 
 SCHEDULES = tuple(_TIMES)
 
-SHORTEST, MOST_CHUNKS = float(len(PROGRAMS)), len(PROGRAMS) + 1.0
+SHORTEST, FINEST = float(len(PROGRAMS)), len(PROGRAMS) + 1.0
 """Further values of `order`, which no single job has."""

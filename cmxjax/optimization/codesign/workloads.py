@@ -86,7 +86,7 @@ def job_of(share: Share, calibration: str | None) -> Job:
     signs = [-1.0 if more_is_better(limit.quantity) else 1.0 for limit in parsed]
     form = Form(
         field=fields[0],
-        sign=1.0 if more_is_better(named) or named in ("mfu", "hfu") else -1.0,
+        sign=1.0 if more_is_better(named) else -1.0,
         whole_system=whole,
         limits=tuple(zip(fields[1:], signs)),
         batch=_free_batch(problem, [limit.quantity for limit in parsed]),
