@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 
 from ..job.workload import BYTES
+from ..memory.serving import usable_bytes
 from ..phases.metrics import explain
 from ..specs.build import Problem, build
 from ..specs.errors import SpecError
@@ -40,11 +41,10 @@ class Capacity(NamedTuple):
         return f"{said}; at most {self.key} = {self.largest}" if self.key else said
 
 
-def _excess(problem: Problem, inputs: tuple) -> float:
+def _excess(inputs: tuple) -> float:
     """Bytes of the worst device beyond what it may hold, negative where some are free."""
-    m = jax.device_get(explain(*inputs))
-    usable = float(problem.system.chip.memory_usable_bytes)
-    return float(m.memory_excess_bytes) or float(m.memory_bytes) - usable
+    used = jax.device_get(explain(*inputs)).memory_bytes
+    return float(used - usable_bytes(inputs[0]))
 
 
 def capacity(problem: Problem) -> Capacity | None:
@@ -57,11 +57,11 @@ def capacity(problem: Problem) -> Capacity | None:
     if phase not in (*SIZES, "train"):
         return None
     machine, model, workload, layout = inputs = problem.inputs
-    excess, name = _excess(problem, inputs), SIZES.get(phase, "")
+    excess, name = _excess(inputs), SIZES.get(phase, "")
 
     def fits(size: int) -> bool:
         sized = workload.replace(**{name: 0.0 * getattr(workload, name) + size})
-        return _excess(problem, (machine, model, sized, layout)) <= 0.0
+        return _excess((machine, model, sized, layout)) <= 0.0
 
     largest = _last(fits) if name else 0
     key = f"workload.{name}" if name else ""
@@ -119,4 +119,4 @@ def _fits_with(
         changed = build(scenario.model_copy(update={section: table}), calibration)
     except SpecError:  # not a job at all
         return False
-    return _excess(changed, changed.inputs) <= 0.0
+    return _excess(changed.inputs) <= 0.0

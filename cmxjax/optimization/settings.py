@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..answers.capacity import SIZES
 from ..job.layout import AXES
 from ..job.workload import Prefill, Train
 from ..specs.build import Problem
@@ -27,8 +28,6 @@ SHARES = 4096
 
 MOST_SPARE = 4
 """Expert slots of a device beyond the fewest that hold all experts."""
-
-BATCHES = {"decode": "sequences_per_device", "prefill": "tokens_per_device"}
 
 
 class Setting(NamedTuple):
@@ -58,7 +57,7 @@ class Setting(NamedTuple):
 
     @property
     def is_batch(self) -> bool:
-        return self.name in BATCHES.values()
+        return self.name in SIZES.values()
 
     def sizes(self, menu: np.ndarray) -> np.ndarray:
         """How many values the menus have, for numbers of menus."""
@@ -124,7 +123,7 @@ def _of_serving(problem: Problem, given, degrees: np.ndarray):
     w = problem.workload
     group = degree(degrees, "tp") * degree(degrees, "cp")
     each = float(w.prompt_tokens) if isinstance(w, Prefill) else 1.0
-    name = BATCHES[w.kind]
+    name = SIZES[w.kind]
     if name in given:
         values = sorted({float(value) for value in given[name]})
 
@@ -231,7 +230,7 @@ def free_names(problem: Problem) -> tuple[str, ...]:
     if isinstance(w, Train):
         first = ("micro_batch", "recompute_fraction", "selective", "zero")
         return (*first, *SHARED, "schedule", "vpp")
-    batch = BATCHES[w.kind]
+    batch = SIZES[w.kind]
     mixture = problem.model is not None and problem.model.experts is not None
     return (batch, *(("extra_slots",) if mixture else ()), *SHARED)
 
