@@ -21,6 +21,14 @@ from ..words import choose
 COARSE, LARGEST = 4096, 10_000_000
 SIZES = ("sequences_per_device", "kv_tokens", "tokens_per_device", "prompt_tokens")
 
+RATIOS = ("mfu", "hfu", "utilization")
+"""Plain numbers of which more is better."""
+
+
+def more_is_better(quantity: str) -> bool:
+    """Whether a quantity is a rate or a share of a peak."""
+    return QUANTITIES[quantity].endswith("_rate") or quantity in RATIOS
+
 
 class Limit(NamedTuple):
     """A bound on a quantity, in SI; rates and shares are bounded from below."""
@@ -30,8 +38,7 @@ class Limit(NamedTuple):
 
     @property
     def holds(self):
-        rate = QUANTITIES[self.quantity].endswith("_rate")
-        return operator.ge if rate else operator.le
+        return operator.ge if more_is_better(self.quantity) else operator.le
 
 
 def parse_limit(text: str, option: str = "--limit") -> Limit:

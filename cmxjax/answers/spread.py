@@ -6,6 +6,7 @@ compiles nothing and takes a millisecond each.
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,7 +21,7 @@ from .extrapolation import outside, widening
 from .uncertainty import relative_sigma
 
 Numbers = Mapping[str, float]
-Run = Callable[..., Metrics]
+Run = Callable[..., Any]
 
 
 def numbers_of(result: Metrics | PoolMetrics) -> dict[str, float]:
@@ -36,13 +37,13 @@ def slopes_of(
     problem: Problem,
     base: Numbers,
     run: Run = metrics,
-    numbers: Callable[[Metrics], Numbers] = numbers_of,
+    numbers: Callable[[Any], Numbers] = numbers_of,
 ) -> dict[str, dict[str, float]]:
     """d ln number / d theta along each uncertain leaf that the job's machine has.
 
     Args:
         base: the numbers as they are; those that are 0 have no slopes.
-        run: what gives them, `metrics` or `explain`.
+        run: what gives them, such as `metrics` or `explain`.
         numbers: reads them off its result, fetched from the device.
 
     Returns:

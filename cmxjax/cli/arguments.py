@@ -129,10 +129,16 @@ def parse_numbers(
 def gathered(arguments: list[str]) -> list[str]:
     """Several `--set a --set b` as one `--set a b`, wherever they stand."""
     several, rest = {"--set": [], "--limit": [], "--pin": [], "--try": []}, []
+    several[ONE_EACH] = []
     current = None
     for argument in arguments:
         name, equals, value = argument.partition("=")
-        if name in several:
+        if current == ONE_EACH:
+            several[ONE_EACH].append(argument)
+            current = None
+        elif name == ONE_EACH and not equals:
+            current = name
+        elif name in several:
             current = name
             if equals:
                 several[name].append(value)
@@ -141,7 +147,13 @@ def gathered(arguments: list[str]) -> list[str]:
         else:
             current = None
             rest.append(argument)
+    if current == ONE_EACH:  # its word is missing, which is said later
+        several[ONE_EACH].append("")
     for name, values in several.items():
         if values:
             rest += [name, *values]
     return rest
+
+
+ONE_EACH = "--objective"
+"""Takes one word each time that it is given, so that a name may follow."""

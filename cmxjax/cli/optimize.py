@@ -24,8 +24,9 @@ class Optimize:
     scenario: Name
     set: tuple[str, ...] = ()
     """Dotted keys to change, such as workload.kv_tokens=8192."""
-    objective: str | None = None
-    """A quantity; rates are maximized, all else minimized."""
+    objective: tuple[str, ...] = ()
+    """A quantity; rates are maximized, all else minimized. Several give the best of the
+    first under limits on each other one, with a proof of each."""
     limit: tuple[str, ...] = ()
     """Bounds that must hold, such as tpot=50ms; rates are bounded from below."""
     pin: tuple[str, ...] = ()
@@ -136,7 +137,7 @@ class Optimize:
         from ..specs.output import check_outputs, inputs_of
         from ..words import choose
 
-        objective, counts = self.objective, f"a whole number from 1 to {MOST_DEVICES}"
+        counts = f"a whole number from 1 to {MOST_DEVICES}"
         mistakes = [
             f"--devices {count}: use {counts}"
             for count in self.devices
@@ -144,9 +145,11 @@ class Optimize:
         ]
         if self.seed < 0:
             mistakes.append(f"--seed {self.seed}: use a whole number from 0")
-        if objective is not None and objective not in (*QUANTITIES, "devices"):
-            known = choose(objective, QUANTITIES)
-            mistakes.append(f"--objective {objective}: no such quantity; {known}")
+        mistakes += [
+            f"--objective {name}: no such quantity; {choose(name, QUANTITIES)}"
+            for name in self.objective
+            if name not in (*QUANTITIES, "devices")
+        ]
         if mistakes:
             raise SpecError(mistakes)
 
@@ -177,7 +180,10 @@ class Optimize:
         given = {"pin": self.pin, "try": self.try_, "devices": self.devices}
         given |= {"out": self.out, "certify": self.certify, "emit": self.emit}
         given |= {"no-certify": self.no_certify, "method": self.method != "auto"}
-        if wrong := [f"--{name}: not with --budget" for name, v in given.items() if v]:
+        wrong = [f"--{name}: not with --budget" for name, v in given.items() if v]
+        if len(self.objective) > 1:
+            wrong.append("--objective: give one with --budget")
+        if wrong:
             raise SpecError(wrong)
         pairs = tuple(text if "=" in text else f"{text}=1" for text in self.also)
         weights = parse_numbers(pairs, "--also", float, several=True)
@@ -185,7 +191,7 @@ class Optimize:
         scenarios = [(load_scenario(self.scenario, changes), 1.0)]
         scenarios += [(load_scenario(name), w[0]) for name, w in weights.items()]
         design = codesign(
-            shares_of(scenarios, self.limit, self.objective),
+            shares_of(scenarios, self.limit, *self.objective),
             budget,
             spend=self.spend,
             seed=self.seed,
@@ -207,9 +213,9 @@ class Optimize:
         """The best sizes of the pools of a serving scenario."""
         from ..optimization.pools import split_pools
         from ..report.pools import split_tables
-        from ..report.scenario import write_scenario
         from ..specs.errors import SpecError, afterwards
         from ..specs.scenario import load_scenario
+        from ..specs.scenario_write import write_scenario
 
         free = {"--pin": self.pin, "--try": self.try_, "--picture": self.picture}
         free |= {"--certify": self.certify, "--no-certify": self.no_certify}
@@ -220,10 +226,12 @@ class Optimize:
             for option, given in free.items()
             if given
         ]
-        if self.objective not in (None, "request_capacity_rate", "devices"):
+        known = (), ("request_capacity_rate",), ("devices",)
+        if self.objective not in known:
             mistakes.append(
-                f"--objective {self.objective}: phase serve has request_capacity_rate,"
-                " and devices for the fewest that serve the request rate"
+                f"--objective {' '.join(self.objective)}: phase serve has"
+                " request_capacity_rate, or devices for the fewest that serve the"
+                " request rate"
             )
         if len(self.devices) > 1:
             mistakes.append("--devices: give one number of devices to split")
@@ -232,7 +240,7 @@ class Optimize:
         changes = parse_changes(self.set) | serve_limits(self.limit)
         devices = self.devices[0] if self.devices else None
         scenario = load_scenario(self.scenario, changes)
-        fewest = self.objective == "devices"
+        fewest = self.objective == ("devices",)
         split = split_pools(
             scenario, devices, fewest=fewest, calibration=self.calibration
         )

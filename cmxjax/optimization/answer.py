@@ -3,6 +3,8 @@
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from ..specs.errors import SpecError
@@ -15,6 +17,8 @@ from .job import Job, job_of
 from .price import GRADIENT_COST
 from .search import MOST_ROWS, Found, Search, needs
 from .settings import MOST_SPARE, SHARES, free_names
+from .spread import sigmas_of
+from .trade_off import TradeOff, trade_off
 
 METHODS = ("auto", "gradient", "enumerate")
 UNBOUNDED = 10**12
@@ -48,7 +52,8 @@ class Certificate(NamedTuple):
     in the gap."""
 
 
-class Answer(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Answer:
     """The best layout found."""
 
     job: Job
@@ -58,7 +63,26 @@ class Answer(NamedTuple):
     """A single row."""
     certificate: Certificate
     front: Front
+    """Of the points that were priced on the way."""
+    trade_offs: tuple[TradeOff, ...]
+    """Of the objective against each other one, with a proof."""
     seconds: float
+
+    @cached_property
+    def sigmas(self) -> dict[int, dict[str, float]]:
+        """Relative one sigma of the fields looked at, by identity of a point: of the
+        answer, the fronts and the trade-offs. Empty where none is feasible."""
+        if not self.feasible or self.point is None:
+            return {}
+        points = [self.point, *self.front.points()]
+        points += [step.point for trade in self.trade_offs for step in trade.steps]
+        points = list({id(point): point for point in points}.values())
+        found = sigmas_of(self.search.bounds, points)
+        return {id(point): sigma for point, sigma in zip(points, found)}
+
+    def sigma(self, point: Points, field: str) -> float:
+        """Relative one sigma of a field at one of the points found."""
+        return self.sigmas.get(id(point), {}).get(field, 0.0)
 
     @property
     def feasible(self) -> bool:
@@ -118,9 +142,13 @@ class Answer(NamedTuple):
             "reason": "; ".join(self.reasons),
             "value": self.value,
             "metrics": self.metrics,
+            "sigma": {} if self.point is None else self.sigmas.get(id(self.point), {}),
             "set": self.changes,
             "certificate": self.certificate._asdict(),
             "front": front_rows(self),
+            "trade_offs": {
+                trade.other: step_rows(self, trade) for trade in self.trade_offs
+            },
             "seconds": self.seconds,
         }
 
@@ -130,11 +158,36 @@ def front_rows(answer: Answer) -> dict[str, list[dict[str, object]]]:
     first = answer.front.fields[0]
     return {
         cost: [
-            {first: throughput, cost: value, "set": answer.changes_of(point)}
+            {
+                first: throughput,
+                cost: value,
+                "sigma": {name: answer.sigma(point, name) for name in (first, cost)},
+                "set": answer.changes_of(point),
+            }
             for throughput, value, point in answer.front.table(cost)
         ]
         for cost in answer.front.entries
     }
+
+
+def step_rows(answer: Answer, trade: TradeOff) -> list[dict[str, object]]:
+    """The best of the first quantity under each limit on the other, with its bound."""
+    fields = [answer.job.field(name) for name in (trade.first, trade.other)]
+    return [
+        {
+            "limit": step.limit,
+            trade.first: step.value,
+            trade.other: step.other,
+            "sigma": {
+                name: answer.sigma(step.point, field)
+                for name, field in zip((trade.first, trade.other), fields)
+            },
+            "bound": step.bound,
+            "gap": step.gap,
+            "set": answer.changes_of(step.point),
+        }
+        for step in trade.steps
+    ]
 
 
 def none_at_all(search: Search) -> str:
@@ -153,7 +206,7 @@ def none_at_all(search: Search) -> str:
 def optimize(
     scenario: Scenario,
     *,
-    objective: str | None = None,
+    objective: str | tuple[str, ...] | None = None,
     limits: tuple[str, ...] = (),
     pinned: Mapping[str, int | float | str] | None = None,
     settings: Mapping[str, tuple] | None = None,
@@ -167,7 +220,8 @@ def optimize(
 
     Args:
         scenario: from `load_scenario`; its own layout and batch are not used.
-        objective: a quantity; rates are maximized, all else minimized.
+        objective: a quantity; rates are maximized, all else minimized. Of several the
+            first is made best, and traded against each other one with a proof.
         limits: such as `tpot=50ms`; rates are bounded from below.
         pinned: degrees and settings that are not free, by name.
         settings: values of a setting to choose from, by name.
@@ -186,7 +240,7 @@ def optimize(
     start = time.perf_counter()
     job = job_of(
         scenario,
-        objective=objective,
+        objectives=(objective,) if isinstance(objective, str) else objective or (),
         limits=limits,
         pinned=pinned,
         settings=settings,
@@ -211,9 +265,15 @@ def optimize(
         before = search.bounds.price.rows
         found = search.run(UNBOUNDED if certify else MOST_ROWS)
         evaluations["exhaustive"] = search.bounds.price.rows - before
+    others = () if objective is None or isinstance(objective, str) else objective[1:]
+    most = UNBOUNDED if certify else MOST_ROWS
+    trades = tuple(trade_off(search, found, other, most) for other in others)
+    if trades:
+        evaluations["trade_offs"] = sum(trade.evaluations for trade in trades)
     proof = _certificate(search, found, evaluations, descended, refined)
     seconds = time.perf_counter() - start
-    return Answer(job, search, method, found.best, proof, found.front, seconds)
+    front = found.front
+    return Answer(job, search, method, found.best, proof, front, trades, seconds)
 
 
 def _certificate(

@@ -85,6 +85,10 @@ class Points(NamedTuple):
         return Points(*(column[chosen] for column in self))
 
 
+def together(parts: list[Points]) -> Points:
+    return Points(*(np.concatenate(columns) for columns in zip(*parts)))
+
+
 class Bounds:
     """Prices cells and points of a job."""
 
@@ -153,8 +157,15 @@ class Bounds:
         index: np.ndarray,
         forms: np.ndarray,
         order: np.ndarray | None = None,
+        price: Pricer | None = None,
     ) -> Scores:
-        """Exact scores of points; or of several schedules at once where `order` says."""
+        """Exact scores of points.
+
+        Args:
+            order: prices several schedules at once where it says so.
+            price: of another machine, if given.
+        """
+        price = price or self.price
         values, job = self.values(rows, index), self.job
         order = self.order[forms] if order is None else order
         if job.trains:
@@ -164,7 +175,7 @@ class Bounds:
         for kind in np.unique(families):
             mine = np.flatnonzero(families == kind)
             family = job.families[kind]
-            part = self.price(family, factors[mine], values[mine])
+            part = price(family, factors[mine], values[mine])
             if result is None:
                 result = Scores(*(np.zeros((len(rows), *x.shape[1:])) for x in part))
             for whole, piece in zip(result, part):
@@ -200,6 +211,10 @@ class Bounds:
         """Points with their exact scores."""
         scored = self.scored(rows, factors, families, index, forms)
         return self.points(rows, factors, families, index, forms, scored)
+
+    def again(self, points: Points) -> Points:
+        """Points that another search priced, as this one scores them."""
+        return self.exact(*points[:5])
 
     def points(self, rows, factors, families, index, forms, scored: Scores) -> Points:
         """Scores of points, with what they lack."""

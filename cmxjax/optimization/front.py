@@ -56,6 +56,10 @@ class Front:
             )
             self.entries[name] = [merged[i] for i in keep]
 
+    def points(self) -> list[Points]:
+        """All of them, each a single row."""
+        return [entry.point for rows in self.entries.values() for entry in rows]
+
     def table(self, name: str) -> list[tuple[float, float, Points]]:
         """Throughput, cost and point, in SI, from the cheapest on."""
         entries = self.entries[name]

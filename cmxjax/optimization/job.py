@@ -8,11 +8,12 @@ from ..job.layout import AXES
 from ..job.workload import ANY, Decode, Prefill, Train
 from ..machine.system import ordered_tiers
 from ..model.architecture import Architecture
+from ..quantities import field_of
 from ..specs.build import Problem, build
 from ..specs.degrees import devices_of
 from ..specs.errors import SpecError, all_of
 from ..specs.scenario_file import DecodeScenario, PrefillScenario, Scenario, TrainScenario
-from .objective import LATENCY, Objective, objective_of, role_of
+from .objective import DEFAULT, LATENCY, Objective, changed, objective_of, role_of
 from .price import Family
 from .settings import PLAIN, Form, check, forms_of
 from .space import Frame, Rules, frames_of
@@ -44,6 +45,10 @@ class Job(NamedTuple):
     def trains(self) -> bool:
         return isinstance(self.problem.workload, Train)
 
+    def field(self, quantity: str) -> str:
+        """The name of a quantity among the metrics of this phase."""
+        return field_of(quantity, None, self.scenario.phase)
+
     @property
     def sequences(self) -> float:
         """Of a training step, all devices together; 0 in serving."""
@@ -62,7 +67,7 @@ class Job(NamedTuple):
 def job_of(
     scenario: Scenario,
     *,
-    objective: str | None = None,
+    objectives: tuple[str, ...] = (),
     limits: tuple[str, ...] = (),
     pinned: Mapping[str, int | float | str] | None = None,
     settings: Mapping[str, tuple] | None = None,
@@ -73,7 +78,8 @@ def job_of(
 
     Args:
         scenario: the job. Its degrees, their placement and the settings are free.
-        objective: a quantity; rates are maximized, all else minimized.
+        objectives: quantities; rates are maximized, all else minimized. The first is made
+            best and traded against the others; tokens a second of a package if empty.
         limits: such as `tpot=50ms`; rates are bounded from below.
         pinned: degrees and settings that are not free, by name.
         settings: values to choose from, by name of the setting.
@@ -104,7 +110,7 @@ def job_of(
         return problem, frames, rules
 
     (problem, frames, rules), wanted = all_of(
-        free, lambda: _objective(scenario.phase, objective, limits)
+        free, lambda: _objective(scenario.phase, objectives, limits)
     )
     trains = isinstance(problem.workload, Train)
     forms = forms_of(problem, given) if trains else [PLAIN]
@@ -124,15 +130,21 @@ def job_of(
     )
 
 
-def _objective(phase: str, quantity: str | None, limits: tuple[str, ...]) -> Objective:
-    wanted = objective_of(phase, quantity, limits)
-    if role_of(wanted.field) is None:
-        raise SpecError(
-            [
-                f"--objective {wanted.quantity}: nothing is known of how it goes with a"
-                " setting; use a rate, a time, mfu, energy_per_token or a memory"
-            ]
-        )
+def _objective(
+    phase: str, quantities: tuple[str, ...], limits: tuple[str, ...]
+) -> Objective:
+    first, *others = quantities or (DEFAULT,)
+    if len({first, *others}) <= len(others):
+        raise SpecError(["--objective: give each quantity once"])
+    wanted = objective_of(phase, first, limits, tuple(others))
+    mistakes = [
+        f"--objective {quantity}: nothing is known of how it goes with a setting; use a"
+        " rate, a time, mfu, energy_per_token or a memory"
+        for quantity in (first, *others)
+        if role_of(changed(wanted, phase, quantity, ()).field) is None
+    ]
+    if mistakes:
+        raise SpecError(mistakes)
     return wanted
 
 

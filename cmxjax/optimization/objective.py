@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..answers.limits import Limit, parse_limit
+from ..answers.limits import Limit, more_is_better, parse_limit
 from ..quantities import field_of
 from ..specs.errors import SpecError, all_of
 from ..specs.measurement_file import QUANTITIES
@@ -53,44 +53,55 @@ class Objective(NamedTuple):
         return np.where(np.isinf(self.bounds), -np.inf, over)
 
 
-def more_is_better(quantity: str) -> bool:
-    """Whether a quantity is a rate or a share of a peak."""
-    return QUANTITIES[quantity].endswith("_rate") or quantity in ("mfu", "hfu")
-
-
-def objective_of(phase: str, quantity: str | None, limits: tuple[str, ...]) -> Objective:
+def objective_of(
+    phase: str,
+    wanted: str,
+    limits: tuple[str, ...],
+    others: tuple[str, ...] = (),
+) -> Objective:
     """An objective with its limits.
+
+    Args:
+        wanted: the quantity to make best.
+        limits: such as `tpot=50ms`.
+        others: quantities that it is to be traded against, so that their fields are
+            looked at too.
 
     Raises:
         SpecError: the phase doesn't predict the objective or a limited quantity, or a
             limit is not above 0.
     """
-    wanted = quantity or DEFAULT
     parsed = tuple(all_of(*(partial(parse_limit, text) for text in limits)))
-    asked, _ = all_of(
-        lambda: all_of(
-            *(partial(_field, name, phase) for name in (wanted, *(x[0] for x in parsed)))
-        ),
-        lambda: all_of(*(partial(_check_bound, limit) for limit in parsed)),
-    )
+    names = (wanted, *others, *(limit.quantity for limit in parsed))
+    asked = all_of(*(partial(_field, name, phase) for name in names))
     front = "tokens_per_s_per_package", LATENCY[phase]
-    fields = (*front, "energy_per_token_j", "memory_bytes", *asked)
+    # in one order whatever is made best, so that one program prices all
+    fields = (*front, "energy_per_token_j", "memory_bytes", *sorted(asked))
     fields = tuple(dict.fromkeys(fields))
+    return _objective(phase, wanted, parsed, fields)
+
+
+def changed(
+    objective: Objective, phase: str, quantity: str, limits: tuple[Limit, ...]
+) -> Objective:
+    """Another quantity made best, under other limits, over the same fields."""
+    return _objective(phase, quantity, limits, objective.fields)
+
+
+def _objective(
+    phase: str, wanted: str, limits: tuple[Limit, ...], fields: tuple[str, ...]
+) -> Objective:
     weights, signs = np.zeros(len(fields)), np.ones(len(fields))
     bounds = np.full(len(fields), np.inf)
-    weights[fields.index(asked[0])] = -1.0 if more_is_better(wanted) else 1.0
-    for limit, name in zip(parsed, asked[1:], strict=True):
-        place = fields.index(name)
+    best = fields.index(_field(wanted, phase))
+    weights[best] = -1.0 if more_is_better(wanted) else 1.0
+    for limit in limits:
+        place = fields.index(_field(limit.quantity, phase))
         signs[place] = -1.0 if more_is_better(limit.quantity) else 1.0
         # of two limits on one quantity the stricter one holds
         known = signs[place] * bounds[place] if np.isfinite(bounds[place]) else np.inf
         bounds[place] = signs[place] * min(known, signs[place] * math.log(limit.value))
-    return Objective(wanted, parsed, fields, weights, signs, bounds)
-
-
-def _check_bound(limit: Limit) -> None:
-    if not limit.value > 0.0:
-        raise SpecError([f"--limit {limit.quantity}: must be above 0"])
+    return Objective(wanted, limits, fields, weights, signs, bounds)
 
 
 def _field(quantity: str, phase: str) -> str:

@@ -1,17 +1,21 @@
 """Tables, picture and scenario file of an answer of the layout search."""
 
+import numpy as np
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from ..answers.limits import more_is_better
 from ..job.layout import AXES
 from ..optimization.answer import Answer, Certificate
+from ..optimization.cells import Points
 from ..optimization.price import GRADIENT_COST
+from ..optimization.trade_off import TradeOff
 from ..specs.build import build
 from ..specs.errors import SpecError
 from ..specs.scenario import validate_scenario
+from ..specs.scenario_write import raw_scenario, write_scenario
 from .pictures import save, subplots
-from .scenario import raw_scenario, write_scenario
-from .tables import make_table, number, warning_lines
+from .tables import make_table, number, percent, warning_lines
 
 ROWS = 12
 """Rows of a printed front; the JSON holds all of them."""
@@ -27,16 +31,18 @@ def answer_tables(answer: Answer) -> Group:
         f"{p.scenario.phase} on {p.system.name}: best {objective.quantity}"
         f" by {answer.method} in {answer.seconds:.1f} s (calibration: {p.calibration})"
     )
-    table = make_table(title, "quantity", "value")
+    table = make_table(title, "quantity", "value", "one sigma")
     for name, value in answer.metrics.items():
-        table.add_row(name, number(name, value))
+        sigma = 0.0 if answer.point is None else answer.sigma(answer.point, name)
+        table.add_row(name, number(name, value), percent(sigma))
     for key, value in answer.changes.items():
         if value is None:
             continue
-        table.add_row(key, _short(value))
+        table.add_row(key, _short(value), "")
     parts: list[RenderableType] = [table, _certificate_table(answer)]
     latency = answer.front.fields[1]
-    if answer.front.entries[latency]:
+    parts += [_trade_table(answer, trade) for trade in answer.trade_offs if trade.steps]
+    if answer.front.entries[latency] and not answer.trade_offs:
         parts.append(_front_table(answer, latency))
     parts += warning_lines(p.warnings)
     verdict = Text("feasible", style="green")
@@ -80,45 +86,91 @@ def _short(value: object) -> str:
 
 def _front_table(answer: Answer, cost: str):
     rate = answer.front.fields[0]
-    table = make_table(f"{rate} against {cost}", cost, rate, "degrees", "settings")
+    title = f"{rate} against {cost}, of the layouts that were priced on the way"
+    table = make_table(title, cost, rate, "degrees", "settings")
     rows = answer.front.table(cost)
     step = max(1, -(-len(rows) // ROWS))
     for throughput, paid, point in rows[::step]:
-        changes = answer.changes_of(point)
-        degrees = " ".join(
-            f"{axis}{changes[f'layout.{axis}']}"
-            for axis in AXES
-            if changes[f"layout.{axis}"] != 1
+        table.add_row(
+            number(cost, paid, answer.sigma(point, cost)),
+            number(rate, throughput, answer.sigma(point, rate)),
+            *_layout(answer, point),
         )
-        settings = " ".join(
-            f"{key.removeprefix('workload.').removeprefix('layout.')}={_short(value)}"
-            for key, value in changes.items()
-            if key.startswith("workload.") or key in BESIDE
-        )
-        table.add_row(number(cost, paid), number(rate, throughput), degrees, settings)
     return table
 
 
+def _trade_table(answer: Answer, trade: TradeOff):
+    """The best under each limit, with what none within it is better than."""
+    first, other = (answer.job.field(name) for name in (trade.first, trade.other))
+    title = f"best {trade.first} under limits on {trade.other}: none within is better"
+    columns = (trade.first, trade.other, "none better than", "gap", "degrees", "settings")
+    table = make_table(title, "limit", *columns)
+    for step in trade.steps:
+        table.add_row(
+            number(other, step.limit),
+            number(first, step.value, answer.sigma(step.point, first)),
+            number(other, step.other, answer.sigma(step.point, other)),
+            number(first, step.bound),
+            f"{step.gap:.2%}",
+            *_layout(answer, step.point),
+        )
+    return table
+
+
+def _layout(answer: Answer, point: Points) -> tuple[str, str]:
+    """Degrees and settings of a point, short."""
+    changes = answer.changes_of(point)
+    degrees = " ".join(
+        f"{axis}{changes[f'layout.{axis}']}"
+        for axis in AXES
+        if changes[f"layout.{axis}"] != 1
+    )
+    settings = " ".join(
+        f"{key.removeprefix('workload.').removeprefix('layout.')}={_short(value)}"
+        for key, value in changes.items()
+        if key.startswith("workload.") or key in BESIDE
+    )
+    return degrees, settings
+
+
 def write_picture(answer: Answer, path: str) -> None:
-    """Draw throughput against latency, memory and energy.
+    """Draw throughput against latency, memory and energy; or the trade-offs asked for.
 
     Raises:
         SpecError: the file can't be written.
     """
-    costs = list(answer.front.entries)
-    figure, axes = subplots(1, len(costs), figsize=(4 * len(costs), 3.4))
-    rate = answer.front.fields[0]
-    for axis, cost in zip(axes, costs):
-        rows = answer.front.table(cost)
-        axis.step([r[1] for r in rows], [r[0] for r in rows], where="post", marker=".")
+    curves = _curves(answer)
+    figure, axes = subplots(1, len(curves), figsize=(4 * len(curves), 3.4), squeeze=False)
+    for axis, (rate, cost, where, rows) in zip(axes[0], curves):
+        paid, rates = [row[1] for row in rows], np.array([row[0] for row in rows])
+        axis.step(paid, rates, where=where, marker=".")
+        wide = rates * np.array([answer.sigma(row[2], rate) for row in rows])
+        band = rates - wide, rates + wide
+        axis.fill_between(paid, *band, step=where, alpha=0.2, label="one sigma")
         axis.set_xlabel(cost)
         axis.set_ylabel(rate)
         axis.set_xscale("log")
+        axis.legend()
         axis.grid(alpha=0.3)
     scenario = answer.job.problem.scenario
     figure.suptitle(f"{scenario.phase} on {answer.job.problem.system.name}")
     figure.tight_layout()
     save(figure, path)
+
+
+def _curves(answer: Answer) -> list[tuple[str, str, str, list]]:
+    """What is drawn: a quantity, what it is traded against, how steps between points
+    go, and rows of both with the point."""
+    front = answer.front
+    if not answer.trade_offs:
+        return [(front.fields[0], c, "post", front.table(c)) for c in front.entries]
+    curves = []
+    for trade in answer.trade_offs:
+        first, other = (answer.job.field(name) for name in (trade.first, trade.other))
+        rows = [(step.value, step.other, step.point) for step in reversed(trade.steps)]
+        where = "pre" if more_is_better(trade.other) else "post"
+        curves.append((first, other, where, rows))
+    return curves
 
 
 def as_scenario(answer: Answer) -> dict[str, object]:

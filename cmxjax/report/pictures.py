@@ -37,6 +37,19 @@ def subplots(*shape: int, **settings: Any) -> tuple[Figure, Any]:
     return pyplot.subplots(*shape, **settings)
 
 
+def _plain_decades(axis: Any) -> None:
+    """Label an axis of logs with plain numbers: powers are set as formulas otherwise,
+    which `subplots` turned off."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(
+        LogLocator(subs=(1.0, 2.0, 5.0) if high < 1e3 * low else (1.0,))
+    )
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
 def save(figure: Figure, path: str | Path, option: str = "--picture") -> None:
     """Write a figure in the format of the path's suffix, and close it.
 
@@ -48,6 +61,10 @@ def save(figure: Figure, path: str | Path, option: str = "--picture") -> None:
 
     for text in figure.findobj(Text):
         text.set_text(plain(text.get_text()))
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            if axis.get_scale() == "log" and axis.get_transform().base == 10.0:
+                _plain_decades(axis)
     try:
         with replacing(path, option) as part, warnings.catch_warnings():
             # a name may be in a script that the font doesn't have

@@ -95,6 +95,22 @@ def test_the_answer_as_launch_arguments(capsys):
     assert "\npython -m sglang.launch_server" in out
 
 
+def test_several_objectives_give_a_front_with_its_proof(capsys, written):
+    """The flag takes one word each time, so that the name may stand behind it."""
+    picture = str(written / "trade.svg")
+    pinned = "--pin", "cp=1", "--pin", "pp=1", "--pin", "tp=4"
+    wanted = "--objective", "tokens_rate", "--objective=tpot"
+    arguments = ["optimize", *wanted, NAME, "--calibration", "none", *pinned]
+    assert main([*arguments, "--picture", picture]) == 0
+    out = capsys.readouterr().out
+    assert "none better than" in out
+    assert "±" in out
+    assert (written / "trade.svg").stat().st_size > 1000
+    assert "mathdefault" not in (written / "trade.svg").read_text()
+    assert main([*arguments, "--objective"]) == 2
+    assert "no such quantity" in capsys.readouterr().err
+
+
 def test_launch_arguments_need_a_layout_that_runs(capsys):
     wanted = ("--limit", "tpot=1us", "--pin", "cp=1", "--pin", "pp=1")
     status, _, err = run(capsys, *wanted, "--emit", "vllm")

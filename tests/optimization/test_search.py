@@ -9,6 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from brute import blocks, pieces
+from drawn_jobs import draw
+from points import MEASURED, feasible, inputs_of, price, ways
 
 from cmxjax.answers.predict import predict
 from cmxjax.interop.emit import emit
@@ -26,6 +29,9 @@ from cmxjax.specs.scenario import load_scenario, validate_scenario, with_overrid
 
 NAME = "deepseek-r1-decode-cloudmatrix384"
 LIMITS = ("tpot=50ms",)
+QUICK, OTHER = 12, "memory_bytes"
+"""A drawn job with few programs, and what its objective is traded against."""
+
 PINNED = {"cp": 1, "etp": 1, "pp": 1}
 """Of DeepSeek-R1 on 96 dies; the degrees tp, dp, ep, edp are free."""
 
@@ -201,6 +207,52 @@ def test_nothing_on_the_front_is_beaten(answer):
     assert best == pytest.approx(answer.value, rel=2e-3)
 
 
+def test_no_point_of_all_lies_beyond_the_trade_offs():
+    """Every step against all points of a small job, priced apart from the search."""
+    job = draw()[QUICK]
+    every = []
+    for way in ways(job):
+        if (inputs := inputs_of(job, way)) is None:
+            continue
+        for factors, numbers in pieces(blocks(job, way, inputs, {})):
+            fields = price(inputs, factors, numbers)
+            good = feasible(job, fields)
+            every.append([fields[MEASURED[job.objective][0]][good], fields[OTHER][good]])
+    first, other = np.concatenate(every, axis=1)
+    sign = MEASURED[job.objective][1]
+    found = optimize(
+        load_scenario(job.scenario),
+        objective=(job.objective, "memory"),
+        limits=job.limits,
+        pinned=dict(job.pinned),
+        calibration="none",
+    )
+    (trade,) = found.trade_offs
+    assert len(trade.steps) > 2
+    for step in trade.steps:
+        best = (sign * first[other <= step.limit * (1.0 + 1e-8)]).max()
+        assert sign * step.value == pytest.approx(best, rel=2e-4)
+        assert sign * step.bound >= best - 1e-9 * abs(best)
+        assert step.other <= step.limit * (1.0 + 1e-8)
+    assert trade.steps[0].value == found.value
+    assert trade.steps[-1].other == pytest.approx(other.min(), rel=2e-4)
+    # stricter limits are never better, and each step is no worse than it says
+    values = [sign * step.value for step in trade.steps]
+    assert values == sorted(values, reverse=True)
+    assert {row["gap"] < 3e-4 for row in found.as_json()["trade_offs"]["memory"]} == {
+        True
+    }
+
+
+def test_error_bars_are_those_of_predictions(answer):
+    """By differences through the search's program, and through the prediction's."""
+    said = predict(load_scenario(NAME, answer.changes), "none").sigma
+    for field in answer.metrics:
+        assert answer.sigma(answer.point, field) == pytest.approx(said[field], rel=1e-6)
+    rows = answer.as_json()["front"]["tpot_s"]
+    assert all(0.0 < row["sigma"]["tpot_s"] < 1.0 for row in rows)
+
+
 def test_neighbors_keep_the_devices_and_the_rules(answer):
     factor, rules = answer.point.factor[0].astype(np.int16), answer.job.rules
     near = neighbors(factor, rules)
@@ -217,6 +269,8 @@ def test_neighbors_keep_the_devices_and_the_rules(answer):
         ({"objective": "mfu"}, "does not predict"),
         ({"objective": "speed"}, "no such quantity"),
         ({"objective": "power"}, "nothing is known"),
+        ({"objective": ("tokens_rate", "power")}, "power: nothing is known"),
+        ({"objective": ("tpot", "tpot")}, "each quantity once"),
         ({"limits": ("tpot=50kg",)}, "tpot"),
         ({"limits": ("tpot=-1ms",)}, "tpot"),
         ({"pinned": {"xp": 2}}, "xp: not free here"),

@@ -3,14 +3,13 @@
 import math
 from typing import NamedTuple
 
-from ...answers.limits import parse_limit
+from ...answers.limits import more_is_better, parse_limit
 from ...job.workload import Decode, Prefill
 from ...quantities import field_of
 from ...specs.build import Problem, build
 from ...specs.errors import SpecError, all_of
 from ...specs.measurement_file import QUANTITIES
 from ...specs.scenario_file import Scenario
-from ..objective import more_is_better
 
 OBJECTIVES = {
     "op": "time",

@@ -3,8 +3,8 @@
 import json
 from collections.abc import Mapping
 
-from ..specs.output import write_text
-from ..specs.scenario_file import Scenario
+from .output import write_text
+from .scenario_file import Scenario
 
 
 def raw_scenario(scenario: Scenario, changes: Mapping[str, object]) -> dict[str, object]:
