@@ -193,17 +193,6 @@ def test_show_lists_the_paths_that_can_be_set(capsys):
             ],
             "unit of time",
         ),
-        (
-            [
-                "predict",
-                DECODE,
-                "--max",
-                "workload.sequences_per_device",
-                "--limit",
-                "tpot=1us",
-            ],
-            "no value meets",
-        ),
         (["predict", DECODE, "--calibration", "best"], "calibration"),
         (["validate", "no-such-file"], "not shipped"),
         (["compare", "cloudmatrix384"], "at least two"),
@@ -216,6 +205,15 @@ def test_bad_input_exits_with_2_and_one_message(capsys, arguments, said):
     assert out == ""
     assert said in err
     assert "Traceback" not in err
+
+
+def test_a_size_that_nothing_meets_exits_with_1_and_its_reason(capsys):
+    wanted = "--max", "workload.sequences_per_device", "--limit", "tpot=1us"
+    status, out, err = run(capsys, "predict", DECODE, *wanted, "--json")
+    assert status == 1
+    assert json.loads(out)["feasible"] is False
+    assert "no value meets" in json.loads(out)["reason"]
+    assert "no value meets" in err
 
 
 def test_all_mistakes_of_a_command_are_told_at_once():

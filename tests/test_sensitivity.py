@@ -124,10 +124,29 @@ def test_break_even_with_another_scenario():
     assert found.values["workload.kv_tokens"] == pytest.approx(4224, rel=1e-3)
 
 
+def test_the_error_bar_of_a_solution_is_that_of_the_metric_over_its_slope():
+    """Of a target that is met already, along a leaf that is exact."""
+    found = predict(load_scenario(DECODE), "none")
+    target = f"tpot={found.values['tpot_s']!r} s"
+    solution = solve(load_scenario(DECODE), "workload.kv_tokens", target, "none")
+    slope = by_path(sensitivity(load_scenario(DECODE), "tpot", "none"))
+    expected = found.sigma["tpot_s"] / abs(slope["workload.kv_tokens"].elasticity)
+    assert solution.factor == pytest.approx(1.0)
+    assert solution.sigma == pytest.approx(expected, rel=1e-3)
+
+
+def test_break_even_with_oneself_is_sure():
+    """Everything uncertain cancels, but for the leaf that is moved."""
+    leaf = "system.tiers.supernode.bytes_per_s"
+    solution = solve(load_scenario(DECODE), leaf, f"tpot=@{DECODE}", "none")
+    assert solution.factor == pytest.approx(1.0)
+    assert solution.sigma < 1e-6
+
+
 def test_a_target_out_of_reach_says_how_near_one_can_come(capsys):
     arguments = ["sensitivity", DECODE, "--calibration", "none"]
     wanted = ["--solve", "system.chip.memory_bytes_per_s", "--for", "tpot=1ms"]
-    assert main([*arguments, *wanted, "--json"]) == 0
+    assert main([*arguments, *wanted, "--json"]) == 1
     printed = json.loads(capsys.readouterr().out)
     assert printed["solved"] is False
     assert "no value" in printed["reason"]

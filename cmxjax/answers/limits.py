@@ -12,7 +12,7 @@ from jax import Array
 from ..phases.metrics import Metrics, metrics
 from ..quantities import field_of
 from ..specs.build import build
-from ..specs.errors import SpecError
+from ..specs.errors import NoAnswerError, SpecError
 from ..specs.figures import parse_quantity
 from ..specs.measurement_file import QUANTITIES
 from ..specs.scenario_file import Scenario
@@ -70,7 +70,8 @@ def largest(
         limits: bounds that must hold at once.
 
     Raises:
-        SpecError: the key is no number of the workload, or no value meets the limits.
+        SpecError: the key is no number of the workload; as a `NoAnswerError` where no
+            value meets the limits.
     """
     problem = build(scenario, calibration)
     field = key.removeprefix("workload.")
@@ -89,7 +90,8 @@ def largest(
         good = _meets(_metrics_at(field, inputs, jnp.asarray(candidates)), fields)
         if not good.any():
             asked = ", ".join(f"{limit.quantity} {limit.value:g}" for limit in limits)
-            raise SpecError([f"--max {key}: no value meets {asked} within memory"])
+            said = f"--max {key}: no value meets {asked or 'it'} within memory"
+            raise NoAnswerError([said])
         best = int(np.flatnonzero(good)[-1])
         low = candidates[best]
         high = candidates[min(best + 1, len(candidates) - 1)]

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from ..phases.metrics import metrics
@@ -17,9 +18,13 @@ from ..specs.errors import SpecError
 from ..specs.resolved import resolved
 from ..specs.scenario import load_scenario
 from ..specs.scenario_file import Scenario
+from ..units import dimension_of, format_si
 from ..words import LONGEST_WORD, cut, hint
+from .extrapolation import outside, widening
 from .limits import parse_limit
 from .numbers import log_metric, paths_of, row_of, values_of
+from .spread import slopes_of
+from .uncertainty import ratio_sigma, relative_sigma, shared_error
 
 WIDEST = 1e6
 """Largest factor by which a leaf is moved, up or down."""
@@ -41,6 +46,8 @@ class Target(NamedTuple):
     value: float
     """In SI."""
     meaning: str
+    other: Problem | None = None
+    """The job that it is read off, which is as uncertain."""
 
 
 class Solution(NamedTuple):
@@ -56,6 +63,9 @@ class Solution(NamedTuple):
     """The metric there, in SI."""
     iterations: int
     reason: str
+    sigma: float
+    """Relative one sigma of the factor: what the metric's error bar makes of it. What
+    the leaves themselves are uncertain by has no part in it."""
 
     def as_json(self) -> dict[str, object]:
         return {
@@ -64,6 +74,7 @@ class Solution(NamedTuple):
             "reached": {self.target.field: self.reached},
             "factor": self.factor,
             "values": self.values,
+            "sigma": dict.fromkeys(self.values, self.sigma),
             "iterations": self.iterations,
             "solved": not self.reason,
             "reason": self.reason,
@@ -92,8 +103,9 @@ def parse_target(text: str, scenario: Scenario, calibration: str | None) -> Targ
         raise SpecError(
             [f"--for {text!r}: phase {other.phase}; name one of phase {scenario.phase}"]
         )
-    value = getattr(metrics(*build(other, calibration).inputs), field)
-    return Target(name, field, float(value), wanted)
+    built = build(other, calibration)
+    value = getattr(metrics(*built.inputs), field)
+    return Target(name, field, float(value), wanted, built)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -154,7 +166,38 @@ def solve(
     factor = math.exp(z)
     values = {} if reason else {path: known[path] * factor for path in paths}
     reached = target.value * math.exp(error)
-    return Solution(problem, list(paths), values, factor, target, reached, taken, reason)
+    sigma = (
+        0.0
+        if reason
+        else _sigma(problem, paths, target, jnp.asarray(moves * z)) / abs(slope)
+    )
+    return Solution(
+        problem, list(paths), values, factor, target, reached, taken, reason, sigma
+    )
+
+
+def _sigma(
+    problem: Problem, paths: tuple[str, ...], target: Target, moves: Array
+) -> float:
+    """Relative one sigma of the metric over its target where the leaves are moved, but
+    for what these leaves are uncertain by."""
+    field = target.field
+
+    def run(*inputs: object) -> Array:
+        return _along(field, inputs, moves, jnp.ones(()))[0]
+
+    def numbers(log_value: Array | np.ndarray) -> dict[str, float]:
+        return {field: math.exp(float(log_value))}
+
+    slopes = slopes_of(problem, numbers(run(*problem.inputs)), run, numbers)[field]
+    slopes = {path: x for path, x in slopes.items() if f"system.{path}" not in paths}
+    factor, other = widening(outside(problem)), target.other
+    if other is None:
+        return relative_sigma(problem, slopes, field, factor)
+    theirs = slopes_of(other, {field: target.value}).get(field, {})
+    shared = shared_error(problem, other)
+    factors = factor, widening(outside(other))
+    return ratio_sigma(problem, slopes, other, theirs, field, shared, factors)
 
 
 def _bracket(gap: Gap, error: float) -> tuple[float | None, float | None, int]:
@@ -179,7 +222,8 @@ def _unreached(target: Target, paths: tuple[str, ...], gap: Gap) -> str:
     finite = [e for e in ends if math.isfinite(e)]
     nearest = min(finite, key=abs, default=math.nan)
     best = target.value * math.exp(nearest) if finite else math.nan
+    shown = format_si(best, dimension_of(target.field))
     return (
         f"no value of {', '.join(paths)} within a factor of {WIDEST:g} gives"
-        f" {target.quantity} = {target.meaning}; the far ends reach {best:.4g} in SI"
+        f" {target.quantity} = {target.meaning}; the far ends reach {shown}"
     )

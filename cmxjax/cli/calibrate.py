@@ -103,7 +103,8 @@ class Sensitivity:
         scenario = load_scenario(self.scenario, changes)
         if self.solve is not None and self.target is not None:
             solution = solve(scenario, self.solve, self.target, self.calibration)
-            console.print(solution_table(solution), job_text(solution.problem))
+            console.print(solution_table(solution))
+            console.print(job_text(solution.problem))
             return solution.as_json()
         if self.over is not None:
             key, values, predictions = self._binding(changes)
@@ -111,7 +112,8 @@ class Sensitivity:
             draw = partial(draw_binding, key, values, predictions)
         else:
             result = sensitivity(scenario, self.quantity, self.calibration)
-            console.print(sensitivity_tables(result), job_text(result.problem))
+            console.print(sensitivity_tables(result))
+            console.print(job_text(result.problem))
             data, draw = result.as_json(), partial(draw_elasticities, result)
         if (picture := self.picture) is None:
             return data

@@ -110,17 +110,20 @@ def _answered(words: list[str]) -> int:
         sys.stdout.flush()
         return 0
     from ..settings import setup_once
-    from ..specs.errors import AnsweredError, SpecError
+    from ..specs.errors import AnsweredError, NoAnswerError, SpecError
 
     setup_once()
     raise_again()
     console = PlainConsole(quiet=command.json)
     console.begin_capture()
-    problem = None
+    problem, unanswered = None, False
     try:
         answer = command.run(console)
     except AnsweredError as error:
         answer, problem = error.answer, error
+    except NoAnswerError as error:
+        answer, unanswered = {"feasible": False, "reason": str(error)}, True
+        _complain(str(error))
     except (SpecError, ArithmeticError) as error:
         _complain(plain(str(error)))
         return BAD_INPUT
@@ -131,8 +134,9 @@ def _answered(words: list[str]) -> int:
     if problem is not None:
         _complain(str(problem))
         return BAD_INPUT
-    unanswered = isinstance(answer, dict) and not answer.get("feasible", True)
-    return UNANSWERED if isinstance(command, Optimize) and unanswered else 0
+    if isinstance(command, Optimize | Sensitivity) and isinstance(answer, dict):
+        unanswered = not (answer.get("feasible", True) and answer.get("solved", True))
+    return UNANSWERED if unanswered else 0
 
 
 def _say(text: str) -> None:

@@ -63,7 +63,10 @@ def save(figure: Figure, path: str | Path, option: str = "--picture") -> None:
         text.set_text(plain(text.get_text()))
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):
-            if axis.get_scale() == "log" and axis.get_transform().base == 10.0:
+            if (
+                axis.get_scale() == "log"
+                and getattr(axis.get_transform(), "base", 0.0) == 10.0
+            ):
                 _plain_decades(axis)
     try:
         with replacing(path, option) as part, warnings.catch_warnings():

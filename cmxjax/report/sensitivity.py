@@ -129,7 +129,7 @@ def solution_table(solution: Solution) -> Table | Text:
     )
     table = make_table(title, "leaf", "value", "times what it is")
     for path, value in solution.values.items():
-        shown = format_si(value, dimension_of(path))
+        shown = format_si(value, dimension_of(path), solution.sigma)
         table.add_row(path, shown, f"{solution.factor:.4g}")
     return table
 

@@ -36,6 +36,10 @@ class AnsweredError(SpecError):
         super().__init__(mistakes)
 
 
+class NoAnswerError(SpecError):
+    """The question is understood, and no value answers it."""
+
+
 def afterwards(answer: A, *writes: Callable[[], object]) -> A:
     """The answer, after the files that hold it are written.
 
