@@ -35,6 +35,7 @@ RESULTS = {
     "dgx-h100-training": "dgx_h100_training",
     "atlas-a2-training": "atlas_a2_training",
     "hgx-b200-training": "hgx_b200_training",
+    "gb200-nvl72-training": "gb200_nvl72_training",
 }
 FOLDER = Path(__file__).parents[1] / "calibration"
 EACH = 4

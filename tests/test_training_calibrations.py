@@ -19,6 +19,7 @@ FOLDERS = {
     "dgx-h100-training": "dgx_h100_training",
     "atlas-a2-training": "atlas_a2_training",
     "hgx-b200-training": "hgx_b200_training",
+    "gb200-nvl72-training": "gb200_nvl72_training",
 }
 FILES = [
     "training-a100-megatron",
