@@ -92,3 +92,26 @@ def test_second_derivatives_of_a_serving_job_are_differences_of_the_first(load):
     differences = float(first(at + step) - first(at - step)) / (2.0 * step)
     assert abs(second) > 0.05
     assert second == pytest.approx(differences, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "root", "most"),
+    [("smooth", 2.0 ** (1 / 3), 18), ("pole", 0.9, 26), ("step", 0.3, 50)],
+)
+def test_roots_take_fewer_steps_than_halving_and_never_many_more(name, root, most):
+    """48 halvings of the bracket; a queue's pole and a step are the hard ones."""
+    tried = []
+
+    def function(_, x):
+        jax.debug.callback(lambda: tried.append(1))
+        value = {
+            "smooth": x**3 - 2.0,
+            "pole": 1.0 / (1.0 - jnp.minimum(x, 0.999)) - 10.0,
+            "step": jnp.where(x < 0.3, -1.0, 1e6),
+        }[name]
+        return value[None], ()
+
+    x = roots(function, jnp.zeros(()), jnp.asarray(4.0)).x[0]
+    jax.effects_barrier()
+    assert float(x) == pytest.approx(root, abs=1e-12)
+    assert len(tried) <= most
