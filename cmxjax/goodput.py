@@ -1,5 +1,6 @@
 r"""Goodput of a long run with failures: checkpoints, restarts, the best interval.
 
+Failures of packages, hosts and optical modules are independent, so their rates add up.
 With failures of mean distance M (exponential), a checkpoint of $\delta$ seconds after
 every $\tau$ seconds of work and a restart of R seconds, a second of work takes
 
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 
 from ._types import Scalar
 from .machine.machine import Machine
+from .switch import either
 
 CHECKPOINT_BYTES = 14.0
 """Per weight: bf16 weight, fp32 master weight and two fp32 moments."""
@@ -29,7 +31,7 @@ class Goodput(NamedTuple):
     """A long run with failures."""
 
     mtbf_s: Scalar
-    """Of the job: one failure among all its devices."""
+    """Of the job: one failure among all that it runs on."""
     checkpoint_s: Scalar
     interval_s: Scalar
     """Between checkpoints, at its optimum."""
@@ -56,11 +58,31 @@ def best_interval_s(checkpoint_s, mtbf_s) -> Scalar:
     return u * mtbf_s
 
 
+def failures_per_s(machine: Machine, devices: Scalar) -> Scalar:
+    r"""Rate of the failures that interrupt a job.
+
+    $$ \frac{1}{M} = \frac{n_p}{M_p} + \frac{n_h}{M_h} + \frac{n_o}{M_o} $$
+
+    over packages, hosts and optical modules. A job depends on whole packages and hosts.
+    Inside a host it needs no module, inside a scale-up system its share of those that
+    join that, and beyond its share of all.
+    """
+    o, parts = machine.operations, machine.parts
+    packages = jnp.maximum(devices / machine.package_devices, 1.0)
+    hosts = jnp.maximum(packages / o.host_packages, 1.0)
+    inside, whole = parts.scale_up_optical_modules, machine.scale_up_devices
+    met = either(devices > whole, parts.optical_modules, inside)
+    met = either(packages > o.host_packages, met, 0.0)
+    modules = met * devices / whole
+    rate = packages / o.package_mtbf_s + hosts / o.host_mtbf_s
+    return rate + modules / o.optical_module_mtbf_s
+
+
 def goodput_of(machine: Machine, parameters: Scalar, devices: Scalar) -> Goodput:
     """Goodput of a job that writes sharded checkpoints over the storage plane."""
     size, link = CHECKPOINT_BYTES * parameters / devices, machine.storage
     write = link.latency_s + size / (link.bytes_per_s * link.efficiency)
-    mtbf = machine.operations.device_mtbf_s / devices
+    mtbf = 1.0 / failures_per_s(machine, devices)
     interval = best_interval_s(write, mtbf)
     wall = inflation(interval, write, machine.operations.restart_s, mtbf)
     return Goodput(mtbf, write, interval, 1.0 / wall)

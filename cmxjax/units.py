@@ -53,8 +53,10 @@ UNITS: dict[str, Unit] = {
     **_scaled("power", "W", "kM", 1.0),
     "J": Unit("energy", 1.0),
     "mJ": Unit("energy", 1e-3),
-    "kWh": Unit("energy", 3.6e6),
-    "USD": Unit("cost", 1.0),
+    **_scaled("energy", "Wh", "kMG", 3600.0),
+    **_scaled("cost", "USD", "kM", 1.0),
+    "USD/token": Unit("token_cost", 1.0),
+    "USD/Mtokens": Unit("token_cost", 1e-6),
     "1": Unit("number", 1.0),
     "%": Unit("number", 0.01),
     "1e9": Unit("number", 1e9),
@@ -73,6 +75,7 @@ LIKELY: dict[str, tuple[str, ...]] = {
     "power": ("kW", "MW"),
     "energy": ("J", "mJ"),
     "cost": ("USD",),
+    "token_cost": ("USD/Mtokens",),
 }
 """What somebody who left out the unit may have meant."""
 
@@ -86,6 +89,7 @@ SUFFIXES: tuple[tuple[str, str], ...] = (
     ("_s", "time"),
     ("_w", "power"),
     ("_j", "energy"),
+    ("_per_token_usd", "token_cost"),
     ("_usd", "cost"),
 )
 """A leaf's name ends in its unit; a name without one of these is a plain number."""
@@ -118,7 +122,7 @@ def from_si(value: float, unit: str) -> float:
 
 
 _DISPLAY: dict[str, tuple[str, ...]] = {
-    "time": ("s", "ms", "us", "ns"),
+    "time": ("day", "h", "s", "ms", "us", "ns"),
     "bytes": ("TB", "GB", "MB", "kB", "B"),
     "byte_rate": ("TB/s", "GB/s", "MB/s", "B/s"),
     "flop_rate": ("PFLOP/s", "TFLOP/s", "GFLOP/s", "FLOP/s"),
@@ -126,8 +130,9 @@ _DISPLAY: dict[str, tuple[str, ...]] = {
     "sample_rate": ("samples/s",),
     "request_rate": ("requests/s",),
     "power": ("MW", "kW", "W"),
-    "energy": ("J", "mJ"),
-    "cost": ("USD",),
+    "energy": ("GWh", "MWh", "kWh", "J", "mJ"),
+    "cost": ("MUSD", "USD"),
+    "token_cost": ("USD/Mtokens",),
 }
 
 

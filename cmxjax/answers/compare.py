@@ -31,8 +31,10 @@ class Odds(NamedTuple):
 
 MORE = ("token_rate", "request_rate", "sample_rate", "flop_rate")
 MORE_OF = ("tokens_per_s_per_device", "tokens_per_s_per_package", "mfu", "goodput")
-LESS = ("time", "energy", "cost")
-NEITHER = ("mtbf_s", "checkpoint_interval_s")
+MORE_OF += ("tokens_per_s_per_kw", "mtbf_s")
+LESS = ("time", "energy", "cost", "token_cost")
+LESS_OF = ("run_failures",)
+NEITHER = ("checkpoint_interval_s",)
 
 
 def better_sign(name: str) -> float:
@@ -40,7 +42,8 @@ def better_sign(name: str) -> float:
     dimension = dimension_of(name)
     if dimension in MORE or name in MORE_OF:
         return 1.0
-    return -1.0 if dimension in LESS and name not in NEITHER else 0.0
+    less = name in LESS_OF or dimension in LESS
+    return -1.0 if less and name not in NEITHER else 0.0
 
 
 def odds_of(one: Prediction, other: Prediction) -> dict[str, Odds]:

@@ -17,12 +17,13 @@ from ..specs.figures import parse_quantity
 from ..specs.measurement_file import QUANTITIES
 from ..specs.scenario_file import Scenario
 from ..words import choose
+from .operations import check_known
 
 COARSE, LARGEST = 4096, 10_000_000
 SIZES = ("sequences_per_device", "kv_tokens", "tokens_per_device", "prompt_tokens")
 
-RATIOS = ("mfu", "hfu", "utilization")
-"""Plain numbers of which more is better."""
+RATIOS = ("mfu", "hfu", "utilization", "goodput", "mtbf", "tokens_rate_per_kw")
+"""Quantities, besides rates, of which more is better."""
 
 
 def more_is_better(quantity: str) -> bool:
@@ -83,6 +84,7 @@ def largest(
         known = ", ".join(f"workload.{name}" for name in sizes) or "none in this phase"
         raise SpecError([f"--max {key}: not a size of this workload; use {known}"])
     fields = [(_field(limit, scenario.phase), limit) for limit in limits]
+    check_known(problem, *(field for field, _ in fields))
     inputs = problem.inputs
     grid = np.unique(np.round(np.geomspace(COARSE, LARGEST, 2048)))
     candidates = np.concatenate([np.arange(1.0, COARSE), grid])

@@ -17,6 +17,7 @@ from ..specs.build import Problem, build
 from ..specs.resolved import assumed, resolved
 from ..specs.scenario_file import Scenario
 from ..units import dimension_of, format_si
+from .operations import is_cost, operations_lines, priced, rests_on
 from .spread import numbers_of
 from .trust import BREAKDOWN, BUSY, POOLS, Trust, trust_of
 
@@ -57,7 +58,8 @@ class Prediction:
     """Of phase `train`: bytes on a device by class, of each stage. A range of stages with
     as many layers, such as `1-6`, has those of its first stage, which holds most."""
     endless: tuple[str, ...] = ()
-    """Metrics that have no value, as more arrives than can be served; None in answers."""
+    """Metrics that have no value, as more arrives than can be served or as nobody knows
+    a price; None in answers."""
 
     def __getattr__(self, name: str) -> float:
         """A metric by its name, such as `tpot_s`, in SI; None for one that is endless."""
@@ -105,7 +107,13 @@ class Prediction:
         )
         title = f"{p.scenario.phase} on {p.system.name} (calibration: {p.calibration})"
         images = [] if self.images is None else [self.images_line]
-        return "\n".join([title, *rows, *images, *self.warnings, verdict])
+        notes = [*images, *self.operations, *self.warnings]
+        return "\n".join([title, *rows, *notes, verdict])
+
+    @property
+    def operations(self) -> list[str]:
+        """What prices and failures rest on, a line for each."""
+        return operations_lines(self.problem, [*self.values, *self.endless])
 
     @property
     def warnings(self) -> list[str]:
@@ -206,6 +214,10 @@ class Prediction:
             "feasible": not self.reasons,
             "reason": "; ".join(self.reasons),
             "assumed": assumed(self.problem),
+            "operations": {
+                f"system.{path}": {"si": figure.si, **figure.model_dump()}
+                for path, figure in rests_on(self.problem, self.values).items()
+            },
             "job": resolved(self.problem),
             "evidence": [run._asdict() for run in self.trust.evidence],
             "extrapolates": [part._asdict() for part in self.trust.outside],
@@ -245,6 +257,10 @@ def predict(scenario: Scenario, calibration: str | None = None) -> Prediction:
             {k: v for k, v in parts.items() if "waiting" not in k}
             for parts in (breakdown, busy)
         )
+    if not priced(problem):
+        unknown = tuple(filter(is_cost, values))
+        endless += unknown
+        values = {k: v for k, v in values.items() if k not in unknown}
     found = Prediction(problem, values, breakdown, busy, pools, stages, endless)
     bad = [k for k, v in found._numbers.items() if not math.isfinite(v)]
     if bad:

@@ -24,6 +24,7 @@ from ..units import dimension_of
 from .batch import STEP, uncertain
 from .extrapolation import outside, widening
 from .numbers import log_metric, log_shift, paths_of, row_of, values_of
+from .operations import check_known
 from .uncertainty import relative_sigma
 
 USUAL = {
@@ -153,6 +154,7 @@ def sensitivity(
     """
     problem = build(scenario, calibration)
     name, field = quantity_field(quantity, scenario)
+    check_known(problem, field)
     inputs, paths, known = problem.inputs, paths_of(problem), values_of(problem)
     base, slopes = jax.device_get(_slopes(field, inputs, jnp.zeros(len(paths))))
     if not math.isfinite(base):

@@ -15,6 +15,7 @@ from ..phases.metrics import metrics
 from ..quantities import field_of
 from ..specs.build import Problem, build
 from ..specs.errors import SpecError
+from ..specs.renamed import NOW
 from ..specs.resolved import resolved
 from ..specs.scenario import load_scenario
 from ..specs.scenario_file import Scenario
@@ -23,6 +24,7 @@ from ..words import LONGEST_WORD, cut, hint
 from .extrapolation import outside, widening
 from .limits import parse_limit
 from .numbers import log_metric, paths_of, row_of, values_of
+from .operations import check_known
 from .spread import slopes_of
 from .uncertainty import ratio_sigma, relative_sigma, shared_error
 
@@ -104,6 +106,7 @@ def parse_target(text: str, scenario: Scenario, calibration: str | None) -> Targ
             [f"--for {text!r}: phase {other.phase}; name one of phase {scenario.phase}"]
         )
     built = build(other, calibration)
+    check_known(built, field)
     value = getattr(metrics(*built.inputs), field)
     return Target(name, field, float(value), wanted, built)
 
@@ -133,6 +136,7 @@ def solve(
     """
     problem = build(scenario, calibration)
     inputs, known = problem.inputs, values_of(problem)
+    leaf = _now(leaf)
     paths = tuple(path for path in known if fnmatchcase(path, leaf))
     if not paths:
         alike = [p for p in known if p.rsplit(".", 1)[-1] == leaf.rsplit(".", 1)[-1]]
@@ -140,6 +144,7 @@ def solve(
         said = f"no such leaf; {hint(leaf, known)}such as {options}"
         raise SpecError([f"--solve {cut(leaf, LONGEST_WORD)}: {said}"])
     target = parse_target(wanted, scenario, calibration)
+    check_known(problem, target.field)
     goal = math.log(target.value)
     moves = row_of(paths_of(problem), dict.fromkeys(paths, 1.0))
 
@@ -198,6 +203,12 @@ def _sigma(
     shared = shared_error(problem, other)
     factors = factor, widening(outside(other))
     return ratio_sigma(problem, slopes, other, theirs, field, shared, factors)
+
+
+def _now(leaf: str) -> str:
+    """A leaf's path under its newer name, if it has one."""
+    machine, _, path = leaf.partition("system.")
+    return f"system.{NOW[path]}" if not machine and path in NOW else leaf
 
 
 def _bracket(gap: Gap, error: float) -> tuple[float | None, float | None, int]:

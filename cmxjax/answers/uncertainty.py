@@ -9,8 +9,16 @@ from ..specs.traits import distance, traits_of
 from ..units import dimension_of
 from .batch import settled
 
-SHARES = ("mfu", "hfu", "utilization")
+SHARES = ("mfu", "hfu", "utilization", "tokens_per_s_per_kw", "run_failures")
 """Plain numbers that go with a time."""
+
+APART = ("mtbf_s", "checkpoint_time_s", "checkpoint_interval_s", "goodput")
+"""Metrics that have nothing to do with the time of a step."""
+
+OPERATIONS = "operations."
+
+TIMELY = ("time", "energy", "cost", "token_cost")
+"""Dimensions of what goes with the time of a step."""
 
 WAITS = ("ttft", "waiting", "encode_waiting")
 """What metrics begin with that hold the wait for the first token."""
@@ -36,7 +44,9 @@ def discrepancy(problem: Problem, slopes: dict[str, float], field: str) -> float
     have none.
     """
     dimension, phase = dimension_of(field), problem.scenario.phase
-    whole = dimension.endswith("_rate") or dimension in ("time", "energy", "cost")
+    whole = dimension.endswith("_rate") or dimension in TIMELY
+    if field in APART:
+        return 0.0
     whole |= field in SHARES or (phase == "train" and dimension == "bytes")
     whole &= "excess" not in field  # a difference, of which most may be given
     moves = sum(map(abs, slopes.values()))
@@ -55,8 +65,16 @@ def relative_sigma(
         field: which metric it is.
         factor: of the error bar outside of what was fitted, see `extrapolation`.
     """
-    extra = discrepancy(problem, slopes, field)
-    return factor * math.sqrt(variance(problem, slopes) + extra**2)
+    extra = factor * discrepancy(problem, slopes, field)
+    return math.sqrt(_spread(problem, slopes, factor) + extra**2)
+
+
+def _spread(problem: Problem, slopes: dict[str, float], factor: float) -> float:
+    """Variance from parameters outside of what was fitted, where those of speed are worse
+    known, but prices and failures are not."""
+    bought = {path: s for path, s in slopes.items() if path.startswith(OPERATIONS)}
+    others = {path: s for path, s in slopes.items() if path not in bought}
+    return factor**2 * variance(problem, others) + variance(problem, bought)
 
 
 def ratio_sigma(
@@ -82,10 +100,10 @@ def ratio_sigma(
     if above.system.name == below.system.name:
         paths = above_slopes.keys() | below_slopes.keys()
         slopes = {p: above_slopes.get(p, 0.0) - below_slopes.get(p, 0.0) for p in paths}
-        spread = max(factors) ** 2 * variance(above, slopes)
+        spread = _spread(above, slopes, max(factors))
     else:
-        spread = one**2 * variance(above, above_slopes)
-        spread += other**2 * variance(below, below_slopes)
+        spread = _spread(above, above_slopes, one)
+        spread += _spread(below, below_slopes, other)
     first = one * discrepancy(above, above_slopes, field)
     second = other * discrepancy(below, below_slopes, field)
     errors = first**2 + second**2 - 2.0 * shared * first * second

@@ -262,6 +262,8 @@ class Train(struct.PyTreeNode, kw_only=True, frozen=True):
     zero_bucket: Leaf | None = None
     """Parameters whose weights are gathered, or gradients reduced, at once. None: all of
     a step's, or a layer's where each micro-batch moves them."""
+    tokens: Leaf | None = None
+    """Of the whole run; None where nobody says."""
     zero_prefetch: Leaf | None = None
     """Buckets, or layers, gathered ahead of the one at work at stage 3; None: 1."""
     gathers: str = struct.field(pytree_node=False, default="striped")

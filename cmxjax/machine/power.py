@@ -6,12 +6,22 @@ from .._types import Leaf
 
 
 class Operations(struct.PyTreeNode, kw_only=True, frozen=True):
-    """Failures, restarts and the price of a device."""
+    """Failures by component, restarts and prices.
 
-    device_mtbf_s: Leaf
-    """Mean time between failures of one device with its share of everything else."""
+    A mean time between failures is that of what interrupts a job.
+    """
+
+    package_mtbf_s: Leaf
+    """Of a package with its memory."""
+    host_mtbf_s: Leaf
+    """Of a host with the software on it."""
+    optical_module_mtbf_s: Leaf
+    """Of an optical module with its share of cables, adapters and switches."""
+    host_packages: Leaf
+    """Packages that one host drives."""
     restart_s: Leaf
-    device_hour_usd: Leaf
+    package_hour_usd: Leaf
+    """Of a package with its share of all else; 0 where no price is known."""
     kind: str = struct.field(pytree_node=False, default="operations")
 
 
@@ -34,4 +44,7 @@ class Parts(struct.PyTreeNode, kw_only=True, frozen=True):
     cpus: Leaf
     switches: Leaf
     optical_modules: Leaf
+    """All of them, those of the network between scale-up systems too."""
+    scale_up_optical_modules: Leaf
+    """Part of them that joins the devices of the scale-up system."""
     kind: str = struct.field(pytree_node=False, default="parts")

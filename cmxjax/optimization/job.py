@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from ..answers.operations import check_known
 from ..job.layout import AXES
 from ..job.workload import ANY, Decode, Prefill, Train
 from ..machine.system import ordered_tiers
@@ -112,6 +113,7 @@ def job_of(
     (problem, frames, rules), wanted = all_of(
         free, lambda: _objective(scenario.phase, objectives, limits)
     )
+    check_known(problem, *wanted.fields)
     trains = isinstance(problem.workload, Train)
     forms = forms_of(problem, given) if trains else [PLAIN]
     if not forms:
@@ -139,7 +141,7 @@ def _objective(
     wanted = objective_of(phase, first, limits, tuple(others))
     mistakes = [
         f"--objective {quantity}: nothing is known of how it goes with a setting; use a"
-        " rate, a time, mfu, energy_per_token or a memory"
+        " rate, a time, mfu, energy_per_token, cost_per_token or a memory"
         for quantity in (first, *others)
         if role_of(changed(wanted, phase, quantity, ()).field) is None
     ]

@@ -115,7 +115,7 @@ def _field(quantity: str, phase: str) -> str:
 
 
 GROWS = "_per_s", "_per_s_per_device", "_per_s_per_package", "mfu"
-PER_TOKEN = ("energy_per_token_j",)
+PER_TOKEN = ("energy_per_token_j", "cost_per_token_usd")
 TIMES = "_time_s", "tpot_s", "ttft_s"
 
 

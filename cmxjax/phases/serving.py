@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from .._types import Leaf, Scalar, Sharpness
+from ..cost import of_a_token
 from ..energy import job_power_w
 from ..job import layout as layouts
 from ..job.layout import Layout
@@ -42,6 +43,8 @@ class DecodeMetrics(Explained, struct.PyTreeNode, kw_only=True, frozen=True):
     placement_excess: Leaf
     power_w: Leaf
     energy_per_token_j: Leaf
+    tokens_per_s_per_kw: Leaf
+    cost_per_token_usd: Leaf
     parameters: Leaf
     breakdown: Breakdown | None
     """Seconds of the step by component, by Euler's theorem; they sum to the step. None
@@ -72,6 +75,8 @@ class PrefillMetrics(Explained, struct.PyTreeNode, kw_only=True, frozen=True):
     placement_excess: Leaf
     power_w: Leaf
     energy_per_token_j: Leaf
+    tokens_per_s_per_kw: Leaf
+    cost_per_token_usd: Leaf
     parameters: Leaf
     breakdown: Breakdown | None
     kind: str = struct.field(pytree_node=False, default="prefill_metrics")
@@ -163,6 +168,6 @@ def _common(
         "memory_excess_bytes": excess_bytes(machine, memory),
         "placement_excess": layouts.excess(layout, machine.tiers.size),
         "power_w": power,
-        "energy_per_token_j": power / (device_rate * devices),
+        **of_a_token(machine, devices, device_rate * devices, power),
         "parameters": total_parameters(a) * jnp.ones(()),
     }

@@ -6,6 +6,7 @@ from flax import struct
 
 from .. import smooth
 from .._types import Leaf, Scalar, Sharpness
+from ..cost import held_usd, of_a_token
 from ..energy import job_power_w
 from ..goodput import goodput_of
 from ..job import layout as layouts
@@ -28,6 +29,8 @@ from ..switch import either
 from ..work.held import holding_of
 
 TRILLION = 1e12
+
+RUN = ("run_time_s", "run_energy_j", "run_cost_usd", "run_failures")
 
 EXPOSED = {
     "exposed_tp_time_s": ("tensor_parallel", "expert_tensor"),
@@ -74,6 +77,10 @@ class TrainMetrics(Explained, struct.PyTreeNode, kw_only=True, frozen=True):
     placement_excess: Leaf
     power_w: Leaf
     energy_per_token_j: Leaf
+    """Of a step; so is the next."""
+    tokens_per_s_per_kw: Leaf
+    cost_per_token_usd: Leaf
+    """Of a long run, what failures and checkpoints waste included."""
     mtbf_s: Leaf
     checkpoint_time_s: Leaf
     checkpoint_interval_s: Leaf
@@ -82,6 +89,14 @@ class TrainMetrics(Explained, struct.PyTreeNode, kw_only=True, frozen=True):
     trillion_tokens_time_s: Leaf
     """Wall clock to train on 1e12 tokens, failures included."""
     trillion_tokens_cost_usd: Leaf
+    run_time_s: Leaf | None
+    """Wall clock of a run over the workload's `tokens`, failures included; None without
+    such. Likewise the next."""
+    run_energy_j: Leaf | None
+    """At the power of a step all the time."""
+    run_cost_usd: Leaf | None
+    run_failures: Leaf | None
+    """That interrupt it."""
     parameters: Leaf
     memory_of_stages: dict[str, Leaf] | None
     """Bytes on a device of each stage by class, (stage,): of those that the layout lists,
@@ -183,7 +198,9 @@ def _rates(
     power = job_power_w(machine, devices, hfu / machine.chip.gemm_efficiency, active)
     parameters = total_parameters(a)
     run = goodput_of(machine, parameters, devices)
-    wall, price = TRILLION / tokens / run.fraction, machine.operations.device_hour_usd
+    token_s, mtbf = 1.0 / tokens / run.fraction, run.mtbf_s
+    costs = of_a_token(machine, devices, tokens, power)
+    cost = costs.pop("cost_per_token_usd") / run.fraction
     return {
         "tokens_per_s_per_device": tokens / devices,
         "tokens_per_s_per_package": tokens / devices * machine.package_devices,
@@ -194,15 +211,32 @@ def _rates(
         "mfu": mfu,
         "hfu": hfu,
         "power_w": power,
-        "energy_per_token_j": power / tokens,
-        "mtbf_s": run.mtbf_s,
+        **costs,
+        "cost_per_token_usd": cost,
+        "mtbf_s": mtbf,
         "checkpoint_time_s": run.checkpoint_s,
         "checkpoint_interval_s": run.interval_s,
         "goodput": run.fraction,
-        "trillion_tokens_time_s": wall,
-        "trillion_tokens_cost_usd": wall / 3600.0 * devices * price,
+        "trillion_tokens_time_s": TRILLION * token_s,
+        "trillion_tokens_cost_usd": TRILLION * cost,
+        **_run(machine, w.tokens, devices, token_s=token_s, power_w=power, mtbf_s=mtbf),
         "parameters": parameters * jnp.ones(()),
     }
+
+
+def _run(
+    machine: Machine, tokens: Leaf | None, devices: Scalar, *, token_s, power_w, mtbf_s
+) -> dict[str, Leaf | None]:
+    """Time, energy, cost and failures of a whole run, if it is said how long it is.
+
+    Args:
+        token_s: wall clock of a token.
+    """
+    if tokens is None:
+        return dict.fromkeys(RUN)
+    wall = tokens * token_s
+    of = wall, power_w * wall, held_usd(machine, devices, wall), wall / mtbf_s
+    return dict(zip(RUN, of, strict=True))
 
 
 def _memory(machine: Machine, memory: TrainMemory) -> dict[str, Leaf]:

@@ -5,6 +5,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from ..answers.limits import more_is_better
+from ..answers.operations import operations_lines
 from ..job.layout import AXES
 from ..optimization.answer import Answer, Certificate
 from ..optimization.cells import Points
@@ -39,7 +40,8 @@ def answer_tables(answer: Answer) -> Group:
         if value is None:
             continue
         table.add_row(key, _short(value), "")
-    parts: list[RenderableType] = [table, _certificate_table(answer)]
+    notes = map(Text, operations_lines(p, [*answer.metrics]))
+    parts: list[RenderableType] = [table, *notes, _certificate_table(answer)]
     latency = answer.front.fields[1]
     parts += [_trade_table(answer, trade) for trade in answer.trade_offs if trade.steps]
     if answer.front.entries[latency] and not answer.trade_offs:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
+from ..answers.operations import operations_lines
 from ..answers.predict import Prediction
 from ..answers.sensitivity import USUAL, WHAT_IF, Sensitivity
 from ..answers.solve import Solution
@@ -41,6 +41,7 @@ def sensitivity_tables(result: Sensitivity) -> Group:
         table.add_row(e.path, value, f"{e.elasticity:+.4f}", *changes, e.note)
     rest = len(result.leaves) - len(shown)
     lines = [
+        *operations_lines(result.problem, [result.field]),
         f"{rest} more leaves have elasticities below {SMALLEST:g}.",
         f"Times minus rates: {result.time_sum:+.6f}. A time gives +1 and a rate -1:"
         " with every latency doubled and every rate halved it doubles.",
@@ -118,7 +119,7 @@ def resource_of(component: str) -> str:
     return "host" if block == "host" else f"{block} latency"
 
 
-def solution_table(solution: Solution) -> Table | Text:
+def solution_table(solution: Solution) -> Group | Text:
     """The leaves' values, or why there are none."""
     if solution.reason:
         return Text("not solved: " + solution.reason, style="red")
@@ -131,7 +132,8 @@ def solution_table(solution: Solution) -> Table | Text:
     for path, value in solution.values.items():
         shown = format_si(value, dimension_of(path), solution.sigma)
         table.add_row(path, shown, f"{solution.factor:.4g}")
-    return table
+    notes = operations_lines(solution.problem, [target.field])
+    return Group(table, *map(Text, notes))
 
 
 def plan_table(plan: Plan) -> Group:

@@ -50,7 +50,7 @@ def prediction_tables(prediction: Prediction) -> Group:
         table.add_row(name, number(name, value), percent(prediction.sigma[name]))
     for name in prediction.endless:
         table.add_row(name, "-", "")
-    parts: list = [table]
+    parts: list = [table, *map(Text, prediction.operations)]
     if prediction.images_line:
         parts.append(Text(prediction.images_line))
     if prediction.pools:
@@ -197,7 +197,12 @@ def comparison_tables(comparison: Comparison) -> Group:
         first_name = comparison.names[0]
         table.caption = f"better: the probability of being better than {first_name}"
     told = (line for p in comparison.predictions for line in p.warnings)
-    return Group(table, *warning_lines(told))
+    costs = [
+        Text(f"{name}: {line}")
+        for name, p in zip(comparison.names, comparison.predictions, strict=True)
+        for line in p.operations
+    ]
+    return Group(table, *costs, *warning_lines(told))
 
 
 def value_of(prediction: Prediction, name: str) -> str:

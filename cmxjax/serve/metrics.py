@@ -5,6 +5,7 @@ from flax import struct
 
 from .. import smooth
 from .._types import Leaf, Scalar, Sharpness
+from ..cost import of_a_token
 from ..job.layout import Pools, excess
 from ..job.workload import Serve, tokens_per_step
 from ..machine.machine import Machine
@@ -82,6 +83,9 @@ class ServeMetrics(Explained, struct.PyTreeNode, kw_only=True, frozen=True):
     tpot_excess_s: Leaf | None
     power_w: Leaf
     energy_per_token_j: Leaf
+    """Of a token that is generated, for all pools; likewise the next two."""
+    tokens_per_s_per_kw: Leaf
+    cost_per_token_usd: Leaf
     parameters: Leaf
     pools: dict[str, PoolMetrics]
     breakdown: Breakdown | None
@@ -158,7 +162,7 @@ def serve_metrics(
         ttft_excess_s=_beyond(ttft, w.ttft_limit_s),
         tpot_excess_s=_beyond(generation.tpot_s, w.tpot_limit_s),
         power_w=power,
-        energy_per_token_j=power / tokens,
+        **of_a_token(machine, devices, tokens, power),
         parameters=total_parameters(a) * jnp.ones(()),
         pools=pools,
         breakdown=breakdown_of(parts, parts) if explains else None,

@@ -277,6 +277,8 @@ class TrainSpec(Strict):
     """Sequences of a pass."""
     sequence_tokens: Positive
     """Tokens of a sequence."""
+    tokens: Positive | None = None
+    """Tokens of the whole run, such as 15e12, for its days, energy, cost and failures."""
     schedule: Literal["gpipe", "1f1b", "interleaved", "zero_bubble", "dualpipe"] = "1f1b"
     """Order of passes in the pipeline."""
     recompute: Annotated[str | float, BeforeValidator(_recompute)] = "none"

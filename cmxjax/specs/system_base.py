@@ -5,6 +5,7 @@ from functools import lru_cache
 
 from .errors import SpecError, shown
 from .files import is_path, load, version
+from .renamed import latest
 
 OWN = (
     "base",
@@ -73,6 +74,8 @@ def with_base(raw: dict[str, object], where: str, depth: int = 0) -> dict[str, o
     merged = _over(kept, raw)
     if "tiers" in raw:
         merged["tiers"] = _tiers(below.get("tiers"), raw["tiers"])
+    if "operations" in raw:
+        merged["operations"] = latest(merged["operations"], raw["operations"])
     used = cited({key: value for key, value in merged.items() if key != "sources"})
     own, listed = raw.get("sources", {}), merged.get("sources", {})
     if isinstance(listed, dict) and isinstance(own, dict):

@@ -9,6 +9,7 @@ from ..job.workload import BYTES
 from ..machine.libraries import ALGORITHMS
 from ..machine.runtimes import EXPERT_FORMATS
 from .figures import Figure, Info, Leaves, Source, Strict, Text, mistakes_of
+from .renamed import NOW, in_place
 
 if TYPE_CHECKING:
     Algorithm = str
@@ -215,9 +216,16 @@ class FabricRateSpec(Leaves):
 
 
 class OperationsSpec(Leaves):
-    device_mtbf_s: Figure
+    package_mtbf_s: Figure
+    host_mtbf_s: Figure
+    optical_module_mtbf_s: Figure
+    host_packages: Figure
     restart_s: Figure
-    device_hour_usd: Figure
+    package_hour_usd: Figure
+    device_mtbf_s: Figure | None = None
+    """Of a device with its share of everything else, instead of those of components."""
+    device_hour_usd: Figure | None = None
+    """Instead of the price of a package."""
 
 
 class PowerSpec(Leaves):
@@ -231,6 +239,7 @@ class PartsSpec(Leaves):
     cpus: Figure
     switches: Figure
     optical_modules: Figure
+    scale_up_optical_modules: Figure
 
 
 class Alternative(Strict):
@@ -397,7 +406,7 @@ class SystemFile(Strict):
             f"{name}.set.{path}: no such leaf; `cmxjax show` lists them"
             for name, alternative in alternatives.items()
             for path in alternative.set
-            if path not in known
+            if path not in known and path not in NOW
         ]
         if problems:
             raise ValueError("\n".join(problems))
@@ -423,7 +432,7 @@ SECTIONS = (
 
 def figures_of(file: SystemFile) -> dict[str, Figure]:
     """Every figure of the file by leaf path, alternatives not included."""
-    return figures_in(vars(file))
+    return in_place(figures_in(vars(file)), file.package_tier)
 
 
 def figures_in(sections: Mapping[str, object]) -> dict[str, Figure]:

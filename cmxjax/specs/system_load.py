@@ -20,6 +20,7 @@ from ..words import hint
 from .errors import SpecError, explain, shown
 from .figures import Figure, check_figure, listing, number, parse_quantity
 from .files import DATA, load, parse_toml
+from .renamed import NOW, in_place, latest
 from .system_base import cited, versions, with_base
 from .system_file import EngineSpec, SystemFile, TrainerSpec, figures_of, names_in
 
@@ -45,6 +46,9 @@ _FALLBACKS = {
     "power": ("", {}),
     "parts": ("", {}),
 }
+
+OVERRIDE = "override"
+"""The source of what a user sets."""
 
 
 class Reference(NamedTuple):
@@ -125,6 +129,8 @@ def _filled(raw: dict[str, object]) -> dict[str, object]:
     """The file with every leaf that it leaves out taken from the defaults."""
     defaults = _tables("defaults.toml")
     filled = dict(raw)
+    if "operations" in raw:
+        filled["operations"] = latest(raw["operations"], raw["operations"])
     for section, (key, fallback) in _FALLBACKS.items():
         table = filled.setdefault(section, fallback)
         if key and isinstance(table, dict) and table:
@@ -195,7 +201,7 @@ def _changed(
         )
     for path, value in changes.items():
         key = f"{where}: system.{path}{shown(value)}"
-        if path not in figures:
+        if path not in figures and path not in NOW:
             mistakes.append(
                 f"{key}: {reference.base} has no such leaf; {hint(path, figures)}"
                 "`cmxjax show` lists them"
@@ -207,6 +213,7 @@ def _changed(
             mistakes.append(f"{key}: {error}")
     if mistakes:
         raise SpecError(mistakes)
+    changed = in_place(changed, file.package_tier, changes)
     usable, whole = "chip.memory_usable_bytes", "chip.memory_bytes"
     if file.chip.memory_usable_bytes is None and changed[usable] is figures[usable]:
         changed[usable] = changed[whole]
@@ -235,7 +242,7 @@ def override(path: str, value: object) -> Figure:
     figure = Figure(
         value=si,
         unit=unit,
-        source="override",
+        source=OVERRIDE,
         locator="set by the user",
         kind="assumed",
         sigma=0.0,

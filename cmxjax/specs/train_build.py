@@ -63,6 +63,7 @@ def train_workload(
         zero=leaf(w.zero),
         zero_group=None if w.zero_group is None else leaf(w.zero_group),
         zero_bucket=None if w.zero_bucket is None else leaf(w.zero_bucket),
+        tokens=None if w.tokens is None else leaf(w.tokens),
         zero_prefetch=None if w.zero_prefetch == 1 else leaf(w.zero_prefetch),
         gathers=context.system.trainers[trainer].gathers,
         fused_attention=w.fused_attention,

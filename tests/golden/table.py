@@ -106,7 +106,7 @@ def _tangents(inputs: tuple) -> tuple:
             move = np.asarray(leaf, float) * _draws(
                 path.replace("extra", "routed"), shape
             )
-        if path.endswith(".order"):
+        if path.endswith(".order") and np.ndim(leaf) == 2:  # of layers
             move = _deepened(path, np.asarray(leaf, float))
         return np.stack([move if k == place else 0.0 * move for k in range(3)])
 

@@ -4,6 +4,7 @@ import math
 from typing import NamedTuple
 
 from ...answers.limits import more_is_better, parse_limit
+from ...answers.operations import check_known
 from ...job.workload import Decode, Prefill
 from ...quantities import field_of
 from ...specs.build import Problem, build
@@ -82,6 +83,7 @@ def job_of(share: Share, calibration: str | None) -> Job:
     if low := [limit.quantity for limit in parsed if not limit.value > 0.0]:
         raise SpecError([f"--limit {name}: must be above 0" for name in low])
     problem = build(share.scenario, calibration)
+    check_known(problem, *fields)
     signs = [-1.0 if more_is_better(limit.quantity) else 1.0 for limit in parsed]
     form = Form(
         field=fields[0],
