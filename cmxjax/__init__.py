@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .optimization.codesign.workloads import Share as Share
     from .optimization.experts.place import place_experts as place_experts
     from .optimization.pools import split_pools as split_pools
+    from .planning.plan import plan as plan
     from .optimization.stages import partition as partition
     from .phases.metrics import explain as explain
     from .phases.metrics import metrics as metrics
@@ -54,6 +55,7 @@ _HOMES = {
     "partition": "optimization.stages",
     "place_experts": "optimization.experts.place",
     "parse_limit": "answers.limits",
+    "plan": "planning.plan",
     "predict": "answers.predict",
     "setup": "settings",
     "split_pools": "optimization.pools",

@@ -17,6 +17,7 @@ from .calibrate import Calibrate, PlanMeasurements, Sensitivity
 from .keys import Keys
 from .optimize import Optimize
 from .parse import parse
+from .plan import Plan
 from .predict import Compare, List, Predict, Show, Validate
 
 UNANSWERED, BAD_INPUT = 1, 2
@@ -28,6 +29,7 @@ Commands = (
     | Calibrate
     | Sensitivity
     | Optimize
+    | Plan
     | PlanMeasurements
     | List
     | Show
@@ -40,6 +42,7 @@ NAMES = {
     "calibrate": Calibrate,
     "sensitivity": Sensitivity,
     "optimize": Optimize,
+    "plan": Plan,
     "plan-measurements": PlanMeasurements,
     "list": List,
     "show": Show,
@@ -134,7 +137,7 @@ def _answered(words: list[str]) -> int:
     if problem is not None:
         _complain(str(problem))
         return BAD_INPUT
-    if isinstance(command, Optimize | Sensitivity) and isinstance(answer, dict):
+    if isinstance(command, Optimize | Sensitivity | Plan) and isinstance(answer, dict):
         unanswered = not (answer.get("feasible", True) and answer.get("solved", True))
     return UNANSWERED if unanswered else 0
 

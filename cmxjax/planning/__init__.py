@@ -1,0 +1,1 @@
+"""Capacity planning: how many packages serve a load, at what price, and how surely."""

@@ -1,0 +1,170 @@
+r"""The fewest instances of each pool that take a load.
+
+A pool of n instances serves at most $R_c(n)$ requests a second of class c within its
+limits. Classes that share it leave each other what they don't use, so that it takes
+rates $\lambda_c$ where
+
+$$ \rho(n) = \sum_c \lambda_c / R_c(n) \le 1 $$
+
+which is exact for one class and for anything that is bound by a rate of work. R grows
+with n at least in proportion (instances that are served in turn see a steadier stream),
+so $\rho$ falls, and the fewest are found by halving.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ..job.layout import Pools
+from ..job.layout import devices as devices_of
+from ..optimization.pools import WAITING
+from ..phases.metrics import metrics
+from ..serve.metrics import ServeMetrics
+from ..specs.errors import SpecError
+from .load import RequestClass
+
+TINY = 1e-9
+"""Rounding, as a share of a load."""
+
+MOST = 1_000_000
+"""Instances of a pool beyond which a load is not planned for."""
+
+
+class Sized(NamedTuple):
+    """Pools that take the load, or why there are none."""
+
+    instances: dict[str, int]
+    """By role; as far as known where there is a reason."""
+    devices: dict[str, int]
+    """Of an instance."""
+    load: dict[str, float]
+    """Share of what each pool can serve that is used, caches too."""
+    metrics: list[ServeMetrics]
+    """Of each class, as if all were of that class, at those numbers."""
+    reasons: list[str]
+
+
+def devices_of_instances(c: RequestClass) -> dict[str, int]:
+    """By role, of pools that have instances.
+
+    Raises:
+        SpecError: pools wait for each other, so that none has a size of its own.
+    """
+    roles = {pool.role: pool for pool in c.scenario.pools}
+    if waiting := [role for role in roles if role in WAITING]:
+        raise SpecError(
+            [
+                f"pools: {', '.join(waiting)} waits for other pools, which a plan does"
+                " not size; use `cmxjax optimize --objective devices`"
+            ]
+        )
+    layout = c.problem.layout
+    assert isinstance(layout, Pools)
+    return {
+        role: round(float(devices_of(layout.pools[role].layout)))
+        for role in roles
+        if role != "cache"
+    }
+
+
+def fewest_instances(
+    classes: list[RequestClass], share: Mapping[str, float] | None = None
+) -> Sized:
+    """The fewest instances of each pool that take all classes.
+
+    Args:
+        classes: on one machine, with the same pools.
+        share: of a pool's capacity that may be used, by role; 1 if left out.
+    """
+    devices = devices_of_instances(classes[0])
+    low, high = dict.fromkeys(devices, 1), dict.fromkeys(devices, 1)
+    allowed = {role: (share or {}).get(role, 1.0) for role in devices}
+    at = [metrics_at(c, devices, low) for c in classes]
+    alone = loads_of(classes, at)
+    if reasons := _unserved(classes, at, devices):
+        return Sized(low, devices, alone, at, reasons)
+    for role in devices:
+        high[role] = max(1, math.ceil(alone[role] / allowed[role] - TINY))
+    if reasons := [
+        f"pool {role}: more than {MOST:,} instances"
+        for role in devices
+        if high[role] > MOST
+    ]:
+        return Sized(high, devices, alone, at, reasons)
+    while any(high[role] > low[role] for role in devices):
+        middle = {role: (low[role] + high[role]) // 2 for role in devices}
+        used = loads_of(classes, [metrics_at(c, devices, middle) for c in classes])
+        for role, number in middle.items():
+            if used[role] <= allowed[role] * (1.0 + TINY):
+                high[role] = number
+            else:
+                low[role] = number + 1
+    at = [metrics_at(c, devices, high) for c in classes]
+    load = loads_of(classes, at)
+    reasons = [
+        f"pool {role} can take {1.0 / used:.2g} of the load, and is not to be enlarged"
+        for role, used in load.items()
+        if role not in devices and used > 1.0 + TINY
+    ]
+    return Sized(high, devices, load, at, reasons)
+
+
+def sized_inputs(
+    c: RequestClass, devices: Mapping[str, int], instances: Mapping[str, int]
+) -> tuple:
+    """What `metrics` takes, with so many instances of each pool."""
+    machine, model, workload, layout = c.problem.inputs
+    assert isinstance(layout, Pools)
+    pools = dict(layout.pools)
+    for role, count in instances.items():
+        number = jnp.asarray(pools[role].devices) * 0.0 + count * devices[role]
+        pools[role] = pools[role].replace(devices=number)
+    return machine, model, workload, Pools(pools=pools)
+
+
+def metrics_at(
+    c: RequestClass,
+    devices: Mapping[str, int],
+    instances: Mapping[str, int],
+    per_s: float | None = None,
+) -> ServeMetrics:
+    """Metrics of one class with so many instances, fetched; at its rate or another."""
+    machine, model, workload, layout = sized_inputs(c, devices, instances)
+    if per_s is not None:
+        rate = 0.0 * jnp.asarray(workload.requests_per_s) + per_s
+        workload = workload.replace(requests_per_s=rate)
+    return jax.device_get(metrics(machine, model, workload, layout))
+
+
+def loads_of(classes: list[RequestClass], at: list[ServeMetrics]) -> dict[str, float]:
+    """Share of each pool's capacity that the classes use together."""
+    return {
+        role: sum(
+            c.per_s / max(float(m.pools[role].requests_per_s), 1e-300)
+            for c, m in zip(classes, at)
+        )
+        for role in at[0].pools
+    }
+
+
+def _unserved(
+    classes: list[RequestClass], at: list[ServeMetrics], devices: Mapping[str, int]
+) -> list[str]:
+    """Why some class isn't served by instances like these, however many."""
+    reasons = []
+    for c, m in zip(classes, at):
+        excess = float(m.memory_excess_bytes)
+        if excess > 0.0:
+            reasons.append(f"{c.name}: {excess / 1e9:.3g} GB a device don't fit")
+        if float(m.placement_excess) > TINY:
+            reasons.append(f"{c.name}: more ranks in a tier than it joins")
+        reasons += [
+            f"{c.name}: pool {role} serves none within its limits, even without load; use"
+            " larger limits or other instances"
+            for role in devices
+            if not float(m.pools[role].requests_per_s) > TINY
+        ]
+    return reasons

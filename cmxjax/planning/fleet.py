@@ -1,0 +1,246 @@
+"""A fleet of one machine that takes a load: packages, spares, price, and how surely."""
+
+import math
+from typing import NamedTuple
+
+import jax
+
+from ..answers.extrapolation import outside, widening
+from ..answers.spread import slopes_of
+from ..answers.trust import POOLS, flat
+from ..answers.uncertainty import discrepancy, probability_above, relative_sigma
+from ..cost import HOUR_S
+from ..goodput import failures_per_s
+from ..machine.machine import Machine
+from ..phases.metrics import metrics
+from ..specs.build import Problem, build
+from ..specs.errors import SpecError
+from .fewest import Sized, fewest_instances
+from .load import RequestClass
+from .replay import Replayed
+
+ENOUGH = 0.999
+"""Probability that as many hosts work as are needed, unless another is asked for."""
+
+REPAIR_S = 4.0 * HOUR_S
+"""From a failure to a repaired host, unless another time is given; assumed."""
+
+ROUNDS = 4
+"""Times that sizes follow the error bars, which follow sizes."""
+
+
+class Served(NamedTuple):
+    """What one class sees, as if all requests were of it at the same load of pools."""
+
+    problem: Problem
+    values: dict[str, float]
+    """Every metric in SI, those of a pool as `pools.ROLE.NAME`."""
+    sigma: dict[str, float]
+    """Relative one sigma of each."""
+    slopes: dict[str, dict[str, float]]
+
+
+class Fleet(NamedTuple):
+    """What takes a load on one machine; nothing but `reasons` where nothing does."""
+
+    name: str
+    """Of the scenario."""
+    problem: Problem
+    """Of the class that most requests are of."""
+    sized: Sized
+    packages: float
+    """That serve."""
+    spare_packages: float
+    """Beside them, of whole hosts, for those that are repaired."""
+    hosts_down: float
+    """Mean number of hosts that are repaired at a time."""
+    sufficient: float
+    """Probability that the pool likeliest to fall short takes the load."""
+    unsure: str
+    """What would make that surer."""
+    classes: dict[str, Served]
+    tokens_per_s: float
+    """That are generated today."""
+    usd_per_hour: float | None
+    """None where no price is known."""
+    usd_per_token: float | None
+    usd_sigma: float
+    """Relative one sigma of both."""
+    energy_per_token_j: float
+    replayed: Replayed | None = None
+    """What the requests of a trace would see, where there is one."""
+
+    @property
+    def reasons(self) -> list[str]:
+        return self.sized.reasons
+
+    @property
+    def feasible(self) -> bool:
+        return not self.reasons
+
+    @property
+    def all_packages(self) -> float:
+        return self.packages + self.spare_packages
+
+
+def fleet_of(
+    name: str,
+    classes: list[RequestClass],
+    *,
+    growth: float = 1.0,
+    confidence: float | None = None,
+    available: float = ENOUGH,
+    repair_s: float = REPAIR_S,
+) -> Fleet:
+    """The fewest packages of a machine that take some classes of requests.
+
+    Args:
+        name: of the scenario.
+        classes: at the rates to plan for.
+        growth: factor in these rates that isn't there yet; tokens are paid by those that
+            are.
+        confidence: probability with which every pool must take the load, by its error
+            bar; a half, as the model says, if left out.
+        available: probability with which as many hosts must work as are needed.
+        repair_s: from a failure to a repaired host.
+    """
+    sized = fewest_instances(classes)
+    seen: dict[str, Served] = {}
+    for _ in range(0 if sized.reasons else ROUNDS):
+        try:  # more than a machine has can't be built
+            seen = {c.name: _served(c, sized, i) for i, c in enumerate(classes)}
+        except SpecError as error:
+            sized = sized._replace(reasons=error.mistakes)
+            break
+        if confidence is None:
+            break
+        before, reach = sized.instances, _quantile(confidence)
+        share = {r: math.exp(-reach * _sigma(classes, seen, r)) for r in sized.load}
+        sized = fewest_instances(classes, share)
+        if sized.reasons or sized.instances == before:
+            break
+    largest = max(classes, key=lambda c: c.per_s)
+    machines = largest.problem.inputs[0]
+    assert isinstance(machines, dict)
+    machine = next(iter(machines.values()))  # packages and prices are those of all pools
+    devices = sum(n * sized.devices[role] for role, n in sized.instances.items())
+    packages = devices / float(machine.package_devices)
+    down, spares = spare_hosts(machine, packages, available, repair_s)
+    spare = spares * float(machine.operations.host_packages)
+    tokens = sum(c.per_s * c.scenario.workload.output_tokens for c in classes) / growth
+    price = float(machine.operations.package_hour_usd)
+    hour = (packages + spare) * price if price > 0.0 else None
+    figure = largest.problem.figures.get("operations.package_hour_usd")
+    known = {} if sized.reasons else sized.load
+    chances = {
+        role: probability_above(-math.log(used), _sigma(classes, seen, role))
+        for role, used in known.items()
+        if used > 0.0
+    }
+    worst = min(chances, key=lambda role: chances[role], default="")
+    power = sum(
+        seen[c.name].values["energy_per_token_j"]
+        * c.per_s
+        * c.scenario.workload.output_tokens
+        for c in classes
+        if c.name in seen
+    )
+    return Fleet(
+        name=name,
+        problem=seen[largest.name].problem if seen else largest.problem,
+        sized=sized,
+        packages=packages,
+        spare_packages=spare,
+        hosts_down=down,
+        sufficient=chances.get(worst, 0.0),
+        unsure=_unsure(largest, seen[largest.name], worst) if worst else "",
+        classes=seen,
+        tokens_per_s=tokens,
+        usd_per_hour=hour,
+        usd_per_token=None if hour is None else hour / HOUR_S / tokens,
+        usd_sigma=0.0 if figure is None else figure.prior_sigma,
+        energy_per_token_j=power / (tokens * growth),
+    )
+
+
+def _served(c: RequestClass, sized: Sized, place: int) -> Served:
+    """What a class sees on those pools at the load of the busiest."""
+    capacity = float(sized.metrics[place].capacity_requests_per_s)
+    rate = capacity * max(sized.load.values())
+    pools = [
+        pool.model_copy(
+            update={"devices": sized.instances[pool.role] * sized.devices[pool.role]}
+        )
+        if pool.role in sized.instances
+        else pool
+        for pool in c.scenario.pools
+    ]
+    workload = c.scenario.workload.model_copy(update={"request_rate": rate})
+    scenario = c.scenario.model_copy(update={"pools": pools, "workload": workload})
+    problem = build(scenario, c.calibration)
+    values = flat(jax.device_get(metrics(*problem.inputs)))
+    values = {name: x for name, x in values.items() if math.isfinite(x)}
+    slopes = slopes_of(problem, values, metrics, flat)
+    factor = widening(outside(problem))
+    sigma = {
+        name: relative_sigma(
+            problem, slopes.get(name, {}), name.rpartition(".")[2], factor
+        )
+        for name in values
+    }
+    return Served(problem, values, sigma, slopes)
+
+
+def _sigma(classes: list[RequestClass], seen: dict[str, Served], role: str) -> float:
+    """Relative one sigma of a pool's capacity: the mean of the classes by their load, as
+    what is uncertain moves them together."""
+    key = f"{POOLS}{role}.requests_per_s"
+    weights = [c.per_s / seen[c.name].values[key] for c in classes]
+    sigmas = [seen[c.name].sigma[key] for c in classes]
+    return sum(w * s for w, s in zip(weights, sigmas)) / sum(weights)
+
+
+def _quantile(probability: float) -> float:
+    """Standard deviations above the mean that a normal variable stays below."""
+    from statistics import NormalDist
+
+    return NormalDist().inv_cdf(probability)
+
+
+def spare_hosts(
+    machine: Machine, packages: float, available: float, repair_s: float
+) -> tuple[float, int]:
+    r"""Hosts that are repaired at a time, and spare ones for them.
+
+    Failures that come at a rate $\lambda$ and are each repaired in a time R keep a number
+    of hosts down that has a Poisson distribution of mean $\lambda R$, however the repair
+    times are distributed (Palm's theorem; Palm, Ericsson Technics 44, 1943). So many
+    spares are enough with the probability that no more are down.
+    """
+    hosts = math.ceil(packages / float(machine.operations.host_packages) - 1e-9)
+    each = machine.operations.host_packages * machine.package_devices
+    down = hosts * float(failures_per_s(machine, each)) * repair_s
+    term = total = math.exp(-down)
+    spares = 0
+    while total < available and spares < hosts + 1000:
+        spares += 1
+        term *= down / spares
+        total += term
+    return down, spares
+
+
+def _unsure(c: RequestClass, seen: Served, role: str) -> str:
+    """What a pool's capacity owes most of its error bar to, and what would narrow it."""
+    key = f"{POOLS}{role}.requests_per_s"
+    slopes, problem = seen.slopes.get(key, {}), c.problem
+    own = discrepancy(problem, slopes, "requests_per_s") ** 2
+    known = problem.fitted.theta.keys() | set(problem.fitted.absorbed)
+    loose = {
+        path: (slope * problem.figures[path].prior_sigma) ** 2
+        for path, slope in slopes.items()
+        if path not in known
+    }
+    path = max(loose, key=lambda path: loose[path], default="")
+    if path and loose[path] > own:
+        return f"measure system.{path}, which is assumed"
+    return "measure a whole serving run on this machine, with this engine and model"

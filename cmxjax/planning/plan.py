@@ -1,0 +1,179 @@
+"""Fleets of several machines for one load, side by side."""
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from ..specs.errors import SpecError
+from ..specs.mix_file import load_mix
+from ..specs.resolved import resolved
+from ..specs.trace_file import Trace, load_trace
+from .fleet import ENOUGH, REPAIR_S, Fleet, fleet_of
+from .load import RequestClass, classes_on, mix_of
+from .replay import Replayed, replay
+
+
+class Plan(NamedTuple):
+    """Fleets for a load, from the fewest packages on; those that can't take it last."""
+
+    fleets: list[Fleet]
+    requests_per_s: float
+    """That are planned for, with growth."""
+    growth: float
+    confidence: float | None
+    available: float
+    repair_s: float
+
+    @property
+    def feasible(self) -> bool:
+        return any(fleet.feasible for fleet in self.fleets)
+
+    @property
+    def cheapest(self) -> Fleet | None:
+        """Least cost an hour of those whose price is known."""
+        priced = [f for f in self.fleets if f.feasible and f.usd_per_hour is not None]
+        return min(priced, key=lambda f: f.usd_per_hour or math.inf, default=None)
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why nothing takes the load."""
+        if self.feasible:
+            return []
+        return [f"{f.name}: {reason}" for f in self.fleets for reason in f.reasons]
+
+    def as_json(self) -> dict[str, object]:
+        """The contract of `plan --json`."""
+        cheapest = self.cheapest
+        return {
+            "feasible": self.feasible,
+            "reason": "; ".join(self.reasons),
+            "requests_per_s": self.requests_per_s,
+            "growth": self.growth,
+            "confidence": self.confidence,
+            "available": self.available,
+            "repair_s": self.repair_s,
+            "fewest": self.fleets[0].name if self.feasible else None,
+            "cheapest": None if cheapest is None else cheapest.name,
+            "fleets": [_fleet_json(fleet) for fleet in self.fleets],
+        }
+
+
+def _fleet_json(fleet: Fleet) -> dict[str, object]:
+    sized = fleet.sized
+    usd = {
+        "usd_per_hour": fleet.usd_per_hour,
+        "usd_per_token": fleet.usd_per_token,
+    }
+    return {
+        "scenario": fleet.name,
+        "system": fleet.problem.system.name,
+        "calibration": fleet.problem.calibration,
+        "feasible": fleet.feasible,
+        "reason": "; ".join(fleet.reasons),
+        "instances": sized.instances,
+        "instance_devices": sized.devices,
+        "load": sized.load,
+        "packages": fleet.packages,
+        "spare_packages": fleet.spare_packages,
+        "hosts_down": fleet.hosts_down,
+        "sufficient": fleet.sufficient,
+        "surer": fleet.unsure,
+        "tokens_per_s": fleet.tokens_per_s,
+        **usd,
+        "energy_per_token_j": fleet.energy_per_token_j,
+        "sigma": {name: fleet.usd_sigma for name, value in usd.items() if value},
+        "classes": {
+            name: {"values": seen.values, "sigma": seen.sigma}
+            for name, seen in fleet.classes.items()
+        },
+        "replayed": None if fleet.replayed is None else fleet.replayed._asdict(),
+        "warnings": fleet.problem.warnings,
+        "job": resolved(fleet.problem),
+    }
+
+
+def _replayed(
+    trace: Trace, classes: list[RequestClass], of: np.ndarray, fleet: Fleet
+) -> Replayed | None:
+    """A trace on a fleet that takes its load with a pool for prompts."""
+    if not fleet.feasible or "prefill" not in fleet.sized.instances:
+        return None
+    return replay(trace, classes, of, fleet.sized)
+
+
+def plan(
+    names: list[str],
+    *,
+    per_s: float | None = None,
+    mix: str | None = None,
+    trace: str | None = None,
+    growth: float = 1.0,
+    confidence: float | None = None,
+    available: float = ENOUGH,
+    repair_s: float = REPAIR_S,
+    changes: Mapping[str, object] | None = None,
+    calibration: str | None = None,
+) -> Plan:
+    """How many packages of each machine take a load of requests within their limits.
+
+    Args:
+        names: scenarios of phase `serve`, one for each machine: its pools' instances stay
+            as they are, how many there are is found.
+        per_s: requests a second of all classes together; as the mix or the scenario says
+            if left out.
+        mix: path of a file of classes of requests.
+        trace: path of a trace of requests instead; the fleets are judged by replaying it,
+            with its gaps shortened to the rate that is planned for.
+        growth: factor of all rates.
+        confidence: probability with which every pool must take the load by its error bar.
+        available: probability with which as many hosts must work as are needed.
+        repair_s: from a failure to a repaired host.
+        changes: dotted keys that hold for all scenarios.
+        calibration: as in `build`.
+
+    Raises:
+        SpecError: (a `ValueError`) a scenario, the mix or a number is wrong.
+    """
+    if not names:
+        raise SpecError(["plan: name at least one scenario of phase 'serve'"])
+    spec = None if mix is None else load_mix(mix)
+    arrived, of = None, None
+    if trace is not None:
+        arrived = load_trace(trace)
+        spec, of = mix_of(arrived)
+    mistakes = [
+        f"{name}: {value:g}: use a probability above 0 and below 1"
+        for name, value in (("confidence", confidence), ("available", available))
+        if value is not None and not 0.0 < value < 1.0
+    ]
+    if not (growth > 0.0 and math.isfinite(growth)):
+        mistakes.append(f"growth: {growth:g}: use a factor above 0")
+    if mistakes:
+        raise SpecError(mistakes)
+    every = {
+        name: classes_on(
+            name,
+            spec,
+            per_s=per_s,
+            growth=growth,
+            changes=changes,
+            calibration=calibration,
+        )
+        for name in dict.fromkeys(names)
+    }
+    options = {"growth": growth, "confidence": confidence}
+    fleets = [
+        fleet_of(name, classes, available=available, repair_s=repair_s, **options)
+        for name, classes in every.items()
+    ]
+    total = sum(c.per_s for c in next(iter(every.values())))
+    if arrived is not None and of is not None:
+        arrived = arrived._replace(arrival_s=arrived.arrival_s * arrived.per_s / total)
+        fleets = [
+            fleet._replace(replayed=_replayed(arrived, every[fleet.name], of, fleet))
+            for fleet in fleets
+        ]
+    fleets.sort(key=lambda f: (not f.feasible, f.all_packages))
+    return Plan(fleets, total, growth, confidence, available, repair_s)

@@ -1,0 +1,143 @@
+"""Tables and picture of a capacity plan."""
+
+import numpy as np
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from ..answers.operations import operations_lines
+from ..planning.fleet import Fleet
+from ..planning.plan import Plan
+from .job import job_text
+from .pictures import save, subplots
+from .tables import make_table, number, warning_lines
+
+TIMES = ("ttft_s", "ttft_p90_s", "tpot_s")
+
+
+def plan_tables(plan: Plan) -> Group:
+    """The fleets, what requests see on them, and what to know of each."""
+    rate = number("requests_per_s", plan.requests_per_s)
+    title = f"fleets for {rate}" + (
+        f", {plan.growth:g} times today's" if plan.growth != 1.0 else ""
+    )
+    columns = ("instances", "packages", "spare", "cost an hour", "cost a token")
+    table = make_table(title, "scenario", *columns, "energy a token", "suffices")
+    for fleet in plan.fleets:
+        if fleet.feasible:
+            table.add_row(fleet.name, *_row(fleet))
+        else:
+            table.add_row(fleet.name, *["-"] * 7)
+    parts: list[RenderableType] = [table, _classes(plan)]
+    if any(fleet.replayed for fleet in plan.fleets):
+        parts.append(_replays(plan))
+    for fleet in plan.fleets:
+        parts += _lines(fleet)
+    parts.append(_verdict(plan))
+    return Group(*parts)
+
+
+def _row(fleet: Fleet) -> tuple[str, ...]:
+    sized = fleet.sized
+    counts = ", ".join(
+        f"{n} {role} of {sized.devices[role]}" for role, n in sized.instances.items()
+    )
+    hour, token = fleet.usd_per_hour, fleet.usd_per_token
+    largest = max(fleet.classes.values(), key=lambda s: s.values["requests_per_s"])
+    return (
+        counts,
+        f"{fleet.packages:g}",
+        f"{fleet.spare_packages:g}",
+        "-" if hour is None else f"{hour:,.4g} USD ±{fleet.usd_sigma:.0%}",
+        "-" if token is None else number("cost_per_token_usd", token, fleet.usd_sigma),
+        number(
+            "energy_per_token_j",
+            fleet.energy_per_token_j,
+            largest.sigma["energy_per_token_j"],
+        ),
+        f"{fleet.sufficient:.0%}",
+    )
+
+
+def _classes(plan: Plan):
+    """What each class sees at the load of the fleet's busiest pool."""
+    table = make_table("what requests see", "scenario", "class", *TIMES)
+    for fleet in plan.fleets:
+        for name, seen in fleet.classes.items():
+            times = (
+                number(key, seen.values[key], seen.sigma[key])
+                if key in seen.values
+                else "-"
+                for key in TIMES
+            )
+            table.add_row(fleet.name, name, *times)
+    return table
+
+
+def _replays(plan: Plan):
+    columns = ("requests", "TTFT mean", "P90", "P99", "TPOT mean", "P90", "within limits")
+    table = make_table("the trace, replayed", "scenario", *columns)
+    for fleet in plan.fleets:
+        if (r := fleet.replayed) is None:
+            continue
+        times = [r.ttft_s[key] for key in ("mean", "p90", "p99")]
+        times += [r.tpot_s[key] for key in ("mean", "p90")]
+        shown = (number("ttft_s", seconds) for seconds in times)
+        table.add_row(fleet.name, f"{r.requests:,}", *shown, f"{r.within:.1%}")
+    return table
+
+
+def _lines(fleet: Fleet) -> list[Text]:
+    """What a fleet lacks, or what is near its end and what it rests on."""
+    name = fleet.name
+    if not fleet.feasible:
+        return [Text(f"{name}: {reason}", style="red") for reason in fleet.reasons]
+    load = ", ".join(f"{role} {used:.0%}" for role, used in fleet.sized.load.items())
+    lines = [f"{name}: load of the pools {load}; {fleet.hosts_down:.2g} hosts down"]
+    lines += [f"{name}: to be surer, {fleet.unsure}"] if fleet.unsure else []
+    prices = ["cost_per_token_usd", "mtbf_s"]
+    lines += [f"{name}: {line}" for line in operations_lines(fleet.problem, prices)]
+    told = warning_lines(fleet.problem.warnings)
+    return [*(Text(line, style="dim") for line in lines), *told, job_text(fleet.problem)]
+
+
+def _verdict(plan: Plan) -> Text:
+    if not plan.feasible:
+        return Text("not feasible: " + "; ".join(plan.reasons), style="red")
+    fewest, cheapest = plan.fleets[0], plan.cheapest
+    said = f"fewest packages: {fewest.all_packages:g} of {fewest.problem.system.name}"
+    if cheapest is not None and cheapest.usd_per_hour is not None:
+        said += (
+            f"; least cost: {cheapest.usd_per_hour:,.4g} USD an hour on"
+            f" {cheapest.problem.system.name}"
+        )
+    return Text(said, style="green")
+
+
+def draw_plan(plan: Plan, path: str) -> None:
+    """Draw packages and cost an hour of each fleet, with one sigma of the price.
+
+    Raises:
+        SpecError: the file can't be written.
+    """
+    fleets = [fleet for fleet in plan.fleets if fleet.feasible]
+    names = [fleet.name for fleet in fleets]
+    figure, (left, right) = subplots(1, 2, figsize=(9, 1.6 + 0.5 * len(names)))
+    rows = np.arange(len(fleets))
+    serving = [fleet.packages for fleet in fleets]
+    left.barh(rows, serving, label="serving")
+    spare = [fleet.spare_packages for fleet in fleets]
+    left.barh(rows, spare, left=serving, label="spare")
+    left.set_yticks(rows, names)
+    left.set_xlabel("packages")
+    left.legend()
+    hours = np.array([fleet.usd_per_hour or 0.0 for fleet in fleets])
+    sigma = np.array([fleet.usd_sigma for fleet in fleets])
+    right.barh(rows, hours, xerr=hours * sigma, color="tab:green", capsize=3)
+    right.set_yticks(rows, [])
+    right.set_xlabel("USD an hour, one sigma of the price")
+    for axes in (left, right):
+        axes.invert_yaxis()
+    rate = number("requests_per_s", plan.requests_per_s)
+    figure.suptitle(f"fleets for {rate}")
+    figure.tight_layout()
+    save(figure, path)
