@@ -9,7 +9,14 @@ import jax.numpy as jnp
 
 from .._types import PyTree
 from ..machine.machine import Machine
-from ..machine.pad import WAYS, padded, with_algorithms, with_tiers, with_ways
+from ..machine.pad import (
+    WAYS,
+    padded,
+    with_algorithms,
+    with_tiers,
+    with_torus,
+    with_ways,
+)
 from .layout import Layout
 from .workload import Decode, Serve, Train
 
@@ -26,11 +33,11 @@ USUAL = {"zero_group": ALL_RANKS, "zero_prefetch": 1.0}
 def stack(trees: Sequence[T], tiers: int = 0) -> T:
     """Machines, models, workloads or layouts as one, along a new leading axis.
 
-    Machines get as many tiers as the one with most of them and a switch for each
-    algorithm that any library has; layouts as many tiers as the longest, and heads of one
-    rank where others share theirs; lists of acceptances as many entries as the longest;
-    training groups of ZeRO of all ranks, and a gather ahead, where others have any. None
-    of it changes a number.
+    Machines get as many tiers as the one with most of them, tori where any has one, and
+    a switch for each algorithm that any library has; layouts as many tiers as the
+    longest, and heads of one rank where others share theirs; lists of acceptances as many
+    entries as the longest; training groups of ZeRO of all ranks, and a gather ahead,
+    where others have any. None of it changes a number.
 
     Args:
         trees: of one class, at least one. Dicts of them, as phase `serve` has, too.
@@ -50,6 +57,8 @@ def stack(trees: Sequence[T], tiers: int = 0) -> T:
     drafts = max([0, *(x.acceptance.shape[-1] for x in nodes if _drafts(x))])
     machines = [node for node in nodes if isinstance(node, Machine)]
     names = dict.fromkeys(name for m in machines for name in m.library.algorithms)
+    tori = [m.tiers.torus.shape for m in machines if m.tiers.torus is not None]
+    dimensions = max((shape.shape[-1] for shape in tori), default=0)
     shares = any(isinstance(x, Layout) and x.head is not None for x in nodes)
     trained = [x for x in nodes if isinstance(x, Train)]
     said = {k for k in USUAL for w in trained if getattr(w, k) is not None}
@@ -57,8 +66,8 @@ def stack(trees: Sequence[T], tiers: int = 0) -> T:
 
     def shaped(node: PyTree) -> PyTree:
         if isinstance(node, Machine):
-            machine = with_algorithms(with_tiers(node, count), tuple(names))
-            return with_ways(machine, ways)
+            machine = with_torus(with_tiers(node, count), dimensions)
+            return with_ways(with_algorithms(machine, tuple(names)), ways)
         if isinstance(node, Layout):
             node = node.replace(factor=padded(node.factor, count, 1.0))
             whole = shares and node.head is None

@@ -9,7 +9,7 @@ from .chip import Chip
 from .libraries import CollectiveLibrary, ExpertMode
 from .power import Operations, Parts, Power
 from .runtimes import Engine, Trainer
-from .tiers import Endpoint, Fabric, FabricRate, SideLink
+from .tiers import Endpoint, Fabric, FabricRate, SideLink, Torus
 
 
 class Tiers(struct.PyTreeNode, kw_only=True, frozen=True):
@@ -26,6 +26,8 @@ class Tiers(struct.PyTreeNode, kw_only=True, frozen=True):
     """For each plane 1 where it has a tier, (tier,)."""
     mesh: Leaf | None
     """1 for a tier whose pairs have links of their own, (tier,); None where none has."""
+    torus: Torus | None
+    """None where no tier is one."""
     scale_up: Leaf
     """1 for a tier of the scale-up system; those beyond are the network between such."""
     kind: str = struct.field(pytree_node=False, default="tiers")
@@ -46,6 +48,8 @@ class Tiers(struct.PyTreeNode, kw_only=True, frozen=True):
             network=1.0 - self.scale_up,
             planes=self.planes,
             link_share=None if self.mesh is None else self.mesh / (self.size - self.mesh),
+            oversubscription=self.oversubscription,
+            torus=self.torus,
         )
 
 

@@ -7,6 +7,7 @@ a dense model on two tiers twice as long on four), so single jobs are not padded
 
 from collections.abc import Iterable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
@@ -16,6 +17,7 @@ from ..switch import switch
 from .libraries import ALGORITHMS
 from .machine import Machine
 from .runtimes import Engine
+from .tiers import Torus
 
 MOST_TIERS = 4
 """Tiers of the shipped machines with most of them."""
@@ -46,13 +48,35 @@ def with_tiers(machine: Machine, count: int) -> Machine:
     planes = tuple(padded(mask, count, 0.0) for mask in tiers.planes)
     mesh = jnp.asarray(np.zeros(tiers.size.shape)) if tiers.mesh is None else tiers.mesh
     planes += (jnp.asarray(np.zeros(count)),) * (count - len(planes))
+    torus = (
+        None
+        if tiers.torus is None
+        else jax.tree.map(
+            lambda leaf: jnp.swapaxes(
+                padded(jnp.swapaxes(leaf, -1, -2), count, 1.0), -1, -2
+            ),
+            tiers.torus,
+        )
+    )
+    mesh = padded(mesh, count, 0.0)
     return machine.replace(
-        tiers=tiers.replace(planes=planes, mesh=padded(mesh, count, 0.0), **each),
+        tiers=tiers.replace(planes=planes, mesh=mesh, torus=torus, **each),
         exchange=exchange.replace(
             only=padded(exchange.only, count, 0.0),
             across=padded(exchange.across, count, 0.0),
         ),
     )
+
+
+def with_torus(machine: Machine, dimensions: int) -> Machine:
+    """The machine with tori of that many dimensions, or with none where that is 0; those
+    of one unit along each are none."""
+    if not dimensions:
+        return machine
+    none = jnp.asarray(np.ones((*machine.tiers.size.shape, dimensions)))
+    torus = machine.tiers.torus or Torus(shape=none, closes=none)
+    torus = jax.tree.map(lambda leaf: padded(leaf, dimensions, 1.0), torus)
+    return machine.replace(tiers=machine.tiers.replace(torus=torus))
 
 
 def with_algorithms(machine: Machine, names: tuple[str, ...] = ALGORITHMS) -> Machine:

@@ -19,7 +19,7 @@ from .machine import Machine, Tiers
 from .pad import WAYS, alike
 from .runtimes import EXPERT_FORMATS, Engine, Trainer
 from .system import System, ordered_tiers
-from .tiers import FabricRate, SideLink
+from .tiers import FabricRate, SideLink, Torus
 
 MULTIPLIED = ("activation", "attention", "head")
 """Tensor classes that matrix units multiply in a format of their own."""
@@ -129,10 +129,26 @@ def tiers_of(system: System) -> Tiers:
     return Tiers(
         planes=tuple(_mask([tier.plane == plane for tier in tiers]) for plane in planes),
         mesh=_mask([t.mesh for t in tiers]) if any(t.mesh for t in tiers) else None,
+        torus=_torus([tier.shape for tier in tiers], [tier.closes for tier in tiers]),
         reduces=_mask([tier.reduces for tier in tiers]),
         scale_up=_mask([i <= edge for i in range(len(tiers))]),
         **{name: stacked(name) for name in names},
     )
+
+
+def _torus(
+    shapes: Sequence[tuple[int, ...]], closes: Sequence[tuple[int, ...]]
+) -> Torus | None:
+    """Shapes of tori with ones where a tier has fewer dimensions, or none."""
+    count = max(map(len, shapes))
+    if not count:
+        return None
+
+    def whole(rows: Sequence[tuple[int, ...]]) -> Leaf:
+        filled = [[*row, *[1] * (count - len(row))] for row in rows]
+        return jnp.asarray(np.array(filled, float))
+
+    return Torus(shape=whole(shapes), closes=whole(closes))
 
 
 def _mask(rows: Sequence[bool]) -> Leaf:

@@ -22,14 +22,30 @@ class Tier(struct.PyTreeNode, kw_only=True, frozen=True):
     """A link of its own joins each pair, so a group has only those between its ranks."""
     reduces: bool = struct.field(pytree_node=False, default=False)
     """Its switches add up what they pass on."""
+    shape: tuple[int, ...] = struct.field(pytree_node=False, default=())
+    """Units along each dimension of a torus, whose product is the size; empty for
+    switches and meshes."""
+    closes: tuple[int, ...] = struct.field(pytree_node=False, default=())
+    """Units along each dimension from which on a group's line of them is a ring."""
     kind: str = struct.field(pytree_node=False, default="tier")
+
+
+class Torus(struct.PyTreeNode, kw_only=True, frozen=True):
+    """The tiers that are tori, (tier, dimension), with ones for other tiers."""
+
+    shape: Leaf
+    """Units along each dimension."""
+    closes: Leaf
+    """Units from which on a group's line is a ring; see `Tier`."""
+    kind: str = struct.field(pytree_node=False, default="torus")
 
 
 class Fabric(struct.PyTreeNode, kw_only=True, frozen=True):
     """The tiers of a machine as arrays over tiers, innermost first."""
 
     rate: Leaf
-    """One-way bytes per second of a device through a tier, library efficiency apart."""
+    """One-way bytes per second of a device through a tier, library efficiency apart: of a
+    torus through all of its links, of switches while all devices send at once."""
     latency_s: Leaf
     reduces: Leaf
     """1 for a tier whose switches add up, (tier,)."""
@@ -40,6 +56,10 @@ class Fabric(struct.PyTreeNode, kw_only=True, frozen=True):
     link_share: Leaf | None = None
     """Of a tier whose pairs have links of their own the share of one link in a device's
     rate, else 0, (tier,). None where no tier is such."""
+    oversubscription: Leaf = 1.0
+    """What devices send into a tier over what its uplinks carry, (tier,)."""
+    torus: Torus | None = None
+    """None where no tier is one."""
     kind: str = struct.field(pytree_node=False, default="fabric")
 
 

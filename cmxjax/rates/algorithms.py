@@ -17,7 +17,7 @@ from .. import smooth
 from .._types import Scalar, Sharpness
 from ..machine.libraries import CollectiveLibrary
 from ..switch import Switch, either
-from .fabric import Group, peers, port_s, reach_s
+from .fabric import Group, distance, neighboring, peers, port_s, reach_s, scattered
 
 _TINY = 1e-30  # keeps sqrt differentiable where nothing is sent
 
@@ -45,7 +45,7 @@ def direct(
     goes over the package's own link.
     """
     sent = bytes_to_each * peers(group)
-    wire = port_s(group.fabric, sent, library.efficiency, sharpness)
+    wire = port_s(scattered(group), sent, library.efficiency, sharpness)
     return Cost(reach_s(group, sharpness), wire)
 
 
@@ -62,9 +62,12 @@ def ring(
     tier that the group spans. Striped over all ports (one ring for each rank of a unit)
     a tier carries only the share of the n edges that cross it and no higher one: with
     c ranks in each of its units, 1 / c of the edges leave a unit.
+
+    A tier that is oversubscribed o times carries 1 / o of what a unit's devices send. A
+    striped ring has all of them send, so it takes o times as long there; a single one has
+    one of c send, and takes o / c times, but no less than one port does.
     """
     steps = group.ranks - 1.0
-    hop = reach_s(group, sharpness) + library.step_s
     if striped:
         leaving = smooth.positive(group.ranks / group.units - 1.0, sharpness)
         leaving = leaving / group.units
@@ -75,9 +78,26 @@ def ring(
     if striped:
         wire = port_s(group.fabric, sent, library.efficiency, sharpness)
     else:
-        each = list(sent / (group.fabric.rate * library.efficiency))
+        fabric = group.fabric
+        alone = fabric.rate * smooth.smaller(fabric.oversubscription, group.units)
+        each = list(sent / (alone * library.efficiency))
         wire = smooth.maximum_of(each, sharpness)
-    return Cost(steps * hop, wire)
+    return Cost(_ring_latency_s(group, library, sharpness), wire)
+
+
+def _ring_latency_s(
+    group: Group, library: CollectiveLibrary, sharpness: Sharpness
+) -> Scalar:
+    """The steps of a ring, each as long as to the farthest rank; where a group spans a
+    torus, those along its dimensions and then those of each other tier."""
+    steps = group.ranks - 1.0
+    flat = steps * (reach_s(group, sharpness) + library.step_s)
+    if group.block is None:
+        return flat
+    hops = distance(group, group.splits - 1.0)
+    apart = (hops * (group.fabric.latency_s + library.step_s)).sum()
+    spanned = smooth.positive(group.splits - 1.0, None) * group.block.there
+    return either(spanned.sum() > 0.5, apart, flat)
 
 
 def _crossing(group: Group) -> Float[Array, " tier"]:
@@ -92,9 +112,9 @@ def staged(
     sharpness: Sharpness,
 ) -> Cost:
     """One direct exchange within each tier after another; latencies and wires add."""
-    wire = stage_bytes / (group.fabric.rate * library.efficiency)
+    wire = stage_bytes / (scattered(group).rate * library.efficiency)
     hops = group.fabric.latency_s + library.step_s
-    used = smooth.positive(group.splits - 1.0, sharpness)
+    used = distance(group, smooth.positive(group.splits - 1.0, sharpness))
     return Cost((hops * used).sum(), wire.sum())
 
 
@@ -129,7 +149,7 @@ def tree(
     Reference: Sanders, Speck & Traff, Parallel Computing 35(12), 2009.
     """
     hops = group.fabric.latency_s + library.step_s
-    latency = (jnp.log2(group.splits) * hops).sum()
+    latency = (distance(group, jnp.log2(group.splits)) * hops).sum()
     if returns:
         passes = _branches(group.splits, sharpness)
     else:
@@ -160,7 +180,7 @@ def in_switch(
     efficiency = either(reduces, library.switch_efficiency, adding)
     sent = volume / group.units * passes / efficiency
     wire = port_s(group.fabric, sent, 1.0, sharpness)
-    levels = either(reduces, used, jnp.log2(group.splits))
+    levels = either(reduces, used, distance(group, jnp.log2(group.splits)))
     hops = group.fabric.latency_s + library.step_s
     return Cost(2.0 * (hops * levels).sum(), wire)
 
@@ -169,7 +189,7 @@ def chain_costs(
     group: Group, library: CollectiveLibrary, payload_bytes: Scalar
 ) -> dict[str, Scalar]:
     """Seconds to hand a payload from rank to rank through all of a group (a pipeline)."""
-    wire = payload_bytes / (group.fabric.rate * library.efficiency)
+    wire = payload_bytes / (neighboring(group).rate * library.efficiency)
     hops = group.ranks * _crossing(group) * (group.fabric.latency_s + wire)
     return {"start": (group.ranks - 1.0) * library.start_s, "transfer": hops.sum()}
 

@@ -21,7 +21,7 @@ from .algorithms import (
     tree,
     whole_s,
 )
-from .fabric import Group, peers, plane_s, port_s, reach_s
+from .fabric import Group, peers, plane_s, port_s, reach_s, scattered
 
 ALWAYS = Switch(1.0)
 
@@ -196,7 +196,9 @@ def plane_loads_s(
         part = payload_bytes / group.ranks * (1.0 + 1.0 / rate)
     else:
         part = payload_bytes / group.ranks
-    return plane_s(group.fabric, part * peers(group), library.efficiency)
+    rings = kind in ("all_gather", "reduce_scatter", "all_reduce")
+    fabric = group.fabric if rings else scattered(group)
+    return plane_s(fabric, part * peers(group), library.efficiency)
 
 
 def access_costs(
@@ -217,7 +219,7 @@ def access_costs(
     latency = reach_s(group, sharpness) + endpoint.latency_s
     if writes:
         latency = latency + endpoint.write_latency_s
-    wire = port_s(group.fabric, sent, efficiency, sharpness)
+    wire = port_s(scattered(group), sent, efficiency, sharpness)
     return {"start": latency, "transfer": wire}
 
 

@@ -31,7 +31,7 @@ from ..model.feed_forwards import ANY_GROUP, GroupLimit
 from ..switch import Switch, either
 from ..work.routing import open_places, visited
 from .collectives import several_of
-from .fabric import Group, peers, port_s, reach_s
+from .fabric import Group, peers, port_s, reach_s, scattered
 
 
 class Copies(NamedTuple):
@@ -156,7 +156,8 @@ def exchange_costs(
     """
     group, held = copies.group, copies.tokens * copies.per_token
     dispatches = kind == "dispatch"
-    wire = port_s(group.fabric, copies.tiers * copy_bytes, mode.efficiency, sharpness)
+    fabric = scattered(group)
+    wire = port_s(fabric, copies.tiers * copy_bytes, mode.efficiency, sharpness)
     kept = held * copies.load / group.ranks
     to_self = 2.0 * kept * copy_bytes / memory_bytes_per_s
     least = mode.dispatch_least_s if dispatches else mode.combine_least_s

@@ -10,6 +10,7 @@ from .. import smooth
 from .._types import Scalar, Sharpness
 from ..machine.tiers import Fabric
 from ..switch import either
+from .torus import Block, block_of
 
 
 class Group(NamedTuple):
@@ -20,22 +21,52 @@ class Group(NamedTuple):
     units: Float[Array, " tier"]
     """Ranks of the group within one unit of each tier: 1, f0, f0 f1, ..."""
     ranks: Scalar
+    block: Block | None = None
+    """What it meets of tori; None where no tier is one."""
 
 
 def group_of(fabric: Fabric, splits: Float[Array, " tier"]) -> Group:
     """The group whose axis splits `splits[t]` ways within tier t.
 
     Where each pair of devices has a link of its own (HCCS of an Atlas A2 node), n ranks
-    have the n - 1 links between them.
+    have the n - 1 links between them. On a torus the rate is that of its rings; see
+    `scattered` and `neighboring` for others.
     """
+    block = None
     if fabric.link_share is not None:
         links = smooth.larger(splits - 1.0, 1.0) * fabric.link_share
         share = either(fabric.link_share > 0.0, smooth.smaller(links, 1.0), 1.0)
         fabric = fabric.replace(rate=fabric.rate * share)
+    if fabric.torus is not None:
+        block = block_of(fabric.torus, splits)
+        fabric = fabric.replace(rate=fabric.rate * block.rings)
     units = [jnp.ones(())]
     for split in jnp.unstack(splits):
         units.append(units[-1] * split)
-    return Group(fabric, splits, jnp.stack(units[:-1]), units[-1])
+    return Group(fabric, splits, jnp.stack(units[:-1]), units[-1], block)
+
+
+def scattered(group: Group) -> Fabric:
+    """The fabric for transfers in which each rank sends to every other, over many hops of
+    a torus."""
+    fabric, block = group.fabric, group.block
+    if block is None:
+        return fabric
+    return fabric.replace(rate=fabric.rate * (block.pairs / block.rings))
+
+
+def neighboring(group: Group) -> Fabric:
+    """The fabric for transfers to the next rank, over one link of a torus."""
+    fabric, block = group.fabric, group.block
+    if block is None:
+        return fabric
+    return fabric.replace(rate=fabric.rate * (block.link / block.rings))
+
+
+def distance(group: Group, levels: Float[Array, " tier"]) -> Float[Array, " tier"]:
+    """Hops through each tier: some levels of switches, or those of a torus."""
+    block = group.block
+    return levels if block is None else either(block.there, block.hops, levels)
 
 
 def first_ranks(split: Float[Array, " tier"], count: Scalar) -> Float[Array, " tier"]:
@@ -80,5 +111,5 @@ def contended_s(
 
 def reach_s(group: Group, sharpness: Sharpness) -> Scalar:
     """Latency to the farthest rank: the largest of the tiers that the group spans."""
-    used = group.fabric.latency_s * smooth.positive(group.splits - 1.0, sharpness)
-    return smooth.maximum_of(jnp.unstack(used), sharpness)
+    hops = distance(group, smooth.positive(group.splits - 1.0, sharpness))
+    return smooth.maximum_of(jnp.unstack(group.fabric.latency_s * hops), sharpness)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, get_args
 
 from pydantic import (
     AfterValidator,
@@ -149,6 +149,10 @@ def check_figure(path: str, figure: Figure) -> str | None:
     return problem and f"value = {figure.value:g}: {problem}"
 
 
+STATED = "stated"
+"""The source of what a file says without one; no file lists it."""
+
+
 def listed_source(source: str, info: Info) -> str:
     """The source's name, if the file lists it. `context` holds the names it lists.
 
@@ -156,7 +160,7 @@ def listed_source(source: str, info: Info) -> str:
         ValueError: it doesn't.
     """
     listed = (info.context or {}).get("sources")
-    if listed is not None and source not in listed:
+    if listed is not None and source not in listed and source != STATED:
         raise ValueError("not under [sources]; add it there")
     return source
 
@@ -173,8 +177,58 @@ def mistakes_of(figures: dict[str, Figure]) -> list[str]:
     return [f"{path}.{problem}" for path, problem in problems.items() if problem]
 
 
+def stated(path: str, value: object) -> object:
+    """A figure from a plain value: text with its unit, or a number where there is none to
+    give. What is neither stays as it is.
+
+    Raises:
+        ValueError: the unit is missing or wrong.
+    """
+    dimension = dimension_of(path)
+    if isinstance(value, str):
+        return unsourced(parse_quantity(value, dimension), dimension)
+    bare = isinstance(value, int | float) and not isinstance(value, bool)
+    if bare and dimension == "number":
+        return unsourced(number(value), dimension)
+    if bare:
+        table = "with its source it must be a table, such as { value = ... }"
+        raise ValueError(f"{no_unit(number(value), dimension)}, as text; {table}")
+    return value
+
+
+SI_UNITS = {
+    "time": "s",
+    "bytes": "B",
+    "byte_rate": "B/s",
+    "flop_rate": "FLOP/s",
+    "power": "W",
+    "energy": "J",
+    "cost": "USD",
+}
+"""Of what leaves measure; all else is a plain number."""
+
+
+def unsourced(
+    si: float, dimension: str, locator: str = "as the file says"
+) -> dict[str, object]:
+    """A figure without a source, in SI."""
+    unit = {"unit": SI_UNITS.get(dimension, "1"), "kind": "published"}
+    return {"value": si, "source": STATED, "locator": locator, **unit}
+
+
 class Leaves(Strict):
     """A group of figures whose names carry their units."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _stated(cls, value: object, info: Info) -> object:
+        name = info.field_name or ""
+        kind = cls.model_fields[name].annotation
+        if kind in (Figure, Figure | None):
+            return stated(name, value)
+        if Figure in get_args(kind) and isinstance(value, dict):
+            return {key: stated(f"{name}.{key}", item) for key, item in value.items()}
+        return value
 
     @field_validator("*")
     @classmethod

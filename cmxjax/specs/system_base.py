@@ -49,10 +49,14 @@ def _tiers(below: object, above: object) -> object:
     if not isinstance(below, list) or not isinstance(above, list):
         return above
     named = {tier.get("name"): tier for tier in below if isinstance(tier, dict)}
-    return [
-        _over(named.get(tier.get("name"), {}), tier) if isinstance(tier, dict) else tier
-        for tier in above
-    ]
+
+    def over(tier: dict[str, object]) -> dict[str, object]:
+        base = named.get(tier.get("name"), {})
+        if "shape" in tier:  # says how many there are
+            base = {key: value for key, value in base.items() if key != "size"}
+        return _over(base, tier)
+
+    return [over(tier) if isinstance(tier, dict) else tier for tier in above]
 
 
 def with_base(raw: dict[str, object], where: str, depth: int = 0) -> dict[str, object]:

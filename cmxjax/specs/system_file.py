@@ -1,5 +1,6 @@
 """What a system file may say."""
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -8,6 +9,7 @@ from pydantic import Field, StringConstraints, field_validator
 from ..job.workload import BYTES
 from ..machine.libraries import ALGORITHMS
 from ..machine.runtimes import EXPERT_FORMATS
+from ..rates.torus import LONGEST
 from .figures import Figure, Info, Leaves, Source, Strict, Text, mistakes_of
 from .renamed import NOW, in_place
 
@@ -63,11 +65,24 @@ class ChipSpec(Leaves):
     core_exponent: Figure
 
 
+Side = Annotated[int, Field(ge=1, le=LONGEST)]
+
+
 class TierSpec(Leaves):
     name: Name
     plane: Text
+    topology: Literal["tree", "mesh", "torus"] = "tree"
+    """Switches, whose uplinks `oversubscription` divides; a link for each pair; or links
+    to the neighbors along the dimensions of `shape`."""
     mesh: bool = False
-    """A link joins each pair, so that a group has only those between its ranks."""
+    """A link joins each pair, so that a group has only those between its ranks: the same
+    as topology = "mesh"."""
+    shape: list[Side] = Field([], max_length=6, validate_default=True)
+    """Of a torus, the units of the tier below along each dimension; size is their
+    product."""
+    wrap: bool | Side = True
+    """Of a torus, whether a dimension goes around; a number where optical switches close
+    a group's line of so many units or more."""
     reduces: bool = False
     """Its switches add up what they pass on (NVLink SHARP)."""
     size: Figure
@@ -75,6 +90,38 @@ class TierSpec(Leaves):
     latency_s: Figure
     efficiency: Figure
     oversubscription: Figure
+    """What a unit's devices send up over what its uplinks carry. Where all send at once
+    each has its share of them; a single ring crosses by one device of each unit."""
+
+    @field_validator("mesh", "shape", "reduces")
+    @classmethod
+    def _fits_topology(cls, value: object, info: Info) -> object:
+        torus, is_shape = info.data.get("topology") == "torus", info.field_name == "shape"
+        if torus and is_shape and not value:
+            raise ValueError("missing; write the sides of the torus, such as [16, 16]")
+        if value and torus and not is_shape:
+            raise ValueError('topology = "torus" has none; leave one of them out')
+        if value and is_shape and not torus:
+            raise ValueError('of a torus; write topology = "torus" too')
+        return value
+
+    @field_validator("size")
+    @classmethod
+    def _fills_shape(cls, size: Figure, info: Info) -> Figure:
+        shape = info.data.get("shape")
+        if shape and size.si != math.prod(shape):
+            raise ValueError(
+                f"value = {size.value:g}: shape = {shape} has {math.prod(shape)}; leave"
+                " size out or make them agree"
+            )
+        return size
+
+    @property
+    def closes(self) -> tuple[int, ...]:
+        """Units from which on a line along each dimension of a torus is a ring."""
+        if self.wrap is True:
+            return tuple(self.shape)
+        return tuple(self.wrap or 2 * LONGEST for _ in self.shape)
 
 
 class EndpointSpec(Leaves):

@@ -1,5 +1,6 @@
 """From a system's name, file or changed base to the System pytree."""
 
+import math
 from collections.abc import Container
 from functools import lru_cache
 from typing import NamedTuple
@@ -18,7 +19,15 @@ from ..switch import switch
 from ..units import dimension_of
 from ..words import hint
 from .errors import SpecError, explain, shown
-from .figures import Figure, check_figure, listing, number, parse_quantity
+from .figures import (
+    SI_UNITS,
+    Figure,
+    check_figure,
+    listing,
+    number,
+    parse_quantity,
+    unsourced,
+)
 from .files import DATA, load, parse_toml
 from .renamed import NOW, in_place, latest
 from .system_base import cited, versions, with_base
@@ -125,6 +134,18 @@ def _modes(modes: object, alike: object, common: dict[str, object]) -> object:
     }
 
 
+def _sized(tier: object) -> object:
+    """A tier whose size, where it is left out, follows from the shape of its torus."""
+    if not isinstance(tier, dict) or "size" in tier:
+        return tier
+    if "shape" not in tier and tier.get("topology") != "torus":
+        return tier
+    shape, size = tier.get("shape"), 1.0  # validation says what is wrong with it
+    if isinstance(shape, list) and all(type(side) is int for side in shape):
+        size = float(math.prod(shape))
+    return {**tier, "size": unsourced(size, "number", "product of the shape")}
+
+
 def _filled(raw: dict[str, object]) -> dict[str, object]:
     """The file with every leaf that it leaves out taken from the defaults."""
     defaults = _tables("defaults.toml")
@@ -143,7 +164,7 @@ def _filled(raw: dict[str, object]) -> dict[str, object]:
         if section in filled:
             filled[section] = under(section, filled[section])
     if isinstance(tiers := filled.get("tiers"), list):
-        filled["tiers"] = [under("tier", tier) for tier in tiers]
+        filled["tiers"] = [_sized(under("tier", tier)) for tier in tiers]
     if isinstance(endpoints := filled["endpoints"], dict):
         filled["endpoints"] = {"npu": {}, "cpu": {}} | endpoints
     for section, group in _NAMED.items():
@@ -211,6 +232,14 @@ def _changed(
             changed[path] = override(path, value)
         except ValueError as error:
             mistakes.append(f"{key}: {error}")
+    for tier in file.tiers:
+        path = f"tiers.{tier.name}.size"
+        if tier.shape and changed[path].si != math.prod(tier.shape):
+            mistakes.append(
+                f"{where}: system.{path}{shown(changes.get(path, changed[path].value))}:"
+                f" {reference.base} has a torus of {tier.shape} there; change the shape"
+                " in a file of your own instead"
+            )
     if mistakes:
         raise SpecError(mistakes)
     changed = in_place(changed, file.package_tier, changes)
@@ -230,18 +259,9 @@ def override(path: str, value: object) -> Figure:
     si = parse_quantity(value, dimension) if isinstance(value, str) else number(value)
     if si < 0:
         raise ValueError("must not be negative")
-    unit = {
-        "time": "s",
-        "bytes": "B",
-        "byte_rate": "B/s",
-        "flop_rate": "FLOP/s",
-        "power": "W",
-        "energy": "J",
-        "cost": "USD",
-    }.get(dimension, "1")
     figure = Figure(
         value=si,
-        unit=unit,
+        unit=SI_UNITS.get(dimension, "1"),
         source=OVERRIDE,
         locator="set by the user",
         kind="assumed",
@@ -317,7 +337,12 @@ def _load_system(reference: Reference, where: str) -> LoadedSystem:
         chip=Chip(**chip),
         tiers={
             t.name: Tier(
-                plane=t.plane, mesh=t.mesh, reduces=t.reduces, **tree["tiers"][t.name]
+                plane=t.plane,
+                mesh=t.mesh or t.topology == "mesh",
+                reduces=t.reduces,
+                shape=tuple(t.shape),
+                closes=t.closes,
+                **tree["tiers"][t.name],
             )
             for t in file.tiers
         },

@@ -13,7 +13,7 @@ from ..model.architecture import Architecture
 from ..model.feed_forwards import ANY_GROUP, COUNTLESS
 from ..rates.collectives import mesh_costs
 from ..rates.exchange import copies_of, exchange_costs
-from ..rates.fabric import Group, group_of, plane_s
+from ..rates.fabric import Group, group_of, plane_s, scattered
 from ..switch import either
 from ..work.routing import ExpertLoad, visited
 
@@ -64,7 +64,9 @@ def price_exchanges(
     mode, chip = machine.exchange, machine.chip
     copies = copies_of(group, mode, tokens, load.copies_per_token, load.busiest, limit)
     rate = chip.memory_bytes_per_s * chip.memory_efficiency
-    planes = plane_s(machine.fabric, copies.tiers * arriving, mode.efficiency)
+    # a mesh is busy with what its links carry in all, a torus with each byte's hops
+    fabric = machine.fabric if group.block is None else scattered(group)
+    planes = plane_s(fabric, copies.tiers * arriving, mode.efficiency)
     times, loads = {}, {}
     for kind, size in sizes.items():
         times[kind] = exchange_costs(kind, copies, mode, size, rate, sharpness)
