@@ -18,7 +18,7 @@ from .keys import Keys
 from .optimize import Optimize
 from .parse import parse
 from .plan import Plan
-from .predict import Compare, List, Predict, Show, Validate
+from .predict import Budget, Compare, List, Predict, Show, Validate
 
 UNANSWERED, BAD_INPUT = 1, 2
 
@@ -33,6 +33,7 @@ Commands = (
     | PlanMeasurements
     | List
     | Show
+    | Budget
     | Keys
 )
 NAMES = {
@@ -46,6 +47,7 @@ NAMES = {
     "plan-measurements": PlanMeasurements,
     "list": List,
     "show": Show,
+    "budget": Budget,
     "keys": Keys,
 }
 ABOUT = (

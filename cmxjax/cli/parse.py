@@ -60,7 +60,7 @@ def _check_options(name: str, command: type, words: list[str]) -> None:
             raise ValueError(f"{shown}: {said}")
 
 
-_OTHER_NAMES = {"target": "for", "try_": "try"}
+_OTHER_NAMES = {"origin": "from", "target": "for", "try_": "try"}
 
 
 def _without_frame(text: str) -> str:

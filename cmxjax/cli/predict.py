@@ -161,6 +161,7 @@ class List:
             "recipes",
             "calibrations",
             "budgets",
+            "plans",
         ],
         tyro.conf.Positional,
     ]
@@ -191,16 +192,57 @@ class List:
 
 @dataclass(frozen=True)
 class Show:
-    """Show a system's or model's leaves with sources, or any shipped file."""
+    """Print a whole file, for `show NAME > my.toml`: a system or model with all that it
+    leaves out, anything else as it ships."""
 
-    name: Name
-    """Whatever `list` lists, or a path."""
+    names: Annotated[
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[KIND] NAME|FILE")
+    ]
+    """Whatever `list` lists, or a path; with its kind in front (recipe, measurements ...)
+    where several have the name."""
     json: bool = False
     """Print JSON alone, in SI, with units in the keys."""
 
     def run(self, console: Console) -> object:
-        from ..report.show import show
+        from rich.segment import Segment, Segments
 
-        shown = show(self.name)
-        console.print(shown.renderable)
+        from ..report.show import show
+        from ..specs.errors import SpecError
+
+        if len(self.names) not in (1, 2):
+            raise SpecError(["show: name one file, or its kind and then the file"])
+        *kind, name = self.names
+        shown = show(name, *kind)
+        # whole lines, however narrow the terminal
+        console.print(Segments([Segment(shown.text)]), crop=False, end="")
         return shown.data
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Write a budget for `optimize --budget`: a system's resources and who draws its
+    power."""
+
+    origin: Annotated[str, tyro.conf.arg(name="from", metavar="NAME|FILE")]
+    """A shipped system or a path."""
+    out: str | None = None
+    """The file to write; without it, the budget is printed."""
+    json: bool = False
+    """Print JSON alone."""
+
+    def run(self, console: Console) -> object:
+        from rich.segment import Segment, Segments
+
+        from ..specs.budget_make import budget_from
+        from ..specs.output import check_outputs, inputs_of, write_text
+        from ..specs.toml_text import toml_text
+
+        check_outputs({"--out": self.out}, inputs_of(self.origin))
+        tables = budget_from(self.origin)
+        text = toml_text(tables)
+        if self.out is None:
+            console.print(Segments([Segment(text)]), crop=False, end="")
+        else:
+            write_text(self.out, text)
+            console.print(f"written: {self.out}")
+        return tables

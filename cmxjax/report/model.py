@@ -136,27 +136,25 @@ def _tower(a: Architecture, file: ModelFile) -> _Kind:
     }
 
 
-def understood(file: ModelFile) -> tuple[Table, dict[str, object]]:
-    """A table of a model's layers with their sums, and the same as data; caches and
-    states in 16 bits."""
+def understood(file: ModelFile) -> tuple[list[str], dict[str, object]]:
+    """A model's layers with their sums in lines, and the same as data; caches and states
+    in 16 bits."""
     a = architecture_of(file)
     rows = _kinds(a, file)
     if a.vision is not None:
         rows.append(_tower(a, file))
     total, active = float(total_parameters(a)), float(active_parameters(a))
     stored = checkpoint_bytes(a, file)
-    columns = ("layers", "count", "what", "parameters", "cache B/token", "state B")
-    table = make_table(f"{file.name}: layers", *columns)
+    lines = []
     for row in rows:
-        table.add_row(
-            row["layers"],
-            str(row["count"]),
-            " + ".join(row["halves"]),
-            f"{row['parameters']:.5g}",
-            f"{row['cache_bytes_per_token']:g}",
-            f"{row['state_bytes']:g}",
-        )
-    table.caption = (
+        kept = [f"{row['parameters']:.5g} parameters"]
+        if cache := row["cache_bytes_per_token"]:
+            kept.append(f"{cache:g} B of cache a token")
+        if state := row["state_bytes"]:
+            kept.append(f"{state:g} B of state")
+        what = f"{row['count']} x {' + '.join(row['halves'])}"
+        lines.append(f"layers {row['layers']}: {what}: {', '.join(kept)}")
+    lines.append(
         f"{total:,.0f} parameters, {active:,.0f} active; checkpoint {stored / 1e9:.4g} GB"
         f"{_formats(file)}{_tower_note(a, file)}"
     )
@@ -169,7 +167,7 @@ def understood(file: ModelFile) -> tuple[Table, dict[str, object]]:
         "checkpoint_bytes": stored,
         "weights": {str(key): value for key, value in file.weights.items()},
     }
-    return table, data
+    return lines, data
 
 
 def _tower_note(a: Architecture, file: ModelFile) -> str:

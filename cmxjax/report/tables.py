@@ -9,8 +9,6 @@ from rich.text import Text
 from ..answers.compare import Comparison, Odds
 from ..answers.predict import Prediction
 from ..answers.validate import Validation
-from ..specs.figures import Figure
-from ..specs.system_file import SystemFile
 from ..units import dimension_of, format_si
 from .job import job_text
 
@@ -227,43 +225,4 @@ def names_table(what: str, names: list[str]) -> Table:
     table = make_table(what, "name")
     for name in names:
         table.add_row(name)
-    return table
-
-
-def figures_table(name: str, figures: dict[str, Figure]) -> Table:
-    """Every leaf of a system with its value, unit and source."""
-    table = make_table(f"{name}: leaves to set as system.<path>", "path", "value", "unit")
-    for column in ("kind", "source", "locator"):
-        table.add_column(column)
-    for path, figure in figures.items():
-        table.add_row(
-            path,
-            f"{figure.value:g}",
-            figure.unit,
-            figure.kind,
-            figure.source,
-            figure.locator,
-        )
-    return table
-
-
-def alternatives_table(file: SystemFile) -> Table:
-    """Other published values, and whether each set agrees with itself."""
-    title = "alternatives, chosen by system.alternatives = NAME"
-    table = make_table(title, "name", "path", "value", "unit", "consistent", "source")
-    for name, alternative in file.alternatives.items():
-        for path, figure in alternative.set.items():
-            consistent = "yes" if alternative.self_consistent else "no"
-            value = f"{figure.value:g}"
-            table.add_row(name, path, value, figure.unit, consistent, figure.source)
-        table.add_row("", Text(alternative.note, style="italic"))
-    return table
-
-
-def leaves_table(name: str, leaves: dict[str, float], source: str) -> Table:
-    """Every numeric leaf of a model."""
-    table = make_table(f"{name}: leaves to set as model.<path>", "path", "value")
-    for path, value in leaves.items():
-        table.add_row(path, f"{value:g}")
-    table.caption = f"source: {source}"
     return table

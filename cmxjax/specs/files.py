@@ -4,6 +4,7 @@ import json
 import re
 import tomllib
 from collections import Counter
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files as package_files
 from pathlib import Path
@@ -15,6 +16,39 @@ LARGEST_FILE_BYTES = 16 * 2**20
 DEEPEST = 32
 """Levels of nested tables and lists that a spec file may have."""
 DATA = package_files("cmxjax.specs") / "data"
+
+
+KINDS = (
+    "systems",
+    "models",
+    "scenarios",
+    "measurements",
+    "budgets",
+    "recipes",
+    "plans",
+    "calibrations",
+)
+"""Of files that ship, by the folder that holds them."""
+
+_TELLING = {
+    "measurements": ("measurements",),
+    "budgets": ("resources", "items"),
+    "plans": ("candidates",),
+    "recipes": ("parameters",),
+    "scenarios": ("phase", "model", "workload", "layout", "system"),
+    "models": ("hidden", "layers"),
+}
+"""Keys that only files of a kind have, or of those that come later here."""
+
+
+def kind_of(raw: Mapping[str, object], where: str) -> str:
+    """The kind of a user's file by what it says; a system where nothing tells."""
+    if where.endswith(".json"):
+        return "calibrations" if "covariance" in raw else "models"
+    for kind, keys in _TELLING.items():
+        if any(key in raw for key in keys):
+            return kind
+    return "systems"
 
 
 def shipped(group: str) -> list[str]:
@@ -121,6 +155,22 @@ def canonical(group: str, name: str) -> str:
         return name
     plain = name.lower().replace("_", "-").replace(" ", "-")
     return aliases(group).get(plain, plain if plain in shipped(group) else name)
+
+
+def same_file(group: str, one: str, other: str) -> bool:
+    """Whether two references, names or paths, are to one file of a group."""
+    if is_path(one) != is_path(other):
+        return False
+    if not is_path(one):
+        return canonical(group, one) == canonical(group, other)
+    return Path(one).absolute() == Path(other).absolute() or _same_place(one, other)
+
+
+def _same_place(one: str, other: str) -> bool:
+    try:
+        return Path(one).samefile(other)
+    except (OSError, ValueError):
+        return False
 
 
 def missing(group: str, name: str) -> str | None:

@@ -1,10 +1,10 @@
 """A scenario as a file that `predict` takes."""
 
-import json
 from collections.abc import Mapping
 
 from .output import write_text
 from .scenario_file import Scenario
+from .toml_text import toml_text
 
 
 def raw_scenario(scenario: Scenario, changes: Mapping[str, object]) -> dict[str, object]:
@@ -29,14 +29,4 @@ def write_scenario(scenario: Scenario, changes: Mapping[str, object], path: str)
         SpecError: the file can't be written.
     """
     raw = raw_scenario(scenario, changes)
-    write_text(path, "".join(f"{key} = {_toml(value)}\n" for key, value in raw.items()))
-
-
-def _toml(value: object) -> str:
-    """A value as inline TOML."""
-    if isinstance(value, dict):
-        rows = ", ".join(f"{json.dumps(k)} = {_toml(v)}" for k, v in value.items())
-        return f"{{ {rows} }}"
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_toml, value))}]"
-    return json.dumps(value)
+    write_text(path, toml_text(raw))

@@ -8,6 +8,7 @@ import numpy as np
 from ...answers.numbers import values_of
 from ...specs.budget_file import BudgetSpec, leaves_named, load_budget, unpriced
 from ...specs.errors import SpecError
+from ...specs.files import same_file
 from .cost import Prices, prices_of
 from .exact import SPAN
 from .mix import Data, Mix, moved_by
@@ -49,8 +50,8 @@ def setup_of(
     if aim == "gain" and (mistakes := unpriced(spec)):
         raise SpecError([f"{budget}: {mistake}" for mistake in mistakes])
     jobs = jobs_of(workloads, calibration)
-    name = jobs[0].problem.system.name
-    if name != spec.system:
+    name, base = jobs[0].problem.system.name, jobs[0].problem.scenario.system.base
+    if name != spec.system and not same_file("systems", base, spec.system):
         raise SpecError(
             [f"{budget}: system = {spec.system!r}: the workloads run on {name}"]
         )
