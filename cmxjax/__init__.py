@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from .optimization.codesign.workloads import Share as Share
     from .optimization.experts.place import place_experts as place_experts
     from .optimization.pools import split_pools as split_pools
-    from .planning.plan import plan as plan
     from .optimization.stages import partition as partition
     from .phases.metrics import explain as explain
     from .phases.metrics import metrics as metrics
+    from .planning.plan import plan as plan
     from .settings import setup as setup
     from .specs.build import build as build
     from .specs.errors import SpecError as SpecError

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ..specs.errors import SpecError
 from ..specs.recipe_file import Parameter, RecipeSpec
 from .posterior import USUAL
 from .setup import Setup, prepare
@@ -23,10 +24,12 @@ def automatic(
     """Choose parameters one by one: the leaf about which the rows say most.
 
     What earlier choices already explain is projected out of the slopes, so of two
-    leaves that do the same only one is taken. One parameter for every four rows.
+    leaves that do the same only one is taken. One parameter for every four rows, and one
+    at least.
 
     Raises:
-        SpecError: the files are wrong or hold nothing on the system.
+        SpecError: the files are wrong, or say nothing of the system or of what is
+            uncertain in it.
     """
     recipe = RecipeSpec.model_construct(
         system=system, phases=[], measurements=[], robust=4.0, parameters=[], excluded=[]
@@ -40,7 +43,7 @@ def automatic(
     scaled = scaled * setup.measured[:, None]
     rows = int(setup.measured.sum())  # a bound that is met says nothing of a leaf
     chosen: list[Parameter] = []
-    while len(chosen) < min(MOST_PARAMETERS, rows // ROWS_PER_PARAMETER):
+    while len(chosen) < min(MOST_PARAMETERS, max(rows // ROWS_PER_PARAMETER, 1)):
         information = np.linalg.norm(scaled, axis=0)
         best = int(np.argmax(information))
         if information[best] < LEAST_INFORMATION:
@@ -48,4 +51,10 @@ def automatic(
         chosen.append(loose[best])
         direction = scaled[:, best] / information[best]
         scaled = scaled - np.outer(direction, direction @ scaled)
+    if not chosen:
+        said = (
+            f"{rows} measurements say less of each uncertain leaf than its prior; give"
+            " more, or give leaves that may be off a sigma in the file of the system"
+        )
+        raise SpecError([f"{system}: {said}"])
     return setup._replace(parameters=chosen)

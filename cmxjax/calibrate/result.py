@@ -68,7 +68,7 @@ def as_calibration(result: Calibrated, name: str) -> Calibration:
     }
     return Calibration(
         name=name,
-        system=setup.recipe.system,
+        system=setup.system,
         phases=setup.recipe.phases,
         parameters=parameters,
         covariance=[[_rounded(v) for v in row] for row in result.covariance],

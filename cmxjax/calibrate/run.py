@@ -1,6 +1,7 @@
 """From a system's name and measurement files to a calibration on disk."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -9,16 +10,28 @@ import jax
 import numpy as np
 
 from ..specs.errors import SpecError
-from ..specs.files import canonical, is_path, parse_json, read_text, shipped
+from ..specs.files import (
+    canonical,
+    is_path,
+    kind_of,
+    load,
+    parse_json,
+    read_text,
+    shipped,
+)
 from ..specs.output import check_outputs, inputs_of, make_folder, write_text
 from ..specs.recipe_file import RecipeSpec, load_recipe
-from ..specs.system_load import Reference, load_system
+from ..specs.system_load import Reference, load_system, read_system_file
+from ..words import LONGEST_WORD
 from .automatic import automatic
 from .calibrate import Calibrated, calibrate
 from .result import paths_in, write
 from .setup import Setup, prepare
 
 MOST_RESTARTS = 4096
+
+_NO_FILE = re.compile(r"[^\w.-]+")
+"""What a system's name may have that a file's name can't."""
 
 CHECKPOINT = "fit.partial.json"
 """Optimum of the first fit; a run that was interrupted goes on from there."""
@@ -30,16 +43,24 @@ class Report(NamedTuple):
     result: Calibrated
     name: str
     files: list[Path]
+    notes: list[str]
+    """What of the user's own measurements wasn't fitted, and what to do about it."""
 
 
 def recipe_for(system: str) -> tuple[RecipeSpec | None, str]:
-    """A system's recipe and its printable name: a recipe by path or name, or none.
+    """A system's recipe and its printable name: a recipe by path or name, or none for a
+    system by path or name.
 
     Raises:
-        SpecError: no such system, or the recipe is wrong.
+        SpecError: no such system, or the file is wrong or of another kind.
     """
     if is_path(system):
-        return load_recipe(system), system
+        kind = kind_of(*load("", system))
+        if kind == "recipes":
+            return load_recipe(system), system
+        if kind != "systems":
+            said = f"looks like one of the {kind}; name a system or a recipe"
+            raise SpecError([f"{system}: {said}"])
     for name in shipped("recipes"):
         if name == system:
             return load_recipe(name), f"{name}.toml"
@@ -58,7 +79,7 @@ def fit(
     """Calibrate a system and write the result.
 
     Args:
-        system: a shipped recipe or system, or the path of a recipe.
+        system: a shipped recipe or system, or the path of one.
         measurements: files to fit besides those of the recipe.
         out: folder for the result; None writes nothing.
 
@@ -82,9 +103,10 @@ def fit(
         raise SpecError([f"{where}: no measurements; name files with --measurements"])
 
     made = out is not None and not Path(out).exists()
+    own = _own_name(recipe.system if recipe else system)
     if out is not None:
         make_folder(out)
-        name = f"{recipe.system if recipe else system}-own"
+        name = own
         for path in paths_in(Path(out), name):
             check_outputs({"--out": str(path)}, inputs_of(system, *files))
 
@@ -101,7 +123,7 @@ def fit(
             Path(out).rmdir()
         raise
     shipped_inputs = recipe is not None and not is_path(system) and not measurements
-    name = system if shipped_inputs else f"{setup.recipe.system}-own"
+    name = system if shipped_inputs else own
     start = None if out is None else _resumed(Path(out), setup, restarts, seed)
     result = calibrate(
         setup,
@@ -116,7 +138,19 @@ def fit(
     paths = [] if out is None else write(result, name, Path(out))
     if out is not None:
         (Path(out) / CHECKPOINT).unlink(missing_ok=True)
-    return Report(result, name, paths)
+    notes = [
+        other.said(setup.recipe.system, setup.counts[other.file])
+        for other in setup.elsewhere
+        if other.file in measurements
+    ]
+    return Report(result, name, paths, notes)
+
+
+def _own_name(system: str) -> str:
+    """What the calibration of a system, by name or path, is called that isn't the one
+    that ships; the names of its files too."""
+    name = read_system_file(system).name
+    return f"{_NO_FILE.sub('-', name)[:LONGEST_WORD]}-own"
 
 
 def _key(setup: Setup, restarts: int, seed: int) -> str:

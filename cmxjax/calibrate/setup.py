@@ -13,6 +13,7 @@ from ..specs.calibration_file import InheritedSpec
 from ..specs.discrepancy import level_of
 from ..specs.errors import SpecError
 from ..specs.figures import Figure
+from ..specs.files import same_file
 from ..specs.measurement_file import Measurement, load_measurements
 from ..specs.recipe_file import (
     Parameter,
@@ -28,10 +29,37 @@ from ..units import to_si
 from .rows import Predictor, terms_of
 
 
+class Elsewhere(NamedTuple):
+    """Rows of a file that are of another system."""
+
+    file: str
+    system: str
+    rows: list[str]
+
+    def said(self, system: str, count: int) -> str:
+        """What to do about them, as a line.
+
+        Args:
+            system: that is calibrated.
+            count: measurements in the file.
+        """
+        some = ", ".join(self.rows[:4])
+        rest = len(self.rows) - 4
+        more = f" and {rest} more" if rest > 0 else ""
+        return (
+            f"{self.file}: {len(self.rows)} of {count} measurements are of {self.system},"
+            f" not of {system}, and aren't fitted: {some}{more}; write system ="
+            f' "{system}" in their scenarios if they are of it, else calibrate'
+            f" {self.system} with them"
+        )
+
+
 class Setup(NamedTuple):
     """Rows of all files on the system, ready to be fitted."""
 
     recipe: RecipeSpec
+    system: str
+    """The name that the system's file gives it."""
     parameters: list[Parameter]
     figures: dict[str, Figure]
     rows: list[Measurement]
@@ -45,6 +73,10 @@ class Setup(NamedTuple):
     """Why a row is not fitted; empty for rows in the fit."""
     inherited: dict[str, InheritedSpec]
     """Shifts of leaves that the fit starts from: what relatives say."""
+    elsewhere: list["Elsewhere"]
+    """Rows of other systems, which are left to those systems' calibrations."""
+    counts: dict[str, int]
+    """Measurements of each file."""
 
     @property
     def fitted(self) -> np.ndarray:
@@ -92,7 +124,7 @@ def prepare(
     """Read the files, build every row's problems and compile their predictions.
 
     Rows of phase `system` are totals of printed figures: nothing in them is fitted.
-    Rows of other systems are left to those systems' calibrations.
+    Rows of other systems are left to those systems' calibrations, and listed.
 
     Raises:
         SpecError: with every mistake of the recipe or of a file.
@@ -108,19 +140,26 @@ def prepare(
     ]
     shifts = {path: jnp.asarray(i.theta) for path, i in start.items()}
     rows: list[Measurement] = []
+    others: list[Elsewhere] = []
+    counts: dict[str, int] = {}
     pairs = []
     for name in files:
         measured = load_measurements(name)
         check_rows(measured, name)
         built = problems_of(measured, name, "none")
+        counts[name], of = len(measured), {}
         for row, pair in zip(measured, built, strict=True):
-            if row.scenario.phase != "system" and pair[0].system.name == recipe.system:
+            base = row.scenario.system.base
+            if not same_file("systems", base, recipe.system):
+                of.setdefault(base, []).append(row.spec.id)
+            elif row.scenario.phase != "system":
                 rows.append(row)
                 pairs.append(tuple(p and p._replace(theta=shifts) for p in pair))
+        others += [Elsewhere(name, base, ids) for base, ids in of.items()]
     if not rows:
-        raise SpecError(
-            [f"{where}: no measurement of {recipe.system} in {', '.join(files) or 'it'}"]
-        )
+        said = f"no measurement of {recipe.system} in {', '.join(files) or 'it'}"
+        told = [other.said(recipe.system, counts[other.file]) for other in others]
+        raise SpecError([f"{where}: {said}", *told])
     if all(row.bound_sign for row in rows):
         raise SpecError([f"{where}: all measurements are bounds; a fit needs values too"])
     ids = [row.spec.id for row in rows]
@@ -128,6 +167,7 @@ def prepare(
         raise SpecError([f"{where}: measurements repeat: {', '.join(repeated)}"])
     return Setup(
         recipe=recipe,
+        system=loaded.system.name,
         parameters=parameters,
         figures=loaded.figures,
         rows=rows,
@@ -137,6 +177,8 @@ def prepare(
         levels=[level_of(row.scenario, row.spec.quantity) for row in rows],
         reasons=[why_excluded(recipe, row.spec.id) or "" for row in rows],
         inherited=start,
+        elsewhere=others,
+        counts=counts,
     )
 
 

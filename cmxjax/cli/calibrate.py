@@ -5,6 +5,7 @@ from typing import Annotated
 
 import tyro
 from rich.console import Console
+from rich.text import Text
 
 from .arguments import Name, parse_changes
 
@@ -14,7 +15,7 @@ class Calibrate:
     """Fit a system's physical parameters to measurements, with error bars."""
 
     system: Name
-    """A shipped system or recipe, or the path of a recipe."""
+    """A shipped system or recipe, or the path of one."""
     measurements: tuple[str, ...] = ()
     """Measurement files to fit besides those of the recipe."""
     out: str | None = None
@@ -43,6 +44,7 @@ class Calibrate:
                 self.seed,
                 spinner.update,
             )
+        status.print(*map(Text, report.notes), sep="\n", soft_wrap=True)
         console.print(calibration_tables(report.result))
         data = as_calibration(report.result, report.name).model_dump()
 

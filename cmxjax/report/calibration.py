@@ -174,7 +174,7 @@ def _draw_fit(result: Calibrated, path: Path) -> None:
     axes[0, 0].legend(fontsize=7)
     figure.supxlabel("published")
     figure.supylabel("predicted, with one sigma")
-    figure.suptitle(f"{result.setup.recipe.system}: prediction and publication")
+    figure.suptitle(f"{result.setup.system}: prediction and publication")
     save(figure, path, "--out")
 
 
@@ -204,7 +204,7 @@ def _draw_residuals(result: Calibrated, path: Path) -> None:
     axis.set_xticks([t for t, _ in ticks], [kind for _, kind in ticks], rotation=25)
     axis.set(ylim=(-60, 60), ylabel="log error of rows left out in turn, %")
     axis.set_title(
-        f"{result.setup.recipe.system}: rows left out in turn, bars of one sigma;"
+        f"{result.setup.system}: rows left out in turn, bars of one sigma;"
         " what is outside the frame is in rows.csv",
         fontsize=10,
     )
