@@ -31,10 +31,10 @@ KINDS = (
 """Of files that ship, by the folder that holds them."""
 
 _TELLING = {
-    "measurements": ("measurements",),
     "budgets": ("resources", "items"),
     "plans": ("candidates",),
     "recipes": ("parameters",),
+    "measurements": ("measurements", "scenarios"),
     "scenarios": ("phase", "model", "workload", "layout", "system"),
     "models": ("hidden", "layers"),
 }
@@ -45,6 +45,9 @@ def kind_of(raw: Mapping[str, object], where: str) -> str:
     """The kind of a user's file by what it says; a system where nothing tells."""
     if where.endswith(".json"):
         return "calibrations" if "covariance" in raw else "models"
+    named = raw.get("measurements")
+    if isinstance(named, list) and all(isinstance(name, str) for name in named):
+        return "recipes"  # they name the files that they are fitted to
     for kind, keys in _TELLING.items():
         if any(key in raw for key in keys):
             return kind
