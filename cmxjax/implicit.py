@@ -61,11 +61,10 @@ def _roots(
     """The last number that was tried for each root, or `upper`; and the values there."""
     count = jax.eval_shape(function, inputs, upper)[0].shape[0]
     least, most = upper * 0.5**halvings, halvings + SLACK
-    end = jnp.ones(count) * upper
-    outputs, values = _each(function, inputs, end)
-    below = outputs < 0.0  # throughout: there is nothing to seek
-    low = jnp.where(below, end, 0.0)
-    start = Bracket(low, end, jnp.nan * outputs, outputs, end, values)
+    end, unknown = jnp.ones(count) * upper, jnp.full(count, jnp.nan) * upper
+    values = jax.eval_shape(lambda: _each(function, inputs, end)[1])
+    none = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), values)
+    start = Bracket(0.0 * end, end, unknown, unknown, end, none)
 
     def unfinished(state: tuple[Array, Bracket]) -> Array:
         tried, bracket = state
@@ -73,15 +72,16 @@ def _roots(
 
     def narrow(state: tuple[Array, Bracket]) -> tuple[Array, Bracket]:
         tried, bracket = state
+        # the end first: a function that stays below zero is done there
         reach = jnp.ldexp(0.5 * least, most - tried) - 0.5 * bracket.width
         aside = jnp.maximum(0.2 * bracket.width**2 / upper, 0.25 * least)
-        place = bracket.guess(aside, reach)
+        place = jnp.where(tried < 0, end, bracket.guess(aside, reach))
         found = bracket.narrowed(place, *_each(function, inputs, place))
         done = bracket.width <= least
         kept = jax.tree.map(lambda old, new: jnp.where(done, old, new), bracket, found)
         return tried + 1, kept
 
-    _, found = jax.lax.while_loop(unfinished, narrow, (jnp.zeros((), int), start))
+    _, found = jax.lax.while_loop(unfinished, narrow, (jnp.asarray(-1), start))
     return found.place, found.values
 
 
@@ -91,7 +91,8 @@ class Bracket(NamedTuple):
     low: Array
     high: Array
     below: Array
-    """The function at the low end; not a number before it was tried."""
+    """The function f at the low end, as f / (1 + |f|); not a number before it was
+    tried."""
     above: Array
     place: Array
     """That was tried last."""
@@ -123,6 +124,8 @@ class Bracket(NamedTuple):
     def narrowed(self, place: Array, outputs: Array, values: PyTree) -> "Bracket":
         """With a place that was tried as one of the ends."""
         is_low = outputs < 0.0
+        # a pole or a step must not outweigh the other end
+        outputs = outputs / (1.0 + jnp.abs(outputs))
         return Bracket(
             jnp.where(is_low, place, self.low),
             jnp.where(is_low, self.high, place),
