@@ -57,6 +57,7 @@ from .degrees import (
 )
 from .errors import SpecError, all_of, shown
 from .figures import Figure
+from .files import version
 from .images import pictures_of, prompt_tokens
 from .layout_make import assembled, attention_split, placed
 from .model_file import ExpertsSpec
@@ -614,6 +615,29 @@ _BUILDERS = {
 }
 
 
+class _Fitted(NamedTuple):
+    """A calibration with its shifts as arrays, and the system that it is for."""
+
+    calibration: Calibration
+    theta: dict[str, Array]
+    loaded: LoadedSystem
+
+
+_FITTED: dict[tuple, _Fitted] = {}
+
+
+def _fitted(loaded: LoadedSystem, name: str | None, phase: str) -> _Fitted:
+    """What `_calibration` finds, kept: it is the same for all jobs on a system."""
+    key = id(loaded), None if name is None else version(name), phase
+    if key not in _FITTED:
+        if len(_FITTED) >= 64:
+            _FITTED.clear()
+        chosen = _calibration(loaded, name, phase)
+        theta = {path: _leaf(value) for path, value in chosen.theta.items()}
+        _FITTED[key] = _Fitted(chosen, theta, loaded)
+    return _FITTED[key]
+
+
 def _calibration(loaded: LoadedSystem, name: str | None, phase: str) -> Calibration:
     """The calibration of a system; without one, what its calibrated relatives say."""
     system = loaded.system.name
@@ -647,7 +671,7 @@ def build(
     system = limited(scenario, loaded.system, where)
     context = _Context(scenario, system, model, where)
     workload, layout, choices = _BUILDERS[scenario.phase](context, scenario)
-    chosen = _calibration(loaded, calibration, scenario.phase)
+    chosen, theta, _ = _fitted(loaded, calibration, scenario.phase)
     architecture = None
     if model is not None:
         architecture = model.architecture
@@ -664,7 +688,7 @@ def build(
         model=architecture,
         workload=workload,
         layout=layout,
-        theta={path: _leaf(value) for path, value in chosen.theta.items()},
+        theta=theta,
         calibration=chosen.name,
         fitted=chosen,
         figures=loaded.figures,

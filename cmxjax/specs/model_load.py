@@ -124,11 +124,18 @@ def load_model(reference: Reference, where: str = "scenario") -> LoadedModel:
     Raises:
         SpecError: the file is wrong, or a changed leaf does not exist.
     """
-    file = read_model_file(reference.base)
-    if reference.changes:
-        file = _with_changes(file, reference, where)
+    key = version(reference.base), repr(reference.changes)
+    if key not in _LOADED:
+        if len(_LOADED) >= 512:
+            _LOADED.clear()
+        file = read_model_file(reference.base)
+        if reference.changes:
+            file = _with_changes(file, reference, where)
+        _LOADED[key] = LoadedModel(architecture_of(file), file)
+    return _LOADED[key]
 
-    return LoadedModel(architecture_of(file), file)
+
+_LOADED: dict[tuple, LoadedModel] = {}
 
 
 def _leaf(value: float) -> Array:
