@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from .specs.errors import SpecError as SpecError
     from .specs.layout_make import layout as layout
     from .specs.scenario import load_scenario as load_scenario
+    from .sweep.run import read_sweep as read_sweep
+    from .sweep.run import sweep as sweep
 
 _HOMES = {
     "Share": "optimization.codesign.workloads",
@@ -57,13 +59,15 @@ _HOMES = {
     "parse_limit": "answers.limits",
     "plan": "planning.plan",
     "predict": "answers.predict",
+    "read_sweep": "sweep.run",
     "setup": "settings",
     "split_pools": "optimization.pools",
     "stack": "job.stack",
+    "sweep": "sweep.run",
     "validate": "answers.validate",
     "versus": "answers.versus",
 }
-_PLAIN = {"SpecError", "load_scenario", "setup"}
+_PLAIN = {"SpecError", "load_scenario", "read_sweep", "setup"}
 """Names that compute nothing."""
 
 __all__ = sorted([*_HOMES, "__version__"])  # pyright: ignore[reportUnsupportedDunderAll]

@@ -74,6 +74,19 @@ def setup_once() -> None:
         setup()
 
 
+def use_all_cores() -> None:
+    """Let each core be a device that rows are spread over; where the processor computes,
+    unless something was computed before or the environment says how many there are."""
+    if "device_count" in os.environ.get("XLA_FLAGS", ""):
+        return
+    cores = getattr(os, "sched_getaffinity", None)
+    count = len(cores(0)) if cores else os.cpu_count() or 1
+    try:
+        jax.config.update("jax_num_cpu_devices", count)
+    except RuntimeError:
+        pass  # it is too late: the devices there are will do
+
+
 def _keep_programs() -> None:
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     folder = Path(os.environ.get("CMXJAX_CACHE") or Path(base) / "cmxjax")

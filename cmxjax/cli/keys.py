@@ -12,7 +12,7 @@ class Keys:
     """List every key of a scenario with its unit, its default and what it says."""
 
     phase: Annotated[str | None, tyro.conf.Positional] = None
-    """Those of one phase, such as decode; all if left out."""
+    """Those of one phase, such as decode; sweep: of a sweep; all if left out."""
     json: bool = False
     """Print JSON alone."""
 

@@ -19,6 +19,7 @@ from .optimize import Optimize
 from .parse import parse
 from .plan import Plan
 from .predict import Budget, Compare, List, Predict, Show, Validate
+from .sweep import Sweep
 
 UNANSWERED, BAD_INPUT = 1, 2
 
@@ -30,6 +31,7 @@ Commands = (
     | Sensitivity
     | Optimize
     | Plan
+    | Sweep
     | PlanMeasurements
     | List
     | Show
@@ -44,6 +46,7 @@ NAMES = {
     "sensitivity": Sensitivity,
     "optimize": Optimize,
     "plan": Plan,
+    "sweep": Sweep,
     "plan-measurements": PlanMeasurements,
     "list": List,
     "show": Show,

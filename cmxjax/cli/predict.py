@@ -158,6 +158,7 @@ class List:
             "models",
             "measurements",
             "scenarios",
+            "sweeps",
             "recipes",
             "calibrations",
             "budgets",

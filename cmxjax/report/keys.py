@@ -5,18 +5,24 @@ from rich.table import Table
 from ..specs.errors import SpecError
 from ..specs.keys import Key, described
 from ..specs.scenario_file import SCENARIOS
+from ..specs.sweep_file import SweepSpec
 from ..words import choose
 from .tables import make_table
 
+SWEEP = "sweep"
+
 
 def scenario_keys(phase: str | None) -> list[Key]:
-    """Every key of a phase, or of all, each once.
+    """Every key of a phase, or of all, each once; of `sweep` those of a sweep's file.
 
     Raises:
         SpecError: there is no such phase.
     """
+    if phase == SWEEP:
+        return sorted(described(SweepSpec))
     if phase is not None and phase not in SCENARIOS:
-        raise SpecError([f"keys {phase}: no such phase; {choose(phase, SCENARIOS)}"])
+        options = choose(phase, [*SCENARIOS, SWEEP])
+        raise SpecError([f"keys {phase}: no such phase; {options}"])
     models = SCENARIOS.values() if phase is None else [SCENARIOS[phase]]
     found = {key.key: key for model in models for key in described(model)}
     return [found[key] for key in sorted(found)]
@@ -24,7 +30,7 @@ def scenario_keys(phase: str | None) -> list[Key]:
 
 def keys_table(keys: list[Key]) -> Table:
     """What may be written at each key."""
-    table = make_table("keys of a scenario, to write or to --set", "key", "unit")
+    table = make_table("keys, to write or to --set", "key", "unit")
     for column in ("default", "takes"):
         table.add_column(column, overflow="fold")
     table.add_column("")

@@ -1,0 +1,1 @@
+"""Sweeps: millions of points of a scenario, streamed to Parquet."""

@@ -1,0 +1,131 @@
+"""The program that evaluates tiles of a group of jobs, on all devices at once."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from ..answers.feasible import feasible, value
+from ..phases.metrics import metrics
+from .jobs import Group
+
+AXIS = "tiles"
+MOST_TILES = 8
+"""Of one call on one device: then the call itself costs nothing."""
+
+SPREAD, WHOLE = PartitionSpec(AXIS), PartitionSpec()
+
+
+class Kind(NamedTuple):
+    """What a program is made for."""
+
+    varying: tuple[int, ...]
+    """Leaves that each cell has its own of."""
+    levels: tuple[tuple[tuple[int, ...], bool], ...]
+    """What is nested, from the outside in, cells first: the targets that a level sets,
+    and whether a tile has several points of it."""
+    fields: tuple[str, ...]
+    tiles: int
+    """Of a call on one device."""
+    dtype: str
+
+
+def mesh_of(count: int | None = None) -> Mesh:
+    """All local devices, or the first of them, in a row."""
+    return Mesh(np.array(jax.local_devices()[:count]), (AXIS,))
+
+
+class Program:
+    """Evaluates tiles of a group.
+
+    Args:
+        group: what is fixed of its jobs.
+        kind: what varies.
+    """
+
+    def __init__(self, group: Group, kind: Kind, mesh: Mesh):
+        self.kind, self.mesh, self.targets = kind, mesh, group.targets
+        self.structure = group.structure
+        self.wide = kind.dtype == "float64"
+        held = [
+            np.zeros(0) if i in kind.varying else leaf
+            for i, leaf in enumerate(group.template)
+        ]
+        with jax.enable_x64(self.wide):
+            everywhere = NamedSharding(mesh, WHOLE)
+            self.held = [jax.device_put(self._cast(x), everywhere) for x in held]
+        self.run = jax.jit(
+            jax.shard_map(
+                self._tiles, mesh=mesh, in_specs=(WHOLE, SPREAD), out_specs=SPREAD
+            )
+        )
+
+    def _cast(self, leaf: np.ndarray) -> np.ndarray:
+        return np.asarray(leaf, self.kind.dtype)
+
+    def __call__(
+        self, leaves: Sequence[np.ndarray], values: Sequence[Sequence[np.ndarray]]
+    ) -> tuple[Array, ...]:
+        """Start to evaluate.
+
+        Args:
+            leaves: that vary, (tile, cell, ...) or (tile, ...) where a tile has one.
+            values: of the targets of each level, (tile, point) or (tile,).
+
+        Returns:
+            Each field and whether it is feasible, (tile, ...points of the levels).
+        """
+        with jax.enable_x64(self.wide):
+            rows = [self._cast(x) for x in leaves]
+            columns = [[self._cast(x) for x in level] for level in values]
+            return self.run(self.held, (rows, columns))
+
+    def _tiles(self, held: list[Array], rows: tuple) -> tuple[Array, ...]:
+        if self.kind.tiles == 1:
+            one = self._tile(held, jax.tree.map(lambda x: x[0], rows))
+            return jax.tree.map(lambda x: x[None], one)
+        return jax.lax.map(partial(self._tile, held), rows)
+
+    def _tile(self, held: list[Array], tile: tuple) -> tuple[Array, ...]:
+        leaves, values = tile
+
+        def point(leaves: list[Array], *values: list[Array]) -> tuple[Array, ...]:
+            return self._point(held, leaves, values)
+
+        nested = point
+        for level in reversed(range(len(self.kind.levels))):
+            if self.kind.levels[level][1]:
+                over = [0 if level == 0 else None]
+                over += [0 if i == level else None for i in range(len(values))]
+                nested = jax.vmap(nested, tuple(over))
+        return nested(leaves, *values)
+
+    def _point(
+        self, held: list[Array], own: list[Array], values: Sequence[list[Array]]
+    ) -> tuple[Array, ...]:
+        leaves = list(held)
+        for i, leaf in zip(self.kind.varying, own, strict=True):
+            leaves[i] = leaf
+        for (numbers, _), column in zip(self.kind.levels, values, strict=True):
+            for number, number_of in zip(numbers, column, strict=True):
+                for leaf, entry in self.targets[number].leaves:
+                    leaves[leaf] = _placed(leaves[leaf], entry, number_of)
+        machine, rest = self.structure
+        size = machine.num_leaves
+        m = metrics(
+            jax.tree.unflatten(machine, leaves[:size]),
+            *jax.tree.unflatten(rest, leaves[size:]),
+        )
+        found = [jnp.asarray(value(m, field)) for field in self.kind.fields]
+        return (*found, feasible(m))
+
+
+def _placed(leaf: Array, entry: int, number: Array) -> Array:
+    if entry < 0:
+        return jnp.broadcast_to(number, leaf.shape)
+    return leaf.ravel().at[entry].set(number).reshape(leaf.shape)

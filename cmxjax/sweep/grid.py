@@ -1,0 +1,120 @@
+"""How the points of a sweep are numbered, and cut into tiles and parts.
+
+Axes with a key that jobs are built for are the outer ones; each combination of their
+points is a cell. The others are the inner ones. Point n is number n of all in row-major
+order, cells first.
+
+A tile is what one nested `vmap` evaluates: as many inner axes whole, from the last one
+on, as fit, a block of the next one, and one point of those before; or several cells,
+where all inner axes fit. So what depends on one axis alone is computed once for each of
+its values: up to five times the rate of points one by one.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from .axes import Axis
+
+TILE = 2048
+"""Points of a tile: larger ones leave the cache, smaller ones pay for each call."""
+
+PART = 2**19
+"""Points of a part: what is written at once, and lost where a sweep is killed."""
+
+SLOW_PART = 2**13
+"""The same of phase `serve`, whose points take a thousand times as long; and cells of a
+part where each has a job of its own to build."""
+
+
+class Grid(NamedTuple):
+    """Points of a sweep and their tiles."""
+
+    outer: tuple[Axis, ...]
+    inner: tuple[Axis, ...]
+    together: int
+    """Cells of a tile."""
+    blocks: tuple[int, ...]
+    """Points of each inner axis in a tile."""
+    part: int
+    """Units of a part; a unit is what a tile has of one cell."""
+
+    @property
+    def cells(self) -> int:
+        return math.prod(axis.size for axis in self.outer)
+
+    @property
+    def inside(self) -> int:
+        """Points of a cell."""
+        return math.prod(axis.size for axis in self.inner)
+
+    @property
+    def points(self) -> int:
+        return self.cells * self.inside
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Blocks of each inner axis."""
+        return tuple(-(-a.size // b) for a, b in zip(self.inner, self.blocks))
+
+    @property
+    def units(self) -> int:
+        """Of a cell."""
+        return math.prod(self.counts)
+
+    @property
+    def parts(self) -> int:
+        return -(-self.cells * self.units // self.part)
+
+    def range_of(self, part: int) -> tuple[int, int]:
+        """First unit of a part, and the first behind it."""
+        last = self.cells * self.units
+        return part * self.part, min((part + 1) * self.part, last)
+
+    def inner_index(self, unit: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Points of each inner axis in units of a cell, (unit, block), and which of them
+        are there."""
+        places = np.unravel_index(unit, self.counts) if self.inner else ()
+        found = []
+        for axis, block, place in zip(self.inner, self.blocks, places):
+            index = place[:, None] * block + np.arange(block)
+            found.append((np.minimum(index, axis.size - 1), index < axis.size))
+        return found
+
+    def outer_index(self, cell: np.ndarray) -> list[np.ndarray]:
+        """Points of each outer axis."""
+        return list(np.unravel_index(cell, [axis.size for axis in self.outer]))
+
+    def split(self, point: np.ndarray) -> list[tuple[Axis, np.ndarray]]:
+        """Each axis with its points, of points of the sweep."""
+        sizes = [axis.size for axis in (*self.outer, *self.inner)]
+        index = np.unravel_index(point, sizes)
+        return list(zip((*self.outer, *self.inner), index))
+
+
+def grid_of(
+    axes: Sequence[Axis], fast: set[str], part: int = PART, tile: int = TILE
+) -> Grid:
+    """The grid of some axes.
+
+    Args:
+        fast: keys that no jobs are built for.
+        part: points of a part, about.
+        tile: points of a tile, at most.
+    """
+    inner = tuple(axis for axis in axes if set(axis.keys) <= fast)
+    outer = tuple(axis for axis in axes if axis not in inner)
+    room, blocks = tile, []
+    for axis in reversed(inner):
+        count = -(-axis.size // max(1, room))  # as even blocks as can be
+        blocks.append(-(-axis.size // count))
+        room = room // blocks[-1] if count == 1 else 0
+    cells = math.prod(axis.size for axis in outer)
+    together = max(1, min(room, cells))
+    grid = Grid(outer, inner, together, tuple(reversed(blocks)), 1)
+    units = max(1, part // math.prod(blocks))
+    if any(axis.sample is None or set(axis.spans) - fast for axis in outer):
+        units = min(units, SLOW_PART * grid.units)
+    return grid._replace(part=together * max(1, units // together))

@@ -1,0 +1,191 @@
+"""Run a sweep, or go on with one; read its rows."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..specs.errors import SpecError
+from ..specs.sweep_file import load_sweep
+from .cluster import written_there
+from .dataset import MANIFEST, Folder, arrow, part_name
+from .finish import best_rows, chosen
+from .origin import origin_of
+from .part import BY_CONSTRAINT, Counts
+from .plan import Plan, plan_of
+from .written import written_here
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = object  # loaded when rows are read
+
+
+class Progress(NamedTuple):
+    """How far a sweep is."""
+
+    done: int
+    """Points, those of a run before included."""
+    total: int
+    fresh: int
+    """Points of this run."""
+    seconds: float
+    """Since it began."""
+
+    @property
+    def rate(self) -> float:
+        """Points a second."""
+        return self.fresh / self.seconds if self.seconds > 0.0 else 0.0
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds until the end at this rate; None before there is one."""
+        return (self.total - self.done) / self.rate if self.rate else None
+
+
+@dataclass(frozen=True)
+class Swept:
+    """A finished sweep."""
+
+    folder: Path
+    plan: Plan
+    counts: Counts
+    fresh: int
+    """Points that were evaluated now."""
+    seconds: float
+    best: list[dict[str, object]]
+
+    @property
+    def rate(self) -> float:
+        """Points a second of this run."""
+        return self.fresh / self.seconds if self.seconds > 0.0 else 0.0
+
+    def to_frame(self) -> "pd.DataFrame":
+        """All rows, see `read_sweep`."""
+        return read_sweep(self.folder)
+
+    def as_json(self) -> dict[str, object]:
+        """What `sweep --json` prints."""
+        counts = self.counts.as_json()
+        return {
+            "out": str(self.folder),
+            **counts,
+            "fast": list(self.plan.fast),
+            "one_by_one": list(self.plan.slow),
+            "seconds": self.seconds,
+            "points_per_s": self.rate,
+            "best": self.best,
+        }
+
+
+def sweep(
+    name: str | Mapping[str, object],
+    out: str | Path,
+    *,
+    resume: bool = False,
+    cluster: str | None = None,
+    progress: Callable[[Progress], object] = lambda _: None,
+) -> Swept:
+    """Evaluate every point of a sweep, and write the rows that it keeps to a folder.
+
+    Args:
+        name: a shipped sweep, a path that ends in `.toml`, or the keys of such a file.
+        out: a new folder; any reader of Parquet reads its files.
+        resume: go on where a run that was stopped left off.
+        cluster: a Dask scheduler's address, or `local:N` for N processes here.
+        progress: called now and then.
+
+    Raises:
+        SpecError: (a `ValueError`) with every mistake of the file; the folder can't be
+            written or holds another sweep.
+    """
+    arrow()
+    start = time.monotonic()
+    plan = plan_of(load_sweep(name))
+    folder = Folder(out, origin_of(plan), bool(plan.keep.scores))
+    with folder.opened(resume) as found:
+        counts, fresh = Counts(), 0
+        finished = found.get("finished")
+        if isinstance(finished, dict):
+            counts = Counts.from_json(finished)
+        else:
+            done = folder.done()
+            for told in done.values():
+                counts.add(Counts.from_json(told))
+            todo = [i for i in range(plan.grid.parts) if i not in done]
+            for told in _parts(plan, folder, todo, cluster):
+                counts.add(told)
+                fresh += told.points
+                seconds = time.monotonic() - start
+                progress(Progress(counts.points, plan.grid.points, fresh, seconds))
+            _check_some(plan, counts)
+            if plan.keep.scores:
+                table = chosen(plan, folder)
+                counts.kept = table.num_rows
+                folder.write(folder.path / part_name(0), table, counts.as_json())
+            folder.finish(counts.as_json())
+        best = best_rows(plan, folder.path)
+    return Swept(folder.path, plan, counts, fresh, time.monotonic() - start, best)
+
+
+def _parts(
+    plan: Plan, folder: Folder, todo: Sequence[int], cluster: str | None
+) -> Iterator[Counts]:
+    """What became of each part that is written."""
+    if cluster is None:
+        yield from written_here(plan, folder, todo)
+        return
+    yield from written_there(plan, folder, todo, cluster)
+
+
+def _check_some(plan: Plan, counts: Counts) -> None:
+    """Raises `SpecError` if no point could be built, with the reasons."""
+    if counts.refused < counts.points:
+        return
+    where, lines = plan.sweep.where, []
+    for reason, count in counts.reasons.most_common(5):
+        said = f"no point can be built: {reason}"
+        if reason == BY_CONSTRAINT:
+            said = f"constraints leave out {count} of {counts.points} points; loosen them"
+        lines.append(f"{where}: {said}")
+    raise SpecError(lines)
+
+
+def read_sweep(
+    folder: str | Path, columns: Sequence[str] | None = None, *, partial: bool = False
+) -> "pd.DataFrame":
+    """The rows of a sweep: keys as the sweep file names them, numbers in SI.
+
+    Args:
+        folder: that a sweep wrote.
+        columns: to read; all if left out.
+        partial: read what is there of one that isn't finished.
+
+    Raises:
+        SpecError: there is no sweep, it isn't finished, or has no such column.
+    """
+    pa, parquet = arrow()
+    path = Path(folder)
+    try:
+        manifest = json.loads((path / MANIFEST).read_text("utf-8"))
+    except (OSError, ValueError):
+        raise SpecError([f"{path}: holds no sweep; name the folder of one"]) from None
+    if "finished" not in manifest and not partial:
+        said = "the sweep isn't finished; go on with --resume, or read it as partial"
+        raise SpecError([f"{path}: {said}"])
+    files = sorted(path.glob("part-*.parquet"))
+    if not files:
+        raise SpecError([f"{path}: holds no rows yet; go on with --resume"])
+    known = parquet.read_schema(files[0]).names
+    for column in columns or ():
+        if column not in known:
+            said = f"no such column; use some of {', '.join(known)}"
+            raise SpecError([f"{path}: {column}: {said}"])
+    wanted = None if columns is None else list(columns)
+    tables = [parquet.read_table(file, columns=wanted) for file in files]
+    plain = [table.replace_schema_metadata(None) for table in tables]
+    frame = pa.concat_tables(plain).to_pandas()
+    frame.attrs["sweep"] = manifest
+    return frame
