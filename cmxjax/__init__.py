@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from .specs.errors import SpecError as SpecError
     from .specs.layout_make import layout as layout
     from .specs.scenario import load_scenario as load_scenario
-    from .sweep.run import read_sweep as read_sweep
-    from .sweep.run import sweep as sweep
+    from .sweeps.run import read_sweep as read_sweep
+    from .sweeps.run import sweep as sweep
 
 _HOMES = {
     "Share": "optimization.codesign.workloads",
@@ -59,11 +59,11 @@ _HOMES = {
     "parse_limit": "answers.limits",
     "plan": "planning.plan",
     "predict": "answers.predict",
-    "read_sweep": "sweep.run",
+    "read_sweep": "sweeps.run",
     "setup": "settings",
     "split_pools": "optimization.pools",
     "stack": "job.stack",
-    "sweep": "sweep.run",
+    "sweep": "sweeps.run",
     "validate": "answers.validate",
     "versus": "answers.versus",
 }

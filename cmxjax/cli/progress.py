@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ..sweep.run import Progress as Far
+from ..sweeps.run import Progress as Far
 
 EVERY_S = 5.0
 """Between lines."""

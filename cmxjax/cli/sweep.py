@@ -27,7 +27,7 @@ class Sweep:
     def run(self, console: Console) -> object:
         from ..report.sweep import swept_tables
         from ..settings import use_all_cores
-        from ..sweep.run import sweep
+        from ..sweeps.run import sweep
         from .progress import shown_progress
 
         use_all_cores()

@@ -6,8 +6,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..sweep.part import BY_CONSTRAINT
-from ..sweep.run import Swept
+from ..sweeps.part import BY_CONSTRAINT
+from ..sweeps.run import Swept
 from ..words import LONGEST_LINE, cut
 from .tables import make_table, number
 

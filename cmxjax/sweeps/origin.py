@@ -73,7 +73,7 @@ def differences(one: dict, other: dict) -> list[str]:
     words = []
     for key, what in DIFFERENCES.items():
         mine, theirs = one.get(key), other.get(key)
-        if mine == theirs:
+        if mine == theirs or (key == "machine" and words):  # it follows from the others
             continue
         if isinstance(mine, dict) and isinstance(theirs, dict):
             names = {k for k in mine | theirs if mine.get(k) != theirs.get(k)}

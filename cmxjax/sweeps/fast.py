@@ -133,7 +133,7 @@ class Rules(NamedTuple):
 
         if self.group:
             tokens, admitted = at("prompt_tokens"), at("tokens_per_device") * self.group
-            return tokens > admitted
+            return np.asarray(tokens > admitted)
         if not self.ranks:
             return None
         batch, least = at("global_batch"), at("micro_batch") * self.ranks
@@ -144,7 +144,7 @@ class Rules(NamedTuple):
             args = self.schedule, self.chunks, self.stages
             bad = [bool(schedule_mistakes(*args, x)) for x in several.tolist()]
             wrong = wrong | np.array(bad)[where].reshape(count.shape)
-        return wrong
+        return np.asarray(wrong)
 
 
 def rules_of(problem: Problem, fast: set[str]) -> Rules:

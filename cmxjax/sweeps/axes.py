@@ -50,7 +50,7 @@ class Axis(NamedTuple):
         assert numbers is not None
         return numbers[codes]
 
-    def written(self, key: str, code: float) -> object:
+    def written(self, key: str, code: int | float) -> object:
         """A value as a scenario takes it."""
         if key in self.spans:
             return self.spans[key].written(float(code))

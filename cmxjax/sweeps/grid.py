@@ -85,6 +85,8 @@ class Grid(NamedTuple):
 
     def outer_index(self, cell: np.ndarray) -> list[np.ndarray]:
         """Points of each outer axis."""
+        if not self.outer:
+            return []
         return list(np.unravel_index(cell, [axis.size for axis in self.outer]))
 
     def split(self, point: np.ndarray) -> list[tuple[Axis, np.ndarray]]:

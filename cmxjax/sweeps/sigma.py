@@ -17,7 +17,7 @@ AT_ONCE = 64
 def changes_of(plan: Plan, point: int) -> dict[str, object]:
     """Values of all keys at a point, as a scenario takes them."""
     return {
-        key: axis.written(key, codes[0])
+        key: axis.written(key, codes[0].item())
         for axis, index in plan.grid.split(np.array([point]))
         for key, codes in axis.codes(index).items()
     }

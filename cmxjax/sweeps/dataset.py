@@ -77,6 +77,7 @@ class Folder:
         with writing(self.path):
             self.working.mkdir(parents=True, exist_ok=True)
             held = (self.working / "lock").open("w")
+        found = {}
         try:
             _lock(held, self.path)
             found = self._manifest()
@@ -86,9 +87,11 @@ class Folder:
                 self.write_manifest({})
             for left in self.working.glob("tmp-*"):
                 left.unlink(missing_ok=True)
-            yield found or {}
+            yield found
         finally:
             held.close()
+            if "finished" in found:
+                shutil.rmtree(self.working, ignore_errors=True)
 
     def _refuse_strangers(self, resume: bool) -> None:
         """Raises `SpecError` for a folder that holds what this sweep didn't write."""

@@ -26,9 +26,9 @@ class Kind(NamedTuple):
 
     varying: tuple[int, ...]
     """Leaves that each cell has its own of."""
-    levels: tuple[tuple[tuple[int, ...], bool], ...]
+    levels: tuple[tuple[tuple[int, ...], int], ...]
     """What is nested, from the outside in, cells first: the targets that a level sets,
-    and whether a tile has several points of it."""
+    and how many points of it a tile has."""
     fields: tuple[str, ...]
     tiles: int
     """Of a call on one device."""
@@ -61,7 +61,11 @@ class Program:
             self.held = [jax.device_put(self._cast(x), everywhere) for x in held]
         self.run = jax.jit(
             jax.shard_map(
-                self._tiles, mesh=mesh, in_specs=(WHOLE, SPREAD), out_specs=SPREAD
+                self._tiles,
+                mesh=mesh,
+                in_specs=(WHOLE, SPREAD),
+                out_specs=SPREAD,
+                check_vma=False,  # loops of the model begin with constants
             )
         )
 
@@ -99,10 +103,10 @@ class Program:
 
         nested = point
         for level in reversed(range(len(self.kind.levels))):
-            if self.kind.levels[level][1]:
+            if (size := self.kind.levels[level][1]) > 1:
                 over = [0 if level == 0 else None]
                 over += [0 if i == level else None for i in range(len(values))]
-                nested = jax.vmap(nested, tuple(over))
+                nested = jax.vmap(nested, tuple(over), axis_size=size)
         return nested(leaves, *values)
 
     def _point(

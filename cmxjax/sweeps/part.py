@@ -134,9 +134,9 @@ class Evaluator:
         plan, grid = self.plan, self.plan.grid
         outer = [key for axis in grid.outer for key in axis.keys if key in plan.fast]
         place = plan.fast.index
-        levels = [(tuple(map(place, outer)), grid.together > 1)]
+        levels = [(tuple(map(place, outer)), grid.together)]
         for axis, block in zip(grid.inner, grid.blocks):
-            levels.append((tuple(map(place, axis.keys)), block > 1))
+            levels.append((tuple(map(place, axis.keys)), block))
         devices = self.mesh.size
         tiles = 1
         while tiles < MOST_TILES and tiles * devices < points:
