@@ -67,9 +67,9 @@ class Axis(NamedTuple):
         if len(listed) <= MOST_TRIED:
             return list(dict.fromkeys(listed)) if _hashable(listed) else list(listed)
         numbers = self.options[key].numbers
-        order = range(len(listed)) if numbers is None else np.argsort(numbers)
+        order = np.arange(len(listed)) if numbers is None else np.argsort(numbers)
         places = np.linspace(0, len(listed) - 1, MOST_TRIED).round().astype(int)
-        return [listed[list(order)[place]] for place in places]
+        return [listed[place] for place in order[places]]
 
     def _ends(self, key: str) -> np.ndarray:
         return np.unique(self.spans[key].at(np.array([0.0, 0.31, 0.5, 0.83, 1.0])))

@@ -15,7 +15,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -162,12 +162,23 @@ class Folder:
         with writing(self.path):
             try:
                 with part.open("wb") as file:
-                    parquet.write_table(table, file, row_group_size=GROUP)
+                    few = [name for name in table.schema.names if "." in name]
+                    parquet.write_table(
+                        table, file, row_group_size=GROUP, use_dictionary=few
+                    )
                     file.flush()
                     os.fsync(file.fileno())
                 os.replace(part, target)
             finally:
                 part.unlink(missing_ok=True)
+
+    def discard(self) -> None:
+        """Remove what was written: there is not one row."""
+        for file in (*self.path.glob("part-*.parquet"), self.path / MANIFEST):
+            file.unlink(missing_ok=True)
+        shutil.rmtree(self.working, ignore_errors=True)
+        with suppress(OSError):
+            self.path.rmdir()
 
     def finish(self, more: Mapping[str, object]) -> None:
         """Note that all rows are there, and remove what was only needed until then."""

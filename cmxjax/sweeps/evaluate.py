@@ -15,7 +15,7 @@ from ..phases.metrics import metrics
 from .jobs import Group
 
 AXIS = "tiles"
-MOST_TILES = 8
+MOST_TILES = 4
 """Of one call on one device: then the call itself costs nothing."""
 
 SPREAD, WHOLE = PartitionSpec(AXIS), PartitionSpec()

@@ -4,10 +4,10 @@ Axes with a key that jobs are built for are the outer ones; each combination of 
 points is a cell. The others are the inner ones. Point n is number n of all in row-major
 order, cells first.
 
-A tile is what one nested `vmap` evaluates: as many inner axes whole, from the last one
-on, as fit, a block of the next one, and one point of those before; or several cells,
-where all inner axes fit. So what depends on one axis alone is computed once for each of
-its values: up to five times the rate of points one by one.
+A tile is what one nested `vmap` evaluates: a block of each inner axis, about as many
+points of one as of another; or several cells, where all inner axes fit. So what depends
+on one axis alone is computed once for each of its values: up to five times the rate of
+points one by one.
 """
 
 import math
@@ -18,7 +18,7 @@ import numpy as np
 
 from .axes import Axis
 
-TILE = 2048
+TILE = 4096
 """Points of a tile: larger ones leave the cache, smaller ones pay for each call."""
 
 PART = 2**19
@@ -108,15 +108,26 @@ def grid_of(
     """
     inner = tuple(axis for axis in axes if set(axis.keys) <= fast)
     outer = tuple(axis for axis in axes if axis not in inner)
-    room, blocks = tile, []
-    for axis in reversed(inner):
-        count = -(-axis.size // max(1, room))  # as even blocks as can be
-        blocks.append(-(-axis.size // count))
-        room = room // blocks[-1] if count == 1 else 0
-    cells = math.prod(axis.size for axis in outer)
-    together = max(1, min(room, cells))
-    grid = Grid(outer, inner, together, tuple(reversed(blocks)), 1)
+    blocks = balanced([axis.size for axis in inner], tile)
+    together = 1
+    if all(block == axis.size for block, axis in zip(blocks, inner)):
+        cells = math.prod(axis.size for axis in outer)
+        together = max(1, min(tile // math.prod(blocks), cells))
+    grid = Grid(outer, inner, together, blocks, 1)
     units = max(1, part // math.prod(blocks))
     if any(axis.sample is None or set(axis.spans) - fast for axis in outer):
         units = min(units, SLOW_PART * grid.units)
     return grid._replace(part=together * max(1, units // together))
+
+
+def balanced(sizes: Sequence[int], tile: int) -> tuple[int, ...]:
+    """Points of each axis in a tile, about as many of one as of another."""
+    blocks = [1] * len(sizes)
+    left, room = sorted(range(len(sizes)), key=lambda i: sizes[i]), tile
+    while left:  # what a short axis leaves goes to the longer ones
+        i = left.pop(0)
+        most = max(1, round(room ** (1.0 / (len(left) + 1)) - 0.5))
+        count = -(-sizes[i] // most)
+        blocks[i] = -(-sizes[i] // count)  # as even as can be
+        room //= blocks[i]
+    return tuple(blocks)

@@ -386,15 +386,13 @@ class _Chosen:
         if self.keep.scores:
             rows = self.keep.best(found, point)
         else:
-            rows = np.argsort(point, kind="stable")
-            if (rows[1:] > rows[:-1]).all():
-                rows = slice(None)
+            rows = slice(None)
         found = {field: column[rows] for field, column in found.items()}
         self.parts = [(point[rows], found, feasible[rows])]
         self.held = len(self.parts[0][0])
 
     def rows(self) -> Rows:
-        """All of them, in the order of their points, or best first."""
+        """All of them, as they were evaluated, or best first."""
         self._join()
         fields = self.keep.fields
         if not self.parts:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from ..specs.errors import SpecError
 from ..specs.sweep_file import load_sweep
 from .cluster import written_there
@@ -15,6 +17,7 @@ from .finish import best_rows, chosen
 from .origin import origin_of
 from .part import BY_CONSTRAINT, Counts
 from .plan import Plan, plan_of
+from .table import POINT
 from .written import written_here
 
 if TYPE_CHECKING:
@@ -120,7 +123,9 @@ def sweep(
                 fresh += told.points
                 seconds = time.monotonic() - start
                 progress(Progress(counts.points, plan.grid.points, fresh, seconds))
-            _check_some(plan, counts)
+            if counts.refused == counts.points:
+                folder.discard()
+                raise SpecError(_why_none(plan, counts))
             if plan.keep.scores:
                 table = chosen(plan, folder)
                 counts.kept = table.num_rows
@@ -140,23 +145,22 @@ def _parts(
     yield from written_there(plan, folder, todo, cluster)
 
 
-def _check_some(plan: Plan, counts: Counts) -> None:
-    """Raises `SpecError` if no point could be built, with the reasons."""
-    if counts.refused < counts.points:
-        return
+def _why_none(plan: Plan, counts: Counts) -> list[str]:
+    """Why not one point can be built."""
     where, lines = plan.sweep.where, []
     for reason, count in counts.reasons.most_common(5):
         said = f"no point can be built: {reason}"
         if reason == BY_CONSTRAINT:
             said = f"constraints leave out {count} of {counts.points} points; loosen them"
         lines.append(f"{where}: {said}")
-    raise SpecError(lines)
+    return lines
 
 
 def read_sweep(
     folder: str | Path, columns: Sequence[str] | None = None, *, partial: bool = False
 ) -> "pd.DataFrame":
-    """The rows of a sweep: keys as the sweep file names them, numbers in SI.
+    """The rows of a sweep: keys as the sweep file names them, numbers in SI. They come in
+    the order of their points, or best first where `top` or `pareto` chose them.
 
     Args:
         folder: that a sweep wrote.
@@ -183,9 +187,12 @@ def read_sweep(
         if column not in known:
             said = f"no such column; use some of {', '.join(known)}"
             raise SpecError([f"{path}: {column}: {said}"])
-    wanted = None if columns is None else list(columns)
+    wanted = None if columns is None else [*columns, POINT]
     tables = [parquet.read_table(file, columns=wanted) for file in files]
-    plain = [table.replace_schema_metadata(None) for table in tables]
-    frame = pa.concat_tables(plain).to_pandas()
+    whole = pa.concat_tables([table.replace_schema_metadata(None) for table in tables])
+    keep = manifest["origin"]["sweep"].get("keep", {})
+    if not keep.get("top") and not keep.get("pareto"):
+        whole = whole.take(np.argsort(whole[POINT].to_numpy(), kind="stable"))
+    frame = (whole if columns is None else whole.select(list(columns))).to_pandas()
     frame.attrs["sweep"] = manifest
     return frame
