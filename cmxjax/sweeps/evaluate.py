@@ -1,8 +1,8 @@
 """The program that evaluates tiles of a group of jobs, on all devices at once."""
 
-from collections.abc import Sequence
-from functools import partial
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ..answers.feasible import feasible, value
 from ..phases.metrics import metrics
+from .fast import Target
 from .jobs import Group
 
 AXIS = "tiles"
@@ -49,8 +50,7 @@ class Program:
     """
 
     def __init__(self, group: Group, kind: Kind, mesh: Mesh):
-        self.kind, self.mesh, self.targets = kind, mesh, group.targets
-        self.structure = group.structure
+        self.kind = kind
         self.wide = kind.dtype == "float64"
         held = [
             np.zeros(0) if i in kind.varying else leaf
@@ -59,15 +59,7 @@ class Program:
         with jax.enable_x64(self.wide):
             everywhere = NamedSharding(mesh, WHOLE)
             self.held = [jax.device_put(self._cast(x), everywhere) for x in held]
-        self.run = jax.jit(
-            jax.shard_map(
-                self._tiles,
-                mesh=mesh,
-                in_specs=(WHOLE, SPREAD),
-                out_specs=SPREAD,
-                check_vma=False,  # loops of the model begin with constants
-            )
-        )
+        self.run = _compiled(group.structure, group.targets, kind, mesh)
 
     def _cast(self, leaf: np.ndarray) -> np.ndarray:
         return np.asarray(leaf, self.kind.dtype)
@@ -89,44 +81,75 @@ class Program:
             columns = [[self._cast(x) for x in level] for level in values]
             return self.run(self.held, (rows, columns))
 
-    def _tiles(self, held: list[Array], rows: tuple) -> tuple[Array, ...]:
-        if self.kind.tiles == 1:
-            one = self._tile(held, jax.tree.map(lambda x: x[0], rows))
+
+@lru_cache(maxsize=64)
+def _compiled(
+    structure: Any, targets: tuple[Target, ...], kind: Kind, mesh: Mesh
+) -> Callable[..., tuple[Array, ...]]:
+    """The compiled program, which later sweeps of the same structure find again."""
+    point = partial(_point, structure, targets, kind)
+
+    def tiles(held: list[Array], rows: tuple) -> tuple[Array, ...]:
+        if kind.tiles == 1:
+            one = _tile(point, kind, held, jax.tree.map(lambda x: x[0], rows))
             return jax.tree.map(lambda x: x[None], one)
-        return jax.lax.map(partial(self._tile, held), rows)
+        return jax.lax.map(partial(_tile, point, kind, held), rows)
 
-    def _tile(self, held: list[Array], tile: tuple) -> tuple[Array, ...]:
-        leaves, values = tile
-
-        def point(leaves: list[Array], *values: list[Array]) -> tuple[Array, ...]:
-            return self._point(held, leaves, values)
-
-        nested = point
-        for level in reversed(range(len(self.kind.levels))):
-            if (size := self.kind.levels[level][1]) > 1:
-                over = [0 if level == 0 else None]
-                over += [0 if i == level else None for i in range(len(values))]
-                nested = jax.vmap(nested, tuple(over), axis_size=size)
-        return nested(leaves, *values)
-
-    def _point(
-        self, held: list[Array], own: list[Array], values: Sequence[list[Array]]
-    ) -> tuple[Array, ...]:
-        leaves = list(held)
-        for i, leaf in zip(self.kind.varying, own, strict=True):
-            leaves[i] = leaf
-        for (numbers, _), column in zip(self.kind.levels, values, strict=True):
-            for number, number_of in zip(numbers, column, strict=True):
-                for leaf, entry in self.targets[number].leaves:
-                    leaves[leaf] = _placed(leaves[leaf], entry, number_of)
-        machine, rest = self.structure
-        size = machine.num_leaves
-        m = metrics(
-            jax.tree.unflatten(machine, leaves[:size]),
-            *jax.tree.unflatten(rest, leaves[size:]),
+    return jax.jit(
+        jax.shard_map(
+            tiles,
+            mesh=mesh,
+            in_specs=(WHOLE, SPREAD),
+            out_specs=SPREAD,
+            check_vma=False,  # loops of the model begin with constants
         )
-        found = [jnp.asarray(value(m, field)) for field in self.kind.fields]
-        return (*found, feasible(m))
+    )
+
+
+def _tile(
+    point: Callable[..., tuple[Array, ...]], kind: Kind, held: list[Array], tile: tuple
+) -> tuple[Array, ...]:
+    """One tile: points of all levels, nested."""
+    leaves, values = tile
+    nested = partial(point, held)
+    for level in reversed(range(len(kind.levels))):
+        if (size := kind.levels[level][1]) > 1:
+            over = [0 if level == 0 else None]
+            over += [0 if i == level else None for i in range(len(values))]
+            nested = jax.vmap(nested, tuple(over), axis_size=size)
+    return nested(leaves, *values)
+
+
+def _point(
+    structure: Any,
+    targets: tuple[Target, ...],
+    kind: Kind,
+    held: list[Array],
+    own: list[Array],
+    *values: list[Array],
+) -> tuple[Array, ...]:
+    """One point.
+
+    Args:
+        held: leaves that are the same for all.
+        own: those that vary.
+        values: of the targets of each level.
+    """
+    leaves = list(held)
+    for i, leaf in zip(kind.varying, own, strict=True):
+        leaves[i] = leaf
+    for (numbers, _), column in zip(kind.levels, values, strict=True):
+        for number, number_of in zip(numbers, column, strict=True):
+            for leaf, entry in targets[number].leaves:
+                leaves[leaf] = _placed(leaves[leaf], entry, number_of)
+    machine, rest = structure
+    size = machine.num_leaves
+    m = metrics(
+        jax.tree.unflatten(machine, leaves[:size]),
+        *jax.tree.unflatten(rest, leaves[size:]),
+    )
+    found = [jnp.asarray(value(m, field)) for field in kind.fields]
+    return (*found, feasible(m))
 
 
 def _placed(leaf: Array, entry: int, number: Array) -> Array:

@@ -166,6 +166,7 @@ def test_a_key_can_be_built_one_by_one_on_demand():
         assert row == pytest.approx(other[point], rel=1e-12)
 
 
+@pytest.mark.slow
 def test_feasible_is_that_of_a_prediction():
     for name, changes in (
         ("deepseek-r1-serve-cloudmatrix384", {"workload.request_rate": 1}),
