@@ -1,9 +1,10 @@
-"""Sweeps on a Dask cluster: parts are tasks, and workers write them.
+"""Sweeps on a Dask cluster: tasks are a few parts, which workers write.
 
 Every worker needs the package in the same version, and the folder at the same path.
 """
 
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -18,6 +19,7 @@ from .evaluate import mesh_of
 from .origin import differences, origin_of
 from .part import Counts, Evaluator
 from .plan import Plan, plan_of
+from .task import run_parts
 from .written import written_one
 
 LOCAL = "local:"
@@ -25,7 +27,10 @@ LOSSES = 20
 """Workers that may be lost over one part before it is given up."""
 
 AHEAD = 4
-"""Parts for each thread of a worker that wait at the scheduler."""
+"""Tasks for each thread of a worker that wait at the scheduler."""
+
+TOGETHER = 8
+"""Parts of a task, at most: each task costs some milliseconds."""
 
 
 def distributed() -> Any:
@@ -52,9 +57,16 @@ def connected(cluster: str) -> Iterator[Any]:
         count = cluster.removeprefix(LOCAL)
         if not count.isdecimal() or not int(count):
             raise SpecError([f"--cluster {cluster}: write local:N for N processes"])
+        # as programs of their own, which don't run the caller's script again
+        start = import_module("distributed.deploy.subprocess").SubprocessCluster
         with (
-            dask.LocalCluster(
-                n_workers=int(count), threads_per_worker=1, dashboard_address=None
+            start(
+                n_workers=int(count),
+                threads_per_worker=1,
+                worker_class="distributed.Worker",
+                worker_kwargs={"memory_limit": 0},
+                dashboard_address=None,
+                silence_logs=logging.ERROR,
             ) as here,
             dask.Client(here) as client,
         ):
@@ -94,44 +106,48 @@ def written_there(
     )
     dask = distributed()
     with connected(cluster) as client:
-        waiting = iter(todo)
+        threads = max(1, sum(client.nthreads().values()))
+        several = max(1, min(TOGETHER, len(todo) // (AHEAD * threads)))
+        waiting = iter(range(0, len(todo), several))
         running = dask.as_completed()
 
         def more(count: int) -> None:
-            for _, number in zip(range(count), waiting):
+            for _, start in zip(range(count), waiting):
+                parts = list(todo[start : start + several])
                 # a part that is written twice is the same file twice
-                running.add(client.submit(run_part, task, number, pure=False))
+                running.add(client.submit(run_parts, task, parts, pure=False))
 
-        more(AHEAD * max(1, sum(client.nthreads().values())))
+        more(AHEAD * threads)
         for done in running:
-            yield _counts(done, dask)
+            yield from _counts(done, dask)
             done.release()
             more(1)
 
 
-def _counts(done: Any, dask: Any) -> Counts:
+def _counts(done: Any, dask: Any) -> list[Counts]:
     """What a task gives. Raises `SpecError` where it failed."""
     try:
         found = done.result()
     except dask.KilledWorker:
         said = f"{LOSSES} workers were lost over one part; see their logs"
         raise SpecError([f"--cluster: {said} and go on with --resume"]) from None
-    if isinstance(found, list):
-        raise SpecError(found)
-    return Counts.from_json(found)
+    if "mistakes" in found:
+        raise SpecError(found["mistakes"])
+    return [Counts.from_json(told) for told in found["parts"]]
 
 
-def run_part(task: str, number: int) -> dict[str, object] | list[str]:
-    """Evaluate and write one part: what became of its points, or mistakes."""
+def evaluated(task: str, parts: list[int]) -> dict[str, list]:
+    """Evaluate and write parts: what became of the points of each, or mistakes."""
     try:
         evaluator, folder = _ready(task)
-        path = folder.part(number)
+        path = folder.part(parts[0])
         if not path.parent.is_dir():
             said = "isn't there on a worker; use a folder that all of them share"
-            return [f"--out {path.parent}: {said}"]
-        return written_one(evaluator, folder, number).as_json()
+            return {"mistakes": [f"--out {path.parent}: {said}"]}
+        done = [written_one(evaluator, folder, number) for number in parts]
+        return {"parts": [counts.as_json() for counts in done]}
     except SpecError as error:
-        return error.mistakes
+        return {"mistakes": error.mistakes}
 
 
 @lru_cache(maxsize=2)
@@ -141,8 +157,6 @@ def _ready(task: str) -> tuple[Evaluator, Folder]:
     Raises:
         SpecError: its version or a file that the sweep names isn't the client's.
     """
-    # before anything is computed; the layer of settings is above this one
-    import_module("cmxjax.settings").setup_once()
     told = json.loads(task)
     sweep = load_sweep(told["sweep"])._replace(where=told["where"])
     plan = plan_of(sweep)
