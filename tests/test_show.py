@@ -18,7 +18,15 @@ from cmxjax.specs.scenario import load_scenario
 from cmxjax.specs.system_file import figures_of
 from cmxjax.specs.system_load import Reference, load_system, read_system_file
 
-PLAIN = ("scenarios", "measurements", "budgets", "recipes", "plans", "calibrations")
+PLAIN = (
+    "scenarios",
+    "sweeps",
+    "measurements",
+    "budgets",
+    "recipes",
+    "plans",
+    "calibrations",
+)
 """Kinds that are shown as they were written."""
 
 

@@ -31,6 +31,9 @@ def overloaded(m: Metrics) -> Leaf:
 
 
 def value(m: Metrics, field: str) -> Leaf:
-    """A metric; not a number where it has no value, as more arrives than is served."""
+    """A metric; not a number where it has no value, as more arrives than is served, or
+    the machine has no price."""
     found = getattr(m, field)
+    if found is None:
+        return jnp.asarray(jnp.nan)
     return jnp.where(overloaded(m), jnp.nan, found) if field in ENDLESS else found

@@ -22,6 +22,7 @@ KINDS = (
     "systems",
     "models",
     "scenarios",
+    "sweeps",
     "measurements",
     "budgets",
     "recipes",
@@ -31,6 +32,7 @@ KINDS = (
 """Of files that ship, by the folder that holds them."""
 
 _TELLING = {
+    "sweeps": ("axes",),
     "budgets": ("resources", "items"),
     "plans": ("candidates",),
     "recipes": ("parameters",),
