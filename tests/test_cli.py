@@ -5,6 +5,7 @@ import math
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from cmxjax.answers.predict import predict
 from cmxjax.cli.main import main
 from cmxjax.specs.errors import SpecError
 from cmxjax.specs.scenario import load_scenario
+from cmxjax.specs.sweep_file import load_sweep
+from cmxjax.sweeps.plan import plan_of
 
 DECODE = "deepseek-r1-decode-cloudmatrix384"
 
@@ -240,10 +243,13 @@ def readme_examples() -> list[str]:
 
 
 def test_the_files_of_the_readme_work_as_printed(tmp_path):
-    scenario, system, rows = readme_examples()
+    scenario, sweep, system, rows = readme_examples()
     for name, text in (("job", scenario), ("mine", system), ("rows", rows)):
         (tmp_path / f"{name}.toml").write_text(text)
     path = str(tmp_path)
     assert main(["predict", f"{path}/job.toml"]) == 0
     assert main(["compare", "cloudmatrix384", f"{path}/mine.toml"]) == 0
     assert main(["validate", f"{path}/rows.toml"]) == 0
+    plan = plan_of(load_sweep(tomllib.loads(sweep)))
+    assert plan.grid.points == 3 * 2 * 11 * 65536
+    assert len(plan.fast) == 3
