@@ -243,7 +243,7 @@ def readme_examples() -> list[str]:
 
 
 def test_the_files_of_the_readme_work_as_printed(tmp_path):
-    scenario, sweep, system, rows = readme_examples()
+    scenario, system, sweep, rows = readme_examples()
     for name, text in (("job", scenario), ("mine", system), ("rows", rows)):
         (tmp_path / f"{name}.toml").write_text(text)
     path = str(tmp_path)
