@@ -343,7 +343,8 @@ def test_leaves_left_out_are_assumed_with_a_prior(own):
             assert found.kind == "published", path
             assert found.prior_sigma == 0.0, path
         else:
-            assert (found.kind, found.source) == ("assumed", "practice"), path
+            assert found.kind == "assumed", path
+            assert found.source in ("practice", "llama-3"), path
     assert figures["chip.gemm_efficiency"].prior_sigma > 0.0
     stated = [path for path, found in figures.items() if found.source == "sheet"]
     assert len(stated) == 8 + 1  # usable memory follows the fitted memory
