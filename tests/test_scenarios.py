@@ -846,7 +846,7 @@ def test_recompute_is_a_name_or_a_fraction(recompute):
 @pytest.mark.parametrize(
     "schedule", ["gpipe", "1f1b", "interleaved", "zero_bubble", "dualpipe"]
 )
-@pytest.mark.parametrize("precision", ["bf16", "fp8", "mxfp8", "int8"])
+@pytest.mark.parametrize("precision", ["bf16", "fp8", "mxfp8", "int8", "nvfp4"])
 def test_every_schedule_and_precision_of_training_validates(schedule, precision):
     workload = {**TRAIN["workload"], "schedule": schedule, "precision": precision}
     scenario = validate_scenario({**TRAIN, "workload": workload}, "test")

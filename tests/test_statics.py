@@ -25,6 +25,7 @@ STATIC: dict[str, set] = {
     "Trainer.context": {""},
     "Trainer.gradient": {""},
     "Trainer.gathers": {""},
+    "Trainer.exchange": {""},
     "ExpertMode.plane": {""},
     "Architecture.kinds": {Kind((0,), (0,)), Kind((0,), (1,))}
     | {Kind((1,), (0,)), Kind((1,), (1,)), Kind((2,), (0,))}  # unlike mixers

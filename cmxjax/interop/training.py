@@ -67,7 +67,10 @@ def megatron(problem: Problem) -> Launch:
         _data_parallel(options, problem, w)
     options.add("--bf16")
     precision = _precision(problem)
-    if precision != "bf16":
+    if precision == "nvfp4":
+        options.add("--fp4-format", "e2m1")
+        options.add("--fp4-recipe", "nvfp4")
+    elif precision != "bf16":
         mx = precision == "mxfp8"
         options.add("--fp8-format", "e4m3" if mx else "hybrid")
         options.add("--fp8-recipe", "mxfp8" if mx else "delayed")

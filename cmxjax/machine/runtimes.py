@@ -128,8 +128,11 @@ class Trainer(struct.PyTreeNode, kw_only=True, frozen=True):
     """Of kernels bound by memory: below 1 where they are not fused."""
     backward_attention_efficiency: Leaf
     """Rate of the attention kernel backward over forward."""
+    biased_gate_bytes: Leaf
+    """Bytes that kernels beside the fused ones move, forward, for each element of the
+    width of experts with biases: those, limits and the gate one by one."""
     narrow_efficiency: Leaf
-    """Share of its peak that an 8-bit GEMM reaches, over that of a bf16 one."""
+    """Share of its peak that a GEMM in 8 or 4 bits reaches, over that of a bf16 one."""
     wait_excess: Leaf
     """Dispatch and combine in a step take 1 + this times their benchmark time."""
     routing_skew: Leaf
@@ -159,4 +162,6 @@ class Trainer(struct.PyTreeNode, kw_only=True, frozen=True):
     gathers: str = struct.field(pytree_node=False, default="striped")
     """How ZeRO gathers and scatters: `striped` over all ports of a node, in one ring
     through `one_port` of each, or `by_owner`, a message of each rank in turn."""
+    exchange: str = struct.field(pytree_node=False, default="")
+    """Library that sends tokens to experts, unless a job says it; empty: the system's."""
     kind: str = struct.field(pytree_node=False, default="trainer")

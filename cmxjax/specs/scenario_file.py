@@ -299,7 +299,7 @@ class TrainSpec(Strict):
     """Attention doesn't write its scores."""
     context_parallel: Literal["ring", "all_to_all"] | None = None
     """How a cp group attends to the whole sequence; left out, as the engine does."""
-    precision: Literal["bf16", "fp8", "mxfp8", "int8"] = "bf16"
+    precision: Literal["bf16", "fp8", "mxfp8", "int8", "nvfp4"] = "bf16"
     """Format that matrices are multiplied in."""
     offload: OffloadSpec = OffloadSpec()
     flop_convention: str | None = None
@@ -433,7 +433,7 @@ class Common(Strict):
     layers, or one by one; left out, as the engine does."""
     exchange: Text | None = None
     """Library that sends tokens to experts, one of the system's `expert_parallel`; left
-    out, the engine's, or in training the system's first."""
+    out, that of the engine or framework, or the system's first."""
     limits: LimitsSpec = LimitsSpec()
     assumed: KnownKeys = []
     """Keys that the source doesn't state."""

@@ -231,6 +231,8 @@ class TrainerSpec(Leaves):
     balances_ring: bool = True
     gradient: Literal["fp32", "weight"] = "fp32"
     gathers: Literal["striped", "one_port", "by_owner"] = "striped"
+    exchange: str = ""
+    """Library of expert exchanges that it uses; empty: the system's."""
     launch_s: Figure
     layer_host_s: Figure
     tensor_host_s: Figure
@@ -249,6 +251,7 @@ class TrainerSpec(Leaves):
     attention_rate_factor: Figure
     vector_rate_factor: Figure
     backward_attention_efficiency: Figure
+    biased_gate_bytes: Figure
     narrow_efficiency: Figure
     wait_excess: Figure
     routing_skew: Figure
@@ -436,6 +439,22 @@ class SystemFile(Strict):
             f" of {', '.join(known)}"
             for (since, library), engine in used.items()
             if known and library not in known
+        ]
+        if problems:
+            raise ValueError("\n".join(problems))
+        return named
+
+    @field_validator("trainers")
+    @classmethod
+    def _trainers_exchange(
+        cls, named: dict[str, TrainerSpec], info: Info
+    ) -> dict[str, TrainerSpec]:
+        known = info.data.get("expert_parallel") or {}
+        problems = [
+            f"{trainer}.exchange = {spec.exchange!r}: not in expert_parallel; use one of"
+            f" {', '.join(known)}"
+            for trainer, spec in named.items()
+            if known and spec.exchange and spec.exchange not in known
         ]
         if problems:
             raise ValueError("\n".join(problems))

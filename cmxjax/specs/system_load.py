@@ -296,6 +296,7 @@ def _habits(spec: TrainerSpec) -> dict[str, object]:
         "context": spec.context,
         "gradient": spec.gradient,
         "gathers": spec.gathers,
+        "exchange": spec.exchange,
         "stages": Spread(
             ends=switch(spec.stages == "with_ends"),
             head=switch(spec.stages == "by_cost"),

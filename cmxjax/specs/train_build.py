@@ -166,7 +166,9 @@ def _exchange(context: Context, scenario: TrainScenario, usual: str) -> str:
     """The library that sends tokens to experts, with gradients on their way back."""
     libraries, key = context.system.expert_parallel, f"{context.where}: exchange"
     if scenario.exchange is None:
-        return usual
+        engine = scenario.engine or default(context.system, "trainer")
+        trainer = context.system.trainers.get(engine)  # building the software says so
+        return (trainer and trainer.exchange) or usual
     name = pick(libraries, scenario.exchange, "exchange", context.where)
     if any(m.fused_exposed_fraction is not None for m in libraries[name].values()):
         said = "one kernel for experts and exchanges serves only; name another"

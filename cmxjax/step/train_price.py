@@ -23,7 +23,7 @@ from ..switch import either
 from ..work.buckets import Moved, fullest, in_buckets
 from ..work.held import Held, Holding, data_ranks, kept_of_layer
 from ..work.table import Op, at_place, sizes_by_name
-from ..work.training import ELEMENT, declared, tabulate_passes, train_rows
+from ..work.training import BIASED_GATE, ELEMENT, declared, tabulate_passes, train_rows
 from .costs import Costs
 from .exchanges import copy_bytes, expert_group, price_exchanges, price_split_experts
 from .requests import Request, price_collectives
@@ -112,7 +112,7 @@ def price(job: Job, sharpness: Sharpness) -> Costs:
 def _driven(chip: Chip, trainer: Trainer, sizes: Mapping[str, Scalar]) -> Chip:
     """The device as a training framework drives it: its kernels and eager launches."""
     peaks = {
-        of: peak * either(sizes[of] == 1.0, trainer.narrow_efficiency, 1.0)
+        of: peak * either(sizes[of] <= 1.0, trainer.narrow_efficiency, 1.0)
         for of, peak in chip.matrix_flop_per_s.items()
     }
     return chip.replace(
@@ -137,6 +137,9 @@ def _operators(
         "copies": holding.load.rows * holding.load.active,
     }
     sizes = sizes_by_name(a, w.software.sizes, trains=True)
+    if a.experts is not None:
+        moved = a.experts.biased.on * trainer_of(job.machine).biased_gate_bytes
+        sizes |= {BIASED_GATE: moved}
     passes = tabulate_passes([op for _, op in job.ops], rows, sizes)
     chip = _driven(job.machine.chip, trainer_of(job.machine), sizes)
     trainer = trainer_of(job.machine)

@@ -21,6 +21,7 @@ from ..job.layout import Layout, degree
 from ..job.workload import Sizes, Train
 from ..model.architecture import Architecture
 from ..model.compressed import Compressed
+from ..model.feed_forwards import Experts
 from ..model.grouped_query import GroupedQuery
 from ..model.latent import Latent
 from ..model.recurrent import Recurrent
@@ -52,6 +53,9 @@ and a write."""
 
 CAST_MOVES = 4.0
 """Bytes per element that is quantized: read, written, and written transposed."""
+
+BIASED_GATE = "biased gate"
+"""Size of an element that the gate of biased experts moves beside fused kernels."""
 
 QUANTIZED = {"activation": "one", "head": "narrow_head"}
 """Tensor classes whose GEMMs may read 8 bits, and where they do."""
@@ -91,7 +95,7 @@ def declared(
         mixture = half is a.experts
         ops = half_ops(a, i, shared_here=True)
         ops += _stream_ops(a, half.norms, "tokens" if mixture else "norm_rows")
-        ops += _permutation(a) if mixture else []
+        ops += [*_permutation(a), _biased_gate(half)] if mixture else []
         declarations += [(part_of(op, i), op) for op in ops]
     declarations += [("embedding", _embedding(a)), *(("head", op) for op in _head(a))]
     declarations += [("draft", op) for op in _draft(a)]
@@ -164,6 +168,20 @@ def _permutation(a: Architecture) -> list[Op]:
             launches=4.0,
         )
     ]
+
+
+def _biased_gate(experts: Experts) -> Op:
+    """Biases, limits and the gate of experts that have biases, one by one."""
+    return Op(
+        "biased gate",
+        "experts",
+        "vector",
+        "copies",
+        experts.intermediate,
+        split_columns="per_etp",
+        out_bytes={BIASED_GATE: 1.0},
+        launches=0.0,
+    )
 
 
 def _unfused(
