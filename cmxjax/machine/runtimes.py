@@ -126,6 +126,8 @@ class Trainer(struct.PyTreeNode, kw_only=True, frozen=True):
     attention_rate_factor: Leaf
     vector_rate_factor: Leaf
     """Of kernels bound by memory: below 1 where they are not fused."""
+    recurrent_rate_factor: Leaf
+    """Rate of the kernels between the projections of recurrent layers over the chip's."""
     backward_attention_efficiency: Leaf
     """Rate of the attention kernel backward over forward."""
     biased_gate_bytes: Leaf

@@ -250,6 +250,7 @@ class TrainerSpec(Leaves):
     matrix_rate_factor: Figure
     attention_rate_factor: Figure
     vector_rate_factor: Figure
+    recurrent_rate_factor: Figure
     backward_attention_efficiency: Figure
     biased_gate_bytes: Figure
     narrow_efficiency: Figure

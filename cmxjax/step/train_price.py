@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from .. import smooth
@@ -15,6 +16,7 @@ from ..machine.chip import Chip
 from ..machine.machine import Machine
 from ..machine.runtimes import Trainer
 from ..model.architecture import Architecture, added
+from ..model.recurrent import Recurrent
 from ..rates.algorithms import chain_costs
 from ..rates.collectives import ALWAYS
 from ..rates.fabric import first_ranks, group_of
@@ -147,11 +149,23 @@ def _operators(
     most = 2.0 - 1.0 / degree(job.layout, "cp") if w.context == "ring" else 1.0
     share = jnp.stack([1.0, trainer.backward_attention_efficiency])[:, None]
     share = share / trainer.balances_ring.pick(1.0, most)
-    both = chip.replace(attention_efficiency=chip.attention_efficiency * share)
+    scans = np.array([_scans(a, part) for part, _ in job.ops])
+    paced = either(scans, trainer.recurrent_rate_factor, 1.0)
+    both = chip.replace(
+        attention_efficiency=chip.attention_efficiency * share * paced,
+        memory_efficiency=chip.memory_efficiency * paced,
+        vector_efficiency=chip.vector_efficiency * paced,
+    )
     return {
         "inputs": resources_s(both, passes.inputs, sharpness),
         "weights": resources_s(chip, passes.weights, sharpness),
     }
+
+
+def _scans(a: Architecture, part: str) -> bool:
+    """Whether a part is what a recurrent layer does between its projections."""
+    cores = {at_place("core", i): mixer for i, mixer in enumerate(a.mixers)}
+    return isinstance(cores.get(part), Recurrent)
 
 
 def _host(
