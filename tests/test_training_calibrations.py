@@ -20,6 +20,8 @@ FOLDERS = {
     "atlas-a2-training": "atlas_a2_training",
     "hgx-b200-training": "hgx_b200_training",
     "gb200-nvl72-training": "gb200_nvl72_training",
+    "gb300-nvl72-training": "gb300_nvl72_training",
+    "hgx-b300-training": "hgx_b300_training",
 }
 FILES = [
     "training-a100-megatron",
@@ -32,6 +34,10 @@ FILES = [
     "training-h100-torchtitan",
     "training-ascend-mindformers",
     "training-b200-simumax",
+    "training-b200-nemo",
+    "training-b300-nemo",
+    "training-gb200-nemo",
+    "training-gb300-nemo",
 ]
 
 

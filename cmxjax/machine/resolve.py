@@ -167,8 +167,8 @@ def _outermost(system: System) -> Leaf:
 
 
 def _runtime(system: System, choices: Choices) -> Engine | Trainer:
-    """What serves or trains. How contexts and tokens are exchanged, what gradients are kept
-    in and how kernels are launched is the job's to say by now."""
+    """What serves or trains. How contexts and tokens are exchanged, what gradients are
+    kept in and how kernels are launched is the job's to say by now."""
     if choices.trainer:
         return system.trainers[choices.trainer].replace(
             context="", gradient="", gathers="", exchange=""

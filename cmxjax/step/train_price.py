@@ -25,7 +25,7 @@ from ..switch import either
 from ..work.buckets import Moved, fullest, in_buckets
 from ..work.held import Held, Holding, data_ranks, kept_of_layer
 from ..work.table import Op, at_place, sizes_by_name
-from ..work.training import BIASED_GATE, ELEMENT, declared, tabulate_passes, train_rows
+from ..work.training import ELEMENT, declared, tabulate_passes, train_rows
 from .costs import Costs
 from .exchanges import copy_bytes, expert_group, price_exchanges, price_split_experts
 from .requests import Request, price_collectives
@@ -138,13 +138,11 @@ def _operators(
         "experts": holding.load.active,
         "copies": holding.load.rows * holding.load.active,
     }
-    sizes = sizes_by_name(a, w.software.sizes, trains=True)
-    if a.experts is not None:
-        moved = a.experts.biased.on * trainer_of(job.machine).biased_gate_bytes
-        sizes |= {BIASED_GATE: moved}
-    passes = tabulate_passes([op for _, op in job.ops], rows, sizes)
-    chip = _driven(job.machine.chip, trainer_of(job.machine), sizes)
     trainer = trainer_of(job.machine)
+    gate = trainer.biased_gate_bytes
+    sizes = sizes_by_name(a, w.software.sizes, trains=True, gate_bytes=gate)
+    passes = tabulate_passes([op for _, op in job.ops], rows, sizes)
+    chip = _driven(job.machine.chip, trainer, sizes)
     # the last of c ranks in a row has 2 - 1/c times the mean causal work of a ring
     most = 2.0 - 1.0 / degree(job.layout, "cp") if w.context == "ring" else 1.0
     share = jnp.stack([1.0, trainer.backward_attention_efficiency])[:, None]

@@ -34,6 +34,9 @@ CHOICE = "choice"
 VECTOR = ("vector", CHOICE)
 """Kinds that use no matrix unit."""
 
+BIASED_GATE = "biased gate"
+"""Size of an element that the gate of biased experts moves beside fused kernels."""
+
 Form = float | Mapping[str, float]
 """A number, or a sum of named sizes, each times a number; `one` is 1."""
 
@@ -141,7 +144,11 @@ def placed(op: Op, place: int) -> Op:
 
 
 def sizes_by_name(
-    a: Architecture, sizes: Sizes, trains: bool = False, unpacks: bool = False
+    a: Architecture,
+    sizes: Sizes,
+    trains: bool = False,
+    unpacks: bool = False,
+    gate_bytes: Scalar | float = 0.0,
 ) -> dict[str, Scalar]:
     r"""What forms are made of: bytes of an element by tensor class, and flags.
 
@@ -152,6 +159,8 @@ def sizes_by_name(
     Args:
         trains: all weights have the job's format, however a file stores them.
         unpacks: weights narrower than activations are unpacked apart.
+        gate_bytes: moved beside fused kernels for an element of the width of experts
+            with biases.
     """
     flags = {"dropout": a.dropout.on}
 
@@ -169,6 +178,8 @@ def sizes_by_name(
         flags[at_place("weight", place)] = weight(half.stored)
         if isinstance(half, Experts) and half.has_shared:
             flags[at_place("shared weight", place)] = weight(half.shared_stored)
+    if a.experts is not None:
+        flags[BIASED_GATE] = a.experts.biased.on * gate_bytes
     flags["narrow_head"] = either(sizes.head < BYTES["bf16"], 1.0, 0.0)
     return {"bf16": BYTES["bf16"]} | sizes._asdict() | flags
 

@@ -29,7 +29,7 @@ from ..switch import either
 from .attention import NORM_FLOP, SOFTMAX_FLOP, mixer_ops
 from .feed_forward import half_ops
 from .serving import split_rows
-from .table import CHOICE, Op, OpTable, at_place, evaluated, placed, tabulate
+from .table import BIASED_GATE, CHOICE, Op, OpTable, at_place, evaluated, placed, tabulate
 
 ELEMENT = 2.0
 """Bytes of an activation between kernels (bf16 or fp16)."""
@@ -53,9 +53,6 @@ and a write."""
 
 CAST_MOVES = 4.0
 """Bytes per element that is quantized: read, written, and written transposed."""
-
-BIASED_GATE = "biased gate"
-"""Size of an element that the gate of biased experts moves beside fused kernels."""
 
 QUANTIZED = {"activation": "one", "head": "narrow_head"}
 """Tensor classes whose GEMMs may read 8 bits, and where they do."""

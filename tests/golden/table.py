@@ -53,6 +53,7 @@ RENAMED = {
 
 STILL = re.compile(
     r"\.on$|\.sizes\.|element_bytes$|out_bytes$|\.window$|vectors$|\.norms$|(?<!feed_forwards\.1)\.extra$|\.narrowing$|\.projected$|stored$"
+    r"|\.biased_gate_bytes$|\.recurrent_rate_factor$"
 )
 """Numbers that were none when the table was made."""
 
