@@ -92,7 +92,8 @@ def declared(
         mixture = half is a.experts
         ops = half_ops(a, i, shared_here=True)
         ops += _stream_ops(a, half.norms, "tokens" if mixture else "norm_rows")
-        ops += [*_permutation(a), _biased_gate(half)] if mixture else []
+        if isinstance(half, Experts):
+            ops += [*_permutation(a), _biased_gate(half)]
         declarations += [(part_of(op, i), op) for op in ops]
     declarations += [("embedding", _embedding(a)), *(("head", op) for op in _head(a))]
     declarations += [("draft", op) for op in _draft(a)]
