@@ -75,7 +75,10 @@ def test_a_root_stays_at_a_step_that_does_not_move():
 @pytest.mark.parametrize("load", ["request_rate", "concurrency"])
 def test_second_derivatives_of_a_serving_job_are_differences_of_the_first(load):
     """With the rate of requests open and closed, along the memory bandwidth."""
-    changes = {f"workload.{load}": {"request_rate": 40.3, "concurrency": 1777.0}[load]}
+    changes: dict[str, object] = {
+        f"workload.{load}": {"request_rate": 40.3, "concurrency": 1777.0}[load]
+    }
+    changes["workload.ttft_limit"] = "300 s"  # a closed loop begins with all at once
     scenario = load_scenario("deepseek-r1-serve-colocated-cloudmatrix384", changes)
     p = build(scenario, "none")
 

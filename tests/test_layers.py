@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_budgets import equations
 
@@ -227,6 +227,7 @@ def test_a_chunk_is_seen_half_on_average():
     assert float(rows["pairs.0"]) == 16 * 2 * 1025 / 2
 
 
+@settings(deadline=None)
 @given(start=st.integers(0, 40), new=st.integers(1, 60), window=st.integers(1, 50))
 def test_the_mean_of_what_queries_see_is_that_of_all_places(start, new, window):
     end = start + new

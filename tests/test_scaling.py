@@ -27,6 +27,8 @@ from jobs import (
 
 from cmxjax.parameters import leaf_paths
 
+COST = "cost_per_token_usd"
+
 over_jobs = pytest.mark.parametrize("name", OVER)
 
 
@@ -49,8 +51,8 @@ def test_times_double_and_rates_halve_with_half_the_unit_of_time(name, sharpness
         factor = 1.0
         if re.search(r"_per_s(_per_|$)", field):
             factor = 0.5
-        elif field.endswith("_s") or field == "energy_per_token_j":
-            factor = 2.0  # energy too: watts are left as they are
+        elif field.endswith("_s") or field in ("energy_per_token_j", COST):
+            factor = 2.0  # these too: watts and prices of an hour are left as they are
         np.testing.assert_allclose(
             getattr(after, field), factor * value, rtol=1e-11, err_msg=field
         )
