@@ -37,7 +37,6 @@ RESULTS = {
     "hgx-b200-training": "hgx_b200_training",
     "gb200-nvl72-training": "gb200_nvl72_training",
     "gb300-nvl72-training": "gb300_nvl72_training",
-    "hgx-b300-training": "hgx_b300_training",
 }
 FOLDER = Path(__file__).parents[1] / "calibration"
 EACH = 4

@@ -21,7 +21,6 @@ FOLDERS = {
     "hgx-b200-training": "hgx_b200_training",
     "gb200-nvl72-training": "gb200_nvl72_training",
     "gb300-nvl72-training": "gb300_nvl72_training",
-    "hgx-b300-training": "hgx_b300_training",
 }
 FEW = 12
 FILES = [
