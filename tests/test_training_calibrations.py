@@ -22,7 +22,6 @@ FOLDERS = {
     "gb200-nvl72-training": "gb200_nvl72_training",
     "gb300-nvl72-training": "gb300_nvl72_training",
 }
-FEW = 12
 FILES = [
     "training-a100-megatron",
     "training-a100-bloom",
@@ -86,8 +85,7 @@ def test_left_out_rows_improve_on_the_priors(name):
         np.median([abs(float(row[key])) for row in rows])
         for key in ("error_prior", "error_left_out")
     )
-    # a dozen rows that relatives predict as well give no more than error bars
-    assert left < prior or (len(rows) <= FEW and left < 1.01 * prior)
+    assert left < prior
     assert left < 0.12
 
 
