@@ -18,15 +18,7 @@ from cmxjax.specs.scenario import load_scenario
 from cmxjax.specs.system_file import figures_of
 from cmxjax.specs.system_load import Reference, load_system, read_system_file
 
-PLAIN = (
-    "scenarios",
-    "sweeps",
-    "measurements",
-    "budgets",
-    "recipes",
-    "plans",
-    "calibrations",
-)
+PLAIN = tuple(kind for kind in KINDS if kind not in ("systems", "models"))
 """Kinds that are shown as they were written."""
 
 

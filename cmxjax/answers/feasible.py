@@ -4,7 +4,7 @@ import jax.numpy as jnp
 
 from .._types import Leaf
 from ..phases.metrics import Metrics
-from .predict import ENDLESS
+from .predict import ENDLESS, ROUNDED
 
 
 def feasible(m: Metrics) -> Leaf:
@@ -27,7 +27,7 @@ def overloaded(m: Metrics) -> Leaf:
     excess = getattr(m, "excess_requests_per_s", None)
     if excess is None:
         return jnp.asarray(False)
-    return excess > 1e-5 * m.served_requests_per_s  # pyright: ignore
+    return excess > ROUNDED * m.served_requests_per_s  # pyright: ignore
 
 
 def value(m: Metrics, field: str) -> Leaf:

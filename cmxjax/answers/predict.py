@@ -273,8 +273,11 @@ def predict(scenario: Scenario, calibration: str | None = None) -> Prediction:
 def overloaded(values: Mapping[str, float]) -> bool:
     """Whether more requests arrive than can be served, limits or not."""
     excess = values.get("excess_requests_per_s", 0.0)
-    # more than what float32 loses in the root that the rate follows from
-    return excess > 1e-5 * values.get("served_requests_per_s", 0.0)
+    return excess > ROUNDED * values.get("served_requests_per_s", 0.0)
+
+
+ROUNDED = 1e-5
+"""Share of a rate beyond what float32 loses in the root that it follows from."""
 
 
 def _of_stages(

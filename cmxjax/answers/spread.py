@@ -5,7 +5,7 @@ compiles nothing and takes a millisecond each.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -103,8 +103,24 @@ def sigmas(problem: Problem, names: list[str]) -> dict[str, float]:
     """
     base = numbers_of(jax.device_get(metrics(*problem.inputs)))
     slopes = slopes_of(problem, {name: base[name] for name in names})
-    factor = widening(outside(problem))
+    return widths(problem, slopes, names, widening(outside(problem)))
+
+
+def widths(
+    problem: Problem,
+    slopes: Mapping[str, dict[str, float]],
+    names: Iterable[str],
+    factor: float,
+) -> dict[str, float]:
+    """Relative one sigma of numbers from their slopes.
+
+    Args:
+        names: of metrics; those of a pool may stand behind a prefix that ends in a dot.
+        factor: of the error bar outside of what was fitted, see `extrapolation`.
+    """
     return {
-        name: relative_sigma(problem, slopes.get(name, {}), name, factor)
+        name: relative_sigma(
+            problem, slopes.get(name, {}), name.rpartition(".")[2], factor
+        )
         for name in names
     }

@@ -10,8 +10,8 @@ from ..specs.build import Problem
 from .evidence import Evidence, nearest
 from .extrapolation import Outside, outside, widening
 from .origin import origin_of, origins_of
-from .spread import Numbers, numbers_of, slopes_of
-from .uncertainty import discrepancy, relative_sigma, variance
+from .spread import Numbers, numbers_of, slopes_of, widths
+from .uncertainty import discrepancy, variance
 
 BREAKDOWN, BUSY, POOLS = "breakdown.", "busy.", "pools."
 
@@ -58,12 +58,10 @@ def trust_of(problem: Problem, numbers: Numbers) -> Trust:
     beyond = outside(problem)
     factor = widening(beyond)
     sigma, pools = {}, {}
-    for name in numbers:
-        own = slopes.get(name, {})
-        field = name.rpartition(".")[2]
-        width = relative_sigma(problem, own, field, factor)
+    for name, width in widths(problem, slopes, numbers, factor).items():
         if name.startswith(POOLS):
-            pools.setdefault(name.split(".")[1], {})[field] = width
+            _, role, field = name.split(".")
+            pools.setdefault(role, {})[field] = width
         elif not name.startswith((BREAKDOWN, BUSY)):
             sigma[name] = width
     components, origin = _components(problem, numbers, slopes, factor)

@@ -1,5 +1,6 @@
 """A machine split into pools, and how good the split is."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -7,6 +8,15 @@ import numpy as np
 from ..serve.metrics import ServeMetrics
 from ..specs.build import Problem
 from ..specs.scenario_file import ServeScenario
+
+
+def with_devices(scenario: ServeScenario, devices: Mapping[str, int]) -> ServeScenario:
+    """A scenario with other numbers of devices of some pools, by role."""
+    pools = [
+        pool.model_copy(update={"devices": devices.get(pool.role, pool.devices)})
+        for pool in scenario.pools
+    ]
+    return scenario.model_copy(update={"pools": pools})
 
 
 class Split(NamedTuple):
@@ -110,13 +120,7 @@ class PoolSplit(NamedTuple):
     @property
     def scenario(self) -> ServeScenario:
         """The scenario with the best split."""
-        pools = [
-            pool.model_copy(
-                update={"devices": self.best.devices.get(pool.role, pool.devices)}
-            )
-            for pool in self._given.pools
-        ]
-        return self._given.model_copy(update={"pools": pools})
+        return with_devices(self._given, self.best.devices)
 
     @property
     def _given(self) -> ServeScenario:

@@ -88,12 +88,7 @@ def split_pools(
     problem = build(scenario, calibration)
     layout = problem.layout
     assert isinstance(layout, Pools)
-    # a cache has no instances
-    sizes = {
-        role: round(float(devices_of(pool.layout)))
-        for role, pool in layout.pools.items()
-        if role != "cache"
-    }
+    sizes = instance_sizes(layout)
     if len(sizes) < 2:
         raise SpecError(["pools: one pool alone has no split; add another"])
     total = devices or sum(p.devices for p in scenario.pools if p.role in sizes)
@@ -108,6 +103,15 @@ def split_pools(
         # as many copies of the best split do, if not fewer devices
         answer = _best(problem, sizes, total * math.ceil(asked / rate), fewest)
     return answer
+
+
+def instance_sizes(layout: Pools) -> dict[str, int]:
+    """Devices of an instance by role; a cache has no instances."""
+    return {
+        role: round(float(devices_of(pool.layout)))
+        for role, pool in layout.pools.items()
+        if role != "cache"
+    }
 
 
 def _best(problem: Problem, sizes: dict[str, int], total: int, fewest: bool) -> PoolSplit:

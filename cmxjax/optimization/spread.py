@@ -7,8 +7,7 @@ points in one call: nothing is compiled for it.
 import math
 
 from ..answers.extrapolation import outside, widening
-from ..answers.spread import slopes_of
-from ..answers.uncertainty import relative_sigma
+from ..answers.spread import slopes_of, widths
 from ..specs.build import build
 from ..specs.scenario import validate_scenario
 from ..specs.scenario_write import raw_scenario
@@ -45,5 +44,5 @@ def sigmas_of(bounds: Bounds, points: list[Points]) -> list[dict[str, float]]:
         problem = build(validate_scenario(raw, "the answer"), job.problem.calibration)
         factor = widening(outside(problem))
         own = {field: slopes.get(str((i, field)), {}) for field in fields}
-        found.append({f: relative_sigma(problem, own[f], f, factor) for f in fields})
+        found.append(widths(problem, own, fields, factor))
     return found

@@ -19,8 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from ..job.layout import Pools
-from ..job.layout import devices as devices_of
-from ..optimization.pools import WAITING
+from ..optimization.pools import WAITING, instance_sizes
 from ..phases.metrics import metrics
 from ..serve.metrics import ServeMetrics
 from ..specs.errors import SpecError
@@ -46,6 +45,11 @@ class Sized(NamedTuple):
     """Of each class, as if all were of that class, at those numbers."""
     reasons: list[str]
 
+    @property
+    def pools(self) -> dict[str, int]:
+        """Devices of all instances of each pool."""
+        return {role: n * self.devices[role] for role, n in self.instances.items()}
+
 
 def devices_of_instances(c: RequestClass) -> dict[str, int]:
     """By role, of pools that have instances.
@@ -53,8 +57,7 @@ def devices_of_instances(c: RequestClass) -> dict[str, int]:
     Raises:
         SpecError: pools wait for each other, so that none has a size of its own.
     """
-    roles = {pool.role: pool for pool in c.scenario.pools}
-    if waiting := [role for role in roles if role in WAITING]:
+    if waiting := [p.role for p in c.scenario.pools if p.role in WAITING]:
         raise SpecError(
             [
                 f"pools: {', '.join(waiting)} waits for other pools, which a plan does"
@@ -63,11 +66,7 @@ def devices_of_instances(c: RequestClass) -> dict[str, int]:
         )
     layout = c.problem.layout
     assert isinstance(layout, Pools)
-    return {
-        role: round(float(devices_of(layout.pools[role].layout)))
-        for role in roles
-        if role != "cache"
-    }
+    return instance_sizes(layout)
 
 
 def fewest_instances(

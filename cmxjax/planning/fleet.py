@@ -1,17 +1,20 @@
 """A fleet of one machine that takes a load: packages, spares, price, and how surely."""
 
 import math
+from statistics import NormalDist
 from typing import NamedTuple
 
 import jax
 
+from ..answers.batch import loose
 from ..answers.extrapolation import outside, widening
-from ..answers.spread import slopes_of
+from ..answers.spread import slopes_of, widths
 from ..answers.trust import POOLS, flat
-from ..answers.uncertainty import discrepancy, probability_above, relative_sigma
+from ..answers.uncertainty import discrepancy, probability_above
 from ..cost import HOUR_S
 from ..goodput import failures_per_s
 from ..machine.machine import Machine
+from ..optimization.pool_split import with_devices
 from ..phases.metrics import metrics
 from ..specs.build import Problem, build
 from ..specs.errors import SpecError
@@ -114,7 +117,7 @@ def fleet_of(
             break
         if confidence is None:
             break
-        before, reach = sized.instances, _quantile(confidence)
+        before, reach = sized.instances, NormalDist().inv_cdf(confidence)
         share = {r: math.exp(-reach * _sigma(classes, seen, r)) for r in sized.load}
         sized = fewest_instances(classes, share)
         if sized.reasons or sized.instances == before:
@@ -123,8 +126,7 @@ def fleet_of(
     machines = largest.problem.inputs[0]
     assert isinstance(machines, dict)
     machine = next(iter(machines.values()))  # packages and prices are those of all pools
-    devices = sum(n * sized.devices[role] for role, n in sized.instances.items())
-    packages = devices / float(machine.package_devices)
+    packages = sum(sized.pools.values()) / float(machine.package_devices)
     down, spares = spare_hosts(machine, packages, available, repair_s)
     spare = spares * float(machine.operations.host_packages)
     tokens = sum(c.per_s * c.scenario.workload.output_tokens for c in classes) / growth
@@ -167,27 +169,14 @@ def _served(c: RequestClass, sized: Sized, place: int) -> Served:
     """What a class sees on those pools at the load of the busiest."""
     capacity = float(sized.metrics[place].capacity_requests_per_s)
     rate = capacity * max(sized.load.values())
-    pools = [
-        pool.model_copy(
-            update={"devices": sized.instances[pool.role] * sized.devices[pool.role]}
-        )
-        if pool.role in sized.instances
-        else pool
-        for pool in c.scenario.pools
-    ]
     workload = c.scenario.workload.model_copy(update={"request_rate": rate})
-    scenario = c.scenario.model_copy(update={"pools": pools, "workload": workload})
+    scenario = with_devices(c.scenario, sized.pools)
+    scenario = scenario.model_copy(update={"workload": workload})
     problem = build(scenario, c.calibration)
     values = flat(jax.device_get(metrics(*problem.inputs)))
     values = {name: x for name, x in values.items() if math.isfinite(x)}
     slopes = slopes_of(problem, values, metrics, flat)
-    factor = widening(outside(problem))
-    sigma = {
-        name: relative_sigma(
-            problem, slopes.get(name, {}), name.rpartition(".")[2], factor
-        )
-        for name in values
-    }
+    sigma = widths(problem, slopes, values, widening(outside(problem)))
     return Served(problem, values, sigma, slopes)
 
 
@@ -198,13 +187,6 @@ def _sigma(classes: list[RequestClass], seen: dict[str, Served], role: str) -> f
     weights = [c.per_s / seen[c.name].values[key] for c in classes]
     sigmas = [seen[c.name].sigma[key] for c in classes]
     return sum(w * s for w, s in zip(weights, sigmas)) / sum(weights)
-
-
-def _quantile(probability: float) -> float:
-    """Standard deviations above the mean that a normal variable stays below."""
-    from statistics import NormalDist
-
-    return NormalDist().inv_cdf(probability)
 
 
 def spare_hosts(
@@ -234,13 +216,11 @@ def _unsure(c: RequestClass, seen: Served, role: str) -> str:
     key = f"{POOLS}{role}.requests_per_s"
     slopes, problem = seen.slopes.get(key, {}), c.problem
     own = discrepancy(problem, slopes, "requests_per_s") ** 2
-    known = problem.fitted.theta.keys() | set(problem.fitted.absorbed)
-    loose = {
-        path: (slope * problem.figures[path].prior_sigma) ** 2
-        for path, slope in slopes.items()
-        if path not in known
+    priors = {
+        path: (slopes.get(path, 0.0) * sigma) ** 2
+        for path, sigma in loose(problem).items()
     }
-    path = max(loose, key=lambda path: loose[path], default="")
-    if path and loose[path] > own:
+    path = max(priors, key=lambda path: priors[path], default="")
+    if path and priors[path] > own:
         return f"measure system.{path}, which is assumed"
     return "measure a whole serving run on this machine, with this engine and model"

@@ -163,9 +163,15 @@ def plan(
         )
         for name in dict.fromkeys(names)
     }
-    options = {"growth": growth, "confidence": confidence}
     fleets = [
-        fleet_of(name, classes, available=available, repair_s=repair_s, **options)
+        fleet_of(
+            name,
+            classes,
+            growth=growth,
+            confidence=confidence,
+            available=available,
+            repair_s=repair_s,
+        )
         for name, classes in every.items()
     ]
     total = sum(c.per_s for c in next(iter(every.values())))

@@ -352,10 +352,7 @@ class _Chosen:
         keep, counts = self.keep, self.counts
         good = whole
         if wrong is not None:
-            refused = wrong if whole is None else wrong & whole
-            if total := int(refused.sum()):
-                counts.refused += total
-                counts.reasons[BY_CONSTRAINT] += total
+            _refuse(counts, wrong if whole is None else wrong & whole, BY_CONSTRAINT)
             good = ~wrong if good is None else good & ~wrong
         can = feasible if good is None else feasible & good
         total = len(point) if good is None else int(good.sum())
