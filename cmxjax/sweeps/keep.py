@@ -1,5 +1,6 @@
 """Which rows are kept: within limits, the best by a metric, or a Pareto front."""
 
+import re
 from functools import partial
 from typing import NamedTuple
 
@@ -23,7 +24,8 @@ USUAL = {
 }
 """Metrics of a sweep that names none, by phase."""
 
-SHARES = ("mfu", "hfu", "utilization")
+SHARES = ("mfu", "hfu", "utilization", "goodput", "mtbf_s")
+"""Metrics that are best when large and no rates, as `limits.RATIOS` of quantities."""
 
 Columns = dict[str, np.ndarray]
 
@@ -108,9 +110,9 @@ def keep_of(sweep: Sweep, phase: str) -> Keep:
 
 
 def more_is_better(field: str) -> bool:
-    """Whether a metric is a rate or a share of a peak."""
-    rate = "_per_s" in field and not field.startswith("excess")
-    return rate or field in SHARES
+    """Whether a metric is a rate, a share of a peak, or time between failures."""
+    rate = re.search(r"_per_s(_per_|$)", field) and not field.startswith("excess")
+    return bool(rate) or field in SHARES
 
 
 def _field(where: str, phase: str, key: str, name: str) -> str:

@@ -5,6 +5,10 @@ import pytest
 from small_sweeps import GEMM, planned, points_of
 
 import cmxjax as cmx
+from cmxjax.answers import limits
+from cmxjax.quantities import field_of
+from cmxjax.specs.measurement_file import QUANTITIES
+from cmxjax.sweeps import keep
 from cmxjax.sweeps.evaluate import mesh_of
 from cmxjax.sweeps.keep import Keep
 from cmxjax.sweeps.part import Evaluator
@@ -122,3 +126,14 @@ def test_error_bars_are_those_of_a_prediction(tmp_path):
             assert row[f"sigma.{field}"] == pytest.approx(prediction.sigma[field])
         assert row["time_s"] == pytest.approx(prediction.time_s, rel=1e-12)
     assert swept.best[0]["sigma"]["time_s"] == frame["sigma.time_s"][0]
+
+
+@pytest.mark.parametrize("phase", ["decode", "prefill", "train", "serve", "op"])
+def test_metrics_are_best_in_the_direction_that_their_limits_have(phase):
+    """A sweep's best by a metric, and a limit on the quantity that it is."""
+    for quantity in QUANTITIES:
+        try:
+            field = field_of(quantity, None, phase)
+        except ValueError:
+            continue
+        assert keep.more_is_better(field) == limits.more_is_better(quantity), quantity
