@@ -191,7 +191,7 @@ def test_shares_sum_to_the_step_with_all_that_a_host_does():
 )
 def test_a_version_is_the_last_release_up_to_it(version, entry):
     system = load_system(Reference("dgx-h100")).system
-    assert release(system, "vllm", version) == entry
+    assert release(system.engines, "vllm", version) == entry
 
 
 @pytest.mark.parametrize(
@@ -569,6 +569,53 @@ def test_a_release_that_is_not_said_is_wider():
     known = fitted(**{"decode__vllm-0_14": 0.1})
     found = model_error(known, load_scenario(unsaid), "tpot")
     assert found == pytest.approx(math.hypot(0.1, RELEASES))
+
+
+MIXTURE = {
+    "system": "gb200-nvl72",
+    "model": "qwen3-30b-a3b-fp8",
+    "phase": "train",
+    "engine": "nemo",
+    "layout": {"devices": 8, "ep": 8},
+    "workload": {"global_batch": 64, "sequence_tokens": 4096, "precision": "mxfp8"},
+}
+
+
+@pytest.mark.parametrize(
+    ("version", "entry"),
+    [
+        ("25.11", "nemo"),
+        ("26.04.01", "nemo"),
+        ("26.06", "nemo-26-06"),
+        ("26.08", "nemo-26-06"),
+        ("main", "nemo-26-06"),
+        (None, "nemo"),
+    ],
+)
+def test_a_framework_of_some_version_is_its_release(version, entry):
+    job = load_scenario(MIXTURE | ({"engine_version": version} if version else {}))
+    assert build(job).choices.trainer == entry
+    assert level_of(job, "step_time") == f"train/{entry}"
+
+
+def test_a_version_of_a_framework_that_is_no_number_is_refused():
+    with pytest.raises(
+        SpecError, match="engine_version = 'new': must begin with numbers"
+    ):
+        build(load_scenario(MIXTURE | {"engine_version": "new"}))
+
+
+def test_a_release_is_of_an_entry_that_is_there(tmp_path):
+    own = '[trainers.mine]\nrelease_of = "nemmo"\nsince = "9"\n'
+    file = tmp_path / "own.toml"
+    file.write_text(f'base = "gb200-nvl72"\n{own}')
+    with pytest.raises(SpecError, match="release_of = 'nemmo': not in trainers"):
+        load_system(Reference(str(file)))
+    file.write_text(
+        f'base = "gb200-nvl72"\n{own}'.replace("nemmo", "nemo").replace("9", "x")
+    )
+    with pytest.raises(SpecError, match="since = 'x': must begin with numbers"):
+        load_system(Reference(str(file)))
 
 
 def test_no_calibration_has_the_priors_alone():

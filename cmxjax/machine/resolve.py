@@ -33,6 +33,9 @@ UNITS = {"nvfp4": "fp4", "mxfp4": "fp4"}
 UNRELEASED = ("nightly", "main", "dev", "latest")
 """What the names of builds begin with that are newer than all releases."""
 
+NUMBERS = re.compile(r"v?(\d+(?:\.\d+)*)")
+"""How a version begins."""
+
 STORAGE = "vpc"
 """The link that checkpoints are written over; without one, the outermost tier."""
 
@@ -171,7 +174,7 @@ def _runtime(system: System, choices: Choices) -> Engine | Trainer:
     kept in and how kernels are launched is the job's to say by now."""
     if choices.trainer:
         return system.trainers[choices.trainer].replace(
-            context="", gradient="", gathers="", exchange=""
+            context="", gradient="", gathers="", exchange="", release_of="", since=""
         )
     engine = system.engines[choices.engine]
     launch = engine.launch_s
@@ -191,17 +194,17 @@ def _runtime(system: System, choices: Choices) -> Engine | Trainer:
     )
 
 
-def release(system: System, engine: str, version: str) -> str:
-    """The entry of an engine that describes a version: that of the last release up to
-    it; without a version, or for a build of the day, the newest.
+def release(runtimes: Mapping[str, Engine | Trainer], name: str, version: str) -> str:
+    """The entry of an engine or a framework that describes a version: that of the last
+    release up to it; without a version, or for a build of the day, the newest.
 
     Raises:
         ValueError: the version isn't numbers with dots between.
     """
-    entries = [("", engine)]
-    for name, other in system.engines.items():
-        if other.release_of == engine:
-            entries.append((other.since, name))
+    entries = [("", name)]
+    for entry, other in runtimes.items():
+        if other.release_of == name:
+            entries.append((other.since, entry))
     return _latest(entries, version)
 
 
@@ -228,7 +231,7 @@ def _latest(entries: Iterable[tuple[str, str]], version: str) -> str:
 def _numbers(version: str) -> tuple[int, ...]:
     """`0.15.1` or `1.0.0rc3` as numbers that compare; a suffix behind them counts as
     nothing."""
-    found = re.match(r"v?(\d+(?:\.\d+)*)", version)
+    found = NUMBERS.match(version)
     if not found:
         raise ValueError("must begin with numbers such as 0.15.1")
     return tuple(int(part) for part in found[1].split("."))

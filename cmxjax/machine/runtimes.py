@@ -166,4 +166,7 @@ class Trainer(struct.PyTreeNode, kw_only=True, frozen=True):
     through `one_port` of each, or `by_owner`, a message of each rank in turn."""
     exchange: str = struct.field(pytree_node=False, default="")
     """Library that sends tokens to experts, unless a job says it; empty: the system's."""
+    release_of: str = struct.field(pytree_node=False, default="")
+    """The framework whose release it is, from version `since` on."""
+    since: str = struct.field(pytree_node=False, default="")
     kind: str = struct.field(pytree_node=False, default="trainer")

@@ -8,6 +8,7 @@ from jax import Array
 
 from ..job.workload import BYTES, Dtypes
 from ..machine.resolve import MULTIPLIED, UNITS, release
+from ..machine.runtimes import Engine, Trainer
 from ..machine.system import System, ordered_tiers
 from ..words import choose
 from .errors import SpecError, shown
@@ -114,15 +115,34 @@ def check_dtypes(names: dict[str, str], system: System, where: str) -> None:
 def engine_of(scenario: Common, system: System, where: str) -> str:
     """The entry of the engine, and of its release, that a scenario names or that is the
     system's default. Raises `SpecError`."""
+    return _release(scenario, system.engines, default(system, "engine"), where)
+
+
+def framework_of(scenario: Common, system: System, where: str) -> str:
+    """The entry of the training framework that a scenario names or that is the system's
+    default; with `engine_version` that of its release. Without one it is the framework's
+    own entry, not the newest: most published runs are of the releases before.
+
+    Raises `SpecError`.
+    """
+    usual = default(system, "trainer")
+    if scenario.engine_version is None:
+        return pick(system.trainers, scenario.engine or usual, "engine", where)
+    return _release(scenario, system.trainers, usual, where)
+
+
+def _release(
+    scenario: Common, runtimes: Mapping[str, Engine | Trainer], usual: str, where: str
+) -> str:
     version = scenario.engine_version
     if scenario.engine is None and version is not None:
         raise SpecError(
             [f"{where}: engine_version = {version!r}: of which engine? Add engine"]
         )
-    engine = scenario.engine or default(system, "engine")
-    pick(system.engines, engine, "engine", where)
+    name = scenario.engine or usual
+    pick(runtimes, name, "engine", where)
     try:
-        return release(system, engine, version or "")
+        return release(runtimes, name, version or "")
     except ValueError as error:
         raise SpecError([f"{where}: engine_version = {version!r}: {error}"]) from None
 

@@ -78,13 +78,13 @@ def _system(scenario: Scenario) -> System:
 
 
 def _runtime(scenario: Scenario, system: System) -> str:
-    """The engine, with its release, or the framework."""
-    if scenario.phase == "train":
-        return scenario.engine or dict(system.defaults)["trainer"]
-    engine = scenario.engine or dict(system.defaults)["engine"]
-    if engine not in system.engines:  # building the scenario says so
-        return engine
-    return release(system, engine, scenario.engine_version or "")
+    """The engine or framework, with its release."""
+    trains, version = scenario.phase == "train", scenario.engine_version
+    runtimes = system.trainers if trains else system.engines
+    name = scenario.engine or dict(system.defaults)["trainer" if trains else "engine"]
+    if name not in runtimes or (trains and version is None):
+        return name  # building the scenario says that it isn't there
+    return release(runtimes, name, version or "")
 
 
 def model_error(fitted: Calibration, scenario: Scenario, quantity: str) -> float:
@@ -92,7 +92,9 @@ def model_error(fitted: Calibration, scenario: Scenario, quantity: str) -> float
     if fitted.name == UNCALIBRATED or scenario.phase == "system":
         return 0.0
     level = level_of(scenario, quantity)
-    releases = {name: e.release_of for name, e in _system(scenario).engines.items()}
+    system = _system(scenario)
+    runtimes = {**system.trainers, **system.engines}
+    releases = {name: entry.release_of for name, entry in runtimes.items()}
     # what relatives say of a chip without a calibration is wider by itself
     unmeasured = fitted.name == RELATIVES
     error = _nearest(level, fitted.discrepancy, releases, 1.0 if unmeasured else WIDER)

@@ -8,6 +8,7 @@ from pydantic import Field, StringConstraints, field_validator
 
 from ..job.workload import BYTES
 from ..machine.libraries import ALGORITHMS
+from ..machine.resolve import NUMBERS
 from ..machine.runtimes import EXPERT_FORMATS
 from ..rates.torus import LONGEST
 from .figures import Figure, Info, Leaves, Source, Strict, Text, mistakes_of
@@ -233,6 +234,8 @@ class TrainerSpec(Leaves):
     gathers: Literal["striped", "one_port", "by_owner"] = "striped"
     exchange: str = ""
     """Library of expert exchanges that it uses; empty: the system's."""
+    release_of: str = ""
+    since: str = ""
     launch_s: Figure
     layer_host_s: Figure
     tensor_host_s: Figure
@@ -457,6 +460,23 @@ class SystemFile(Strict):
             for trainer, spec in named.items()
             if known and spec.exchange and spec.exchange not in known
         ]
+        if problems:
+            raise ValueError("\n".join(problems))
+        return named
+
+    @field_validator("engines", "trainers")
+    @classmethod
+    def _releases_are_of_entries(cls, named: dict, info: Info) -> dict:
+        problems = []
+        for name, spec in named.items():
+            if spec.release_of and spec.release_of not in named:
+                said = (
+                    f"{name}.release_of = {spec.release_of!r}: not in {info.field_name}"
+                )
+                problems.append(f"{said}; use one of {', '.join(named)}")
+            if bool(spec.release_of) != bool(NUMBERS.match(spec.since)):
+                said = f"{name}.since = {spec.since!r}: must begin with numbers such as"
+                problems.append(f"{said} 0.15.1, and stand beside release_of")
         if problems:
             raise ValueError("\n".join(problems))
         return named

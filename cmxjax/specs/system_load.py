@@ -297,6 +297,8 @@ def _habits(spec: TrainerSpec) -> dict[str, object]:
         "gradient": spec.gradient,
         "gathers": spec.gathers,
         "exchange": spec.exchange,
+        "release_of": spec.release_of,
+        "since": spec.since,
         "stages": Spread(
             ends=switch(spec.stages == "with_ends"),
             head=switch(spec.stages == "by_cost"),

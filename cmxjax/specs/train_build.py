@@ -2,11 +2,20 @@
 
 from ..job.workload import BYTES, NO_COPY, Dtypes, Software, Train, balance_of, sizes_of
 from ..machine.resolve import Choices
+from ..machine.runtimes import Trainer
 from ..machine.system import System
 from ..model.flops import convention_named
 from ..step.pipeline import chunks_filled
 from ..switch import switch
-from .context import Context, check_dtypes, default, dtypes_of, leaf, multiplied, pick
+from .context import (
+    Context,
+    check_dtypes,
+    dtypes_of,
+    framework_of,
+    leaf,
+    multiplied,
+    pick,
+)
 from .degrees import Degrees
 from .errors import SpecError, all_of
 from .scenario_file import TrainScenario
@@ -94,13 +103,12 @@ def _software(
     dtypes = training_dtypes(scenario, system)
     used = {"workload.precision": dtypes.activation}
     used |= {f"dtypes.{k}": getattr(dtypes, k) for k in ("attention", "head")}
-    engine = scenario.engine or default(system, "trainer")
     all_of(
         lambda: check_dtypes(used, system, where),
-        lambda: pick(system.trainers, engine, "engine", where),
+        lambda: framework_of(scenario, system, where),
     )
-    trainer = system.trainers[engine]
-    exchange = scenario.workload.context_parallel or trainer.context
+    engine = framework_of(scenario, system, where)
+    exchange = scenario.workload.context_parallel or system.trainers[engine].context
     _check_heads(context, degrees, exchange)
     software = Software(
         sizes=sizes_of(dtypes),
@@ -122,11 +130,19 @@ def training_dtypes(scenario: TrainScenario, system: System) -> Dtypes:
     given = scenario.dtypes
     if given.dispatch is None:
         dtypes = dtypes._replace(dispatch="bf16")
-    trainer = system.trainers.get(scenario.engine or default(system, "trainer"))
+    trainer = _trainer(scenario, system)
     if given.gradient is None and trainer is not None:
         wide = WORKING if trainer.gradient == "weight" else "fp32"
         dtypes = dtypes._replace(gradient=wide)
     return _of_optimizer(dtypes)
+
+
+def _trainer(scenario: TrainScenario, system: System) -> Trainer | None:
+    """The framework; None where its name or version is wrong, which `_software` says."""
+    try:
+        return system.trainers[framework_of(scenario, system, "")]
+    except SpecError:
+        return None
 
 
 def _of_optimizer(dtypes: Dtypes) -> Dtypes:
@@ -166,8 +182,7 @@ def _exchange(context: Context, scenario: TrainScenario, usual: str) -> str:
     """The library that sends tokens to experts, with gradients on their way back."""
     libraries, key = context.system.expert_parallel, f"{context.where}: exchange"
     if scenario.exchange is None:
-        engine = scenario.engine or default(context.system, "trainer")
-        trainer = context.system.trainers.get(engine)  # building the software says so
+        trainer = _trainer(scenario, context.system)
         return (trainer and trainer.exchange) or usual
     name = pick(libraries, scenario.exchange, "exchange", context.where)
     if any(m.fused_exposed_fraction is not None for m in libraries[name].values()):
