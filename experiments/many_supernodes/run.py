@@ -110,6 +110,8 @@ def rows_of(options: Options, count: int) -> list[dict]:
             **{axis: chosen[f"layout.{axis}"] for axis in AXES},
             "micro_batch": chosen["workload.micro_batch"],
             "recompute": chosen["workload.recompute"],
+            "zero": chosen["workload.zero"],
+            "schedule": chosen["workload.schedule"],
         }
         if name == "best":
             row["certified_by"] = "bound" if c.optimum is None else "optimum"

@@ -83,6 +83,8 @@ def row_of(options: Options, system: str, npus: int, vpp: int, published: bool) 
         **{axis: chosen[f"layout.{axis}"] for axis in AXES},
         "micro_batch": chosen["workload.micro_batch"],
         "recompute": chosen["workload.recompute"],
+        "zero": chosen["workload.zero"],
+        "schedule": chosen["workload.schedule"],
         "placement": chosen["layout.placement"],
         "certified_by": "bound" if c.optimum is None else "optimum",
         "gap": c.gap,
