@@ -136,6 +136,17 @@ def test_experts_are_balanced_only_over_expert_ranks(tool):
     assert "eplb" in launched(tool, DECODE, {}).text.lower()
 
 
+@pytest.mark.parametrize("tool", ["vllm", "vllm-ascend", "sglang"])
+def test_sequence_parallel_serving_is_said(tool):
+    def said(**changes):
+        launch = launched(tool, DECODE, changes)
+        return any("along the sequence" in note for note in launch.notes)
+
+    assert said(**TP4, **{"layout.sequence_parallel": True})
+    assert not said(**TP4)
+    assert not said(**{"layout.sequence_parallel": True})  # nothing to split
+
+
 def test_a_head_that_ranks_share_is_set_or_said():
     def said(tool, **changes):
         launch = launched(tool, DECODE, changes)

@@ -82,6 +82,11 @@ def instance_of(problem: Problem, tool: str, microbatches: int) -> Instance:
     redundant = _redundant(problem, notes) if several and degrees["ep"] > 1 else 0
     if problem.placed.attention == "sp_tp_sp":
         notes.append("not expressed: sequence-parallel stages around attention")
+    elif float(problem.placed.sequence_parallel.on) > 0.5 and degrees["tp"] > 1:
+        notes.append(
+            "not expressed: activations split along the sequence between tensor-parallel"
+            " layers (predict the engine's default with layout.sequence_parallel=false)"
+        )
     if any(float(mixer.state) for mixer in a.mixers):
         notes.append(
             f"not expressed: states in {dtypes_of(problem.scenario).state}; it keeps them"
