@@ -9,9 +9,10 @@ import pytest
 from cmxjax.job.layout import AXES, degree, devices
 from cmxjax.job.workload import BYTES, balance_of, tokens_per_step
 from cmxjax.phases.metrics import metrics
-from cmxjax.specs.build import ASYMPTOTE_BYTES, build
+from cmxjax.specs.build import build
 from cmxjax.specs.context import dtypes_of
 from cmxjax.specs.files import shipped
+from cmxjax.specs.kernel_build import ASYMPTOTE_BYTES
 from cmxjax.specs.measurement_file import load_measurements
 from cmxjax.specs.scenario import load_scenario, validate_scenario, with_overrides
 from cmxjax.specs.system_load import Reference, load_system

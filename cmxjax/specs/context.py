@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ..job.workload import BYTES, Dtypes
-from ..machine.resolve import MULTIPLIED, UNITS, release
+from ..machine.resolve import MULTIPLIED, UNITS, Choices, release
 from ..machine.runtimes import Engine, Trainer
 from ..machine.system import System, ordered_tiers
 from ..words import choose
@@ -172,11 +172,22 @@ def limited(scenario: Common, system: System, where: str) -> System:
     return system.replace(engines={**system.engines, name: engine})
 
 
+def usual(system: System) -> Choices:
+    """What a job uses of the system unless it says otherwise."""
+    expert = default(system, "expert")
+    return Choices(
+        collective_library=default(system, "collective"),
+        expert_library=expert,
+        expert_mode=next(iter(system.expert_parallel[expert])),
+        engine=default(system, "engine"),
+    )
+
+
 def default(system: System, what: str) -> str:
     """Name of the default library, engine, trainer, or way to unpack weights."""
     return dict(system.defaults)[what]
 
 
-def sizes(system: System) -> list[float]:
+def tier_sizes(system: System) -> list[float]:
     """Units that each tier joins, innermost first."""
     return [float(tier.size) for tier in ordered_tiers(system)]

@@ -6,12 +6,10 @@ there.
 """
 
 import math
-from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
 
 from ..job.layout import Layout, Pool, Pools, degree
-from ..job.workload import Decode, Images, Prefill, Serve, Software
+from ..job.workload import Decode, Images, Prefill, Serve
 from ..machine.resolve import Choices
 from ..switch import switch
 from .context import Context, leaf
@@ -28,6 +26,7 @@ from .scenario_file import (
     ServeScenario,
 )
 from .serve_checks import cache_link, check_devices, check_keys, roles_of
+from .step_build import Encoding, decode, encode, prefill, served_software
 
 PREFILL_TOKENS = 8192.0
 """Prompt tokens per device and prefill batch, as published for CloudMatrix384 (16,384 on
@@ -46,39 +45,22 @@ SHARED = ("system", "model", "dtypes", "engine", "engine_version", "graphs", "ex
 SPLITS = ("devices", "tp", "cp", "dp", "pp", "ep", "etp", "edp")
 
 
-class Encoding(NamedTuple):
-    """What a pool that encodes images adds to a serving workload."""
-
-    software: Software
-
-
 Made = tuple[Decode | Prefill | Encoding, Layout, Choices]
 """Workload, layout and choices of one pool."""
 
 
-class Builders(NamedTuple):
-    """What builds the jobs of pools."""
-
-    prefill: Callable[[Context, PrefillScenario], Made]
-    decode: Callable[[Context, DecodeScenario], Made]
-    encode: Callable[[Context, DecodeScenario], Made]
-    """Of images."""
-
-
 def serve_job(
-    context: Context, scenario: ServeScenario, builders: Builders
+    context: Context, scenario: ServeScenario
 ) -> tuple[Serve, Pools, dict[str, Choices]]:
     """The workload and pools of a serving scenario, and what each uses of the system.
-
-    Args:
-        builders: of the phases prefill and decode, and of pools that encode images.
 
     Raises:
         SpecError: naming every mistake.
     """
+    served_software(context, "low_latency")  # what all pools share is right first
     roles = roles_of(context, scenario)
     check_keys(context, scenario, roles)
-    every = [partial(_pool, context, scenario, i, builders) for i in range(len(roles))]
+    every = [partial(_pool, context, scenario, i) for i in range(len(roles))]
     links, built, _ = all_of(
         lambda: cache_link(context, scenario, roles),
         lambda: all_of(*every),
@@ -150,9 +132,7 @@ def instance_spec(pool: PoolSpec) -> LayoutSpec:
     return spec
 
 
-def _pool(
-    context: Context, scenario: ServeScenario, i: int, builders: Builders
-) -> Made | None:
+def _pool(context: Context, scenario: ServeScenario, i: int) -> Made | None:
     """Workload, layout and choices of one pool, built as a job of its phase."""
     pool = scenario.pools[i]
     if pool.role == "cache":
@@ -189,7 +169,7 @@ def _pool(
             ),
             **common,
         )
-        return builders.prefill(context._replace(scenario=job, where=where), job)
+        return prefill(context._replace(scenario=job, where=where), job)
     drafts = 0 if model is None else min(1, int(model.file.draft_layers))
     job = DecodeScenario.model_construct(
         phase="decode",
@@ -201,7 +181,7 @@ def _pool(
         ),
         **common,
     )
-    builder = builders.encode if encodes else builders.decode
+    builder = encode if encodes else decode
     return builder(context._replace(scenario=job, where=where), job)
 
 

@@ -1,5 +1,6 @@
 """From a training scenario to its workload."""
 
+from ..job.layout import Layout
 from ..job.workload import BYTES, NO_COPY, Dtypes, Software, Train, balance_of, sizes_of
 from ..machine.resolve import Choices
 from ..machine.runtimes import Trainer
@@ -15,9 +16,11 @@ from .context import (
     leaf,
     multiplied,
     pick,
+    usual,
 )
-from .degrees import Degrees
+from .degrees import Degrees, derive
 from .errors import SpecError, all_of
+from .layout_build import layout_of
 from .scenario_file import TrainScenario
 from .schedules import program_of, schedule_mistakes
 
@@ -26,7 +29,25 @@ WORKING = "bf16"
 """Format of the weights that passes read, before they are quantized."""
 
 
-def train_workload(
+def train_job(context: Context, scenario: TrainScenario) -> tuple[Train, Layout, Choices]:
+    """A step of training.
+
+    Raises:
+        SpecError: with every mistake.
+    """
+
+    def workload() -> tuple[Train, Choices]:
+        degrees = derive(scenario.layout, context.mixture, context.where)
+        return all_of(
+            lambda: _check_stages(context, scenario, degrees),
+            lambda: _workload(context, scenario, degrees, usual(context.system)),
+        )[1]
+
+    layout, (made, choices) = all_of(lambda: layout_of(context), workload)
+    return made, layout, choices
+
+
+def _workload(
     context: Context, scenario: TrainScenario, degrees: Degrees, choices: Choices
 ) -> tuple[Train, Choices]:
     """The workload of a training scenario, and what it uses of the system.
@@ -229,7 +250,7 @@ def _check_batch(context: Context, scenario: TrainScenario, degrees: Degrees) ->
         raise SpecError(mistakes)
 
 
-def check_stages(context: Context, scenario: TrainScenario, degrees: Degrees) -> None:
+def _check_stages(context: Context, scenario: TrainScenario, degrees: Degrees) -> None:
     """Stages given one by one must hold all layers, and there must be such a schedule
     for them. Raises `SpecError`."""
     w = scenario.workload
