@@ -192,8 +192,9 @@ def _of_training(problem: Problem, given, degrees: np.ndarray):
     zero = [stages if "zero" in given else (0.0,), stages]
     yield _listed("zero", 0, -1, zero, several, given)
     yield _along_sequence(degrees, given)
-    mixture = (degree(degrees, "ep") > 1).astype(int)
-    yield _listed("overlapped_microbatches", -1, -1, [(1.0,), (1.0, 2.0)], mixture, given)
+    # what overlaps is all that experts send, over tensor ranks of theirs too
+    sends = (degree(degrees, "ep") * degree(degrees, "etp") > 1).astype(int)
+    yield _listed("overlapped_microbatches", -1, -1, [(1.0,), (1.0, 2.0)], sends, given)
 
 
 class Form(NamedTuple):

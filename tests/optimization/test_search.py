@@ -340,6 +340,28 @@ def test_the_best_of_all_settings_is_the_best_of_each_taken_alone():
     assert values[found] == pytest.approx(answer.value, rel=1e-9)
 
 
+@pytest.mark.slow
+def test_what_split_experts_send_overlaps_without_expert_ranks_too():
+    """Experts over tensor ranks alone: the better of one micro-batch and two is found."""
+    job = {
+        "system": "hgx-b200",
+        "model": "mixtral-8x7b",
+        "phase": "train",
+        "workload": {"global_batch": 8, "sequence_tokens": 4096},
+        "layout": {"devices": 8},
+    }
+    pinned = {"tp": 1, "cp": 1, "pp": 1, "ep": 1, "etp": 2}
+
+    def best(**setting):
+        return optimize(
+            load_scenario(job), pinned=pinned | setting, calibration="none", certify=False
+        ).value
+
+    both = best()
+    assert both == pytest.approx(best(overlapped_microbatches=2), rel=1e-9)
+    assert both > 1.001 * best(overlapped_microbatches=1)
+
+
 def test_no_answer_has_more_chunks_than_layers_fill(tmp_path):
     """Eight chunks on each of eight stages would be faster, but there are 32 layers."""
     options = {"objective": "step_time", "pinned": PP8}
