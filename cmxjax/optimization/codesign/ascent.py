@@ -8,7 +8,9 @@ $$ -f(x) + \frac{1}{2\rho} \sum_i \bigl(\max(0, \mu_i + \rho c_i(x))^2 - \mu_i^2
 
 projected onto the box, and ends with mu_i <- max(0, mu_i + rho c_i). The multipliers then
 tend to those of Karush, Kuhn and Tucker (Nocedal & Wright, Numerical Optimization, 2006,
-section 17.3). Sharpness is annealed from round to round.
+section 17.3). Sharpness is annealed from round to round. Where the best start of a budget
+ended, sequential quadratic programming goes on: Adam leaves what hardly matters where it
+is.
 """
 
 from collections.abc import Callable
@@ -21,6 +23,7 @@ import numpy as np
 import optax
 from jax import Array
 from jaxtyping import Float
+from scipy.optimize import minimize
 
 from ..._types import Scalar
 from ...smooth import anneal
@@ -33,6 +36,9 @@ RATE = (0.05, 2e-4)
 
 RHO = 10.0
 ROUNDS, STEPS = 36, 40
+
+POLISHED, FEASIBLE = 100, 1e-4
+"""Steps at the end at most, and the constraint that counts as met there."""
 
 D = TypeVar("D")
 B = TypeVar("B")
@@ -144,3 +150,40 @@ def slopes(
     jacobian = _slopes(terms, data, bound, jnp.asarray(x, float), sharpness)
     (up, across), (value, c) = jax.device_get(jacobian)
     return Slopes(float(value), c, up, across)
+
+
+def polished(
+    evaluate: Callable[[np.ndarray], Slopes],
+    x: Float[np.ndarray, " variable"],
+    box: tuple[np.ndarray, np.ndarray],
+) -> Float[np.ndarray, " variable"]:
+    """A point near an end of the ascent that meets the conditions more closely, or that
+    end, where none is found that is better and as feasible.
+
+    Reference: Kraft, DFVLR-FB 88-28, 1988 (SLSQP).
+    """
+    seen: dict[bytes, Slopes] = {}
+
+    def at(y: np.ndarray) -> Slopes:
+        if y.tobytes() not in seen:
+            seen[y.tobytes()] = evaluate(y)
+        return seen[y.tobytes()]
+
+    room = {
+        "type": "ineq",
+        "fun": lambda y: -at(y).constraints,
+        "jac": lambda y: -at(y).across,
+    }
+    found = minimize(
+        lambda y: -at(y).objective,
+        x,
+        jac=lambda y: -at(y).up,
+        bounds=np.stack(box, axis=1),
+        constraints=[room],
+        method="SLSQP",
+        options={"maxiter": POLISHED, "ftol": 1e-12},
+    ).x
+    found = np.clip(found, *box)
+    before, after = at(x), at(found)
+    feasible = after.constraints.max() <= max(before.constraints.max(), FEASIBLE)
+    return found if feasible and after.objective >= before.objective - FEASIBLE else x

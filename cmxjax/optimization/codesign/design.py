@@ -12,7 +12,7 @@ from ...specs.budget_file import BudgetSpec
 from ...specs.errors import SpecError
 from ...specs.figures import parse_quantity
 from ...units import format_si
-from .ascent import ascend, slopes
+from .ascent import ascend, polished, slopes
 from .certificate import certify
 from .cost import log_costs, shares, spend, to_budget
 from .exact import SPAN, Rows, exact_rows, whole_batch
@@ -78,13 +78,14 @@ def codesign(
     designs: list[Design] = []
     before = np.zeros((0, setup.mix.resources))
     for i, log_budget in enumerate(logs):
-        paid = to_budget(setup.prices, pool, np.ones_like(pool), log_budget, setup.box)
-        found, exchange, tried = _refined(setup, np.append(paid, before, 0), log_budget)
-        machines, before = machines + tried, found[None]
         own = slice(i * (restarts + 1), (i + 1) * (restarts + 1))
         order = np.lexsort((-ends.objective[own], np.round(ends.violation[own], 3)))
-        relaxed = ends.x[own][order[0]]
         terms = partial(slopes, setup.mix, setup.data, jnp.asarray(log_budget))
+        relaxed = polished(terms, ends.x[own][order[0]], (low, high))
+        rows = np.append(pool, relaxed[None, : setup.mix.resources], 0)
+        paid = to_budget(setup.prices, rows, np.ones_like(rows), log_budget, setup.box)
+        found, exchange, tried = _refined(setup, np.append(paid, before, 0), log_budget)
+        machines, before = machines + tried, found[None]
         design = design_of(setup, found, math.exp(log_budget))._replace(
             certificate=certify(terms, relaxed, (low, high), setup.mix.resources),
             relaxed=terms(relaxed).objective,
