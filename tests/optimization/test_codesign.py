@@ -165,6 +165,17 @@ def test_marginal_gains_are_equal_and_exchanges_gain_nothing(found):
         assert design.best_exchange < 1e-4
 
 
+@pytest.mark.slow
+def test_resources_that_hardly_matter_meet_the_conditions_too():
+    """A link that a thousandth of the power goes to is where the conditions have it."""
+    prefill = load_scenario("deepseek-r1-prefill-cloudmatrix384")
+    found = codesign([Share(prefill)], "cloudmatrix384-power", calibration="none")
+    certificate = found.best.certificate
+    assert certificate.spread < 1e-3
+    low = certificate.marginal[[side == "low" for side in certificate.at]]
+    assert (low <= certificate.budget_multiplier * 1.001).all()
+
+
 def test_more_budget_is_never_worse_and_none_is_exceeded(found):
     means = [design.mean for design in found.path]
     assert means == sorted(means)
