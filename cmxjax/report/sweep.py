@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..sweeps.part import BY_CONSTRAINT
+from ..sweeps.counts import BY_CONSTRAINT
 from ..sweeps.run import Swept
 from ..words import LONGEST_LINE, cut
 from .tables import make_table, number

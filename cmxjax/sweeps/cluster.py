@@ -14,10 +14,11 @@ from typing import Any
 
 from ..specs.errors import SpecError
 from ..specs.sweep_file import load_sweep
+from .counts import Counts
 from .dataset import Folder
 from .evaluate import mesh_of
 from .origin import differences, origin_of
-from .part import Counts, Evaluator
+from .part import Evaluator
 from .plan import Plan, plan_of
 from .task import run_parts
 from .written import written_one

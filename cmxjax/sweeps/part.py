@@ -1,14 +1,14 @@
-"""Evaluates one part of a sweep: which points there are, and what is kept of them."""
+"""Evaluates one part of a sweep: which points there are, and their metrics."""
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from .chosen import Chosen, Rows
+from .counts import BY_CONSTRAINT, Counts
 from .evaluate import MOST_TILES, Kind, Program
 from .grid import Grid
 from .jobs import Group, Job
@@ -16,51 +16,6 @@ from .keep import Columns
 from .plan import Plan, check_group
 
 Codes = dict[str, np.ndarray]
-
-
-@dataclass
-class Counts:
-    """What became of points."""
-
-    points: int = 0
-    refused: int = 0
-    """That the builder refuses, or constraints leave out."""
-    infeasible: int = 0
-    missing: int = 0
-    """With a metric that has no finite value."""
-    kept: int = 0
-    reasons: Counter = field(default_factory=Counter)
-    """Why points are refused."""
-
-    def add(self, other: "Counts") -> None:
-        for name in ("points", "refused", "infeasible", "missing", "kept"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.reasons += other.reasons
-
-    @staticmethod
-    def from_json(told: Mapping[str, Any]) -> "Counts":
-        """Counts as `as_json` gives them."""
-        return Counts(**{**told, "reasons": Counter(told["reasons"])})
-
-    def as_json(self) -> dict[str, object]:
-        """Counts and the first reasons."""
-        return {**vars(self), "reasons": dict(self.reasons.most_common(MOST_REASONS))}
-
-
-MOST_REASONS = 20
-BY_CONSTRAINT = "constraints"
-
-
-@dataclass(frozen=True)
-class Rows:
-    """What is kept of a part."""
-
-    point: np.ndarray
-    """Number of each row's point."""
-    columns: Columns
-    """Metrics."""
-    feasible: np.ndarray
-    counts: Counts
 
 
 class Evaluator:
@@ -86,7 +41,7 @@ class Evaluator:
         cell = np.unique(units // grid.units)
         counts = Counts()
         cells = self._cells(cell, units, counts)
-        chosen = _Chosen(plan, counts)
+        chosen = Chosen(plan.keep, counts)
         for group, tiles in cells.tiles(grid, units):
             for rows in self._evaluated(group, cells, tiles):
                 chosen.add(*rows)
@@ -103,7 +58,7 @@ class Evaluator:
         good = np.ones(len(cell), bool)
         for expression in self.early:
             good &= expression.holds(_values(plan, codes))
-        _refuse(counts, points[~good], BY_CONSTRAINT)
+        counts.refuse(points[~good], BY_CONSTRAINT)
         built = [k for a in grid.outer for k in a.keys if k not in plan.fast]
         matrix = np.empty((len(cell), len(built)))
         for i, key in enumerate(built):
@@ -115,7 +70,7 @@ class Evaluator:
         left = np.flatnonzero(good)
         for number, job in enumerate(jobs):
             if isinstance(job, str):
-                _refuse(counts, points[left[which == number]], job)
+                counts.refuse(points[left[which == number]], job)
         codes = {key: column[left[there]] for key, column in codes.items()}
         return _Cells(cell[left[there]], which[there], jobs, codes)
 
@@ -332,84 +287,6 @@ class _Cells:
             real = place < len(mine)
             place = np.minimum(place, len(mine) - 1)
             yield group, _Tiles(mine[place], real, np.zeros(count, int))
-
-
-class _Chosen:
-    """The rows that are kept so far."""
-
-    def __init__(self, plan: Plan, counts: Counts):
-        self.keep, self.counts = plan.keep, counts
-        self.parts: list[tuple[np.ndarray, Columns, np.ndarray]] = []
-        self.held = 0
-
-    def add(self, point, found: Columns, feasible, whole, wrong) -> None:
-        """Take the rows of a call.
-
-        Args:
-            whole: which of them are there; None for all.
-            wrong: which of them are refused.
-        """
-        keep, counts = self.keep, self.counts
-        good = whole
-        if wrong is not None:
-            _refuse(counts, wrong if whole is None else wrong & whole, BY_CONSTRAINT)
-            good = ~wrong if good is None else good & ~wrong
-        can = feasible if good is None else feasible & good
-        total = len(point) if good is None else int(good.sum())
-        counts.infeasible += total - int(can.sum())
-        fine = keep.good(found, feasible)
-        if fine is not None:
-            good = fine if good is None else good & fine
-        if good is not None and not good.all():
-            rows = np.flatnonzero(good)
-            point, feasible = point[rows], feasible[rows]
-            found = {field: column[rows] for field, column in found.items()}
-        if keep.scores and len(point):
-            rows = keep.best(found, point)
-            point, feasible = point[rows], feasible[rows]
-            found = {field: column[rows] for field, column in found.items()}
-        if len(point):
-            self.parts.append((point, found, feasible))
-            self.held += len(point)
-        if keep.scores and self.held > MOST_HELD + 4 * keep.best_of:
-            self._join()
-
-    def _join(self) -> None:
-        if not self.parts:
-            return
-        points, founds, feasibles = zip(*self.parts)
-        point, feasible = np.concatenate(points), np.concatenate(feasibles)
-        found = {f: np.concatenate([x[f] for x in founds]) for f in founds[0]}
-        if self.keep.scores:
-            rows = self.keep.best(found, point)
-        else:
-            rows = slice(None)
-        found = {field: column[rows] for field, column in found.items()}
-        self.parts = [(point[rows], found, feasible[rows])]
-        self.held = len(self.parts[0][0])
-
-    def rows(self) -> Rows:
-        """All of them, as they were evaluated, or best first."""
-        self._join()
-        fields = self.keep.fields
-        if not self.parts:
-            empty = {field: np.zeros(0) for field in fields}
-            return Rows(np.zeros(0, int), empty, np.zeros(0, bool), self.counts)
-        point, found, feasible = self.parts[0]
-        columns = {field: found[field] for field in fields}
-        unknown = [~np.isfinite(column) for column in columns.values()]
-        self.counts.missing += int(np.logical_or.reduce(unknown).sum())
-        self.counts.kept += len(point)
-        return Rows(point, columns, feasible, self.counts)
-
-
-MOST_HELD = 100_000
-
-
-def _refuse(counts: Counts, points: np.ndarray, reason: str) -> None:
-    if total := int(points.sum()):
-        counts.refused += total
-        counts.reasons[reason] += total
 
 
 def _points_of(grid: Grid, units: np.ndarray, cell: np.ndarray) -> np.ndarray:

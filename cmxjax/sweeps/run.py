@@ -12,10 +12,10 @@ import numpy as np
 from ..specs.errors import SpecError
 from ..specs.sweep_file import load_sweep
 from .cluster import written_there
+from .counts import BY_CONSTRAINT, Counts
 from .dataset import MANIFEST, Folder, arrow, part_name
 from .finish import best_rows, chosen
 from .origin import origin_of
-from .part import BY_CONSTRAINT, Counts
 from .plan import Plan, plan_of
 from .table import POINT
 from .written import written_here

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .axes import Axis
+from .chosen import Rows
 from .dataset import arrow
-from .part import Rows
 from .plan import Plan
 
 if TYPE_CHECKING:

@@ -3,9 +3,11 @@
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from .chosen import Rows
+from .counts import Counts
 from .dataset import Folder
 from .evaluate import mesh_of
-from .part import Counts, Evaluator, Rows
+from .part import Evaluator
 from .plan import Plan
 from .table import table_of
 
