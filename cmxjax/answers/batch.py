@@ -1,6 +1,6 @@
 """Evaluate many problems with few compilations: same structure, one vmapped call."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -12,7 +12,6 @@ from ..machine.resolve import origins
 from ..parameters import is_fraction, shift_all
 from ..phases.metrics import Metrics, metrics
 from ..specs.build import Problem
-from .numbers import row_of
 
 
 class Outcome(NamedTuple):
@@ -109,11 +108,22 @@ def _run(inputs: tuple, shifts: Array) -> Metrics:
 
 def moved_up_and_down(problem: Problem, paths: list[str], cases: int) -> np.ndarray:
     """Shifts of a machine as it is, then with each path up and down, (case, number)."""
-    names = origins(problem.system, problem.choices)
+    return shifts_of(origins(problem.system, problem.choices), paths, cases)
+
+
+def shifts_of(names: Sequence[str], paths: Sequence[str], cases: int) -> np.ndarray:
+    """Shifts of numbers with each path up and down, (case, number).
+
+    Args:
+        names: path of each number.
+    """
+    places: dict[str, list[int]] = {}
+    for i, name in enumerate(names):
+        places.setdefault(name, []).append(i)
     shifts = np.zeros((cases, len(names)))
     for k, path in enumerate(paths):
-        up = row_of(names, {path: STEP})
-        shifts[1 + 2 * k], shifts[2 + 2 * k] = up, -up
+        numbers = places.get(path, [])
+        shifts[1 + 2 * k, numbers], shifts[2 + 2 * k, numbers] = STEP, -STEP
     return shifts
 
 

@@ -177,7 +177,7 @@ class List:
         if self.what == "calibrations":
             names = calibration_names()
         else:
-            names = shipped(self.what)
+            names = [*shipped(self.what)]
         if self.what == "models" and not self.json:
             from ..report.model import models_table
 

@@ -56,10 +56,11 @@ def kind_of(raw: Mapping[str, object], where: str) -> str:
     return "systems"
 
 
-def shipped(group: str) -> list[str]:
+@cache
+def shipped(group: str) -> tuple[str, ...]:
     """Names of the shipped `systems`, `models`, `measurements` or `scenarios`."""
     names = (Path(item.name) for item in (DATA / group).iterdir())
-    return sorted(name.stem for name in names if name.suffix in (".toml", ".json"))
+    return tuple(sorted(n.stem for n in names if n.suffix in (".toml", ".json")))
 
 
 def read_text(path: Path) -> str:

@@ -10,6 +10,9 @@ from .figures import Count, Strict, Text
 from .files import load
 
 MOST_POINTS = 10**12
+MOST_BARRED = 2000
+"""Rows that have error bars without being asked for: ten seconds of them."""
+
 Scalar = str | bool | int | float
 
 
@@ -135,17 +138,13 @@ class KeepSpec(Strict):
     pareto: Annotated[list[Text], Field(min_length=2, max_length=2)] | None = None
     """Only rows that no other beats in both of two metrics."""
     sigma: bool | None = None
-    """One relative sigma of each metric of the rows that are kept; left out, yes where
-    `top` or `pareto` is given."""
+    """One relative sigma of each metric of the rows that are kept, 5 ms a row; left out,
+    yes where `top` or `pareto` is given, or at most 2,000 rows are kept."""
 
     @model_validator(mode="after")
     def _one_choice(self):
         if self.top is not None and self.pareto is not None:
             raise ValueError("top and pareto: give one of them")
-        if self.sigma and not self.chooses:
-            raise ValueError(
-                "sigma: of every row it would take hours; give top or pareto too"
-            )
         return self
 
     @property
@@ -157,9 +156,10 @@ class KeepSpec(Strict):
     def only_feasible(self) -> bool:
         return self.chooses if self.feasible is None else self.feasible
 
-    @property
-    def with_sigma(self) -> bool:
-        return self.chooses if self.sigma is None else self.sigma
+    def with_sigma(self, rows: int) -> bool:
+        """Whether so many rows that are kept have error bars."""
+        few = self.chooses or rows <= MOST_BARRED
+        return few if self.sigma is None else self.sigma
 
 
 def _scenario(value: object) -> object:

@@ -134,19 +134,32 @@ class Folder:
 
     def done(self) -> dict[int, dict]:
         """What parts that are there say of themselves; broken ones are removed."""
-        _, parquet = arrow()
         found = {}
         for number in range(int(self.origin["parts"])):  # pyright: ignore
             path = self.part(number)
             if not path.exists():
                 continue
             try:
-                told = json.loads(parquet.read_metadata(path).metadata[KEY])
-                assert told["fingerprint"] == self.fingerprint
-                found[number] = told["part"]
-            except (OSError, ValueError, KeyError, AssertionError, TypeError):
+                found[number] = self.told(path)
+            except ValueError:
                 path.unlink(missing_ok=True)
         return found
+
+    def told(self, path: Path) -> dict:
+        """What a file of rows says of itself.
+
+        Raises:
+            ValueError: it is broken, or of another sweep.
+        """
+        _, parquet = arrow()
+        try:
+            told = json.loads(parquet.read_metadata(path).metadata[KEY])
+            part, name = told["part"], told["fingerprint"]
+        except (OSError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}: broken") from error
+        if name != self.fingerprint:
+            raise ValueError(f"{path}: of another sweep")
+        return part
 
     def write_part(self, number: int, table: "pa.Table", told: dict) -> None:
         """Write a part whole or not at all. Raises `SpecError` if it can't be."""

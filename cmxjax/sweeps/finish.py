@@ -1,7 +1,7 @@
 """What is done once all parts of a sweep are there: choose among their rows, error bars,
 and the best few for the eye."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,8 +34,29 @@ def chosen(plan: Plan, folder: Folder) -> "pa.Table":
             rows = plan.keep.best(_columns(plan, table), _numpy(table[POINT]))
             table = table.take(rows)
     assert table is not None  # a sweep has a part at least
-    if not plan.keep.sigma:
+    if not plan.sweep.spec.keep.with_sigma(table.num_rows):
         return table
+    return _barred(plan, table)
+
+
+def add_bars(plan: Plan, folder: Folder) -> None:
+    """Give the rows of all parts their error bars, file by file; those that have them
+    stay as they are."""
+    _, parquet = arrow()
+    for number in range(plan.grid.parts):
+        path = folder.part(number)
+        table = parquet.read_table(path)
+        if not _has_bars(plan, table.schema.names):
+            folder.write(path, _barred(plan, table), folder.told(path))
+
+
+def _has_bars(plan: Plan, names: Sequence[str]) -> bool:
+    return f"{SIGMA}{plan.keep.fields[0]}" in names
+
+
+def _barred(plan: Plan, table: "pa.Table") -> "pa.Table":
+    """Rows with the one sigma of each metric; null where there is none."""
+    pa, _ = arrow()
     fields = plan.keep.fields
     found = sigmas_of(plan, table[POINT].to_pylist(), fields)
     for field in fields:
@@ -67,7 +88,6 @@ def best_rows(plan: Plan, folder: Path) -> list[dict[str, object]]:
     for file in files:
         table = parquet.read_table(file, columns=[POINT, field, FEASIBLE])
         values = np.where(_numpy(table[FEASIBLE]), _numpy(table[field]), np.nan)
-        cost = np.where(np.isnan(values), np.inf, values)
         cost = -values if more_is_better(field) else values
         cost = np.where(np.isnan(values), np.inf, cost)
         order = np.argsort(cost, kind="stable")[:SHOWN]
@@ -77,12 +97,9 @@ def best_rows(plan: Plan, folder: Path) -> list[dict[str, object]]:
             best += zip(cost[order].tolist(), picked)  # pyright: ignore
     best.sort(key=lambda pair: (pair[0], pair[1][POINT]))
     rows = [row for _, row in best[:SHOWN]]
-    found = sigmas_of(plan, [row[POINT] for row in rows], fields)
-    for i, row in enumerate(rows):
-        bars = {field: float(found[field][i]) for field in fields}
-        row |= {
-            f"{SIGMA}{field}": bar if bar == bar else None for field, bar in bars.items()
-        }
+    if rows and not _has_bars(plan, [*rows[0]]):
+        known = parquet.read_schema(files[0])
+        rows = _barred(plan, pa.Table.from_pylist(rows, known)).to_pylist()
     return [_row(row, fields) for row in rows]
 
 

@@ -42,7 +42,6 @@ class Keep(NamedTuple):
     """Metrics that rows are chosen by, and whether they are best when large."""
     best_of: int
     """Best rows by one score; 0 for the front of two, or all."""
-    sigma: bool
 
     @property
     def evaluated(self) -> tuple[str, ...]:
@@ -105,7 +104,6 @@ def keep_of(sweep: Sweep, phase: str) -> Keep:
         limits=limits,
         scores=tuple(zip(scored, larger)),
         best_of=keep.top.count if keep.top else 0,
-        sigma=keep.with_sigma,
     )
 
 

@@ -14,7 +14,7 @@ from ..specs.sweep_file import load_sweep
 from .cluster import written_there
 from .counts import BY_CONSTRAINT, Counts
 from .dataset import MANIFEST, Folder, arrow, part_name
-from .finish import best_rows, chosen
+from .finish import add_bars, best_rows, chosen
 from .origin import origin_of
 from .plan import Plan, plan_of
 from .table import POINT
@@ -130,6 +130,8 @@ def sweep(
                 table = chosen(plan, folder)
                 counts.kept = table.num_rows
                 folder.write(folder.path / part_name(0), table, counts.as_json())
+            elif plan.sweep.spec.keep.with_sigma(counts.kept):
+                add_bars(plan, folder)
             folder.finish(counts.as_json())
         best = best_rows(plan, folder.path)
     return Swept(folder.path, plan, counts, fresh, time.monotonic() - start, best)

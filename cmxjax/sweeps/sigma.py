@@ -1,17 +1,26 @@
 """Error bars of the rows that a sweep keeps."""
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from jaxtyping import Float
 
-from ..answers.batch import evaluate
+from ..answers.batch import STEP, shifts_of, uncertain
 from ..answers.extrapolation import outside, widening
 from ..answers.uncertainty import relative_sigma
+from ..machine.resolve import origins
+from ..parameters import shift_all
+from ..phases.metrics import metrics
 from ..specs.build import Problem
 from .plan import Plan
 
 AT_ONCE = 64
+"""Rows whose jobs are built before the first of their bars is computed."""
 
 
 def changes_of(plan: Plan, point: int) -> dict[str, object]:
@@ -33,29 +42,82 @@ def sigmas_of(
 ) -> dict[str, np.ndarray]:
     """Relative one sigma of metrics at points; not a number where a metric has none.
 
-    As `predict` has them, see `answers.spread`, in batches.
+    As `predict` has them, see `answers.spread`: each uncertain leaf is moved up and down,
+    all of them at once for one row after the other.
     """
-    rows = list(_rows(plan, points, fields))
+    rows = list(_rows(plan, points, tuple(fields)))
     return {field: np.array([row[i] for row in rows]) for i, field in enumerate(fields)}
 
 
 def _rows(
-    plan: Plan, points: Sequence[int], fields: Sequence[str]
+    plan: Plan, points: Sequence[int], fields: tuple[str, ...]
 ) -> Iterator[list[float]]:
+    moves = _Moves()
     for start in range(0, len(points), AT_ONCE):
-        problems = [problem_of(plan, p) for p in points[start : start + AT_ONCE]]
-        for problem, found in zip(problems, evaluate(problems, with_slopes=True)):
-            factor = widening(outside(problem))
-            assert found.slopes is not None
-            row = []
-            for field in fields:
-                base = float(getattr(found.metrics, field))
-                slopes = {
-                    path: float(getattr(slope, field)) / base if base else 0.0
-                    for path, slope in found.slopes.items()
-                }
-                known = math.isfinite(base) and all(map(math.isfinite, slopes.values()))
-                row.append(
-                    relative_sigma(problem, slopes, field, factor) if known else math.nan
-                )
-            yield row
+        some = [problem_of(plan, p) for p in points[start : start + AT_ONCE]]
+        found = [_moved(plan, moves, problem, fields) for problem in some]
+        for problem, (paths, values) in zip(some, jax.device_get(found)):
+            yield _bars(problem, paths, np.asarray(values), fields)
+
+
+class _Moves:
+    """Shifts of machines, made once for all jobs whose machines are resolved alike."""
+
+    def __init__(self):
+        self._known: dict[tuple, tuple[list[str], np.ndarray]] = {}
+
+    def of(self, problem: Problem) -> tuple[list[str], np.ndarray]:
+        """The uncertain leaves of a job, and each number's shift with each of them moved
+        up and down, (case, number)."""
+        choices, paths = problem.choices, sorted(uncertain(problem))
+        named = tuple(choices.items()) if isinstance(choices, Mapping) else choices
+        key = jax.tree.structure(problem.system), named, tuple(paths)
+        if key not in self._known:
+            names = origins(problem.system, choices)
+            self._known[key] = paths, shifts_of(names, paths, 1 + 2 * len(paths))
+        return self._known[key]
+
+
+def _moved(
+    plan: Plan, moves: _Moves, problem: Problem, fields: tuple[str, ...]
+) -> tuple[list[str], Array]:
+    """Metrics of a job as it is and with each uncertain leaf moved, (case, field)."""
+    paths, shifts = moves.of(problem)
+    leaves, structure, _ = plan.jobs.flat(problem)
+    return paths, _program(structure, fields)(leaves, shifts)
+
+
+@lru_cache(maxsize=64)
+def _program(structure: Any, fields: tuple[str, ...]) -> Any:
+    """What evaluates one job with shifts of its machine."""
+    machine, rest = structure
+
+    def run(leaves: tuple[Array, ...], shifts: Float[Array, "case number"]) -> Array:
+        size = machine.num_leaves
+        own = jax.tree.unflatten(machine, leaves[:size])
+        job = jax.tree.unflatten(rest, leaves[size:])
+
+        def one(case: Float[Array, " number"]) -> Array:
+            m = metrics(shift_all(own, case), *job)
+            return jnp.stack([jnp.asarray(getattr(m, field)) for field in fields])
+
+        return jax.vmap(one)(shifts)
+
+    return jax.jit(run)
+
+
+def _bars(
+    problem: Problem, paths: list[str], values: np.ndarray, fields: tuple[str, ...]
+) -> list[float]:
+    """Relative one sigma of each metric from its values, (case, field)."""
+    factor = widening(outside(problem))
+    base = values[0]
+    slopes = (values[1::2] - values[2::2]) / (2.0 * STEP)  # (path, field)
+    relative = np.divide(slopes, base, out=np.zeros_like(slopes), where=base != 0.0)
+    known = np.isfinite(base) & np.isfinite(relative).all(axis=0)
+    return [
+        relative_sigma(problem, dict(zip(paths, relative[:, i].tolist())), field, factor)
+        if known[i]
+        else np.nan
+        for i, field in enumerate(fields)
+    ]

@@ -23,6 +23,7 @@ GEMM: dict[str, Any] = {
         {"key": "op.n", "values": [1024, 4096, 5120]},
         {"key": "system.chip.memory_efficiency", "values": [0.5, 0.7, 0.9]},
     ],
+    "keep": {"sigma": False},
 }
 """An operator, whose program compiles at once: 1,152 points."""
 

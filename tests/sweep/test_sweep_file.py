@@ -57,7 +57,6 @@ WRONG = [
     (GEMM | {"metrics": ["tpot"]}, "phase op does not predict it"),
     (GEMM | {"metrics": ["tim_s"]}, "no such metric; did you mean time_s"),
     (GEMM | {"keep": {"limits": ["time=5"]}}, "keep.limits: time=5: has no unit"),
-    (GEMM | {"keep": {"sigma": True}}, "give top or pareto too"),
     (
         GEMM | {"keep": {"top": {"metric": "time"}, "pareto": ["time", "flop_rate"]}},
         "give one of them",

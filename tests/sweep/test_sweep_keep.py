@@ -1,14 +1,18 @@
 """The rows that are kept are those that a search over all rows finds."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from small_sweeps import GEMM, planned, points_of
 
 import cmxjax as cmx
+import cmxjax.sweeps.grid as grid
+import cmxjax.sweeps.plan as plan_module
 from cmxjax.answers import limits
 from cmxjax.quantities import field_of
+from cmxjax.specs import sweep_file
 from cmxjax.specs.measurement_file import QUANTITIES
-from cmxjax.sweeps import keep
+from cmxjax.sweeps import finish, keep
 from cmxjax.sweeps.evaluate import mesh_of
 from cmxjax.sweeps.keep import Keep
 from cmxjax.sweeps.part import Evaluator
@@ -68,16 +72,13 @@ def test_a_front_holds_what_nothing_beats(every):
 
 
 def test_of_equals_the_first_are_kept():
-    keep = Keep(("x",), False, (), (("x", False),), 3, False)
+    keep = Keep(("x",), False, (), (("x", False),), 3)
     x = np.array([2.0, 1.0, 1.0, 5.0, 1.0, 1.0, 9.0, 9.0])
     assert keep.best({"x": x}, np.arange(8)).tolist() == [1, 2, 4]
 
 
 def test_tiles_of_any_size_give_the_same_rows(every, monkeypatch):
     """Blocks that don't divide an axis, one point at a time, several cells at once."""
-    import cmxjax.sweeps.grid as grid
-    import cmxjax.sweeps.plan as plan_module
-
     for tile, part in ((1, 100), (7, 1000), (300, 400), (5000, 10**6)):
         monkeypatch.setattr(
             plan_module,
@@ -126,6 +127,55 @@ def test_error_bars_are_those_of_a_prediction(tmp_path):
             assert row[f"sigma.{field}"] == pytest.approx(prediction.sigma[field])
         assert row["time_s"] == pytest.approx(prediction.time_s, rel=1e-12)
     assert swept.best[0]["sigma"]["time_s"] == frame["sigma.time_s"][0]
+
+
+SMALL = GEMM | {
+    "axes": [{"key": "op.m", "values": [64, 8192]}, {"key": "op.n", "values": [64, 512]}]
+}
+
+
+def test_few_rows_have_error_bars_without_being_asked_for(tmp_path, monkeypatch):
+    """Up to a number of rows, or as the file says; whichever part they are in."""
+    small = lambda axes, fast, part: grid.grid_of(axes, fast, 2, 1)  # noqa: E731
+    monkeypatch.setattr(plan_module, "grid_of", small)
+    swept = cmx.sweep(SMALL | {"keep": {}}, tmp_path / "few")
+    frame = swept.to_frame()
+    assert len([*(tmp_path / "few").glob("part-*")]) > 1
+    for _, row in frame.iterrows():
+        changes = {key: row[key] for key in ("op.m", "op.n")}
+        expected = cmx.predict(cmx.load_scenario(GEMM["scenario"], changes)).sigma
+        assert row["sigma.time_s"] == pytest.approx(expected["time_s"], rel=1e-9)
+    monkeypatch.setattr(sweep_file, "MOST_BARRED", 3)
+    for name, kept, barred in (
+        ("more", {}, False),
+        ("asked", {"sigma": True}, True),
+        ("not", {"sigma": False, "limits": ["time=1s"]}, False),
+    ):
+        cmx.sweep(SMALL | {"keep": kept}, tmp_path / name)
+        assert ("sigma.time_s" in cmx.read_sweep(tmp_path / name)) == barred
+
+
+def test_bars_that_a_kill_left_out_are_added_by_going_on(tmp_path, monkeypatch):
+    small = lambda axes, fast, part: grid.grid_of(axes, fast, 2, 1)  # noqa: E731
+    monkeypatch.setattr(plan_module, "grid_of", small)
+    raw, done = SMALL | {"keep": {}}, []
+
+    def killed(plan, table):
+        if done:
+            raise KeyboardInterrupt
+        done.append(table)
+        return barred(plan, table)
+
+    barred = finish._barred
+    with monkeypatch.context() as patch:
+        patch.setattr(finish, "_barred", killed)
+        with pytest.raises(KeyboardInterrupt):
+            cmx.sweep(raw, tmp_path / "out")
+    assert cmx.sweep(raw, tmp_path / "out", resume=True).fresh == 0
+    cmx.sweep(raw, tmp_path / "whole")
+    one, other = (cmx.read_sweep(tmp_path / name) for name in ("out", "whole"))
+    pd.testing.assert_frame_equal(one, other)
+    assert one["sigma.time_s"].notna().all()
 
 
 @pytest.mark.parametrize("phase", ["decode", "prefill", "train", "serve", "op"])
