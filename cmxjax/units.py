@@ -136,14 +136,19 @@ _DISPLAY: dict[str, tuple[str, ...]] = {
 }
 
 
+def fitting_unit(value: float, dimension: str) -> str:
+    """The largest unit that leaves an SI value at least one whole digit; 1 for none."""
+    choices = _DISPLAY.get(dimension, ("1",))
+    fitting = (unit for unit in choices if abs(from_si(value, unit)) >= 1.0)
+    return next(fitting, choices[-1])
+
+
 def format_si(value: float, dimension: str, sigma: float = 0.0) -> str:
     """Print an SI value with the largest unit that leaves at least one whole digit.
 
     Args:
         sigma: relative standard error, printed behind it unless it is 0.
     """
-    choices = _DISPLAY.get(dimension, ("1",))
-    fitting = (unit for unit in choices if abs(from_si(value, unit)) >= 1.0)
-    unit = next(fitting, choices[-1])
+    unit = fitting_unit(value, dimension)
     shown = f"{from_si(value, unit):.4g} {unit}".removesuffix(" 1")
     return f"{shown} ±{sigma:.1%}" if sigma else shown

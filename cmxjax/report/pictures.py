@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ..specs.errors import SpecError
 from ..specs.output import replacing
 from ..words import plain
+from .labels import digits
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes as Axes
@@ -46,7 +47,7 @@ def _plain_decades(axis: Any) -> None:
     axis.set_major_locator(
         LogLocator(subs=(1.0, 2.0, 5.0) if high < 1e3 * low else (1.0,))
     )
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: digits(value)))
     axis.set_minor_formatter(NullFormatter())
 
 

@@ -1,12 +1,13 @@
 """What a sweep prints: what became of its points, and the best rows."""
 
+from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..sweeps.counts import BY_CONSTRAINT
+from ..sweeps.counts import BY_CONSTRAINT, Counts
 from ..sweeps.run import Swept
 from ..words import LONGEST_LINE, cut
 from .tables import make_table, number
@@ -16,29 +17,32 @@ MOST_REASONS = 3
 
 def swept_tables(swept: Swept) -> Group:
     """Counts, why points were refused, and the best rows with one sigma."""
-    counts, plan = swept.counts, swept.plan
-    parts: list[RenderableType] = [
-        Text(
-            f"{counts.points:,} points, {counts.kept:,} rows in {swept.folder}"
-            f" ({swept.seconds:,.1f} s, {swept.rate:,.0f} points/s)"
-        )
-    ]
-    if counts.infeasible:
-        parts.append(Text(f"{counts.infeasible:,} points can't run (memory, limits)"))
-    if counts.missing:
-        parts.append(Text(f"{counts.missing:,} rows lack a metric (null)"))
-    if counts.refused:
-        parts.append(Text(f"{counts.refused:,} points are none:"))
-    for reason, count in counts.reasons.most_common(MOST_REASONS):
-        said = "constraints leave them out" if reason == BY_CONSTRAINT else reason
-        parts.append(Text(f"  {count:,}: {cut(said, LONGEST_LINE)}"))
-    if len(counts.reasons) > MOST_REASONS:
-        parts.append(Text(f"  and {len(counts.reasons) - MOST_REASONS} more reasons"))
+    plan = swept.plan
+    took = f" ({swept.seconds:,.1f} s, {swept.rate:,.0f} points/s)"
+    parts: list[RenderableType] = [counts_text(swept.folder, swept.counts, took)]
     if plan.slow:
         parts.append(Text(f"built one by one: {', '.join(plan.slow)}"))
     if swept.best:
         parts.append(best_table(swept))
     return Group(*parts)
+
+
+def counts_text(folder: Path, counts: Counts, took: str = "") -> Text:
+    """What became of the points of a sweep, a line each."""
+    rows = f"{counts.points:,} points, {counts.kept:,} rows in {folder}{took}"
+    lines = [rows]
+    if counts.infeasible:
+        lines.append(f"{counts.infeasible:,} points can't run (memory, limits)")
+    if counts.missing:
+        lines.append(f"{counts.missing:,} rows lack a metric (null)")
+    if counts.refused:
+        lines.append(f"{counts.refused:,} points are none:")
+    for reason, count in counts.reasons.most_common(MOST_REASONS):
+        said = "constraints leave them out" if reason == BY_CONSTRAINT else reason
+        lines.append(f"  {count:,}: {cut(said, LONGEST_LINE)}")
+    if len(counts.reasons) > MOST_REASONS:
+        lines.append(f"  and {len(counts.reasons) - MOST_REASONS} more reasons")
+    return Text("\n".join(lines))
 
 
 def best_table(swept: Swept) -> Table:

@@ -10,8 +10,9 @@ from .figures import Count, Strict, Text
 from .files import load
 
 MOST_POINTS = 10**12
-MOST_BARRED = 2000
-"""Rows that have error bars without being asked for: ten seconds of them."""
+MOST_BARRED, MOST_BARRED_QUEUES = 2000, 50
+"""Rows that have error bars without being asked for, and of phase serve: ten to twenty
+seconds of them."""
 
 Scalar = str | bool | int | float
 
@@ -138,8 +139,9 @@ class KeepSpec(Strict):
     pareto: Annotated[list[Text], Field(min_length=2, max_length=2)] | None = None
     """Only rows that no other beats in both of two metrics."""
     sigma: bool | None = None
-    """One relative sigma of each metric of the rows that are kept, 5 ms a row; left out,
-    yes where `top` or `pareto` is given, or at most 2,000 rows are kept."""
+    """One relative sigma of each metric of the rows that are kept, at 5 ms a row (of
+    serving 0.4 s); left out, yes where `top` or `pareto` is given, or at most 2,000 rows
+    (of serving 50) are kept."""
 
     @model_validator(mode="after")
     def _one_choice(self):
@@ -156,10 +158,15 @@ class KeepSpec(Strict):
     def only_feasible(self) -> bool:
         return self.chooses if self.feasible is None else self.feasible
 
-    def with_sigma(self, rows: int) -> bool:
+    def with_sigma(self, rows: int, phase: str) -> bool:
         """Whether so many rows that are kept have error bars."""
-        few = self.chooses or rows <= MOST_BARRED
+        few = self.chooses or rows <= most_barred(phase)
         return few if self.sigma is None else self.sigma
+
+
+def most_barred(phase: str) -> int:
+    """Rows of a phase that have error bars without being asked for."""
+    return MOST_BARRED_QUEUES if phase == "serve" else MOST_BARRED
 
 
 def _scenario(value: object) -> object:

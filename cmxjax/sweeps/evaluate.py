@@ -36,9 +36,17 @@ class Kind(NamedTuple):
     dtype: str
 
 
-def mesh_of(count: int | None = None) -> Mesh:
-    """All local devices, or the first of them, in a row."""
-    return Mesh(np.array(jax.local_devices()[:count]), (AXIS,))
+def mesh_of(phase: str = "") -> Mesh:
+    """The local devices that rows of a phase are spread over, in a row: all of them, but
+    for queues one core.
+
+    The solver of their chains has its batches worked off by the same threads that wait
+    for it (LAPACK's LU in jaxlib 0.10), so that they wait for ever where each core is a
+    device.
+    """
+    devices = jax.local_devices()
+    queues = phase == "serve" and devices[0].platform == "cpu"
+    return Mesh(np.array(devices[: 1 if queues else None]), (AXIS,))
 
 
 class Program:

@@ -34,7 +34,7 @@ def chosen(plan: Plan, folder: Folder) -> "pa.Table":
             rows = plan.keep.best(_columns(plan, table), _numpy(table[POINT]))
             table = table.take(rows)
     assert table is not None  # a sweep has a part at least
-    if not plan.sweep.spec.keep.with_sigma(table.num_rows):
+    if not plan.sweep.spec.keep.with_sigma(table.num_rows, plan.phase):
         return table
     return _barred(plan, table)
 

@@ -90,6 +90,7 @@ def sweep(
     resume: bool = False,
     cluster: str | None = None,
     progress: Callable[[Progress], object] = lambda _: None,
+    check: Callable[[Plan], object] = lambda _: None,
 ) -> Swept:
     """Evaluate every point of a sweep, and write the rows that it keeps to a folder.
 
@@ -99,6 +100,8 @@ def sweep(
         resume: go on where a run that was stopped left off.
         cluster: a Dask scheduler's address, or `local:N` for N processes here.
         progress: called now and then.
+        check: called before the first point is evaluated; raises what is wrong with the
+            sweep for its caller.
 
     Raises:
         SpecError: (a `ValueError`) with every mistake of the file; the folder can't be
@@ -107,6 +110,7 @@ def sweep(
     arrow()
     start = time.monotonic()
     plan = plan_of(load_sweep(name))
+    check(plan)
     folder = Folder(out, origin_of(plan), bool(plan.keep.scores))
     with folder.opened(resume) as found:
         counts, fresh = Counts(), 0
@@ -130,7 +134,7 @@ def sweep(
                 table = chosen(plan, folder)
                 counts.kept = table.num_rows
                 folder.write(folder.path / part_name(0), table, counts.as_json())
-            elif plan.sweep.spec.keep.with_sigma(counts.kept):
+            elif plan.sweep.spec.keep.with_sigma(counts.kept, plan.phase):
                 add_bars(plan, folder)
             folder.finish(counts.as_json())
         best = best_rows(plan, folder.path)
@@ -174,13 +178,7 @@ def read_sweep(
     """
     pa, parquet = arrow()
     path = Path(folder)
-    try:
-        manifest = json.loads((path / MANIFEST).read_text("utf-8"))
-    except (OSError, ValueError):
-        raise SpecError([f"{path}: holds no sweep; name the folder of one"]) from None
-    if "finished" not in manifest and not partial:
-        said = "the sweep isn't finished; go on with --resume, or read it as partial"
-        raise SpecError([f"{path}: {said}"])
+    manifest = _manifest(path, partial)
     files = sorted(path.glob("part-*.parquet"))
     if not files:
         raise SpecError([f"{path}: holds no rows yet; go on with --resume"])
@@ -198,3 +196,24 @@ def read_sweep(
     frame = (whole if columns is None else whole.select(list(columns))).to_pandas()
     frame.attrs["sweep"] = manifest
     return frame
+
+
+def finished_in(folder: str | Path) -> Counts:
+    """What became of the points of a finished sweep. Raises `SpecError` without one."""
+    return Counts.from_json(_manifest(Path(folder), False)["finished"])
+
+
+def _manifest(path: Path, partial: bool) -> dict:
+    """What a folder says of its rows.
+
+    Raises:
+        SpecError: it is no sweep's, or the sweep isn't finished.
+    """
+    try:
+        manifest = json.loads((path / MANIFEST).read_text("utf-8"))
+    except (OSError, ValueError):
+        raise SpecError([f"{path}: holds no sweep; name the folder of one"]) from None
+    if "finished" not in manifest and not partial:
+        said = "the sweep isn't finished; go on with --resume, or read it as partial"
+        raise SpecError([f"{path}: {said}"])
+    return manifest

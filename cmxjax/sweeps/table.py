@@ -1,6 +1,6 @@
 """Rows of a sweep as an Arrow table."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,7 +30,7 @@ def table_of(plan: Plan, rows: Rows) -> "pa.Table":
     }
     for axis in plan.axes:
         for key in axis.keys:
-            columns[key] = _column(axis, key, of[key][1])
+            columns[key] = column_of(axis, key, of[key][1])
     for field, values in rows.columns.items():
         finite = np.isfinite(values)
         columns[field] = pa.array(values, mask=None if finite.all() else ~finite)
@@ -38,9 +38,9 @@ def table_of(plan: Plan, rows: Rows) -> "pa.Table":
     return pa.table(columns)
 
 
-def _column(axis: Axis, key: str, codes: np.ndarray) -> object:
-    """Values of a key: whole numbers as such, others in SI, lists and mixtures as
-    texts."""
+def column_of(axis: Axis, key: str, codes: np.ndarray) -> Any:
+    """Values of a key, as NumPy or Arrow has them: whole numbers as such, others in SI,
+    lists and mixtures as texts."""
     pa, _ = arrow()
     if axis.is_number(key):
         numbers = axis.numbers(key, codes)

@@ -23,7 +23,8 @@ def spied(self, *args):
     return found
 Program.__call__ = spied
 found = points_of(planned(GEMM))
-print(json.dumps([len(jax.devices()), max(called), found]))
+from cmxjax.sweeps.evaluate import mesh_of
+print(json.dumps([len(jax.devices()), max(called), mesh_of("serve").size, found]))
 """
 
 
@@ -38,9 +39,29 @@ def test_eight_devices_give_the_rows_of_one(devices):
         text=True,
         check=True,
     )
-    count, used, found = json.loads(done.stdout)
+    count, used, queues, found = json.loads(done.stdout)
     assert count == used == devices
+    assert queues == 1
     alone = points_of(planned(GEMM))
     assert {int(point) for point in found} == alone.keys()
     for point, row in alone.items():
         assert found[str(point)] == pytest.approx(row, rel=1e-12)
+
+
+@pytest.mark.slow
+def test_queues_of_many_points_do_not_wait_for_each_other(tmp_path):
+    """Batches of one solver, of each core, on the threads of all (it hung)."""
+    file = tmp_path / "load.toml"
+    file.write_text(
+        'scenario = "deepseek-r1-serve-cloudmatrix384"\nkeep = { sigma = false }\n'
+        '[[axes]]\nkey = "workload.request_rate"\nlow = 5\nhigh = 200\npoints = 64\n'
+    )
+    command = [sys.executable, "-m", "cmxjax", "sweep", str(file)]
+    flags = "--xla_force_host_platform_device_count=2"
+    subprocess.run(
+        [*command, "--out", str(tmp_path / "out")],
+        env=os.environ | {"XLA_FLAGS": flags},
+        capture_output=True,
+        check=True,
+        timeout=600,
+    )
