@@ -1,10 +1,16 @@
 """Plan capacity."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
 from .arguments import Names, parse_changes, serve_limits
+
+if TYPE_CHECKING:
+    from ..planning.plan import Plan as Found
+else:
+    Found = object  # loaded when first used
 
 
 @dataclass(frozen=True)
@@ -38,14 +44,17 @@ class Plan:
     set: tuple[str, ...] = ()
     """Dotted keys to change in all scenarios, such as workload.cached_fraction=0.5."""
     picture: str | None = None
-    """Draw packages and cost over the rate into this file."""
+    """Draw the fleets into this file."""
+    show: Literal["fleets", "cost"] | None = None
+    """Packages and price of each fleet (if left out), or packages and the cost of a
+    million tokens over the rate of requests, which plans for ten rates."""
     calibration: str | None = None
     """A calibration's name, or none for the spec as printed."""
     json: bool = False
 
     def run(self, console: Console) -> object:
         from ..planning.plan import plan
-        from ..report.plan import draw_plan, plan_tables
+        from ..report.plan import plan_tables
         from ..specs.errors import SpecError, afterwards
         from ..specs.output import check_outputs, inputs_of
 
@@ -56,8 +65,9 @@ class Plan:
         check_outputs({"--picture": self.picture}, inputs)
         if self.mix is not None and self.trace is not None:
             raise SpecError(["--mix and --trace: give one of them"])
-        found = plan(
-            list(self.names),
+        if self.show is not None and self.picture is None:
+            raise SpecError(["--show: needs --picture FILE"])
+        asked: dict[str, Any] = dict(
             per_s=None if self.rate is None else _quantity(self.rate, "--rate"),
             mix=self.mix,
             trace=self.trace,
@@ -68,11 +78,21 @@ class Plan:
             changes=changes,
             calibration=self.calibration,
         )
+        found = plan(list(self.names), **asked)
         console.print(plan_tables(found))
-        data, picture = found.as_json(), self.picture
-        if picture is None:
-            return data
-        return afterwards(data, lambda: draw_plan(found, picture))
+        return afterwards(found.as_json(), lambda: self._draw(found, asked))
+
+    def _draw(self, found: Found, asked: dict[str, Any]) -> None:
+        from ..planning.plan import over_rates
+        from ..report.plan_picture import draw_costs, draw_plan
+
+        if self.picture is None:
+            return
+        if self.show == "cost":
+            over = over_rates(found, list(self.names), **asked)
+            draw_costs(found, over, self.picture)
+        else:
+            draw_plan(found, self.picture)
 
 
 DIMENSIONS = {"--rate": "request_rate", "--repair": "time"}

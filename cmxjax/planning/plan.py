@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -115,6 +115,7 @@ def plan(
     repair_s: float = REPAIR_S,
     changes: Mapping[str, object] | None = None,
     calibration: str | None = None,
+    replays: bool = True,
 ) -> Plan:
     """How many packages of each machine take a load of requests within their limits.
 
@@ -132,6 +133,7 @@ def plan(
         repair_s: from a failure to a repaired host.
         changes: dotted keys that hold for all scenarios.
         calibration: as in `build`.
+        replays: judge the fleets by replaying the trace.
 
     Raises:
         SpecError: (a `ValueError`) a scenario, the mix or a number is wrong.
@@ -175,7 +177,7 @@ def plan(
         for name, classes in every.items()
     ]
     total = sum(c.per_s for c in next(iter(every.values())))
-    if arrived is not None and of is not None:
+    if replays and arrived is not None and of is not None:
         arrived = arrived._replace(arrival_s=arrived.arrival_s * arrived.per_s / total)
         fleets = [
             fleet._replace(replayed=_replayed(arrived, every[fleet.name], of, fleet))
@@ -183,3 +185,20 @@ def plan(
         ]
     fleets.sort(key=lambda f: (not f.feasible, f.all_packages))
     return Plan(fleets, total, growth, confidence, available, repair_s)
+
+
+SHARES = (0.1, 0.15, 0.2, 0.3, 0.45, 0.7, 1.0, 1.4, 2.0, 3.0)
+"""Rates of a picture, as shares of the one that is planned for."""
+
+
+def over_rates(found: Plan, names: list[str], **asked: Any) -> list[Plan]:
+    """Plans of the same machines from a tenth to three times the rate, half a second for
+    each machine and rate.
+
+    Args:
+        found: the plan for the rate itself.
+        names: as `plan` takes them, and what else it was asked for.
+    """
+    today = found.requests_per_s / found.growth
+    rest = {key: value for key, value in asked.items() if key != "per_s"}
+    return [plan(names, per_s=x * today, replays=False, **rest) for x in SHARES]

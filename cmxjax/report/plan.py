@@ -1,6 +1,5 @@
-"""Tables and picture of a capacity plan."""
+"""Tables of a capacity plan."""
 
-import numpy as np
 from rich.console import Group, RenderableType
 from rich.text import Text
 
@@ -8,7 +7,6 @@ from ..answers.operations import operations_lines
 from ..planning.fleet import Fleet
 from ..planning.plan import Plan
 from .job import job_text
-from .pictures import save, subplots
 from .tables import make_table, number, warning_lines
 
 TIMES = ("ttft_s", "ttft_p90_s", "tpot_s")
@@ -111,33 +109,3 @@ def _verdict(plan: Plan) -> Text:
             f" {cheapest.problem.system.name}"
         )
     return Text(said, style="green")
-
-
-def draw_plan(plan: Plan, path: str) -> None:
-    """Draw packages and cost an hour of each fleet, with one sigma of the price.
-
-    Raises:
-        SpecError: the file can't be written.
-    """
-    fleets = [fleet for fleet in plan.fleets if fleet.feasible]
-    names = [fleet.name for fleet in fleets]
-    figure, (left, right) = subplots(1, 2, figsize=(9, 1.6 + 0.5 * len(names)))
-    rows = np.arange(len(fleets))
-    serving = [fleet.packages for fleet in fleets]
-    left.barh(rows, serving, label="serving")
-    spare = [fleet.spare_packages for fleet in fleets]
-    left.barh(rows, spare, left=serving, label="spare")
-    left.set_yticks(rows, names)
-    left.set_xlabel("packages")
-    left.legend()
-    hours = np.array([fleet.usd_per_hour or 0.0 for fleet in fleets])
-    sigma = np.array([fleet.usd_sigma for fleet in fleets])
-    right.barh(rows, hours, xerr=hours * sigma, color="tab:green", capsize=3)
-    right.set_yticks(rows, [])
-    right.set_xlabel("USD an hour, one sigma of the price")
-    for axes in (left, right):
-        axes.invert_yaxis()
-    rate = number("requests_per_s", plan.requests_per_s)
-    figure.suptitle(f"fleets for {rate}")
-    figure.tight_layout()
-    save(figure, path)

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 import cmxjax as cmx
+import cmxjax.planning.plan as plan_module
 from cmxjax.cli.main import main
 from cmxjax.planning.fleet import spare_hosts
 from cmxjax.planning.load import mix_of
 from cmxjax.planning.plan import plan
 from cmxjax.planning.replay import Step, _generated
+from cmxjax.report import plan_picture
 from cmxjax.specs.errors import SpecError
 from cmxjax.specs.trace_file import Trace, load_trace
 
@@ -217,7 +219,26 @@ def test_the_command_prints_and_says_what_can_not_be(capsys, tmp_path):
     for text in ("prefill of 32", "suffices", "assumed", "fewest packages"):
         assert text in out
     assert picture.stat().st_size > 1000
+    assert main(["plan", NAME, "--rate", "100/s", "--show", "cost"]) == 2
+    assert "needs --picture" in capsys.readouterr().err
     assert main(["plan", NAME, "--limit", "tpot=1ms", "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert not found["feasible"]
     assert "serves none within its limits" in found["reason"]
+
+
+def test_the_cost_over_the_rate_is_that_of_plans_for_those_rates(monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr(plan_module, "SHARES", (0.5, 1.0))
+    monkeypatch.setattr(plan_picture, "save", lambda figure, _: drawn.append(figure))
+    picture = str(tmp_path / "cost.svg")
+    wanted = ["plan", NAME, "--rate", "100/s", "--growth", "1.5", "--show", "cost"]
+    assert main([*wanted, "--picture", picture]) == 0
+    left, right = drawn[0].axes
+    assert left.get_lines()[0].get_xdata().tolist() == pytest.approx([75.0, 150.0])
+    for place, rate in enumerate((50.0, 100.0)):
+        (fleet,) = cmx.plan([NAME], per_s=rate, growth=1.5).fleets
+        assert left.get_lines()[0].get_ydata()[place] == fleet.all_packages
+        cost = right.get_lines()[0].get_ydata()[place]
+        assert cost == pytest.approx(1e6 * fleet.usd_per_token)
+    assert "150 requests/s planned for" in drawn[0]._supxlabel.get_text()
