@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 
-from ..errors import SpecError
+from ..errors import SpecError, shown
+from .blocks import Names
 from .compressed import compressed, last_stream, streams
 from .config import SPELLINGS, Config, Table
 from .families import ALIKE, FAMILIES
 from .formats import integers_in, weights_of
 from .halves import Family, dense, experts, grouped, latent, layer_input
-from .layers import Names, layers_of
+from .layers import layers_of
 from .recurrent import recurrent
 from .vision import vision_of
 
@@ -24,6 +25,7 @@ def convert(config: Table, where: str) -> Table:
             one that speaks of the shape isn't understood.
     """
     text, inherited = _language(config)
+    _no_other_kind(text | config, where)
     kind = str(text.get("model_type") or config.get("model_type") or "")
     family = FAMILIES.get(ALIKE.get(kind, kind))
     if family is None:
@@ -52,6 +54,29 @@ def convert(config: Table, where: str) -> Table:
     if c.mistakes:
         raise SpecError(c.mistakes)
     return raw
+
+
+def _no_other_kind(config: Table, where: str) -> None:
+    """Refuse files of what is no decoder of text, and say what they are."""
+    problem = ""
+    if config.get("peft_type") is not None:
+        problem = (
+            f"peft_type{shown(config['peft_type'])}: an adapter, and no model; use the"
+            " config.json of the model that base_model_name_or_path names"
+        )
+    elif config.get("is_encoder_decoder") or {*config} >= {"encoder", "decoder"}:
+        key = next(key for key in ("is_encoder_decoder", "encoder") if config.get(key))
+        problem = (
+            f"{key}{shown(config[key])}: models with an encoder and a decoder aren't"
+            " modeled; use a decoder of text"
+        )
+    elif not config.get("model_type"):
+        problem = (
+            "model_type: required key is missing; add it, such as llama (a params.json"
+            " of another kind isn't read)"
+        )
+    if problem:
+        raise SpecError([f"{where}: {problem}"])
 
 
 _SILENT_HERE = ("model_type", "architectures", "quantization_config")
@@ -130,7 +155,8 @@ def _outside(c: Config, family: Family, layers: int) -> float:
 
 def _about(config: Table, where: str, kind: str) -> Table:
     """Name and source of a model; shipped files say them, with published counts."""
-    about, plain = config.get("_about", {}), f"Hugging Face configuration {where}"
+    said, plain = config.get("_about"), f"Hugging Face configuration {where}"
+    about = said if isinstance(said, dict) else {}
     keys: Table = {
         "name": str(about.get("name") or config.get("_name_or_path") or kind),
         "title": about.get("title", f"{kind} from {where}"),
@@ -148,7 +174,7 @@ def _computed_in(c: Config, around: Table) -> str:
     """The format of activations: 16 bits, also of weights that are stored in 32."""
     both = (c.raw.get(key, around.get(key)) for key in ("dtype", "torch_dtype"))
     said = next((value for value in both if value is not None), "bfloat16")
-    if said not in DTYPES:
+    if str(said) not in DTYPES:
         key = "dtype" if "dtype" in c.raw else "torch_dtype"
         c.refuse(key, f"use one of {', '.join(DTYPES)}")
     return DTYPES.get(str(said), "bf16")
@@ -218,7 +244,7 @@ def _width(c: Config) -> float:
     if c.flag("block_auto_adjust_ff_dim"):  # LFM2: two thirds, rounded up
         step = c.count("block_multiple_of", 256.0)
         width = int(2.0 * (width or c.number("intermediate")) / 3.0)
-        width = int(c.raw.get("block_ffn_dim_multiplier", 1.0) * width)
+        width = int(c.real("block_ffn_dim_multiplier", 1.0) * width)
         return step * -(-width // step)
     return width or c.number("intermediate", 0.0) or factor * c.number("hidden")
 

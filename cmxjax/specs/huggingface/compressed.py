@@ -23,7 +23,8 @@ def sorts_of(c: Config, count: int) -> list[str]:
     if types is not None:
         sorts = [SORTS.get(str(kind), "") for kind in types]
     elif ratios is not None and len(ratios) >= count:
-        sorts = [RATIOS.get(ratio, "") for ratio in ratios[:count]]
+        named = {str(ratio): sort for ratio, sort in RATIOS.items()}
+        sorts = [named.get(str(ratio), "") for ratio in ratios[:count]]
     else:
         sorts = [""] * count
     if not all(sorts):
@@ -82,7 +83,7 @@ def streams(c: Config) -> dict[str, float]:
     """Residual streams side by side: a half reads and writes all of them, with weights
     that a projection of all gives (manifold-constrained hyper-connections, arXiv
     2512.24880). They count as norms, of which there is one for each stream."""
-    many, hidden = c.count("hc_mult"), c.number("hidden")
+    many, hidden = c.count("hc_mult"), c.count("hidden")
     mixed = (2.0 + many) * many
     weights = hidden + mixed * (many * hidden + 1.0) + 3.0
     return {"norms": many, "norm_vectors": weights / (many * hidden)}

@@ -69,7 +69,7 @@ SPELLINGS: dict[str, tuple[str, ...]] = {
 
 SPEAKS = re.compile(
     "layer|window|attn|attention|expert|moe|mamba|ssm|linear|index|compress|hybrid|"
-    "kv_share|share_kv|cla_share|use_cla|zero_"
+    "kv_share|share_kv|cla_share|use_cla|zero_|rank|latent|state_size"
 )
 """Keys with such a word in them may change what a model is: none is passed over."""
 
@@ -85,7 +85,7 @@ SILENT = re.compile(
     r"scale_attn|fp32|alpha_factor|beta_factor|norm_min|use_mamba_kernels|post_layernorm|"
     r"reorder|inverse_layer|interleaved$|use_mambapy|hidden_states_scale|attn_uses|"
     r"input_jitter|expert_tensor|_rope|max_window_layers|vision|image|video|audio|"
-    r"renormalize|^mtp_|moe_mode|layernorm_|qk_norm_type|seq_aux|use_grouped"
+    r"renormalize|^mtp_|moe_mode|layernorm_|qk_norm_type|seq_aux|use_grouped|rotary"
 )
 """And those that change neither shapes nor work, whatever their value."""
 
@@ -111,6 +111,11 @@ class Config:
     def refuse(self, key: str, problem: str) -> None:
         """Remember a mistake."""
         self.mistakes.append(f"{self.where}: {key}{shown(self.raw.get(key))}: {problem}")
+
+    def spelled(self, meaning: str) -> str:
+        """The key that the file has a number by; the first one where it has none."""
+        keys = SPELLINGS.get(meaning, (meaning,))
+        return next((key for key in keys if self.raw.get(key) is not None), keys[0])
 
     def value(self, *keys: str) -> Json:
         """The first key that is there and not null, or else the family's default."""
@@ -165,11 +170,30 @@ class Config:
         """The same, at least 1."""
         value = self.number(meaning, default)
         if value < 1.0:
-            keys = SPELLINGS.get(meaning, (meaning,))
-            key = next((key for key in keys if self.raw.get(key) is not None), keys[0])
-            self.refuse(key, "must be greater than 0")
+            self.refuse(self.spelled(meaning), "must be greater than 0")
             return 1.0
         return value
+
+    def real(self, key: str, default: float | None = None) -> float:
+        """A positive number by its key, whole or not.
+
+        Args:
+            default: where it is missing; None if it must not be.
+        """
+        value = self.value(key)
+        value = default if value is None else value
+        if value is None:
+            self.mistakes.append(f"{self.where}: {key}: required key is missing; add it")
+            return 1.0
+        try:
+            read = number(value)
+        except ValueError as error:
+            self.refuse(key, str(error))
+            return 1.0
+        if read <= 0.0:
+            self.refuse(key, "must be greater than 0")
+            return 1.0
+        return read
 
     def flag(self, key: str | bool, default: bool = False) -> bool:
         """A switch by its key, or as a family has it."""
@@ -196,11 +220,26 @@ class Config:
             return None
         return value
 
+    def chosen(self, key: str, count: int) -> list[bool]:
+        """Which of so many layers a list of their places names."""
+        places = self.listed(key) or []
+        if any(isinstance(i, bool) or i not in range(count) for i in places):
+            self.refuse(key, f"must be a list of places from 0 to {count - 1}")
+        return [i in places for i in range(count)]
+
     def table(self, key: str) -> "Config":
-        """A table within the file, read by the same rules."""
+        """A table within the file, read by the same rules, with the file's mistakes."""
         value = self.value(key)
+        if value is not None and not isinstance(value, dict):
+            self.refuse(key, "must be a table")
         inner = value if isinstance(value, dict) else {}
-        return Config(inner, f"{self.where}: {key}", {})
+        return self.of(key, inner)
+
+    def of(self, key: str, inner: Table) -> "Config":
+        """One table of a list, read by the same rules."""
+        other = Config(inner, f"{self.where}: {key}", {})
+        other.mistakes = self.mistakes
+        return other
 
     def changed(self, changes: Table) -> "Config":
         """The file as some layers have it; what is read or refused counts for all."""

@@ -19,6 +19,9 @@ _BIASED: Table = {"input_bias": True, "output_bias": True, "mlp_bias": True}
 
 _UNBIASED: Table = dict.fromkeys(_BIASED, False)
 
+_HUNYUAN: Table = {"use_mixed_mlp_moe": True}
+"""A shared expert beside the routed ones."""
+
 _MAMBA = Family(linear="mamba", every="linear", alone=True, tied=True)
 
 FAMILIES: dict[str, Family] = {
@@ -27,13 +30,18 @@ FAMILIES: dict[str, Family] = {
     "mistral": Family(
         **_UNBIASED,
     ),
+    "phi3": Family(**_UNBIASED, only={"full_attn_mod": 1}),
     "granite": Family(),
     "arcee": Family(gated=False),
     "cwm": Family(input_bias=False, output_bias=False),
     "seed_oss": Family(input_bias="attention_bias", output_bias="attention_out_bias"),
     "smollm3": Family(tied=True, ignored=("no_rope_layers", "no_rope_layer_interval")),
     "ernie4_5": Family(
-        input_bias="use_bias", output_bias="use_bias", mlp_bias="use_bias", tied=True
+        input_bias="use_bias",
+        output_bias="use_bias",
+        mlp_bias="use_bias",
+        tied=True,
+        only={"compression_ratio": 1.0},
     ),
     "hunyuan_v1_dense": Family(head_norm="head", mlp_bias=False),
     "internlm3": Family(input_bias="qkv_bias", output_bias="bias", mlp_bias="bias"),
@@ -125,7 +133,12 @@ FAMILIES: dict[str, Family] = {
         head_norm_key="use_qk_norm",
     ),
     "cohere2": Family(
-        tied=True, parallel=True, norms=(1.0, 0.0), mlp_bias=False, pattern=4
+        tied=True,
+        parallel=True,
+        norms=(1.0, 0.0),
+        mlp_bias=False,
+        pattern=4,
+        only={"order_of_interleaved_layers": "local_attn_first"},
     ),
     # Mixtures
     "deepseek": Family(mlp_bias=False),
@@ -157,8 +170,10 @@ FAMILIES: dict[str, Family] = {
     "dots1": Family(mlp_bias=False, head_norm="head", defaults=WINDOWS),
     "minimax_m2": Family(**_UNBIASED, head_norm="all"),
     "minimax": Family(**_UNBIASED, linear="lightning"),
-    "hunyuan": Family(head_norm="head", mlp_bias=False, shared=1.0, tied=True),
-    "hunyuan_v1_moe": Family(head_norm="head", mlp_bias=False, shared=1.0),
+    "hunyuan": Family(
+        head_norm="head", mlp_bias=False, shared=1.0, tied=True, only=_HUNYUAN
+    ),
+    "hunyuan_v1_moe": Family(head_norm="head", mlp_bias=False, shared=1.0, only=_HUNYUAN),
     "exaone_moe": Family(**_UNBIASED, head_norm="head"),
     "afmoe": Family(
         mlp_bias=False,
@@ -317,7 +332,9 @@ FAMILIES: dict[str, Family] = {
     "mamba": _MAMBA,
     "falcon_mamba": _MAMBA,
     "mamba2": replace(_MAMBA, linear="mamba-2", tied=False),
-    "falcon_h1": Family(linear="mamba-2", every="full+linear"),
+    "falcon_h1": Family(
+        linear="mamba-2", every="full+linear", only={"mamba_use_mlp": True}
+    ),
     # Before Llama
     "gpt2": Family(**LAYER_NORM, **_BIASED, tied=True, positions=0),
     "gpt_bigcode": Family(
@@ -422,7 +439,6 @@ ALIKE = {
     "ministral": "mistral",
     "ministral3": "mistral",
     "mixtral": "mistral",
-    "phi3": "mistral",
     "qwen3_moe": "qwen3",
     "bailing_moe_v2": "bailing_moe",
     "cohere_compass_text": "cohere2",
@@ -445,6 +461,7 @@ ALIKE = {
     "llama4": "llama4_text",
     "mistral3": "mistral",
     "axk1": "deepseek_v3",
+    "qwen2_5_omni_text": "qwen2",
     "qwen2_5_vl": "qwen2",
     "qwen2_5_vl_text": "qwen2",
     "qwen2_vl": "qwen2",

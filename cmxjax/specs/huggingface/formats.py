@@ -18,6 +18,9 @@ MODULES = {
 FULL = 2.0
 """Bytes of what isn't quantized."""
 
+WIDEST = 4.0
+"""Bytes of the widest weights that are read: more, or none, is a mistake of the file."""
+
 
 def _grouped(bits: float, group: float, scale: float, zero: float = 0.0) -> float:
     """Bytes of an element whose groups share a scale, and a zero point."""
@@ -89,20 +92,30 @@ def weights_of(c: Config, q: Json, layers: int) -> dict[str, float]:
     if not isinstance(q, dict):
         return {}
     method = str(q.get("quant_method") or q.get("quant_algo") or "").lower()
+    inner = c.of("quantization_config", q)
     try:
         size = METHODS[method](q)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError):
+    except (KeyError, TypeError, ValueError, ArithmeticError, IndexError, AttributeError):
+        size = 0.0
+    if not 0.0 < size <= WIDEST:
         c.mistakes.append(
-            f"{c.where}: quantization_config.quant_method = {method!r}: not understood;"
+            f"{inner.where}.quant_method = {method!r}: not understood;"
             " take quantization_config out and set dtypes.weight in the scenario"
         )
         return {}
-    kept = [str(x) for key in KEPT for x in q.get(key) or []]
-    kept += [f"re:{rule[2:]}" for rule in q.get("dynamic") or {} if rule[:2] == "-:"]
+    kept = [str(x) for key in KEPT for x in inner.listed(key) or []]
+    rules = inner.table("dynamic").raw
+    kept += [f"re:{rule[2:]}" for rule in rules if rule[:2] == "-:"]
     sizes = {}
     for sort, module in MODULES.items():
         name = module.format(last=layers - 1)
-        stays = any(_names(pattern, name) for pattern in kept)
+        try:
+            stays = any([_names(pattern, name) for pattern in kept])
+        except re.error as error:
+            c.mistakes.append(
+                f"{inner.where}: a module's name is no regular expression: {error}"
+            )
+            return {}
         alone = sort == "head" and (method in ("awq", "gptq", "bitsandbytes", "fp8"))
         sizes[sort] = FULL if stays or alone else size
     experts = c.value("expert_dtype") or q.get("expert_dtype")
@@ -119,7 +132,8 @@ def integers_in(q: Json) -> bool:
         return False
     groups = q.get("config_groups")
     settings = groups.values() if isinstance(groups, dict) else ()
-    kinds = [(g.get("weights") or {}).get("type") for g in settings]
+    weights = [g.get("weights") for g in settings if isinstance(g, dict)]
+    kinds = [w.get("type") for w in weights if isinstance(w, dict)]
     return q.get("quant_method") in ("awq", "gptq") or "int" in kinds
 
 
@@ -130,10 +144,11 @@ KEPT = (
 
 
 def _names(pattern: str, module: str) -> bool:
-    """Whether an entry means a module, under whatever name its model stands."""
+    """Whether an entry means a module, under whatever name its model stands: by its whole
+    name, that of what holds it (`self_attn`), or a pattern."""
     if pattern.startswith("re:"):
         return re.match(pattern[3:], f"model.{module}") is not None
     bare = re.sub(r"^(language_model\.)?(model\.)?", "", pattern)
     if "*" in bare:
         return fnmatch.fnmatch(module, bare + ("" if bare.endswith("*") else "*"))
-    return module == bare or module.startswith(bare + ".")
+    return f".{bare}." in f".{module}."

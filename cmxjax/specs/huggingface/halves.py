@@ -131,10 +131,9 @@ def grouped(c: Config, family: Family, sort: str) -> Table:
     if sort == "window":
         sinks = sinks if family.window_sinks is None else family.window_sinks
         kv *= 1.0 if "swa_num_key_value_heads" in c.raw else family.window_kv
-    if kv <= heads and heads % kv and not c.mistakes:
-        c.refuse(
-            "num_key_value_heads", f"does not divide {heads:g} heads; use one that does"
-        )
+    if heads % kv and not c.mistakes:
+        problem = f"does not divide {heads:g} heads; use one that does"
+        c.refuse(c.spelled("kv_heads"), problem)
     mixer: Table = {
         "kind": "grouped_query",
         "heads": heads,
@@ -220,6 +219,8 @@ def latent(c: Config, family: Family, sort: str) -> Table:
     }
     if rank:
         mixer["query_rank"] = rank
+    if sparse and not rank:
+        c.refuse("q_lora_rank", "the indexer reads compressed queries; add their width")
     if c.flag(family.input_bias):
         down = mixer["latent_dim"] + mixer["rope_dim"]
         mixer["vectors"] = down + rank + hidden
@@ -280,6 +281,12 @@ def experts(c: Config, family: Family) -> Table:
     if c.number("moe_latent_size", 0.0):
         mixture["latent"] = c.count("moe_latent_size")
     groups, used = c.number("groups", 1.0), c.number("topk_group", 1.0)
+    routed = mixture["routed"]
+    if mixture["topk"] > routed:
+        c.refuse(c.spelled("topk"), f"there are {routed:g} experts; use no more")
+    if groups > 1.0 and (routed % groups or used > groups):
+        problem = f"must divide {routed:g} experts, and be topk_group or more"
+        c.refuse(c.spelled("groups"), problem)
     if groups > 1.0:
         mixture |= {"groups": groups, "topk_groups": used}
     return mixture

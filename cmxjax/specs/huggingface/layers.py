@@ -1,5 +1,7 @@
 """Which layer of a `config.json` is what: lists, patterns, intervals and counts."""
 
+from ...model.architecture import MOST_LAYERS
+from .blocks import Names, layer_of
 from .compressed import sorts_of
 from .config import SPELLINGS, Config, Json
 from .halves import Family
@@ -39,14 +41,10 @@ WORDS = {
 }
 """The same in `layers_block_type`."""
 
-Names = tuple[str, str]
-"""Mixer and feed-forward half of a layer; empty where it has none, and several of a sort
-joined by `+`."""
-
 
 def layers_of(c: Config, family: Family) -> list[Names]:
     """The layers of a model by the names of their halves."""
-    pattern = c.value("hybrid_override_pattern")
+    pattern = c.value("hybrid_override_pattern") if family.linear else None
     words = c.raw.get("layers_block_type")
     if pattern is None and isinstance(words, list) and {"moe", "mlp"} & {*words}:
         c.read.add("layers_block_type")
@@ -55,15 +53,16 @@ def layers_of(c: Config, family: Family) -> list[Names]:
         return _lettered(c, str(pattern))
     if family.shortcut:
         c.value("num_hidden_layers")
-        return [("full", "dense+experts"), ("full", "dense")] * int(c.count("num_layers"))
-    count = int(c.count("layers"))
+        return [("full", "dense+experts"), ("full", "dense")] * _depth(c)
+    count = _depth(c)
     blocks = c.listed("block_configs", count)
     if blocks is not None:
-        return [_block(c, block) for block in blocks]
+        return [layer_of(c, block) for block in blocks]
     if family.attention == "compressed":
         mixers = sorts_of(c, count)
     else:
         mixers = _mixers(c, family, count)
+        _no_recurrence(c, family, mixers)
     if family.attention == "sparse":
         mixers = sharing_indexers(c, mixers)
     if family.attention == "grouped":
@@ -83,24 +82,29 @@ def layers_of(c: Config, family: Family) -> list[Names]:
     return list(zip(mixers, halves, strict=True))
 
 
-def _block(c: Config, block: Json) -> Names:
-    """A layer of a model that was searched block by block (Puzzle, arXiv 2411.19146): how
-    many heads share keys and values, and how wide the network is; or neither."""
-    mixer, half = "", ""
-    attention, network = block.get("attention", {}), block.get("ffn", {})
-    for part, name in ((attention, "attention"), (network, "ffn")):
-        known = ("no_op", "n_heads_in_group", "ffn_mult", "num_sink_tokens")
-        odd = [k for k, v in part.items() if k not in known and v not in (None, False)]
-        if odd:
-            c.refuse("block_configs", f"{name}.{odd[0]}: not understood")
-    if not attention.get("no_op"):
-        shared_by = float(attention.get("n_heads_in_group") or 1)
-        mixer = f"full num_key_value_heads={c.count('heads') / shared_by:g}"
-    if not network.get("no_op"):
-        # two thirds of the factor, rounded up to 256, as the family's own code does
-        width = int(2.0 * float(network["ffn_mult"]) * c.number("hidden") / 3.0)
-        half = f"width {256 * -(-width // 256)}"
-    return mixer, half
+def _depth(c: Config) -> int:
+    """How many layers; of more than a model can have one, as lists of them are made."""
+    count = c.count("layers")
+    if count <= MOST_LAYERS:
+        return int(count)
+    c.refuse(c.spelled("layers"), f"must be a whole number of at most {MOST_LAYERS}")
+    return 1
+
+
+def _no_recurrence(c: Config, family: Family, mixers: list[str]) -> None:
+    """Refuse layers without attention of a family that has none."""
+    if "linear" in mixers and not family.linear:
+        key = next(key for key in RECURRENT if c.raw.get(key) is not None)
+        problem = "layers without attention aren't understood for this family"
+        c.refuse(key, f"{problem}; write a TOML model")
+        mixers[:] = ["full"] * len(mixers)
+
+
+RECURRENT = (
+    *("full_attention_interval", "attn_layer_period", "attn_layer_indices"),
+    *("full_attn_idxs", "attn_type_list", "linear_attn_config"),
+)
+"""Keys that say which layers have no attention, besides lists of their kinds."""
 
 
 def _lettered(c: Config, pattern: Json) -> list[Names]:
@@ -153,10 +157,9 @@ def _mixers(c: Config, family: Family, count: int) -> list[str]:
             return ["full" if full else "linear" for full in sees_all]
     for key in ("attn_layer_indices", "full_attn_idxs"):
         if c.has(key):
-            full = c.listed(key) or []
-            return ["full" if i in full else "linear" for i in range(count)]
+            return ["full" if full else "linear" for full in c.chosen(key, count)]
     if c.has("attn_type_list"):
-        full = c.listed("attn_type_list", count) or []
+        full = c.listed("attn_type_list", count) or [1] * count
         return ["full" if kind else "linear" for kind in full]
     if c.has("hybrid_layer_pattern"):
         slides = c.listed("hybrid_layer_pattern", count) or [0] * count
@@ -167,6 +170,8 @@ def _mixers(c: Config, family: Family, count: int) -> list[str]:
     if c.has("linear_attn_config"):
         inner = c.table("linear_attn_config")  # counts layers from 1
         full = inner.listed("full_attn_layers") or []
+        if any(isinstance(i, bool) or i not in range(1, count + 1) for i in full):
+            inner.refuse("full_attn_layers", f"must be places from 1 to {count}")
         return ["full" if i + 1 in full else "linear" for i in range(count)]
     if family.every == "full":
         return _windows(c, family, count)
@@ -200,27 +205,31 @@ def _window_keys(c: Config) -> None:
     c.read.update(SPELLINGS["window"])
 
 
+SLIDES = {"L": "window", "G": "full"}
+PATTERN = "global_attn_every_n_layers"
+
+
 def _windows(c: Config, family: Family, count: int) -> list[str]:
     """Which layers slide over a window or attend within chunks."""
     if c.has("attention_chunk_size"):
-        every = c.listed("no_rope_layers") or [(i + 1) % 4 for i in range(count)]
+        every = c.listed("no_rope_layers", count) or [(i + 1) % 4 for i in range(count)]
         step = int(c.number("no_rope_layer_interval", 0.0))
         if step:
             every = [(i + 1) % step for i in range(count)]
         return ["chunk" if rotary else "full" for rotary in every]
     c.value("no_rope_layers", "no_rope_layer_interval")
     patterns = ("sliding_window_pattern", "_sliding_window_pattern")
-    pattern = c.value(*patterns, "global_attn_every_n_layers")
+    pattern = c.value(*patterns, PATTERN)
     window, first = c.has("sliding_window"), int(c.number("max_window_layers", 0.0))
     c.value("sliding_window_size")
     if not window or not c.flag("use_sliding_window", True):
         c.read.add("use_sliding_window")
         return ["full"] * count
-    if isinstance(pattern, str):
-        letters = {"L": "window", "G": "full"}
-        return [letters.get(pattern[i % len(pattern)], "full") for i in range(count)]
+    if isinstance(pattern, str) and pattern and not {*pattern} - {*SLIDES}:
+        return [SLIDES[pattern[i % len(pattern)]] for i in range(count)]
     if pattern is not None and (not isinstance(pattern, int) or pattern < 1):
-        c.refuse("sliding_window_pattern", "must be a whole number of layers")
+        key = next(key for key in (*patterns, PATTERN) if c.raw.get(key) is not None)
+        c.refuse(key, "must be a whole number of layers, or letters L and G")
         return ["full"] * count
     step = pattern or family.pattern
     if step:
@@ -228,6 +237,10 @@ def _windows(c: Config, family: Family, count: int) -> list[str]:
     if "use_sliding_window" in c.raw:
         return ["window" if i >= first else "full" for i in range(count)]
     return ["window"] * count
+
+
+FEED_FORWARDS = ("dense", "sparse", "moe", "hash_moe")
+"""Entries of `mlp_layer_types`: a network, or experts, also by a table of tokens."""
 
 
 def _halves(c: Config, family: Family, count: int) -> list[str]:
@@ -238,6 +251,8 @@ def _halves(c: Config, family: Family, count: int) -> list[str]:
     listed = c.listed("mlp_layer_types", count)
     if listed is not None:
         c.value("first_k_dense_replace", "mlp_only_layers", "decoder_sparse_step")
+        if any(kind not in FEED_FORWARDS for kind in listed):
+            c.refuse("mlp_layer_types", f"use one of {', '.join(FEED_FORWARDS)}")
         return ["dense" if kind == "dense" else "experts" for kind in listed]
     mixed = [True] * count
     first = int(c.number("dense_first", family.dense_first))
@@ -246,11 +261,11 @@ def _halves(c: Config, family: Family, count: int) -> list[str]:
     for i in range(count):
         mixed[i] = max(first, start) <= i <= end
     if c.has("moe_layers"):
-        chosen = c.listed("moe_layers") or []
-        mixed = [i in chosen for i in range(count)]
+        mixed = c.chosen("moe_layers", count)
         c.value("interleave_moe_layer_step")
     for key in EXPERTS_EVERY:
         chosen = _every(c, key, count) or mixed
         mixed = [m and bool(x) for m, x in zip(mixed, chosen, strict=True)]
-    dense = c.listed("mlp_only_layers") or []
-    return ["experts" if m and i not in dense else "dense" for i, m in enumerate(mixed)]
+    dense = c.chosen("mlp_only_layers", count)
+    each = zip(mixed, dense, strict=True)
+    return ["experts" if m and not d else "dense" for m, d in each]

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 
-from .config import Config, Table
+from .config import SPELLINGS, Config, Table
 from .halves import Family, norm_keys
 
 
@@ -32,7 +32,7 @@ def _mamba2(c: Config) -> Table:
     heads = c.number("state_heads", 0.0) or c.count("num_heads")
     width = c.number("state_head_dim", 0.0) or c.count("head_dim")
     size, groups = c.count("state_size"), c.count("state_groups")
-    kernel, inner = c.count("state_kernel"), c.number("mamba_d_ssm", heads * width)
+    kernel, inner = c.count("state_kernel"), c.count("mamba_d_ssm", heads * width)
     c.value("mamba_expand", "expand", "mamba_dt_rank", "time_step_rank")
     normed = c.flag("mamba_rms_norm", True)
     c.value("mamba_norm_before_gate")
@@ -59,9 +59,8 @@ def _mamba1(c: Config) -> Table:
     """Mamba (Gu and Dao, arXiv 2312.00752): each channel has states of its own."""
     hidden, size = c.number("hidden"), c.count("state_size")
     width = c.count("state_expand", 2.0) * hidden
-    c.read.update(("mamba_dt_rank", "time_step_rank"))
-    rank = c.raw.get("mamba_dt_rank", c.raw.get("time_step_rank", "auto"))
-    rank = float(math.ceil(hidden / 16.0) if rank == "auto" else rank)
+    auto = c.value(*SPELLINGS["state_rank"]) in (None, "auto")
+    rank = float(math.ceil(hidden / 16.0)) if auto else c.count("state_rank")
     kernel = c.count("state_kernel")
     bias = c.flag("mamba_conv_bias", True) and c.flag("use_conv_bias", True)
     low = rank + 2.0 * size
@@ -123,7 +122,6 @@ def _kimi_delta(c: Config) -> Table:
         inner = c.table("linear_attn_config")
         heads, width = inner.count("num_heads"), inner.count("head_dim")
         kernel = inner.count("short_conv_kernel_size", 4.0)
-        c.mistakes += inner.mistakes
     whole = heads * width
     return {
         "heads": heads,

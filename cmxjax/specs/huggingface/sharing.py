@@ -48,19 +48,26 @@ def of_single_layers(c: Config, mixers: list[str]) -> list[str]:
     """Mixers whose layers have heads of their own, with those behind their names."""
     changes: dict[int, dict[str, float]] = {}
     for layer, said in c.table("per_layer_config").raw.items():
-        for key in said:
-            if key not in PER_LAYER:
-                c.refuse("per_layer_config", f"{key}: not understood")
-        changes[int(layer)] = said
-    wide, many = c.value("global_head_dim"), c.value("num_global_key_value_heads")
+        place = int(layer) if layer.isdecimal() and len(layer) < 9 else len(mixers)
+        if place >= len(mixers):
+            c.refuse("per_layer_config", f"{layer!r}: there is no such layer")
+        elif not isinstance(said, dict) or {*said} - {*PER_LAYER}:
+            c.refuse("per_layer_config", f"use {', '.join(PER_LAYER)} of each layer")
+        else:
+            one = c.of("per_layer_config", said)
+            own = (key for key, value in said.items() if value is not None)
+            changes[place] = {key: one.count(key) for key in own}
+    wide = c.number("global_head_dim", 0.0)
+    many = c.number("num_global_key_value_heads", 0.0)
     if "per_layer_config" not in c.raw:  # as Gemma 4 says it
         said = {"head_dim": wide}
         said |= {"num_key_value_heads": many} if c.flag("attention_k_eq_v") else {}
         said = {key: value for key, value in said.items() if value}
         changes = {i: said for i, m in enumerate(mixers) if m.startswith("full") and said}
-    heads = c.listed("num_attention_heads_per_layer", len(mixers))
-    for layer, many in enumerate(heads or []):
-        changes.setdefault(layer, {})["num_attention_heads"] = many
+    key = "num_attention_heads_per_layer"
+    for layer, many in enumerate(c.listed(key, len(mixers)) or []):
+        heads = c.of(key, {f"layer {layer}": many}).count(f"layer {layer}")
+        changes.setdefault(layer, {})["num_attention_heads"] = heads
     for i, said in changes.items():
         words = [
             f"{key}={value}" for key, value in said.items() if c.raw.get(key) != value

@@ -226,6 +226,7 @@ TOWERS: dict[str, Tower] = {
         positions=("grid",),
         merge=(),
         square=True,
+        defaults={"mm_tokens_per_image": 256},
         ignored=("vision_use_head",),
     ),
     "kimi_vl": _KIMI,
