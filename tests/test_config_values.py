@@ -193,3 +193,15 @@ def test_falcon_h1_has_attention_beside_a_recurrence():
     }
     a = read(config)
     assert float(total_parameters(a)) == pytest.approx(33.64e9, rel=2e-3)
+
+
+def test_layers_that_stay_as_they_were_count_by_their_share():
+    """Llama 3.1 405B in FP8 keeps attention and the networks of its first and last layer
+    in 16 bits (its config.json); 126 layers."""
+    kept = [f"model.layers.{i}.self_attn.q_proj" for i in range(126)]
+    kept += [f"model.layers.{i}.mlp.up_proj" for i in (0, 125)]
+    quantized = {"quant_method": "fbgemm_fp8", "modules_to_not_convert": kept}
+    config = LLAMA | {"num_hidden_layers": 126, "quantization_config": quantized}
+    weights = convert(config, "config.json")["weights"]
+    assert weights["attention"] == 2.0
+    assert weights["dense"] == pytest.approx(1.0 + 2.0 / 126.0)

@@ -129,7 +129,7 @@ def _model(c: Config, family: Family, around: Table, kind: str) -> Table:
         + _outside(c, family, len(layers)),
     }
     q = c.raw.get("quantization_config") or around.get("quantization_config")
-    raw["weights"] = weights_of(c, q, len(layers))
+    raw["weights"] = weights_of(c, q, layers)
     raw["integers"] = integers_in(q)
     raw["dtype"] = _computed_in(c, around)
     tower = vision_of(around, c.where, hidden)

@@ -2,18 +2,19 @@
 
 import fnmatch
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from .blocks import Names
 from .config import Config, Json, Table
 
 MODULES = {
-    "attention": "layers.{last}.self_attn.q_proj",
-    "dense": "layers.0.mlp.up_proj",
-    "experts": "layers.{last}.mlp.experts.0.up_proj",
-    "shared": "layers.{last}.mlp.shared_experts.up_proj",
+    "attention": "layers.{layer}.self_attn.q_proj",
+    "dense": "layers.{layer}.mlp.up_proj",
+    "experts": "layers.{layer}.mlp.experts.0.up_proj",
+    "shared": "layers.{layer}.mlp.shared_experts.up_proj",
     "head": "lm_head",
 }
-"""A module of each sort; lists of what stays as it was name such."""
+"""A module of each sort in a layer; lists of what stays as it was name such."""
 
 FULL = 2.0
 """Bytes of what isn't quantized."""
@@ -83,11 +84,13 @@ EXPERT_FORMATS = {"fp4": _grouped(4.0, 32.0, 1.0)}
 exponent for each 32 (its reference code, `inference/kernel.py`)."""
 
 
-def weights_of(c: Config, q: Json, layers: int) -> dict[str, float]:
-    """Bytes of an element by module. An unknown method is refused.
+def weights_of(c: Config, q: Json, layers: Sequence[Names]) -> dict[str, float]:
+    """Bytes of an element by module: of layers, some of which may stay as they were, the
+    mean. An unknown method is refused.
 
     Args:
         q: `quantization_config`, of the language model or of the file around it.
+        layers: the names of each layer's halves.
     """
     if not isinstance(q, dict):
         return {}
@@ -106,24 +109,35 @@ def weights_of(c: Config, q: Json, layers: int) -> dict[str, float]:
     kept = [str(x) for key in KEPT for x in inner.listed(key) or []]
     rules = inner.table("dynamic").raw
     kept += [f"re:{rule[2:]}" for rule in rules if rule[:2] == "-:"]
-    sizes = {}
-    for sort, module in MODULES.items():
-        name = module.format(last=layers - 1)
-        try:
-            stays = any([_names(pattern, name) for pattern in kept])
-        except re.error as error:
-            c.mistakes.append(
-                f"{inner.where}: a module's name is no regular expression: {error}"
-            )
-            return {}
-        alone = sort == "head" and (method in ("awq", "gptq", "bitsandbytes", "fp8"))
-        sizes[sort] = FULL if stays or alone else size
+    try:
+        stay = {sort: _staying(sort, kept, layers) for sort in MODULES}
+    except re.error as error:
+        c.mistakes.append(
+            f"{inner.where}: a module's name is no regular expression: {error}"
+        )
+        return {}
+    if method in ("awq", "gptq", "bitsandbytes", "fp8"):
+        stay["head"] = 1.0
+    sizes = {sort: share * FULL + (1.0 - share) * size for sort, share in stay.items()}
     experts = c.value("expert_dtype") or q.get("expert_dtype")
     if experts is not None and str(experts) not in EXPERT_FORMATS:
         c.refuse("expert_dtype", f"use one of {', '.join(EXPERT_FORMATS)}")
     elif experts is not None:
         sizes["experts"] = EXPERT_FORMATS[str(experts)]
     return sizes
+
+
+HALVES = {"dense": ("dense", "width"), "experts": ("experts",), "shared": ("experts",)}
+"""The feed-forward halves that a sort of modules is in."""
+
+
+def _staying(sort: str, kept: list[str], layers: Sequence[Names]) -> float:
+    """The share of a sort's modules that stay as they were."""
+    module, halves = MODULES[sort], HALVES.get(sort, ("",))
+    inside = [i for i, (_, half) in enumerate(layers) if any(h in half for h in halves)]
+    names = dict.fromkeys(module.format(layer=i) for i in inside or [0])
+    stay = [any(_names(pattern, name) for pattern in kept) for name in names]
+    return sum(stay) / len(stay)
 
 
 def integers_in(q: Json) -> bool:
