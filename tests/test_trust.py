@@ -39,6 +39,21 @@ def test_all_ways_to_a_sigma_agree(tmp_path):
     assert sensitivity(row.scenario, "byte_rate").sigma == pytest.approx(sigma, rel=1e-3)
 
 
+def test_a_rate_of_one_device_is_as_well_known_as_the_rate_and_the_time():
+    """On one device all are one number; the calibration is of other phases, so the model's
+    own error is most of the width."""
+    job = {
+        "system": "dgx-h100",
+        "model": "llama-3.1-8b",
+        "phase": "decode",
+        "workload": {"sequences_per_device": 8, "kv_tokens": 2048},
+        "layout": {"devices": 1},
+    }
+    sigma = predict(load_scenario(job)).sigma
+    for each in ("tokens_per_s", "tokens_per_s_per_device", "tokens_per_s_per_package"):
+        assert sigma[each] == pytest.approx(sigma["tpot_s"], rel=1e-3)
+
+
 def test_json_has_one_sigma_evidence_and_origin_of_everything(capsys):
     changes = ("--set", "workload.kv_tokens=131072", "workload.sequences_per_device=4")
     assert main(["predict", DECODE, *changes, "--json"]) == 0

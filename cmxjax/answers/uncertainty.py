@@ -43,7 +43,7 @@ def discrepancy(problem: Problem, slopes: dict[str, float], field: str) -> float
     another sort has it as far as it moves with what is uncertain: bytes that are counted
     have none.
     """
-    dimension, phase = dimension_of(field), problem.scenario.phase
+    dimension, phase = _dimension(field), problem.scenario.phase
     whole = dimension.endswith("_rate") or dimension in TIMELY
     if field in APART:
         return 0.0
@@ -53,6 +53,13 @@ def discrepancy(problem: Problem, slopes: dict[str, float], field: str) -> float
     share = float(moves > 0.0) if whole else min(1.0, moves)
     level = "ttft" if field.startswith(WAITS) else field
     return share * model_error(problem.fitted, problem.scenario, level)
+
+
+def _dimension(field: str) -> str:
+    """What a metric measures: a rate for each device or package is a rate."""
+    for each in ("_per_device", "_per_package"):
+        field = field.removesuffix(each)
+    return dimension_of(field)
 
 
 def relative_sigma(
