@@ -91,6 +91,10 @@ DESIGN += ("--budget", "cloudmatrix384-power", "--spend")
         ((*MAX, "tpot=5GB"), "--limit.*unit of time"),
         ((*DESIGN, "559"), "--spend.*559kW or 559MW"),
         ((*DESIGN, "-5kW"), "--spend"),
+        # a word without a value belongs to the option before it
+        (("predict", "--set", "workload.kv_tokens", "job.toml"), "--set.*KEY=VALUE"),
+        (("optimize", "job.toml", "--limit", "tpot"), "--limit tpot.*QUANTITY=VALUE"),
+        (("optimize", "job.toml", "--pin", "tp"), "--pin 'tp'.*AXIS=NUMBER"),
         # numbers
         (("optimize", "job.toml", "--devices", "999999999999"), "--devices.*from 1 to"),
         (("optimize", "job.toml", "--devices", "0"), "--devices"),
@@ -138,6 +142,10 @@ DESIGN += ("--budget", "cloudmatrix384-power", "--spend")
         (("predict", "job.toml", "--set", "model.attention.heads=9.5"), "heads.*whole"),
         (("predict", "job.toml", "--set", "model.attention.kv_heads=.5"), "kv_heads"),
         (("predict", "job.toml", "--set", "system.tiers.node.size=3.5"), "size.*whole"),
+        (
+            ("predict", "job.toml", "--set", "system.tiers.node.oversubscription=0.5"),
+            "oversubscription.*no less",
+        ),
         (
             (
                 "predict",

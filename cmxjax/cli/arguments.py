@@ -130,7 +130,7 @@ def gathered(arguments: list[str]) -> list[str]:
     """Several `--set a --set b` as one `--set a b`, wherever they stand."""
     several, rest = {"--set": [], "--limit": [], "--pin": [], "--try": []}, []
     several[ONE_EACH] = []
-    current = None
+    current, first = None, False
     for argument in arguments:
         name, equals, value = argument.partition("=")
         if current == ONE_EACH:
@@ -139,11 +139,12 @@ def gathered(arguments: list[str]) -> list[str]:
         elif name == ONE_EACH and not equals:
             current = name
         elif name in several:
-            current = name
+            current, first = name, not equals
             if equals:
                 several[name].append(value)
-        elif current is not None and "=" in argument and argument[0] != "-":
-            several[current].append(argument)
+        elif current is not None and argument[:1] != "-" and ("=" in argument or first):
+            several[current].append(argument)  # without a sign it is refused there
+            first = False
         else:
             current = None
             rest.append(argument)

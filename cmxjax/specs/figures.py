@@ -142,6 +142,8 @@ def check_figure(path: str, figure: Figure) -> str | None:
         problem = "a fraction can't exceed 1"
     elif last == "core_share" and figure.si >= 1.0:
         problem = "compute needs cores too; use a share below 1"
+    elif last == "oversubscription" and figure.si < 1.0:
+        problem = "the ports below over those above; 1 is none, use no less"
     elif last == "size" and (figure.si < 1.0 or figure.si % 1.0):
         problem = "must be a whole number of at least 1"
     elif figure.value == 0.0 and (wanted.endswith("_rate") or last.endswith(_DIVISORS)):

@@ -209,6 +209,8 @@ def _halves_of(c: Config, family: Family, layers: list[Names]) -> tuple[Table, T
             mixers[sort] = compressed(c, family, sort)
         else:
             mixers[sort] = latent(c, family, sort)
+    if family.linear and "linear" not in sorts:  # keys of what no layer is say nothing
+        recurrent(c.unheard(), family)
     halves: Table = {}
     used = dict.fromkeys(sort for _, half in layers for sort in _parts(half))
     if "experts" not in used:

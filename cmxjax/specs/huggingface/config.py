@@ -83,7 +83,7 @@ SILENT = re.compile(
     r"shared_expert_overlap|float32|upcast|prune_heads|_scale$|initializer|"
     r"moe_router_|router_logits|num_logits|position_bucket|distance|checkpoint|"
     r"scale_attn|fp32|alpha_factor|beta_factor|norm_min|use_mamba_kernels|post_layernorm|"
-    r"reorder|inverse_layer|interleaved$|use_mambapy|hidden_states_scale|attn_uses|"
+    r"reorder|query_key_layer_scaling|inverse_layer|interleaved$|use_mambapy|hidden_states_scale|attn_uses|"
     r"input_jitter|expert_tensor|_rope|max_window_layers|vision|image|video|audio|"
     r"renormalize|^mtp_|moe_mode|layernorm_|qk_norm_type|seq_aux|use_grouped|rotary"
 )
@@ -245,6 +245,12 @@ class Config:
         """The file as some layers have it; what is read or refused counts for all."""
         other = Config(self.raw | changes, self.where, self.defaults)
         other.read, other.mistakes = self.read, self.mistakes
+        return other
+
+    def unheard(self) -> "Config":
+        """The file, whose mistakes in what is read from now on don't count."""
+        other = self.changed({})
+        other.mistakes = []
         return other
 
     def leftover(self, ignored: Iterable[str] = ()) -> None:

@@ -62,6 +62,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "internlm2": Family(input_bias="bias", output_bias="bias", mlp_bias=False),
     "chatglm": Family(
+        only={"post_layer_norm": True},
         input_bias="add_qkv_bias",
         output_bias="add_bias_linear",
         mlp_bias="add_bias_linear",

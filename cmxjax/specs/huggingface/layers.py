@@ -57,7 +57,7 @@ def layers_of(c: Config, family: Family) -> list[Names]:
     count = _depth(c)
     blocks = c.listed("block_configs", count)
     if blocks is not None:
-        return [layer_of(c, block) for block in blocks]
+        return [names for block in blocks if any(names := layer_of(c, block))]
     if family.attention == "compressed":
         mixers = sorts_of(c, count)
     else:
