@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .answers.limits import largest as largest
     from .answers.limits import parse_limit as parse_limit
     from .answers.predict import predict as predict
+    from .answers.sensitivity import sensitivity as sensitivity
     from .answers.validate import validate as validate
     from .answers.versus import versus as versus
     from .calibrate.run import fit as fit
@@ -60,6 +61,7 @@ _HOMES = {
     "plan": "planning.plan",
     "predict": "answers.predict",
     "read_sweep": "sweeps.run",
+    "sensitivity": "answers.sensitivity",
     "setup": "settings",
     "split_pools": "optimization.pools",
     "stack": "job.stack",

@@ -106,6 +106,31 @@ def test_a_layout_made_in_python_is_that_of_a_scenario(scenario, keys):
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_scenarios_may_be_names_paths_or_dicts_with_numbers_of_numpy(tmp_path):
+    job = {
+        "system": "dgx-h100",
+        "model": "llama-3.1-8b",
+        "phase": "decode",
+        "workload": {"sequences_per_device": 8, "kv_tokens": 2048},
+        "layout": {"devices": 1},
+    }
+    plain = cmx.predict(cmx.load_scenario(job)).tpot_s
+    sizes = {"sequences_per_device": np.int64(8), "kv_tokens": jnp.asarray(2048)}
+    assert cmx.predict(job | {"workload": sizes}).tpot_s == plain
+    changes = {"workload.kv_tokens": np.float32(4096)}
+    assert cmx.load_scenario(job, changes).workload.kv_tokens == 4096.0
+    file = tmp_path / "job.toml"
+    file.write_text(
+        'system = "dgx-h100"\nmodel = "llama-3.1-8b"\nphase = "decode"\n'
+        "workload = { sequences_per_device = 8, kv_tokens = 2048 }\n"
+        "layout = { devices = 1 }\n"
+    )
+    assert cmx.predict(cmx.load_scenario(file)).tpot_s == plain
+    followed = cmx.sensitivity(job, "tpot").leaves
+    memory = {e.path: e.elasticity for e in followed}["system.chip.memory_bytes_per_s"]
+    assert -1.0 < memory < -0.5  # a decode step of a small batch waits for the memory
+
+
 def test_stacked_layouts_are_predicted_as_one_by_one():
     p = cmx.build(cmx.load_scenario(DECODE), "none")
     layouts = [cmx.layout(p.machine, devices=d, ep=d) for d in (16, 32, 64)]

@@ -40,8 +40,8 @@ def test_all_ways_to_a_sigma_agree(tmp_path):
 
 
 def test_a_rate_of_one_device_is_as_well_known_as_the_rate_and_the_time():
-    """On one device all are one number; the calibration is of other phases, so the model's
-    own error is most of the width."""
+    """On one device all are one number; the calibration is of other phases, so that the
+    model's own error is most of the width."""
     job = {
         "system": "dgx-h100",
         "model": "llama-3.1-8b",

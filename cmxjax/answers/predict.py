@@ -229,11 +229,13 @@ class Prediction:
         return {role: pool | {"sigma": bars[role]} for role, pool in self.pools.items()}
 
 
-def predict(scenario: Scenario, calibration: str | None = None) -> Prediction:
+def predict(
+    scenario: Scenario | str | Mapping[str, object], calibration: str | None = None
+) -> Prediction:
     """Predict a scenario.
 
     Args:
-        scenario: from `load_scenario`.
+        scenario: from `load_scenario`, or what that takes.
         calibration: a calibration's name, "none", or None for what ships.
 
     Raises:

@@ -7,6 +7,7 @@ the elasticities of the times minus those of the rates sum to 1 (to -1 for a rat
 """
 
 import math
+from collections.abc import Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -138,12 +139,14 @@ def quantity_field(quantity: str | None, scenario: Scenario) -> tuple[str, str]:
 
 
 def sensitivity(
-    scenario: Scenario, quantity: str | None = None, calibration: str | None = None
+    scenario: Scenario | str | Mapping[str, object],
+    quantity: str | None = None,
+    calibration: str | None = None,
 ) -> Sensitivity:
     """Elasticities of a metric with respect to every hardware and workload parameter.
 
     Args:
-        scenario: from `load_scenario`.
+        scenario: from `load_scenario`, or what that takes.
         quantity: a quantity name such as `tpot`; None for the phase's usual one.
         calibration: a calibration's name, "none", or None for what ships.
 
@@ -153,7 +156,7 @@ def sensitivity(
         ArithmeticError: the metric is not finite.
     """
     problem = build(scenario, calibration)
-    name, field = quantity_field(quantity, scenario)
+    name, field = quantity_field(quantity, problem.scenario)
     check_known(problem, field)
     inputs, paths, known = problem.inputs, paths_of(problem), values_of(problem)
     base, slopes = jax.device_get(_slopes(field, inputs, jnp.zeros(len(paths))))

@@ -1,5 +1,6 @@
 """From a validated scenario to the pytrees of one prediction."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from jax import Array
@@ -28,6 +29,7 @@ from .kernel_build import collective, operator, query
 from .model_load import load_model, stored_in
 from .related import relatives_of, warning_of
 from .relatives import relatives
+from .scenario import load_scenario
 from .scenario_file import Scenario
 from .serve_build import serve_job
 from .step_build import decode, prefill
@@ -134,12 +136,14 @@ def _calibration(loaded: LoadedSystem, name: str | None, phase: str) -> Calibrat
 
 
 def build(
-    scenario: Scenario, calibration: str | None = None, where: str | None = None
+    scenario: Scenario | str | Mapping[str, object],
+    calibration: str | None = None,
+    where: str | None = None,
 ) -> Problem:
     """Turn a scenario into the pytrees that `metrics` takes.
 
     Args:
-        scenario: validated, from `load_scenario` or a measurement.
+        scenario: validated, from `load_scenario` or a measurement; or what that takes.
         calibration: a shipped calibration's name; "none" for the spec as printed; None
             for the one that ships for the system.
         where: how messages name the scenario; its file if left out.
@@ -147,6 +151,8 @@ def build(
     Raises:
         SpecError: (a `ValueError`) naming every mistake found.
     """
+    if isinstance(scenario, str | Mapping):
+        scenario = load_scenario(scenario)
     reference, where = getattr(scenario, "model", None), where or scenario.where
     loaded, model = all_of(
         lambda: load_system(scenario.system, where),

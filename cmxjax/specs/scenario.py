@@ -2,6 +2,8 @@
 
 import copy
 from collections.abc import Mapping
+from os import PathLike, fspath
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -98,20 +100,32 @@ def validate_scenario(raw: Mapping[str, object], where: str) -> Scenario:
 
 
 def load_scenario(
-    name: str | Mapping[str, object], changes: Mapping[str, object] | None = None
+    name: str | PathLike[str] | Mapping[str, object],
+    changes: Mapping[str, object] | None = None,
 ) -> Scenario:
     """A scenario by its shipped name, from a TOML file or from a dict, with dotted keys
     overridden.
 
     Args:
         name: a shipped name, a path that ends in `.toml`, or the keys of such a file.
-        changes: dotted keys to set, e.g. `{"workload.kv_tokens": 8192}`.
+        changes: dotted keys to set, e.g. `{"workload.kv_tokens": 8192}`. Numbers may be
+            NumPy's or JAX's.
 
     Raises:
         SpecError: (a `ValueError`) with every mistake found.
     """
     if isinstance(name, Mapping):
-        raw, where = dict(name), "scenario"
+        raw, where = _plain(name), "scenario"
     else:
-        raw, where = load("scenarios", name)
-    return validate_scenario(with_overrides(raw, changes or {}, where), where)
+        raw, where = load("scenarios", fspath(name))
+    changed = with_overrides(raw, _plain(changes or {}), where)
+    return validate_scenario(changed, where)
+
+
+def _plain(value: Any) -> Any:
+    """Keys as a file has them: arrays of one number are that number, tuples lists."""
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return value.item() if getattr(value, "shape", None) == () else value
