@@ -69,7 +69,7 @@ ELSEWHERE = (
 def test_whatever_stands_in_a_file_it_is_read_or_refused():
     draw = random.Random(7)
     refused = 0
-    for _ in range(1000):
+    for _ in range(500):
         config = copy.deepcopy(SHIPPED[draw.choice(sorted(SHIPPED))])
         config.pop("_about", None)
         *above, key = draw.choice([*keys_of(config), *((k,) for k in ELSEWHERE)])
@@ -85,7 +85,7 @@ def test_whatever_stands_in_a_file_it_is_read_or_refused():
             assert file_of(config).hidden >= 1.0
         except SpecError:
             refused += 1
-    assert refused > 200
+    assert refused > 100
 
 
 @pytest.mark.parametrize(
