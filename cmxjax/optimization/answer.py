@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from ..specs.errors import SpecError
+from ..specs.scenario import load_scenario
 from ..specs.scenario_file import Scenario
 from .cells import Points
 from .changes import changes_of
@@ -204,10 +205,10 @@ def none_at_all(search: Search) -> str:
 
 
 def optimize(
-    scenario: Scenario,
+    scenario: Scenario | str | Mapping[str, object],
     *,
     objective: str | tuple[str, ...] | None = None,
-    limits: tuple[str, ...] = (),
+    limits: str | tuple[str, ...] = (),
     pinned: Mapping[str, int | float | str] | None = None,
     settings: Mapping[str, tuple] | None = None,
     devices: tuple[int, ...] = (),
@@ -219,7 +220,7 @@ def optimize(
     """Choose degrees, their placement and all settings of a job together.
 
     Args:
-        scenario: from `load_scenario`; its own layout and batch are not used.
+        scenario: from `load_scenario`, or what that takes; its own layout and batch are not used.
         objective: a quantity; rates are maximized, all else minimized. Of several the
             first is made best, and traded against each other one with a proof.
         limits: such as `tpot=50ms`; rates are bounded from below.
@@ -238,10 +239,12 @@ def optimize(
     if method not in METHODS:
         raise SpecError([f"--method {method}: use one of {', '.join(METHODS)}"])
     start = time.perf_counter()
+    if isinstance(scenario, str | Mapping):
+        scenario = load_scenario(scenario)
     job = job_of(
         scenario,
         objectives=(objective,) if isinstance(objective, str) else objective or (),
-        limits=limits,
+        limits=(limits,) if isinstance(limits, str) else limits,
         pinned=pinned,
         settings=settings,
         devices=devices,

@@ -138,6 +138,13 @@ def test_gradient_search_states_its_certificate(descended, answer):
 
 
 @pytest.mark.slow
+def test_a_name_and_one_limit_are_taken_as_they_are(answer):
+    one = optimize(
+        NAME, limits="tpot=50ms", pinned=PINNED, devices=(96,), calibration="none"
+    )
+    assert one.value == pytest.approx(answer.value, rel=1e-12)
+
+
 def test_equal_seeds_find_equal_layouts(scenario, descended):
     alone = decoded(scenario, method="gradient", certify=False)
     assert alone.certificate.refined == descended.certificate.refined
