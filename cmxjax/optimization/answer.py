@@ -220,7 +220,8 @@ def optimize(
     """Choose degrees, their placement and all settings of a job together.
 
     Args:
-        scenario: from `load_scenario`, or what that takes; its own layout and batch are not used.
+        scenario: from `load_scenario`, or what that takes; its own layout and batch are
+            not used.
         objective: a quantity; rates are maximized, all else minimized. Of several the
             first is made best, and traded against each other one with a proof.
         limits: such as `tpot=50ms`; rates are bounded from below.
