@@ -34,7 +34,7 @@ mutants: $(READY)
 	$(BIN)/python tests/mutants.py
 
 bench: $(READY)
-	$(BIN)/pytest -q -s tests/benchmarks --benchmark-only
+	$(BIN)/pytest -q -s -o addopts= tests/benchmarks --benchmark-only
 
 lint: $(READY)
 	$(BIN)/ruff check .
