@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
-from .arguments import Names, parse_changes, serve_limits
+from .arguments import Names, parse_changes, parse_numbers, serve_limits
 
 if TYPE_CHECKING:
     from ..planning.plan import Plan as Found
 else:
-    Found = object  # loaded when first used
+    Found = object  # it is loaded when first used
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class Plan:
     price, and how surely."""
 
     names: Names
-    """Serving scenarios, shipped or paths, one for each machine. The instances of their
-    pools stay as they are; how many there are is found."""
+    """Serving scenarios, shipped or paths, one for each machine. What their pools do
+    stays; how instances are laid out and how many there are is found."""
     rate: str | None = None
     """Requests that arrive, such as 100/s; as the mix or the scenario says if left out
     of the command."""
@@ -31,6 +31,10 @@ class Plan:
     trace: str | None = None
     """File of requests that arrived (CSV, or Azure's or Mooncake's traces): its classes
     and rate are planned for, and the fleet is judged by simulating it."""
+    layouts: Literal["search", "given"] = "search"
+    """Lay instances out anew, or keep them as the scenarios have them."""
+    pin: tuple[str, ...] = ()
+    """Degrees that are given where layouts are searched, such as pp=1."""
     growth: float = 1.0
     """Factor of all rates to have room for."""
     confidence: float | None = None
@@ -48,6 +52,10 @@ class Plan:
     show: Literal["fleets", "cost"] | None = None
     """Packages and price of each fleet (if left out), or packages and the cost of a
     million tokens over the rate of requests, which plans for ten rates."""
+    out: str | None = None
+    """Write the fleet of fewest packages as a scenario that predict takes; of several
+    classes the one that most requests are of, at the rate that loads the pools as all do
+    together."""
     calibration: str | None = None
     """A calibration's name, or none for the spec as printed."""
     json: bool = False
@@ -62,7 +70,7 @@ class Plan:
         read = [inputs_of(name, changes, self.calibration) for name in self.names]
         others = [file for file in (self.mix, self.trace) if file is not None]
         inputs = [path for paths in read for path in paths] + others
-        check_outputs({"--picture": self.picture}, inputs)
+        check_outputs({"--picture": self.picture, "--out": self.out}, inputs)
         if self.mix is not None and self.trace is not None:
             raise SpecError(["--mix and --trace: give one of them"])
         if self.show is not None and self.picture is None:
@@ -71,6 +79,8 @@ class Plan:
             per_s=None if self.rate is None else _quantity(self.rate, "--rate"),
             mix=self.mix,
             trace=self.trace,
+            layouts=self.layouts,
+            pinned=parse_numbers(self.pin, "--pin", int, several=False),
             growth=self.growth,
             confidence=self.confidence,
             available=self.available,
@@ -80,7 +90,12 @@ class Plan:
         )
         found = plan(list(self.names), **asked)
         console.print(plan_tables(found))
-        return afterwards(found.as_json(), lambda: self._draw(found, asked))
+        out = self.out
+        return afterwards(
+            found.as_json(),
+            lambda: self._draw(found, asked),
+            lambda: out is None or self._write(console, found, out),
+        )
 
     def _draw(self, found: Found, asked: dict[str, Any]) -> None:
         from ..planning.plan import over_rates
@@ -93,6 +108,17 @@ class Plan:
             draw_costs(found, over, self.picture)
         else:
             draw_plan(found, self.picture)
+
+    def _write(self, console: Console, found: Found, path: str) -> None:
+        """The fleet of fewest packages as a scenario. Raises `SpecError`."""
+        from ..specs.errors import SpecError
+        from ..specs.scenario_write import write_scenario
+
+        if not found.feasible:
+            raise SpecError([f"--out {path}: nothing takes the load"])
+        scenario = found.fleets[0].problem.scenario
+        write_scenario(scenario, {}, path)
+        console.print(f"written: {path}, {found.fleets[0].name}")
 
 
 DIMENSIONS = {"--rate": "request_rate", "--repair": "time"}

@@ -105,7 +105,7 @@ def job_of(
         problem = _problem(scenario, counts[0], calibration)
         frames, rules, _ = all_of(
             lambda: _frames(problem, counts),
-            lambda: _rules(problem, degrees),
+            lambda: rules_of(problem, degrees),
             lambda: check(problem, given),
         )
         return problem, frames, rules
@@ -204,7 +204,12 @@ def model_of(problem: Problem) -> Architecture:
     return problem.model
 
 
-def _rules(problem: Problem, pinned: Mapping[str, int | float | str]) -> Rules:
+def rules_of(problem: Problem, pinned: Mapping[str, int | float | str]) -> Rules:
+    """What the model lets degrees be, and those that are given.
+
+    Raises:
+        SpecError: a given degree is no whole number from 1.
+    """
     a = model_of(problem)
     wrong = {name: value for name, value in pinned.items() if not _is_degree(value)}
     if wrong:

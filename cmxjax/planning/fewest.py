@@ -8,7 +8,8 @@ $$ \rho(n) = \sum_c \lambda_c / R_c(n) \le 1 $$
 
 which is exact for one class and for anything that is bound by a rate of work. R grows
 with n at least in proportion (instances that are served in turn see a steadier stream),
-so $\rho$ falls, and the fewest are found by halving.
+so $\rho$ falls, and the fewest are found by halving. What a pool serves follows from its
+own size and layout alone, so that all pools are halved at once.
 """
 
 import math
@@ -28,6 +29,13 @@ from .load import RequestClass
 TINY = 1e-9
 """Rounding, as a share of a load."""
 
+DIGITS = 1e-6
+"""Share of a limit that roots may be off by."""
+
+MORE = 8
+"""Instances more that are tried where requests are late at a load that rates allow: a
+step may jump as its batch grows, so that a larger batch serves the same rate."""
+
 MOST = 1_000_000
 """Instances of a pool beyond which a load is not planned for."""
 
@@ -43,7 +51,12 @@ class Sized(NamedTuple):
     """Share of what each pool can serve that is used, caches too."""
     metrics: list[ServeMetrics]
     """Of each class, as if all were of that class, at those numbers."""
-    reasons: list[str]
+    lacking: dict[str, list[str]]
+    """Why a pool doesn't take the load, by role; nothing of those that do."""
+
+    @property
+    def reasons(self) -> list[str]:
+        return [reason for reasons in self.lacking.values() for reason in reasons]
 
     @property
     def pools(self) -> dict[str, int]:
@@ -79,43 +92,89 @@ def fewest_instances(
         share: of a pool's capacity that may be used, by role; 1 if left out.
     """
     devices = devices_of_instances(classes[0])
-    low, high = dict.fromkeys(devices, 1), dict.fromkeys(devices, 1)
     allowed = {role: (share or {}).get(role, 1.0) for role in devices}
-    at = [metrics_at(c, devices, low) for c in classes]
-    alone = loads_of(classes, at)
-    if reasons := _unserved(classes, at, devices):
-        return Sized(low, devices, alone, at, reasons)
-    for role in devices:
-        high[role] = max(1, math.ceil(alone[role] / allowed[role] - TINY))
-    if reasons := [
-        f"pool {role}: more than {MOST:,} instances"
+    priced: dict[tuple[int, ...], list[ServeMetrics]] = {}
+
+    def at(numbers: Mapping[str, int]) -> list[ServeMetrics]:
+        key = tuple(numbers.values())
+        if key not in priced:
+            priced[key] = [metrics_at(c, devices, numbers) for c in classes]
+        return priced[key]
+
+    low = dict.fromkeys(devices, 1)
+    alone = loads_of(classes, at(low))
+    lacking = _unserved(classes, at(low), devices)
+    high = low | {
+        role: fewest_of(alone[role], allowed[role])
+        for role in devices
+        if role not in lacking
+    }
+    lacking |= {
+        role: [f"pool {role}: more than {MOST:,} instances"]
         for role in devices
         if high[role] > MOST
-    ]:
-        return Sized(high, devices, alone, at, reasons)
+    }
+    high |= dict.fromkeys(lacking.keys() & devices.keys(), 1)
     while any(high[role] > low[role] for role in devices):
         middle = {role: (low[role] + high[role]) // 2 for role in devices}
-        used = loads_of(classes, [metrics_at(c, devices, middle) for c in classes])
+        used = loads_of(classes, at(middle))
         for role, number in middle.items():
-            if used[role] <= allowed[role] * (1.0 + TINY):
+            if role in lacking or used[role] <= allowed[role] * (1.0 + TINY):
                 high[role] = number
             else:
                 low[role] = number + 1
-    at = [metrics_at(c, devices, high) for c in classes]
-    load = loads_of(classes, at)
-    reasons = [
-        f"pool {role} can take {1.0 / used:.2g} of the load, and is not to be enlarged"
+    for _ in range(MORE):
+        late = _late(classes, devices, high, at(high))
+        if not late.keys() - lacking.keys():
+            break
+        high |= {role: high[role] + 1 for role in late if role not in lacking}
+    lacking = _late(classes, devices, high, at(high)) | lacking
+    load = loads_of(classes, at(high))
+    lacking |= {
+        role: [
+            f"pool {role} can take {1.0 / used:.2g} of the load, and is not to be"
+            " enlarged"
+        ]
         for role, used in load.items()
         if role not in devices and used > 1.0 + TINY
-    ]
-    return Sized(high, devices, load, at, reasons)
+    }
+    return Sized(high, devices, load, at(high), lacking)
+
+
+def _late(
+    classes: list[RequestClass],
+    devices: Mapping[str, int],
+    instances: Mapping[str, int],
+    at: list[ServeMetrics],
+) -> dict[str, list[str]]:
+    """Which classes see more than their limit on the time per token, as if all requests
+    were of it at the load of the busiest pool, by role."""
+    role = next(role for role in ("decode", "attention") if role in devices)
+    busiest, late = max(loads_of(classes, at).values()), []
+    for c, m in zip(classes, at):
+        limit, rate = c.scenario.workload.tpot_limit, float(m.capacity_requests_per_s)
+        if limit is None or not 0.0 < busiest <= 1.0 + TINY:
+            continue
+        tpot = float(metrics_at(c, devices, instances, rate * busiest).tpot_s)
+        if tpot > limit * (1.0 + DIGITS):
+            late.append(
+                f"{c.name}: pool {role} takes {tpot * 1e3:.3g} ms a token at this load;"
+                " use other instances"
+            )
+    return {role: late} if late else {}
+
+
+def fewest_of(load: float, allowed: float) -> int:
+    """Instances that take a load, from the share of one that it needs, if they serve in
+    proportion to their number."""
+    return max(1, math.ceil(load / allowed - TINY))
 
 
 def sized_inputs(
     c: RequestClass, devices: Mapping[str, int], instances: Mapping[str, int]
 ) -> tuple:
     """What `metrics` takes, with so many instances of each pool."""
-    machine, model, workload, layout = c.problem.inputs
+    machine, model, workload, layout = c.inputs
     assert isinstance(layout, Pools)
     pools = dict(layout.pools)
     for role, count in instances.items():
@@ -151,19 +210,22 @@ def loads_of(classes: list[RequestClass], at: list[ServeMetrics]) -> dict[str, f
 
 def _unserved(
     classes: list[RequestClass], at: list[ServeMetrics], devices: Mapping[str, int]
-) -> list[str]:
-    """Why some class isn't served by instances like these, however many."""
-    reasons = []
-    for c, m in zip(classes, at):
-        excess = float(m.memory_excess_bytes)
-        if excess > 0.0:
-            reasons.append(f"{c.name}: {excess / 1e9:.3g} GB a device don't fit")
-        if float(m.placement_excess) > TINY:
-            reasons.append(f"{c.name}: more ranks in a tier than it joins")
-        reasons += [
-            f"{c.name}: pool {role} serves none within its limits, even without load; use"
-            " larger limits or other instances"
-            for role in devices
-            if not float(m.pools[role].requests_per_s) > TINY
-        ]
-    return reasons
+) -> dict[str, list[str]]:
+    """Why instances like these don't serve some class, however many, by role."""
+    found: dict[str, list[str]] = {}
+    for role in devices:
+        reasons = found.setdefault(role, [])
+        for c, m in zip(classes, at):
+            pool = m.pools[role]
+            if (excess := float(pool.memory_excess_bytes)) > 0.0:
+                reasons.append(
+                    f"{c.name}: pool {role}: {excess / 1e9:.3g} GB a device don't fit"
+                )
+            elif not float(pool.requests_per_s) > TINY:
+                reasons.append(
+                    f"{c.name}: pool {role} serves none within its limits, even without"
+                    " load; use larger limits or other instances"
+                )
+    if float(at[0].placement_excess) > TINY:
+        found.setdefault("placement", []).append("more ranks in a tier than it joins")
+    return {role: reasons for role, reasons in found.items() if reasons}

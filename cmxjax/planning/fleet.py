@@ -1,6 +1,7 @@
 """A fleet of one machine that takes a load: packages, spares, price, and how surely."""
 
 import math
+from collections.abc import Mapping
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -8,6 +9,7 @@ import jax
 
 from ..answers.batch import loose
 from ..answers.extrapolation import outside, widening
+from ..answers.operations import PRICE
 from ..answers.spread import slopes_of, widths
 from ..answers.trust import POOLS, flat
 from ..answers.uncertainty import discrepancy, probability_above
@@ -16,9 +18,10 @@ from ..goodput import failures_per_s
 from ..machine.machine import Machine
 from ..optimization.pool_split import with_devices
 from ..phases.metrics import metrics
-from ..specs.build import Problem, build
+from ..specs.build import Problem
 from ..specs.errors import SpecError
 from .fewest import Sized, fewest_instances
+from .lay_out import LaidOut, as_given, laid_out
 from .load import RequestClass
 from .replay import Replayed
 
@@ -50,7 +53,7 @@ class Fleet(NamedTuple):
     """Of the scenario."""
     problem: Problem
     """Of the class that most requests are of."""
-    sized: Sized
+    laid: LaidOut
     packages: float
     """That serve."""
     spare_packages: float
@@ -59,6 +62,8 @@ class Fleet(NamedTuple):
     """Mean number of hosts that are repaired at a time."""
     sufficient: float
     """Probability that the pool likeliest to fall short takes the load."""
+    capacity_sigma: float
+    """Relative one sigma of what that pool serves."""
     unsure: str
     """What would make that surer."""
     classes: dict[str, Served]
@@ -74,6 +79,10 @@ class Fleet(NamedTuple):
     """What the requests of a trace would see, where there is one."""
 
     @property
+    def sized(self) -> Sized:
+        return self.laid.sized
+
+    @property
     def reasons(self) -> list[str]:
         return self.sized.reasons
 
@@ -86,10 +95,20 @@ class Fleet(NamedTuple):
         return self.packages + self.spare_packages
 
 
+class Sure(NamedTuple):
+    """Pools that take the load as surely as asked for, and what each class sees."""
+
+    laid: LaidOut
+    seen: dict[str, Served]
+    """Empty where nothing takes the load."""
+
+
 def fleet_of(
     name: str,
     classes: list[RequestClass],
     *,
+    searches: bool = True,
+    pinned: Mapping[str, int] | None = None,
     growth: float = 1.0,
     confidence: float | None = None,
     available: float = ENOUGH,
@@ -100,6 +119,9 @@ def fleet_of(
     Args:
         name: of the scenario.
         classes: at the rates to plan for.
+        searches: lay instances out anew; those of the scenario if not, or where no other
+            needs fewer packages.
+        pinned: degrees of layouts that are searched, by axis.
         growth: factor in these rates that isn't there yet; tokens are paid by those that
             are.
         confidence: probability with which every pool must take the load, by its error
@@ -107,14 +129,57 @@ def fleet_of(
         available: probability with which as many hosts must work as are needed.
         repair_s: from a failure to a repaired host.
     """
-    sized = fewest_instances(classes)
+    found = laid_out(classes, pinned) if searches else as_given(classes)
+    laid, seen = _surely(found, confidence)
+    if confidence is not None and searches:  # error bars differ between layouts
+        given = _surely(as_given(classes), confidence)
+        if _fewer(given.laid.sized, laid.sized):
+            laid, seen = given.laid._replace(searched=found.searched), given.seen
+    sized = laid.sized
+    largest = max(classes, key=lambda c: c.per_s)
+    problem = seen[largest.name].problem if seen else largest.problem
+    machine = next(iter(largest.inputs[0].values()))  # prices are those of all pools
+    packages = sum(sized.pools.values()) / float(machine.package_devices)
+    down, spares = spare_hosts(machine, packages, available, repair_s)
+    spare = spares * float(machine.operations.host_packages)
+    tokens = _tokens_per_s(classes) / growth
+    price = problem.figures.get(PRICE)
+    hour = (packages + spare) * price.si if price and price.si > 0.0 else None
+    known = sized.load if seen else {}
+    chances = {
+        role: probability_above(-math.log(used), _sigma(classes, seen, role))
+        for role, used in known.items()
+        if used > 0.0
+    }
+    worst = min(chances, key=lambda role: chances[role], default="")
+    return Fleet(
+        name=name,
+        problem=problem,
+        laid=laid,
+        packages=packages,
+        spare_packages=spare,
+        hosts_down=down,
+        sufficient=chances.get(worst, 0.0),
+        capacity_sigma=_sigma(classes, seen, worst) if worst else 0.0,
+        unsure=_unsure(seen[largest.name], worst) if worst else "",
+        classes=seen,
+        tokens_per_s=tokens,
+        usd_per_hour=hour,
+        usd_per_token=None if hour is None else hour / HOUR_S / tokens,
+        usd_sigma=price.prior_sigma if price else 0.0,
+        energy_per_token_j=_energy_j(classes, seen),
+    )
+
+
+def _surely(laid: LaidOut, confidence: float | None) -> Sure:
+    """Pools enlarged until each takes the load with a probability by its error bar."""
+    classes, sized = laid.classes, laid.sized
     seen: dict[str, Served] = {}
     for _ in range(0 if sized.reasons else ROUNDS):
         try:  # more than a machine has can't be built
             seen = {c.name: _served(c, sized, i) for i, c in enumerate(classes)}
         except SpecError as error:
-            sized = sized._replace(reasons=error.mistakes)
-            break
+            return Sure(laid.lacking(sized, error.mistakes), {})
         if confidence is None:
             break
         before, reach = sized.instances, NormalDist().inv_cdf(confidence)
@@ -122,47 +187,28 @@ def fleet_of(
         sized = fewest_instances(classes, share)
         if sized.reasons or sized.instances == before:
             break
-    largest = max(classes, key=lambda c: c.per_s)
-    machines = largest.problem.inputs[0]
-    assert isinstance(machines, dict)
-    machine = next(iter(machines.values()))  # packages and prices are those of all pools
-    packages = sum(sized.pools.values()) / float(machine.package_devices)
-    down, spares = spare_hosts(machine, packages, available, repair_s)
-    spare = spares * float(machine.operations.host_packages)
-    tokens = sum(c.per_s * c.scenario.workload.output_tokens for c in classes) / growth
-    price = float(machine.operations.package_hour_usd)
-    hour = (packages + spare) * price if price > 0.0 else None
-    figure = largest.problem.figures.get("operations.package_hour_usd")
-    known = {} if sized.reasons else sized.load
-    chances = {
-        role: probability_above(-math.log(used), _sigma(classes, seen, role))
-        for role, used in known.items()
-        if used > 0.0
-    }
-    worst = min(chances, key=lambda role: chances[role], default="")
+    return Sure(laid._replace(sized=sized), {} if sized.reasons else seen)
+
+
+def _fewer(one: Sized, other: Sized) -> bool:
+    """Whether pools take the load with fewer devices than others do."""
+    if one.reasons or other.reasons:
+        return bool(other.reasons) and not one.reasons
+    return sum(one.pools.values()) < sum(other.pools.values())
+
+
+def _tokens_per_s(classes: list[RequestClass]) -> float:
+    return sum(c.per_s * c.scenario.workload.output_tokens for c in classes)
+
+
+def _energy_j(classes: list[RequestClass], seen: dict[str, Served]) -> float:
+    """Of a token, the mean of what the classes would need alone; 0 of none."""
     power = sum(
-        seen[c.name].values["energy_per_token_j"]
-        * c.per_s
-        * c.scenario.workload.output_tokens
+        seen[c.name].values["energy_per_token_j"] * _tokens_per_s([c])
         for c in classes
         if c.name in seen
     )
-    return Fleet(
-        name=name,
-        problem=seen[largest.name].problem if seen else largest.problem,
-        sized=sized,
-        packages=packages,
-        spare_packages=spare,
-        hosts_down=down,
-        sufficient=chances.get(worst, 0.0),
-        unsure=_unsure(largest, seen[largest.name], worst) if worst else "",
-        classes=seen,
-        tokens_per_s=tokens,
-        usd_per_hour=hour,
-        usd_per_token=None if hour is None else hour / HOUR_S / tokens,
-        usd_sigma=0.0 if figure is None else figure.prior_sigma,
-        energy_per_token_j=power / (tokens * growth),
-    )
+    return power / _tokens_per_s(classes)
 
 
 def _served(c: RequestClass, sized: Sized, place: int) -> Served:
@@ -171,8 +217,7 @@ def _served(c: RequestClass, sized: Sized, place: int) -> Served:
     rate = capacity * max(sized.load.values())
     workload = c.scenario.workload.model_copy(update={"request_rate": rate})
     scenario = with_devices(c.scenario, sized.pools)
-    scenario = scenario.model_copy(update={"workload": workload})
-    problem = build(scenario, c.calibration)
+    problem = c.built(scenario.model_copy(update={"workload": workload}))
     values = flat(jax.device_get(metrics(*problem.inputs)))
     values = {name: x for name, x in values.items() if math.isfinite(x)}
     slopes = slopes_of(problem, values, metrics, flat)
@@ -211,10 +256,10 @@ def spare_hosts(
     return down, spares
 
 
-def _unsure(c: RequestClass, seen: Served, role: str) -> str:
+def _unsure(seen: Served, role: str) -> str:
     """What a pool's capacity owes most of its error bar to, and what would narrow it."""
     key = f"{POOLS}{role}.requests_per_s"
-    slopes, problem = seen.slopes.get(key, {}), c.problem
+    slopes, problem = seen.slopes.get(key, {}), seen.problem
     own = discrepancy(problem, slopes, "requests_per_s") ** 2
     priors = {
         path: (slopes.get(path, 0.0) * sigma) ** 2

@@ -1,7 +1,8 @@
 """What arrives: classes of requests at their rates, as jobs on one machine."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -16,14 +17,39 @@ ONLY = "requests"
 """Name of the class where a scenario's own workload is all that arrives."""
 
 
-class RequestClass(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class RequestClass:
     """Requests of one kind."""
 
     name: str
     per_s: float
     scenario: ServeScenario
-    problem: Problem
     calibration: str | None
+    cache_link: str = ""
+    """That some class loads prefixes over."""
+
+    @cached_property
+    def problem(self) -> Problem:
+        return self.built(self.scenario)
+
+    @cached_property
+    def inputs(self) -> tuple:
+        """What `metrics` takes."""
+        return self.problem.inputs
+
+    def built(self, scenario: ServeScenario) -> Problem:
+        """Another scenario of these requests. All classes have the link that one of them
+        needs, and load nothing over it, so that one program serves them.
+
+        Raises:
+            SpecError: the scenario is wrong.
+        """
+        problem = build(scenario, self.calibration)
+        meets = problem.choices
+        assert isinstance(meets, dict)
+        link = self.cache_link
+        joined = {role: used._replace(cache_link=link) for role, used in meets.items()}
+        return problem._replace(choices=joined) if link else problem
 
 
 PARTS = 4
@@ -89,11 +115,13 @@ def classes_on(
         rate = scenario.workload.request_rate
         if rate is None:
             raise SpecError([f"{name}: workload.request_rate: missing; give --rate"])
-        return RequestClass(
-            key, rate, scenario, build(scenario, calibration), calibration
-        )
+        made = RequestClass(key, rate, scenario, calibration)
+        assert isinstance(made.problem.choices, dict)
+        links = (used.cache_link for used in made.problem.choices.values())
+        return replace(made, cache_link=next(filter(None, links), ""))
 
     found = list(all_of(*(lambda k=k, t=t: one(k, t) for k, t in tables.items())))
     total = sum(c.per_s for c in found)
     factor = growth * (1.0 if per_s is None else per_s / total)
-    return [c._replace(per_s=c.per_s * factor) for c in found]
+    link = next(filter(None, (c.cache_link for c in found)), "")
+    return [replace(c, per_s=c.per_s * factor, cache_link=link) for c in found]

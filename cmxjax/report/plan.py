@@ -4,8 +4,10 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from ..answers.operations import operations_lines
+from ..job.layout import AXES
 from ..planning.fleet import Fleet
 from ..planning.plan import Plan
+from ..specs.scenario_file import LayoutSpec
 from .job import job_text
 from .tables import make_table, number, warning_lines
 
@@ -13,25 +15,48 @@ TIMES = ("ttft_s", "ttft_p90_s", "tpot_s")
 
 
 def plan_tables(plan: Plan) -> Group:
-    """The fleets, what requests see on them, and what to know of each."""
+    """The fleets, how they are laid out, what requests see on them, and what to know."""
     rate = number("requests_per_s", plan.requests_per_s)
     title = f"fleets for {rate}" + (
         f", {plan.growth:g} times today's" if plan.growth != 1.0 else ""
     )
     columns = ("instances", "packages", "spare", "cost an hour", "cost a token")
-    table = make_table(title, "scenario", *columns, "energy a token", "suffices")
+    last = ("energy a token", "takes the load with")
+    table = make_table(title, "scenario", *columns, *last)
     for fleet in plan.fleets:
         if fleet.feasible:
             table.add_row(fleet.name, *_row(fleet))
         else:
             table.add_row(fleet.name, *["-"] * 7)
-    parts: list[RenderableType] = [table, _classes(plan)]
+    parts: list[RenderableType] = [table, _layouts(plan), _classes(plan)]
     if any(fleet.replayed for fleet in plan.fleets):
         parts.append(_replays(plan))
     for fleet in plan.fleets:
-        parts += _lines(fleet)
+        parts += _lines(plan, fleet)
     parts.append(_verdict(plan))
     return Group(*parts)
+
+
+def _layouts(plan: Plan):
+    """How an instance of each pool is laid out, here and in the scenario."""
+    columns = ("load", "layout of an instance", "that of the scenario")
+    table = make_table("pools", "scenario", "pool", *columns)
+    for fleet in plan.fleets:
+        laid, shown = fleet.laid, fleet.feasible
+        for role, layout in (laid.chosen if shown else {}).items():
+            given = laid.given[role]
+            was = layout_text(given) if role in laid.changed else "the same"
+            load = f"{fleet.sized.load[role]:.0%}"
+            table.add_row(fleet.name, role, load, layout_text(layout), was)
+    return table
+
+
+def layout_text(layout: LayoutSpec) -> str:
+    """The degrees that a layout says, and how it splits attention if by sequences."""
+    said = {axis: getattr(layout, axis) for axis in ("devices", *AXES)}
+    parts = [f"{axis} {n}" for axis, n in said.items() if n not in (None, 1)]
+    along = [layout.attention] if layout.attention == "sp_tp_sp" else []
+    return " ".join([*parts, *along])
 
 
 def _row(fleet: Fleet) -> tuple[str, ...]:
@@ -84,16 +109,25 @@ def _replays(plan: Plan):
     return table
 
 
-def _lines(fleet: Fleet) -> list[Text]:
-    """What a fleet lacks, or what is near its end and what it rests on."""
+def _lines(plan: Plan, fleet: Fleet) -> list[Text]:
+    """What a fleet lacks, or what it rests on and what would make it surer."""
     name = fleet.name
     if not fleet.feasible:
         return [Text(f"{name}: {reason}", style="red") for reason in fleet.reasons]
-    load = ", ".join(f"{role} {used:.0%}" for role, used in fleet.sized.load.items())
-    lines = [f"{name}: load of the pools {load}; {fleet.hosts_down:.2g} hosts down"]
+    lines = [
+        f"{name}: {fleet.hosts_down:.2g} hosts are repaired at a time; spares make up for"
+        f" them with {plan.available:.4g} probability",
+        f"{name}: covered are {fleet.laid.covers}",
+    ]
     lines += [f"{name}: to be surer, {fleet.unsure}"] if fleet.unsure else []
     prices = ["cost_per_token_usd", "mtbf_s"]
     lines += [f"{name}: {line}" for line in operations_lines(fleet.problem, prices)]
+    if (against := plan.against(fleet)) is not None:
+        lines.append(
+            f"{name}: costs as little as the cheapest at"
+            f" {against.package_hour_usd:.3g} USD a package-hour; it is cheaper with"
+            f" {against.cheaper:.0%} probability"
+        )
     told = warning_lines(fleet.problem.warnings)
     return [*(Text(line, style="dim") for line in lines), *told, job_text(fleet.problem)]
 
@@ -103,9 +137,10 @@ def _verdict(plan: Plan) -> Text:
         return Text("not feasible: " + "; ".join(plan.reasons), style="red")
     fewest, cheapest = plan.fleets[0], plan.cheapest
     said = f"fewest packages: {fewest.all_packages:g} of {fewest.problem.system.name}"
-    if cheapest is not None and cheapest.usd_per_hour is not None:
+    if cheapest is not None and cheapest.usd_per_hour and cheapest.usd_per_token:
+        token = number("cost_per_token_usd", cheapest.usd_per_token, cheapest.usd_sigma)
         said += (
-            f"; least cost: {cheapest.usd_per_hour:,.4g} USD an hour on"
+            f"; least cost: {cheapest.usd_per_hour:,.4g} USD an hour, {token}, on"
             f" {cheapest.problem.system.name}"
         )
     return Text(said, style="green")

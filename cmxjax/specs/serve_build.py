@@ -8,6 +8,8 @@ there.
 import math
 from functools import partial
 
+import numpy as np
+
 from ..job.layout import Layout, Pool, Pools, degree
 from ..job.workload import Decode, Images, Prefill, Serve
 from ..machine.resolve import Choices
@@ -197,11 +199,7 @@ def _ranks(spec: LayoutSpec) -> int:
 def _routing(
     context: Context, scenario: ServeScenario, layout: LayoutSpec
 ) -> RoutingSpec:
-    """Experts of one pool: those given, and copies that fill the last slots.
-
-    Where each rank would hold a replica of the shared expert it computes that on its own
-    tokens instead.
-    """
+    """Experts of one pool, whose last slots are filled."""
     routing = scenario.routing
     experts = None if context.model is None else context.model.file.mixture
     if experts is None:
@@ -209,10 +207,31 @@ def _routing(
     ranks = layout.ep or _ranks(layout) // (
         (layout.etp or 1) * (layout.edp or 1) * (layout.pp or 1)
     )
-    shared = routing.shared_replicas if routing.shared_replicas < ranks else 0.0
-    held = experts.routed + routing.redundant_experts + shared
-    slots = math.ceil(held / max(1, ranks)) * ranks
-    redundant = slots - experts.routed - shared
+    slots = filled_slots(experts.routed, routing, np.array(max(1, ranks)))
     return routing.model_copy(
-        update={"redundant_experts": redundant, "shared_replicas": shared}
+        update={
+            "redundant_experts": float(slots.redundant),
+            "shared_replicas": float(slots.shared),
+        }
     )
+
+
+class Slots(NamedTuple):
+    """What the expert slots of pools hold beside routed experts, (pool,)."""
+
+    redundant: np.ndarray
+    shared: np.ndarray
+
+
+def filled_slots(routed: float, routing: RoutingSpec, ranks: np.ndarray) -> Slots:
+    """The experts that are asked for, and copies that fill the last slots.
+
+    Where each rank would hold a replica of the shared expert it computes that on its own
+    tokens instead.
+
+    Args:
+        ranks: over which experts are spread, (pool,).
+    """
+    shared = np.where(routing.shared_replicas < ranks, routing.shared_replicas, 0.0)
+    held = routed + routing.redundant_experts + shared
+    return Slots(np.ceil(held / ranks) * ranks - routed - shared, shared)
