@@ -16,7 +16,7 @@ from jax import Array
 
 from .._types import Scalar
 from ..job.layout import Pools, Routing, devices
-from ..machine.pad import padded, with_algorithms, with_tiers, with_ways
+from ..machine.pad import padded
 from ..memory.serving import excess_bytes
 from ..model.architecture import weighed
 from ..serve.generation import Generation, Inputs, Load, generate
@@ -24,16 +24,11 @@ from ..serve.pools import scheme_of
 from ..serve.prefill import prefill_pool, transfer
 from ..serve.queue import BUSIEST
 from .load import RequestClass
+from .shaped import shaped
 from .space import Layouts, chunk_tokens, instance_of
 
 MANY = 2.0**20
 """Instances of a pool that wait as little as those of any."""
-
-WAYS = ("deduplicates", "gathers")
-"""Of exchanges, which machines that lack them get switched off."""
-
-LEAST_TIERS = 2
-"""Tiers of most machines."""
 
 BLOCK = 256
 """Layouts of one call, by one program whatever their number."""
@@ -74,7 +69,7 @@ def most_of(
         attention: `tp`, which is `dp` where tp = 1, or `sp_tp_sp`.
         per_s: rate of an instance at which to say the time per token, (layout,).
     """
-    inputs, head = _shaped(c.inputs, role), _head_ways(c, role)
+    inputs, head = _of_role(c.inputs, role), _head_ways(c, role)
     tokens, roles = chunk_tokens(c, role, layouts), [p.role for p in c.scenario.pools]
     tiers = inputs[0][role].tiers.size.shape[-1]
     factor = padded(layouts.factor, tiers, 1.0)
@@ -102,22 +97,13 @@ def _head_ways(c: RequestClass, role: str) -> Array:
     return jnp.asarray(float(spec.head or ways))
 
 
-def _shaped(inputs: tuple, role: str) -> tuple:
-    """Inputs of one shape for most machines, so that one program looks at all; their
-    parts that are switched off or hold nothing change no number."""
+def _of_role(inputs: tuple, role: str) -> tuple:
+    """Inputs of one pool alone, in the shape that most machines have."""
     machines, a, w, pools = inputs
-    machine = machines[role]
-    machine = with_tiers(machine, max(LEAST_TIERS, machine.tiers.size.shape[-1]))
-    pool = pools.pools[role]
-    factor = padded(pool.layout.factor, machine.tiers.size.shape[-1], 1.0)
-    pool = pool.replace(layout=pool.layout.replace(factor=factor))
-    software = {role: w.software[role]}
-    return (
-        {role: with_ways(with_algorithms(machine), WAYS)},
-        a,
-        w.replace(software=software),
-        Pools(pools={role: pool}),
+    machines, pools = shaped(
+        {role: machines[role]}, Pools(pools={role: pools.pools[role]})
     )
+    return machines, a, w.replace(software={role: w.software[role]}), pools
 
 
 @partial(jax.jit, static_argnames="kind")

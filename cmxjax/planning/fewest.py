@@ -19,12 +19,16 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..job.layout import Pools
+from ..job.layout import Layout, Pools
+from ..job.workload import Workload
+from ..machine.machine import Machine
+from ..model.architecture import Architecture
 from ..optimization.pools import WAITING, instance_sizes
 from ..phases.metrics import metrics
 from ..serve.metrics import ServeMetrics
 from ..specs.errors import SpecError
 from .load import RequestClass
+from .shaped import shaped
 
 TINY = 1e-9
 """Rounding, as a share of a load."""
@@ -194,7 +198,22 @@ def metrics_at(
     if per_s is not None:
         rate = 0.0 * jnp.asarray(workload.requests_per_s) + per_s
         workload = workload.replace(requests_per_s=rate)
-    return jax.device_get(metrics(machine, model, workload, layout))
+    return predicted(machine, model, workload, layout)
+
+
+def predicted(
+    machine: Machine | dict[str, Machine],
+    model: Architecture | None,
+    workload: Workload,
+    layout: Layout | Pools,
+) -> ServeMetrics:
+    """`metrics` of phase `serve`, fetched, by a program that most machines share."""
+    assert isinstance(machine, dict)
+    assert isinstance(layout, Pools)
+    machines, pools = shaped(machine, layout)
+    found = jax.device_get(metrics(machines, model, workload, pools))
+    assert isinstance(found, ServeMetrics)
+    return found
 
 
 def loads_of(classes: list[RequestClass], at: list[ServeMetrics]) -> dict[str, float]:

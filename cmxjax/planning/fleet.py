@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from statistics import NormalDist
 from typing import NamedTuple
 
-import jax
-
 from ..answers.batch import loose
 from ..answers.extrapolation import outside, widening
 from ..answers.operations import PRICE
@@ -17,10 +15,9 @@ from ..cost import HOUR_S
 from ..goodput import failures_per_s
 from ..machine.machine import Machine
 from ..optimization.pool_split import with_devices
-from ..phases.metrics import metrics
 from ..specs.build import Problem
 from ..specs.errors import SpecError
-from .fewest import Sized, fewest_instances
+from .fewest import Sized, fewest_instances, predicted
 from .lay_out import LaidOut, as_given, laid_out
 from .load import RequestClass
 from .replay import Replayed
@@ -218,9 +215,9 @@ def _served(c: RequestClass, sized: Sized, place: int) -> Served:
     workload = c.scenario.workload.model_copy(update={"request_rate": rate})
     scenario = with_devices(c.scenario, sized.pools)
     problem = c.built(scenario.model_copy(update={"workload": workload}))
-    values = flat(jax.device_get(metrics(*problem.inputs)))
+    values = flat(predicted(*problem.inputs))
     values = {name: x for name, x in values.items() if math.isfinite(x)}
-    slopes = slopes_of(problem, values, metrics, flat)
+    slopes = slopes_of(problem, values, predicted, flat)
     sigma = widths(problem, slopes, values, widening(outside(problem)))
     return Served(problem, values, sigma, slopes)
 

@@ -141,6 +141,8 @@ class Row(NamedTuple):
     """Fewest that it could do with."""
     splits: int
     """Kinds of them beside dp and ep."""
+    size: int
+    """Of an instance, all of which one failure stops."""
     load: float
     """Of those devices."""
     place: int
@@ -149,7 +151,7 @@ class Row(NamedTuple):
 
 def _ordered(known: LaidOut, role: str, layouts: Layouts) -> list[Row]:
     """Layouts that may serve all classes, from the fewest devices on, of those that need
-    as many the plainest and then the least loaded first."""
+    as many the plainest, then the smallest and the least loaded first."""
     most = LARGEST if role in known.sized.lacking else known.sized.pools[role]
     rows = []
     for attention in dict.fromkeys(("tp", _split(known.given[role]))):
@@ -163,12 +165,13 @@ def _ordered(known: LaidOut, role: str, layouts: Layouts) -> list[Row]:
         count = _enough(known, role, attention, layouts.take(places), rates[:, places])
         for place, number in zip(places.tolist(), count.tolist()):
             if math.isfinite(number):
-                devices = int(number) * int(layouts.devices[place])
+                size = int(layouts.devices[place])
+                devices = int(number) * size
                 used = float(load[place]) / number
                 splits = int((layouts.degrees[place][BESIDE] > 1).sum())
-                rows.append(Row(devices, splits, used, place, attention))
+                rows.append(Row(devices, splits, size, used, place, attention))
     # with tp = 1 both ways are one, of which the plain one is said
-    return sorted(rows, key=lambda row: (*row[:3], row.attention != "tp"))
+    return sorted(rows, key=lambda row: (*row[:4], row.attention != "tp"))
 
 
 def _enough(

@@ -30,7 +30,7 @@ tpot_limit = "50 ms"
 
 @pytest.fixture(scope="module")
 def planned():
-    return plan([NAME], per_s=RATE)
+    return plan([NAME], per_s=RATE, layouts="given")
 
 
 def test_no_pool_is_larger_than_it_must_be(planned):
@@ -61,7 +61,7 @@ def test_equal_classes_are_one(planned, tmp_path):
     path = tmp_path / "mix.toml"
     parts = [f"[classes.{name}]{CLASS.format(rate=RATE / 2)}" for name in "ab"]
     path.write_text("title = 'twins'\n" + "\n".join(parts))
-    twins = plan([NAME], mix=str(path))
+    twins = plan([NAME], mix=str(path), layouts="given")
     one, two = planned.fleets[0], twins.fleets[0]
     assert two.sized.instances == one.sized.instances
     assert two.sized.load == pytest.approx(one.sized.load)
@@ -70,8 +70,8 @@ def test_equal_classes_are_one(planned, tmp_path):
 
 
 def test_more_is_planned_for_growth_and_to_be_sure(planned):
-    surer = plan([NAME], per_s=RATE, confidence=0.9)
-    larger = plan([NAME], per_s=RATE, growth=1.5)
+    surer = plan([NAME], per_s=RATE, confidence=0.9, layouts="given")
+    larger = plan([NAME], per_s=RATE, growth=1.5, layouts="given")
     (before,), (sure,), (grown,) = planned.fleets, surer.fleets, larger.fleets
     assert before.packages < sure.packages
     assert sure.sufficient >= 0.9 > before.sufficient
@@ -120,9 +120,8 @@ def test_a_replayed_stream_waits_as_the_queue_says(tmp_path):
     rows = [f"{t:.6f},4096,1024" for t in arrivals]
     path = tmp_path / "trace.csv"
     path.write_text("arrival_s,prompt_tokens,output_tokens\n" + "\n".join(rows))
-    (fleet,) = plan(
-        [NAME], trace=str(path), changes={"workload.assignment": "random"}
-    ).fleets
+    changes = {"workload.assignment": "random"}
+    (fleet,) = plan([NAME], trace=str(path), layouts="given", changes=changes).fleets
     (seen,) = fleet.classes.values()
     replayed = fleet.replayed
     assert replayed.requests == 12_000
@@ -201,6 +200,8 @@ def test_a_wrong_trace_is_named_with_its_line(tmp_path, text, said):
         (("deepseek-r1-decode-cloudmatrix384",), "needs phase 'serve'"),
         (("no-such-job",), "not shipped"),
         ((NAME, "--mix", "no.toml"), "no.toml"),
+        ((NAME, "--pin", "cp=2"), "pin whole numbers from 1 of tp, dp"),
+        ((NAME, "--pin", "tp=1.5"), "AXIS=NUMBER"),
         (("deepseek-r1-serve-xdeepserve",), "waits for other pools"),
     ],
 )
@@ -214,9 +215,9 @@ def test_bad_input_is_one_message(capsys, arguments, said):
 def test_the_command_prints_and_says_what_can_not_be(capsys, tmp_path):
     picture = tmp_path / "plan.svg"
     wanted = ["plan", NAME, "--rate", "100/s", "--picture", str(picture)]
-    assert main(wanted) == 0
+    assert main([*wanted, "--layouts", "given"]) == 0
     out = capsys.readouterr().out
-    for text in ("prefill of 32", "suffices", "assumed", "fewest packages"):
+    for text in ("prefill of 32", "takes the load", "assumed", "fewest packages"):
         assert text in out
     assert picture.stat().st_size > 1000
     assert main(["plan", NAME, "--rate", "100/s", "--show", "cost"]) == 2
