@@ -13,7 +13,7 @@ own size and layout alone, so that all pools are halved at once.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -95,69 +95,84 @@ def fewest_instances(
         classes: on one machine, with the same pools.
         share: of a pool's capacity that may be used, by role; 1 if left out.
     """
-    devices = devices_of_instances(classes[0])
-    allowed = {role: (share or {}).get(role, 1.0) for role in devices}
-    priced: dict[tuple[int, ...], list[ServeMetrics]] = {}
-
-    def at(numbers: Mapping[str, int]) -> list[ServeMetrics]:
-        key = tuple(numbers.values())
-        if key not in priced:
-            priced[key] = [metrics_at(c, devices, numbers) for c in classes]
-        return priced[key]
-
-    low = dict.fromkeys(devices, 1)
-    alone = loads_of(classes, at(low))
-    lacking = _unserved(classes, at(low), devices)
-    high = low | {
-        role: fewest_of(alone[role], allowed[role])
-        for role in devices
-        if role not in lacking
+    priced = Priced(classes)
+    allowed = {role: (share or {}).get(role, 1.0) for role in priced.devices}
+    one = dict.fromkeys(allowed, 1)
+    alone = priced.loads(one)
+    lacking = _unserved(classes, priced.at(one), allowed)
+    most = {
+        role: fewest_of(alone[role], allowed[role]) if role not in lacking else 1
+        for role in allowed
     }
-    lacking |= {
-        role: [f"pool {role}: more than {MOST:,} instances"]
-        for role in devices
-        if high[role] > MOST
-    }
-    high |= dict.fromkeys(lacking.keys() & devices.keys(), 1)
-    while any(high[role] > low[role] for role in devices):
-        middle = {role: (low[role] + high[role]) // 2 for role in devices}
-        used = loads_of(classes, at(middle))
-        for role, number in middle.items():
-            if role in lacking or used[role] <= allowed[role] * (1.0 + TINY):
-                high[role] = number
-            else:
-                low[role] = number + 1
+    for role in [role for role, number in most.items() if number > MOST]:
+        lacking[role], most[role] = [f"pool {role}: more than {MOST:,} instances"], 1
+    found = _halved(priced, allowed, most)
     for _ in range(MORE):
-        late = _late(classes, devices, high, at(high))
+        late = _late(priced, found)
         if not late.keys() - lacking.keys():
             break
-        high |= {role: high[role] + 1 for role in late if role not in lacking}
-    lacking = _late(classes, devices, high, at(high)) | lacking
-    load = loads_of(classes, at(high))
+        found |= {role: found[role] + 1 for role in late if role not in lacking}
+    lacking = _late(priced, found) | lacking
+    load = priced.loads(found)
     lacking |= {
         role: [
             f"pool {role} can take {1.0 / used:.2g} of the load, and is not to be"
             " enlarged"
         ]
         for role, used in load.items()
-        if role not in devices and used > 1.0 + TINY
+        if role not in allowed and used > 1.0 + TINY
     }
-    return Sized(high, devices, load, at(high), lacking)
+    return Sized(found, priced.devices, load, priced.at(found), lacking)
 
 
-def _late(
-    classes: list[RequestClass],
-    devices: Mapping[str, int],
-    instances: Mapping[str, int],
-    at: list[ServeMetrics],
-) -> dict[str, list[str]]:
+class Priced:
+    """Metrics of some classes on pools of so many instances, each number once."""
+
+    def __init__(self, classes: list[RequestClass]):
+        self.classes = classes
+        self.devices = devices_of_instances(classes[0])
+        """Of an instance, by role."""
+        self._known: dict[tuple[int, ...], list[ServeMetrics]] = {}
+
+    def at(self, instances: Mapping[str, int]) -> list[ServeMetrics]:
+        key = tuple(instances.values())
+        if key not in self._known:
+            every = [metrics_at(c, self.devices, instances) for c in self.classes]
+            self._known[key] = every
+        return self._known[key]
+
+    def loads(self, instances: Mapping[str, int]) -> dict[str, float]:
+        """Share of each pool's capacity that the classes use together."""
+        return loads_of(self.classes, self.at(instances))
+
+
+def _halved(
+    priced: Priced, allowed: Mapping[str, float], most: Mapping[str, int]
+) -> dict[str, int]:
+    """The fewest instances whose loads are allowed, up to those that are enough."""
+    low, high = dict.fromkeys(most, 1), dict(most)
+    while any(high[role] > low[role] for role in high):
+        middle = {role: (low[role] + high[role]) // 2 for role in high}
+        used = priced.loads(middle)
+        for role, number in middle.items():
+            if number == high[role] or used[role] <= allowed[role] * (1.0 + TINY):
+                high[role] = number
+            else:
+                low[role] = number + 1
+    return high
+
+
+def _late(priced: Priced, instances: Mapping[str, int]) -> dict[str, list[str]]:
     """Which classes see more than their limit on the time per token, as if all requests
     were of it at the load of the busiest pool, by role."""
+    devices, late = priced.devices, []
     role = next(role for role in ("decode", "attention") if role in devices)
-    busiest, late = max(loads_of(classes, at).values()), []
-    for c, m in zip(classes, at):
+    busiest = max(priced.loads(instances).values())
+    if not 0.0 < busiest <= 1.0 + TINY:
+        return {}
+    for c, m in zip(priced.classes, priced.at(instances)):
         limit, rate = c.scenario.workload.tpot_limit, float(m.capacity_requests_per_s)
-        if limit is None or not 0.0 < busiest <= 1.0 + TINY:
+        if limit is None:
             continue
         tpot = float(metrics_at(c, devices, instances, rate * busiest).tpot_s)
         if tpot > limit * (1.0 + DIGITS):
@@ -228,11 +243,11 @@ def loads_of(classes: list[RequestClass], at: list[ServeMetrics]) -> dict[str, f
 
 
 def _unserved(
-    classes: list[RequestClass], at: list[ServeMetrics], devices: Mapping[str, int]
+    classes: list[RequestClass], at: list[ServeMetrics], roles: Iterable[str]
 ) -> dict[str, list[str]]:
     """Why instances like these don't serve some class, however many, by role."""
     found: dict[str, list[str]] = {}
-    for role in devices:
+    for role in roles:
         reasons = found.setdefault(role, [])
         for c, m in zip(classes, at):
             pool = m.pools[role]

@@ -126,29 +126,17 @@ def fleet_of(
         available: probability with which as many hosts must work as are needed.
         repair_s: from a failure to a repaired host.
     """
-    found = laid_out(classes, pinned) if searches else as_given(classes)
-    laid, seen = _surely(found, confidence)
-    if confidence is not None and searches:  # error bars differ between layouts
-        given = _surely(as_given(classes), confidence)
-        if _fewer(given.laid.sized, laid.sized):
-            laid, seen = given.laid._replace(searched=found.searched), given.seen
-    sized = laid.sized
+    laid, seen = _laid_surely(classes, searches, pinned, confidence)
     largest = max(classes, key=lambda c: c.per_s)
     problem = seen[largest.name].problem if seen else largest.problem
     machine = next(iter(largest.inputs[0].values()))  # prices are those of all pools
-    packages = sum(sized.pools.values()) / float(machine.package_devices)
+    packages = sum(laid.sized.pools.values()) / float(machine.package_devices)
     down, spares = spare_hosts(machine, packages, available, repair_s)
     spare = spares * float(machine.operations.host_packages)
     tokens = _tokens_per_s(classes) / growth
     price = problem.figures.get(PRICE)
     hour = (packages + spare) * price.si if price and price.si > 0.0 else None
-    known = sized.load if seen else {}
-    chances = {
-        role: probability_above(-math.log(used), _sigma(classes, seen, role))
-        for role, used in known.items()
-        if used > 0.0
-    }
-    worst = min(chances, key=lambda role: chances[role], default="")
+    worst = _scarcest(classes, laid.sized, seen)
     return Fleet(
         name=name,
         problem=problem,
@@ -156,9 +144,9 @@ def fleet_of(
         packages=packages,
         spare_packages=spare,
         hosts_down=down,
-        sufficient=chances.get(worst, 0.0),
-        capacity_sigma=_sigma(classes, seen, worst) if worst else 0.0,
-        unsure=_unsure(seen[largest.name], worst) if worst else "",
+        sufficient=worst.sufficient,
+        capacity_sigma=worst.sigma,
+        unsure=_unsure(seen[largest.name], worst.role) if worst.role else "",
         classes=seen,
         tokens_per_s=tokens,
         usd_per_hour=hour,
@@ -166,6 +154,46 @@ def fleet_of(
         usd_sigma=price.prior_sigma if price else 0.0,
         energy_per_token_j=_energy_j(classes, seen),
     )
+
+
+def _laid_surely(
+    classes: list[RequestClass],
+    searches: bool,
+    pinned: Mapping[str, int] | None,
+    confidence: float | None,
+) -> Sure:
+    """Laid out and sized; with error bars, which differ between layouts, still not worse
+    than with the scenario's layouts."""
+    found = laid_out(classes, pinned) if searches else as_given(classes)
+    sure = _surely(found, confidence)
+    if confidence is None or not found.changed:
+        return sure
+    given = _surely(as_given(classes), confidence)
+    if _fewer(given.laid.sized, sure.laid.sized):
+        return given._replace(laid=given.laid._replace(searched=found.searched))
+    return sure
+
+
+class Scarcest(NamedTuple):
+    """The pool likeliest to fall short."""
+
+    role: str
+    """Empty where nothing takes the load."""
+    sufficient: float
+    """Probability that it takes the load."""
+    sigma: float
+    """Relative one sigma of what it serves."""
+
+
+def _scarcest(
+    classes: list[RequestClass], sized: Sized, seen: dict[str, Served]
+) -> Scarcest:
+    pools = [Scarcest("", 0.0, 0.0)] if not seen else []
+    for role, used in (sized.load if seen else {}).items():
+        if used > 0.0:
+            sigma = _sigma(classes, seen, role)
+            pools.append(Scarcest(role, probability_above(-math.log(used), sigma), sigma))
+    return min(pools, key=lambda pool: pool.sufficient)
 
 
 def _surely(laid: LaidOut, confidence: float | None) -> Sure:

@@ -30,6 +30,14 @@ from .space import LARGEST, Layouts, instance_of, layouts_of, spec_of, with_layo
 
 BESIDE = [AXES.index(axis) for axis in ("tp", "pp", "etp")]
 
+SPACE = (
+    "every tp, dp, pp, etp, ep and edp that the model allows, in the usual rank order, on"
+    " instances that tile the machine and need no more devices than the scenario's fleet;"
+    " batches as large as limits, memory and the engine allow; cp, micro-batches that"
+    " overlap and copies of experts stay as the scenario has them"
+)
+"""What is searched and what is not."""
+
 FREE = ("prefill", "decode")
 """Roles of pools that are laid out."""
 
@@ -68,18 +76,20 @@ class LaidOut(NamedTuple):
         """What the claim that no fleet is smaller is about, in a sentence."""
         if not self.searched:
             return "numbers of instances; their layouts stay as the scenario has them"
+        return f"{self.counts}: {SPACE}{self._pins}"
+
+    @property
+    def counts(self) -> str:
+        """How many layouts were looked at; empty where they stay."""
         each = [
             f"{x.layouts:,} layouts of {role} on up to {x.most} devices"
             for role, x in self.searched.items()
         ]
-        pins = "".join(f", {axis} = {n}" for axis, n in self.pinned.items())
-        return (
-            f"{' and '.join(each)}, which are every tp, dp, pp, etp, ep and edp that the"
-            " model allows, in the usual rank order, on instances that tile the machine"
-            f" and need no more devices than the scenario's{pins}; batches as large as"
-            " limits, memory and the engine allow; cp, micro-batches that overlap and"
-            " copies of experts stay as the scenario has them"
-        )
+        return " and ".join(each)
+
+    @property
+    def _pins(self) -> str:
+        return "".join(f"; {axis} = {n}" for axis, n in self.pinned.items())
 
     def lacking(self, sized: Sized, mistakes: list[str]) -> "LaidOut":
         """With what keeps its pools from being built."""

@@ -6,6 +6,7 @@ from rich.text import Text
 from ..answers.operations import operations_lines
 from ..job.layout import AXES
 from ..planning.fleet import Fleet
+from ..planning.lay_out import SPACE
 from ..planning.plan import Plan
 from ..specs.scenario_file import LayoutSpec
 from .job import job_text
@@ -33,7 +34,9 @@ def plan_tables(plan: Plan) -> Group:
         parts.append(_replays(plan))
     for fleet in plan.fleets:
         parts += _lines(plan, fleet)
-    parts.append(_verdict(plan))
+    searches = any(fleet.laid.searched for fleet in plan.fleets)
+    covers = SPACE if searches else "numbers of instances, as the scenarios lay them out"
+    parts += [Text(f"covered: {covers}", style="dim"), _verdict(plan)]
     return Group(*parts)
 
 
@@ -117,8 +120,9 @@ def _lines(plan: Plan, fleet: Fleet) -> list[Text]:
     lines = [
         f"{name}: {fleet.hosts_down:.2g} hosts are repaired at a time; spares make up for"
         f" them with {plan.available:.4g} probability",
-        f"{name}: covered are {fleet.laid.covers}",
     ]
+    searched = f"none of {fleet.laid.counts} needs fewer"
+    lines += [f"{name}: {searched}"] if fleet.laid.searched else []
     lines += [f"{name}: to be surer, {fleet.unsure}"] if fleet.unsure else []
     prices = ["cost_per_token_usd", "mtbf_s"]
     lines += [f"{name}: {line}" for line in operations_lines(fleet.problem, prices)]

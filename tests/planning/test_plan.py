@@ -222,7 +222,8 @@ def test_the_command_prints_and_says_what_can_not_be(capsys, tmp_path):
     assert picture.stat().st_size > 1000
     assert main(["plan", NAME, "--rate", "100/s", "--show", "cost"]) == 2
     assert "needs --picture" in capsys.readouterr().err
-    assert main(["plan", NAME, "--limit", "tpot=1ms", "--json"]) == 1
+    tight = ["plan", NAME, "--limit", "tpot=1ms", "--layouts", "given", "--json"]
+    assert main(tight) == 1
     found = json.loads(capsys.readouterr().out)
     assert not found["feasible"]
     assert "serves none within its limits" in found["reason"]
