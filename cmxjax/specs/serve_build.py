@@ -7,6 +7,7 @@ there.
 
 import math
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
