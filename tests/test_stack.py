@@ -8,6 +8,7 @@ from jobs import all_finite, in_common_shape
 
 import cmxjax as cmx
 from cmxjax.job.stack import ALL_RANKS
+from cmxjax.machine.pad import with_ways
 from cmxjax.specs.build import build
 from cmxjax.specs.scenario import load_scenario, validate_scenario
 from cmxjax.work.held import data_ranks
@@ -113,6 +114,16 @@ def test_the_common_shape_changes_no_number(name):
     other = cmx.metrics(*in_common_shape(problem))
     for a, b in zip(*map(jax.tree.leaves, (one, other)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
+@pytest.mark.parametrize("streams", [1, 2])
+def test_switches_for_other_ways_change_no_number(streams):
+    """Of two streams either: an exchange beside compute stays beside it."""
+    changes = {"layout.overlapped_microbatches": streams}
+    p = build(load_scenario("deepseek-r1-prefill-cloudmatrix384", changes))
+    machine, *job = p.inputs
+    own, filled = (cmx.metrics(m, *job) for m in (machine, with_ways(machine)))
+    assert float(filled.ttft_s) == pytest.approx(float(own.ttft_s), rel=1e-12)
 
 
 def test_models_stack(eight):

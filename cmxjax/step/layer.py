@@ -28,7 +28,7 @@ from ..rates.collectives import collective_s
 from ..rates.exchange import Ranks, begun_s, exchange_s
 from ..rates.fabric import contended_s
 from ..rates.roofline import roofline_s
-from ..switch import Switch
+from ..switch import Switch, either
 from ..work.serving import Declarations, half_parts, mixer_part, parts_of
 from ..work.table import select
 from .costs import Costs
@@ -371,14 +371,17 @@ def _far(
 ) -> tuple[Scalar, Scalar]:
     """What a layer's feed-forward halves compute, and what they send. One kernel in which
     tokens come and go while experts compute is compute, once tokens move."""
+    apart = added(parts[part] for part in kind.halves + kind.experts)
     if sharing.fused is None or not kind.experts:
-        half = added(parts[part] for part in kind.halves + kind.experts)
-        return half, links.far_s(kind)
+        return apart, links.far_s(kind)
     experts = added(parts[part] for part in kind.experts)
     kernel = smooth.overlap_s(experts, links.moved_s, sharing.fused, sharpness)
     kernel = kernel + added(links.exchanged_s) - links.moved_s
     half = added([*(parts[part] for part in kind.halves), kernel])
-    return half, added([links.reduced_s] * kind.sums)
+    sums = added([links.reduced_s] * kind.sums)
+    # one that hides nothing is no such kernel: its exchanges are another stream's
+    none = sharing.fused >= 1.0
+    return either(none, apart, half), either(none, links.far_s(kind), sums)
 
 
 def _sides(
