@@ -23,7 +23,7 @@ from .job import Job
 from .layouts import Layouts
 from .objective import counts_of, role_of
 from .price import Pricer, Scores
-from .settings import MOST_REQUESTS, degree
+from .settings import degree
 
 TOLERANCE = 1e-9
 """Log of an excess that still counts as none: rounding of the sums, nothing more."""
@@ -133,7 +133,8 @@ class Bounds:
         for i, setting in enumerate(self.settings):
             if setting.whole:
                 count = values[:, i] * self.layouts.group[rows] / setting.per_group
-                column = np.clip(np.round(count), 1, MOST_REQUESTS).astype(int) - 1
+                most = setting.sizes(self.menu[rows, i])
+                column = np.clip(np.round(count), 1, most).astype(int) - 1
             else:
                 menus = [setting.menus[menu] for menu in self.menu[rows, i]]
                 pairs = zip(menus, values[:, i])

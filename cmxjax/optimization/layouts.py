@@ -67,7 +67,9 @@ class Layouts:
         self.units = np.array([frame.units for frame in job.frames])[self.frame]
         self.best = innermost(self.degrees, self.units)
         self.group = degree(self.degrees, "tp") * degree(self.degrees, "cp")
-        self.menus: list[Menus] = free_settings(job.problem, job.given, self.degrees)
+        self.menus: list[Menus] = free_settings(
+            job.problem, job.given, self.degrees, job.objective.within_s
+        )
         self._placements: dict[int, np.ndarray] = {}
         self._kept = 0
 

@@ -38,6 +38,12 @@ class Objective(NamedTuple):
     def field(self) -> str:
         return self.fields[int(np.abs(self.weights).argmax())]
 
+    @property
+    def within_s(self) -> float:
+        """The limit of TPOT or TTFT; infinite where there is none."""
+        limits = (x.value for x in self.limits if x.quantity in ("tpot", "ttft"))
+        return min(limits, default=math.inf)
+
     def value(self, score: float) -> float:
         """The quantity in SI from the minimized score."""
         return math.exp(-score if self.maximizes else score)

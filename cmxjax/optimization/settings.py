@@ -9,11 +9,13 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from ..answers.capacity import SIZES
 from ..job.layout import AXES
 from ..job.workload import Prefill, Train
+from ..model.flops import matrix_parameters
 from ..specs.build import Problem
 from ..specs.errors import SpecError
 from ..specs.schedules import MOST_CHUNKS, schedule_of
@@ -42,7 +44,8 @@ class Setting(NamedTuple):
     menus: tuple[np.ndarray, ...]
     """Ascending values; none for a batch that may be any whole number."""
     table: np.ndarray
-    """The menus below each other, the shorter ones repeated, (menu, value)."""
+    """The menus below each other, the shorter ones repeated, (menu, value); of a batch
+    that may be any whole number the most that is considered."""
     per_group: float = 1.0
     """Of a whole number of requests, what each adds to the value of a group."""
 
@@ -62,7 +65,7 @@ class Setting(NamedTuple):
     def sizes(self, menu: np.ndarray) -> np.ndarray:
         """How many values the menus have, for numbers of menus."""
         if self.whole:
-            return np.full(len(menu), MOST_REQUESTS)
+            return self.table[menu, 0].astype(int)
         return np.array([len(values) for values in self.menus])[menu]
 
     def values(
@@ -87,15 +90,36 @@ def degree(degrees: np.ndarray, axis: str) -> np.ndarray:
 
 
 def free_settings(
-    problem: Problem, given: Mapping[str, tuple], degrees: np.ndarray
+    problem: Problem, given: Mapping[str, tuple], degrees: np.ndarray, within_s: float
 ) -> list[Menus]:
     """Settings of a job with the menus of layouts of these degrees, (layout, axis).
 
     Args:
         given: the values of a setting to choose from, by name.
+        within_s: limit of TPOT or TTFT; infinite where there is none.
     """
-    of_phase = _of_training if isinstance(problem.workload, Train) else _of_serving
-    return [*of_phase(problem, given, degrees)]
+    if isinstance(problem.workload, Train):
+        return [*_of_training(problem, given, degrees)]
+    return [*_of_serving(problem, given, degrees, within_s)]
+
+
+SLACK = 2.0
+"""Factor on the tokens that the peak allows within a limit."""
+
+
+def _most_tokens(problem: Problem, within_s: float) -> float:
+    """Tokens of a device beyond which its GEMMs take longer than a limit at the peak of
+    any format, whatever the layout: the devices share the FLOP of all tokens."""
+    a, w = problem.model, problem.workload
+    machine = problem.machine
+    if a is None or isinstance(machine, dict) or not math.isfinite(within_s):
+        return math.inf
+    head = a.vocabulary * a.hidden
+    weights = matrix_parameters(a.replace(draft_layers=jnp.zeros(()))) - head
+    peak = max(float(x) for x in machine.chip.matrix_flop_per_s.values())
+    cached = float(w.cached_fraction) if isinstance(w, Prefill) else 0.0
+    each = 2.0 * float(weights) * (1.0 - cached)
+    return SLACK * within_s * peak / each if each > 0.0 else math.inf
 
 
 def _listed(
@@ -119,7 +143,7 @@ def _by(keys: np.ndarray, menu_of) -> tuple[list[tuple], np.ndarray]:
     return [tuple(menu_of(int(key))) for key in distinct], place.ravel()
 
 
-def _of_serving(problem: Problem, given, degrees: np.ndarray):
+def _of_serving(problem: Problem, given, degrees: np.ndarray, within_s: float):
     w = problem.workload
     group = degree(degrees, "tp") * degree(degrees, "cp")
     each = float(w.prompt_tokens) if isinstance(w, Prefill) else 1.0
@@ -132,8 +156,10 @@ def _of_serving(problem: Problem, given, degrees: np.ndarray):
 
         yield _listed(name, 1, 1, *_by(group, held), {})
     else:
-        whole = Setting(name, 1, 1, (), np.zeros((0, 0)), each)
-        yield Menus(whole, np.zeros(len(degrees), int))
+        groups, menu = np.unique(group, return_inverse=True)
+        most = np.ceil(_most_tokens(problem, within_s) * groups / each)
+        most = np.clip(most, 1, MOST_REQUESTS)
+        yield Menus(Setting(name, 1, 1, (), most[:, None], each), menu.ravel())
     a = problem.model
     if a is not None and a.experts is not None:
         routed = int(a.experts.routed)

@@ -109,6 +109,24 @@ def test_no_point_of_a_cell_is_better_than_its_bound():
     assert (points.score >= bounded.bound - margin)[runs].all()
 
 
+@pytest.mark.parametrize("pinned", [PINNED, {"cp": 1, "etp": 1, "pp": 3}])
+def test_a_step_with_the_most_requests_is_over_the_limit(scenario, pinned):
+    """Batches beyond what the peak computes within a limit are left out of the space."""
+    search = Search(job_of(scenario, limits=LIMITS, pinned=pinned, calibration="none"))
+    bounds, count = search.bounds, len(search.layouts)
+    rows = np.arange(0, count, max(1, count // 64))
+    most = np.stack(
+        [s.sizes(bounds.menu[rows, i]) - 1 for i, s in enumerate(bounds.settings)], axis=1
+    )
+    first = np.zeros_like(most)
+    first[:, bounds.batch] = most[:, bounds.batch]
+    zeros = np.zeros(len(rows), int)
+    factors = bounds.factors(rows, np.full(len(rows), ALL))
+    priced = bounds.scored(rows, factors, zeros, first, zeros)
+    tpot = np.exp(priced.logs[:, search.job.objective.fields.index("tpot_s")])
+    assert (tpot > 0.05).all()
+
+
 def test_a_bound_that_does_not_hold_is_in_the_gap(scenario, monkeypatch):
     """Bounds that promise too little by 3 % drop what is better; the check sees it."""
     search = Search(job_of(scenario, limits=LIMITS, pinned=PINNED, calibration="none"))
