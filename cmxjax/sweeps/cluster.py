@@ -167,4 +167,4 @@ def _ready(task: str) -> tuple[Evaluator, Folder]:
         mine = json.loads(json.dumps(origin, default=str))
         what = ", ".join(differences(told["origin"], mine)) or "something"
         raise SpecError([f"--cluster: a worker differs from here in {what}"])
-    return Evaluator(plan, mesh_of(plan.phase)), folder
+    return Evaluator(plan, mesh_of()), folder

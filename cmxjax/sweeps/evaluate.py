@@ -36,17 +36,9 @@ class Kind(NamedTuple):
     dtype: str
 
 
-def mesh_of(phase: str = "") -> Mesh:
-    """The local devices that rows of a phase are spread over, in a row: all of them, but
-    for queues one core.
-
-    The solver of their chains has its batches worked off by the same threads that wait
-    for it (LAPACK's LU in jaxlib 0.10), so that they wait for ever where each core is a
-    device.
-    """
-    devices = jax.local_devices()
-    queues = phase == "serve" and devices[0].platform == "cpu"
-    return Mesh(np.array(devices[: 1 if queues else None]), (AXIS,))
+def mesh_of() -> Mesh:
+    """All local devices, in a row."""
+    return Mesh(np.array(jax.local_devices()), (AXIS,))
 
 
 class Program:

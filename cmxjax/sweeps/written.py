@@ -14,7 +14,7 @@ from .table import table_of
 
 def written_here(plan: Plan, folder: Folder, todo: Iterable[int]) -> Iterator[Counts]:
     """Evaluate and write parts; while one is written the next is evaluated."""
-    evaluator = Evaluator(plan, mesh_of(plan.phase))
+    evaluator = Evaluator(plan, mesh_of())
     waiting: Future[Counts] | None = None
     with ThreadPoolExecutor(1) as writer:
         for number in todo:

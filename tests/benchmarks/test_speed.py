@@ -55,7 +55,7 @@ LOADS = 256
 @pytest.mark.benchmark(group="value")
 @pytest.mark.parametrize("name", SERVE)
 def test_loads_of_pools_per_second(benchmark, name):
-    """Each row has a request rate of its own; one core, see `sweeps.evaluate.mesh_of`."""
+    """Each row has a request rate of its own."""
     p = cmx.build(cmx.load_scenario(SERVE[name]))
     machines, model, workload, pools = p.inputs
 
