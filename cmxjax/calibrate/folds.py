@@ -31,9 +31,15 @@ def deployment_of(row: Measurement) -> str:
 
 
 def run_of(row: Measurement) -> str:
-    """What was measured together: the same scenario, or a deployment that serves."""
-    serves = row.scenario.phase == "serve"
-    return deployment_of(row) if serves else repr(row.scenario)
+    """What was measured together: the same scenario, or a deployment that serves. Versions
+    of a framework that are priced alike count as one."""
+    scenario = row.scenario
+    if scenario.phase == "serve":
+        return deployment_of(row)
+    if scenario.phase == "train":
+        priced = level_of(scenario, row.spec.quantity).partition("/")[2]
+        scenario = scenario.model_copy(update={"engine": priced, "engine_version": None})
+    return repr(scenario)
 
 
 def _stratum(row: Measurement) -> str:
