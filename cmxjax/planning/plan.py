@@ -251,8 +251,8 @@ SHARES = (0.1, 0.15, 0.2, 0.3, 0.45, 0.7, 1.0, 1.4, 2.0, 3.0)
 
 
 def over_rates(found: Plan, names: list[str], **asked: Any) -> list[Plan]:
-    """Plans of the same machines from a tenth to three times the rate, half a second for
-    each machine and rate.
+    """Plans of the same machines from a tenth to three times the rate, one to two seconds
+    for each machine and rate.
 
     Args:
         found: the plan for the rate itself.
