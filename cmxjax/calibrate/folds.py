@@ -31,8 +31,8 @@ def deployment_of(row: Measurement) -> str:
 
 
 def run_of(row: Measurement) -> str:
-    """What was measured together: the same scenario, or a deployment that serves. Versions
-    of a framework that are priced alike count as one."""
+    """What was measured together: the same scenario, or a deployment that serves.
+    Versions of a framework that are priced alike count as one."""
     scenario = row.scenario
     if scenario.phase == "serve":
         return deployment_of(row)
