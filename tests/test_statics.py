@@ -24,6 +24,8 @@ STATIC: dict[str, set] = {
     "Engine.since": {""},
     "Trainer.context": {""},
     "Trainer.gradient": {""},
+    "Trainer.release_of": {""},
+    "Trainer.since": {""},
     "Trainer.gathers": {""},
     "Trainer.exchange": {""},
     "ExpertMode.plane": {""},

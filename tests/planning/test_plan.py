@@ -229,6 +229,7 @@ def test_the_command_prints_and_says_what_can_not_be(capsys, tmp_path):
     assert "serves none within its limits" in found["reason"]
 
 
+@pytest.mark.slow
 def test_the_cost_over_the_rate_is_that_of_plans_for_those_rates(monkeypatch, tmp_path):
     drawn = []
     monkeypatch.setattr(plan_module, "SHARES", (0.5, 1.0))
