@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
@@ -51,7 +52,8 @@ def roots(
     """
     place, values = _roots(function, halvings, inputs, upper)
     # where there is none, the further outputs are those next to 0
-    return Roots(jnp.where(place > upper * 0.5**halvings, place, 0.0), values)
+    found = place > upper * 0.5**halvings
+    return Roots(jax.lax.select(found, place, jnp.zeros_like(place)), values)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
@@ -60,28 +62,33 @@ def _roots(
 ) -> tuple[Float[Array, " function"], PyTree]:
     """The last number that was tried for each root, or `upper`; and the values there."""
     count = jax.eval_shape(function, inputs, upper)[0].shape[0]
-    least, most = upper * 0.5**halvings, halvings + SLACK
+    least = upper * 0.5**halvings
+    reach = 0.5 * least * 2.0 ** (halvings + SLACK)  # what halving leaves by now
     end, unknown = jnp.ones(count) * upper, jnp.full(count, jnp.nan) * upper
     values = jax.eval_shape(lambda: _each(function, inputs, end)[1])
     none = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), values)
     start = Bracket(0.0 * end, end, unknown, unknown, end, none)
 
     def unfinished(state: tuple[Array, Bracket]) -> Array:
-        tried, bracket = state
-        return (tried < most) & (bracket.width > least).any()
+        halved, bracket = state
+        return (halved > 0.75 * least) & (bracket.width > least).any()
 
     def narrow(state: tuple[Array, Bracket]) -> tuple[Array, Bracket]:
-        tried, bracket = state
+        halved, bracket = state
+        width = bracket.width
         # the end first: a function that stays below zero is done there
-        reach = jnp.ldexp(0.5 * least, most - tried) - 0.5 * bracket.width
-        aside = jnp.maximum(0.2 * bracket.width**2 / upper, 0.25 * least)
-        place = jnp.where(tried < 0, end, bracket.guess(aside, reach))
+        aside = jnp.maximum(0.2 * width**2 / upper, 0.25 * least)
+        guess = bracket.guess(aside, halved - 0.5 * width)
+        place = jax.lax.select(halved > reach, end, guess)
         found = bracket.narrowed(place, *_each(function, inputs, place))
-        done = bracket.width <= least
-        kept = jax.tree.map(lambda old, new: jnp.where(done, old, new), bracket, found)
-        return tried + 1, kept
+        done = width <= least
+        kept = jax.tree.map(
+            lambda old, new: jax.lax.select(done, old, new), bracket, found
+        )
+        return 0.5 * halved, kept
 
-    _, found = jax.lax.while_loop(unfinished, narrow, (jnp.asarray(-1), start))
+    begin = jnp.asarray(2.0 * reach), start
+    _, found = jax.lax.while_loop(unfinished, narrow, begin)
     return found.place, found.values
 
 
@@ -117,9 +124,10 @@ class Bracket(NamedTuple):
         secant = (self.above * self.low - self.below * self.high) / (
             self.above - self.below
         )
-        off = jnp.where(jnp.isfinite(secant), middle - secant, 0.0)
-        far = jnp.clip(jnp.abs(off) - aside, 0.0)
-        return middle - jnp.sign(off) * jnp.minimum(far, jnp.clip(reach, 0.0))
+        known = jax.lax.is_finite(secant)
+        off = jax.lax.select(known, middle - secant, jnp.zeros_like(secant))
+        far = jnp.clip(jnp.minimum(jnp.abs(off) - aside, reach), 0.0)
+        return middle - jnp.sign(off) * far
 
     def narrowed(self, place: Array, outputs: Array, values: PyTree) -> "Bracket":
         """With a place that was tried as one of the ends."""
@@ -127,10 +135,10 @@ class Bracket(NamedTuple):
         # a pole or a step must not outweigh the other end
         outputs = outputs / (1.0 + jnp.abs(outputs))
         return Bracket(
-            jnp.where(is_low, place, self.low),
-            jnp.where(is_low, self.high, place),
-            jnp.where(is_low, outputs, self.below),
-            jnp.where(is_low, self.above, outputs),
+            jax.lax.select(is_low, place, self.low),
+            jax.lax.select(is_low, self.high, place),
+            jax.lax.select(is_low, outputs, self.below),
+            jax.lax.select(is_low, self.above, outputs),
             place,
             values,
         )
@@ -141,7 +149,8 @@ def _each(
 ) -> tuple[Float[Array, " function"], PyTree]:
     """Each function at its own place, and the values there."""
     outputs, values = jax.vmap(lambda x: function(inputs, x))(places)
-    return jnp.diagonal(outputs), values
+    own = np.eye(len(places), dtype=bool)
+    return jax.lax.select(own, outputs, jnp.zeros_like(outputs)).sum(1), values
 
 
 @functools.partial(_roots.defjvp, symbolic_zeros=True)

@@ -54,8 +54,8 @@ def run(p=None, sharpness=None, **work):
 
 def test_the_wait_is_that_of_pollaczek_and_khinchine():
     # half busy: W = S / 2; nine tenths: 4.5 S
-    assert float(waiting_s(0.5, 2.0)) == pytest.approx(1.0)
-    assert float(waiting_s(0.9, 2.0)) == pytest.approx(9.0)
+    assert float(waiting_s(0.5, 2.0)) == pytest.approx(1.0, rel=1e-3)
+    assert float(waiting_s(0.9, 2.0)) == pytest.approx(9.0, rel=1e-3)
 
 
 def test_the_wait_is_that_of_a_simulated_queue():

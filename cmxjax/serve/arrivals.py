@@ -1,18 +1,24 @@
-r"""How many arrive in a time: a stream whose gaps have a gamma distribution.
+r"""How soon so many arrive: a stream whose gaps have a gamma distribution.
 
-With a squared coefficient of variation k of the gaps, n of them take less than the time
-in which m arrive on average with the chance
+With a squared coefficient of variation k of the gaps, which are 1 on average, n of them
+take no longer than u with the chance
 
-$$ F_n(m) = P\left(\frac{n}{k}, \frac{m}{k}\right), $$
+$$ F_n(u) = P\left(\frac{n}{k}, \frac{u}{k}\right), $$
 
-the regularized incomplete gamma function. Of a stream that has run for long, the arrivals
-A in such a time have $E(A - t)^+ = \int_0^m F_t(v)\,dv$ (Cox, Renewal Theory, 1962,
-chapter 4), in closed form, for any t. With k = 1 they are those of Poisson. Generators of
-load send such streams: `--burstiness` of vLLM's benchmark is 1 / k.
+the regularized incomplete gamma function. With k = 1 that is a Poisson stream. Generators
+of load send such streams: `--burstiness` of vLLM's benchmark is 1 / k. Of n instances
+that are served in turn each gets every n-th request, whose gaps have a gamma distribution
+with k / n.
+
+What comes next depends on the age of the gap that runs. Ages are those of a few nodes,
+from a gap that has just begun to one that has run for ever, whose rest is exponential.
 """
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from .. import smooth
@@ -24,9 +30,26 @@ Many = Float[Array, "..."]
 STEADIEST = 0.01
 """Least squared coefficient of variation of gaps that is told from none."""
 
+APART = 1e-4
+"""And the least distance from 1: the ages of a Poisson stream can't be told apart."""
+
+_REGULAR = np.array([0.25, 0.5, 0.75, 1.0])
+"""Ages in mean gaps, where gaps are alike."""
+
+_BURSTY = np.array([0.02, 0.07, 0.23, 0.8])
+"""Ages over k, where they differ."""
+
+AGES = 2 + len(_REGULAR)
+
+_YOUNG, _OLD = np.eye(AGES)[[0, -1]]
+"""Whether a gap has just begun or has run for ever."""
+
+NONE = 1e-30
+"""Chance below which nothing comes."""
+
 _TEMME = (
     (-1 / 3, 1 / 12, -2 / 135, 1 / 864, 1 / 2835, -139 / 777600, 1 / 25515),
-    (-1 / 540, -1 / 288, 1 / 378, -77 / 77760, 1 / 4860),
+    (-1 / 540, -1 / 288, 1 / 378, -77 / 77760),
     (25 / 6048, -139 / 51840, 1 / 1296),
 )
 """Coefficients of powers of eta, by power of 1 / a."""
@@ -34,7 +57,7 @@ _TEMME = (
 _ETA = (1.0, -1 / 3, 7 / 36, -73 / 540, 1331 / 12960)
 """Of powers of x / a - 1, for eta over it."""
 
-_STIRLING = (1.0, 1 / 12, 1 / 288, -139 / 51840, -571 / 2488320)
+_STIRLING = (1.0, 1 / 12, 1 / 288, -139 / 51840)
 """Of powers of 1 / a, for the gamma function over Stirling's formula."""
 
 _SHIFT = 8
@@ -45,8 +68,8 @@ _NEAR = 0.02
 
 
 def _polynomial(coefficients: tuple, x: Real) -> Real:
-    total = 0.0
-    for coefficient in reversed(coefficients):
+    total = coefficients[-1]
+    for coefficient in reversed(coefficients[:-1]):
         total = total * x + coefficient
     return total
 
@@ -67,9 +90,11 @@ def reached(count: Many, mean: Many) -> tuple[Many, Many]:
     far = either(near, 0.5, apart)
     eta = jnp.sign(far) * jnp.sqrt(2.0 * (far - jnp.log1p(far)))
     eta = either(near, apart * _polynomial(_ETA, apart), eta)
-    density = jnp.exp(-0.5 * a * eta**2) / jnp.sqrt(2.0 * jnp.pi * a)
+    root = jnp.sqrt(0.5 * a)
+    below = -eta * root
+    density = jnp.exp(-below * below) / (2.0 * np.sqrt(np.pi) * root)
     rest = _polynomial(tuple(_polynomial(each, eta) for each in _TEMME), 1.0 / a)
-    chance = 0.5 * jax.lax.erfc(-eta * jnp.sqrt(0.5 * a)) - rest * density
+    chance = 0.5 * jax.lax.erfc(below) - rest * density
     exact = density / _polynomial(_STIRLING, 1.0 / a)
     for i in range(_SHIFT, 0, -1):
         exact = exact * (count + i) / mean
@@ -77,44 +102,116 @@ def reached(count: Many, mean: Many) -> tuple[Many, Many]:
     return chance, exact
 
 
-def _excess(count: Many, mean: Many) -> tuple[Many, Many]:
-    """E (A - t)+ and the chance that A reaches t, with gaps of variance 1."""
-    some = count > 0.0
-    at = either(some, count, 1.0)
-    chance, exact = reached(at, mean)
-    excess = mean * chance - at * (chance - exact)
-    return either(some, excess, mean - count), either(some, chance, 1.0)
+class Gaps(NamedTuple):
+    """Gaps of a stream, 1 on average, by the age of the one that runs."""
+
+    variance: Scalar
+    """k."""
+    age: Float[Array, " age"]
+    """The last one is a stand-in: its gap has run for ever."""
+    shape: Float[Array, " age"]
+    """Of the gamma distribution whose rest is looked for: that of the gaps, or 1."""
+    mean: Float[Array, " age"]
+    """Of that distribution: 1 or k."""
+    gone: Float[Array, " age"]
+    """Share of it that is shorter than the age."""
+    longer: Float[Array, " age"]
+    """Share that isn't."""
+    saved: Float[Array, " age"]
+    """Mean of what it is shorter by, counted over all."""
+    rest: Float[Array, " age"]
+    """Mean rest of the gap: from 1 to k."""
+    scatter: Float[Array, " age"]
+    """Variance of that rest."""
+    bursts: Float[Array, " age"]
+    """How far the gaps after the first are others than the rest of the first; from 0 to
+    1."""
 
 
-def excess(
-    count: Many, mean: Many, variance: Many, decay: Scalar, tail: Scalar
-) -> tuple[Many, Many]:
-    r"""Mean arrivals beyond counts, of several states, and the chances that so many come
-    after one that has just come. Beside the last state's arrivals there are others, whose
-    number falls off as $e^{-q n / k}$.
+def gaps_of(variance: Scalar) -> Gaps:
+    """The gaps of a stream, from their squared coefficient of variation."""
+    k = smooth.larger(variance, STEADIEST)
+    k = k + either(k < 1.0, -APART, APART)
+    age = either(k < 1.0, jnp.asarray(_REGULAR), k * _BURSTY)
+    gone, exact = reached(1.0 / k, age / k)
+    later = gone - exact
+    latest = later - exact * age / (1.0 + k)
+    left = 1.0 - gone
+    saved = age * gone - later
+    rest = (1.0 - age + saved) / left
+    squares = age * (saved - later) + (1.0 + k) * latest
+    scatter = (1.0 + k + age * (age - 2.0) - squares) / left - rest**2
+    zero, a = 0.0 * k, 1.0 / k
+    age, gone, saved, rest, scatter = (
+        jax.lax.pad(x, zero, ((1, 1, 0),)) for x in (age, gone, saved, rest, scatter)
+    )
+    return Gaps(
+        variance=k,
+        age=age,
+        shape=a + _OLD * (1.0 - a),
+        mean=1.0 + _OLD * (k - 1.0),
+        gone=gone,
+        longer=1.0 - gone,
+        saved=saved,
+        rest=rest + _YOUNG + _OLD * k,
+        scatter=scatter + (_YOUNG + _OLD * k) * k,
+        bursts=smooth.larger(1.0 - a * a, 0.0) * (1.0 - _YOUNG - _OLD),
+    )
 
-    Where A exceeds t, all of those are beyond; where it doesn't, they are with a chance
-    of $E(e^{-q (t - A) / k}; A < t)$, which is another incomplete gamma function, of the
-    mean $m e^q$.
+
+class Arrived(NamedTuple):
+    """Whether so many have come up to a time."""
+
+    left: Many
+    r"""Mean time that is left then, $E (u - T_n)^+$."""
+    chance: Many
+    r"""$P(T_n \le u)$."""
+    first_left: Many
+    """Likewise of the first one."""
+    first: Many
+
+
+def arrived(gaps: Gaps, count: Many, time: Many) -> Arrived:
+    """Arrivals after a gap of each age.
+
+    Of the first one all is exact. $T_n$ of others has a gamma distribution with its mean
+    and variance, which is exact for a gap that has just begun or has run for ever. In
+    bursts that is poor at other ages, as gaps after the first are far shorter: there the
+    others come in the mean time that the first one leaves, if its chance falls as one
+    over the gap.
 
     Args:
-        count: t, (state, ...); below 0 where so many wait already.
-        mean: m that are expected, likewise.
-        variance: k, the squared coefficient of variation of the gaps, (state, 1).
-        decay: q.
-        tail: how many those others are on average, $k / (e^q - 1)$.
+        gaps: by age.
+        count: n, (state, count, 1); below 1 it is the first one.
+        time: u > 0, in mean gaps, (state, 1, 1) or as `count`.
     """
-    t, m = count / variance, mean / variance
-    t = jnp.concatenate([t, t[-1:]])
-    m = jnp.concatenate([m, m[-1:] * jnp.exp(decay)])
-    own, chance = _excess(t, m)
-    t, m = t[-1], m[-2]
-    # bounded, where a large power meets a chance that is lost in rounding
-    power = jnp.exp(smooth.smaller(m * jnp.expm1(decay) - decay * t, 60.0))
-    short = smooth.within(power * (1.0 - chance[-1]), 0.0, 1.0 - chance[-2])
-    others = tail * either(t > 0.0, chance[-2] + short, 1.0)
-    last = jnp.arange(count.shape[0])[:, None] == count.shape[0] - 1
-    return variance * own[:-1] + last * others, chance[:-1]
+    k, age, u = gaps.variance, gaps.age, time
+    more = smooth.larger(count - 1.0, 0.0)
+    mean = gaps.rest + more
+    apart = gaps.bursts / (1.0 + u * u)
+    share = (1.0 - apart) * mean / (gaps.scatter + more * k)
+    spare = u + age - u / jnp.log1p(u / smooth.larger(age, _NEAR))
+    part = apart / k
+    # in front of the others, how old the gap is by then
+    run = age + u
+    chance, exact = reached(
+        jnp.concatenate(
+            [jnp.broadcast_to(gaps.shape, run.shape), mean * share + part * more], axis=1
+        ),
+        jnp.concatenate([run / k, u * share + part * spare], axis=1),
+    )
+    bare = chance - exact
+    gone, chance = jnp.split(chance, [u.shape[1]], axis=1)
+    gone_bare, bare = jnp.split(bare, [u.shape[1]], axis=1)
+    first = smooth.larger((gone - gaps.gone) / gaps.longer, NONE)
+    early = run * gone - gaps.mean * gone_bare - gaps.saved - u * gaps.gone
+    early = early / gaps.longer
+    came = jnp.exp(apart * jnp.log(first))
+    left = (u + apart * (spare - u)) * chance - (mean - apart * gaps.rest) * bare
+    few = count <= 1.0
+    return Arrived(
+        either(few, early, came * left), either(few, first, came * chance), early, first
+    )
 
 
 def decay_of(load: Scalar) -> Scalar:

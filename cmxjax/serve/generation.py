@@ -37,7 +37,7 @@ from ..step.price import Pools as ExpertPools
 from ..step.price import decode_job, engine_of
 from ..step.serving import times_of
 from .prefill import PrefillPool
-from .queue import slot_wait_s
+from .queue import waiting_s
 
 
 class Inputs(NamedTuple):
@@ -328,13 +328,13 @@ def _slot_wait_s(
     scheme: Scheme, inputs: Inputs, fullest: Scalar, batch: Scalar, tpot_s: Scalar
 ) -> Scalar:
     """Mean wait for a slot of the pool, whose devices hold up to `fullest` each; a
-    request goes where one is free."""
+    request goes where one is free, and takes it for its outputs."""
     w = inputs.workload
     if w.concurrency is not None:
         return jnp.zeros(())
     slots = fullest * inputs.pools.pools[scheme.role].devices
     service_s = w.output_tokens * tpot_s
-    return slot_wait_s(batch / fullest, slots, service_s, w.arrival_cv**2)
+    return waiting_s(batch / fullest, service_s, w.arrival_cv**2 / slots)
 
 
 def _tokens_per_device(scheme: Scheme, inputs: Inputs, requests_per_s: Scalar) -> Scalar:

@@ -2,97 +2,140 @@
 
 Whoever comes while a service has a rest r to run waits for it, and for a full batch S(B)
 for each B that are in front: those that were left, and those that came before in that
-service. How long r is with at least so many in front is an integral of a chance over the
-service, and so a difference of `excess`.
+service. How many come up to a time with so many in front is a mean of arrivals beyond a
+count.
 """
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from .. import smooth
 from .._types import Scalar
 from ..implicit import roots
+from ..step.layer import HIGHEST
 from ..switch import either
-from .arrivals import excess
-from .bulk import DIGITS, LAST, Bulk
+from .arrivals import NONE, arrived
+from .bulk import DIGITS, STATES, Bulk, reach_of
 
 LATE = 0.1
 """Share of the requests that take longer than the P90."""
 
+_PLACES, _WEIGHTS = (np.polynomial.legendre.leggauss(8) + np.array([[1.0], [0.0]])) * 0.5
+"""Of an integral over those that are missing to a count (Gauss and Legendre)."""
 
-def _spent_s(
-    queue: Bulk, count: Float[Array, "state time"], until_s: Float[Array, "state time"]
-) -> Float[Array, "state time"]:
-    """Seconds of a service, up to a time, in which so many have arrived; in the tail
-    those beyond its first number count too."""
-    decay, tail, spread = queue.decay, queue.tail, queue.spread
-    began = until_s > 0.0
-    means = queue.stream.per_s * either(began, until_s, queue.busy_s[:, None])
-    there = smooth.larger(-count, 0.0)
-    soon = tail * jnp.exp(-decay * smooth.larger(count[-1], 0.0) / spread[-1])
-    arrived = excess(count, means, spread, decay, tail)[0]
-    arrived = arrived - there - LAST[:, None] * soon
-    return either(began, arrived / queue.stream.per_s, 0.0)
+_ROWS = np.append(np.arange(STATES), np.full(len(_PLACES), STATES - 1))
+"""States, and for each place once more the tail."""
+
+_AT_ONCE = 1e-9
+"""Least time, in mean gaps, in which any come."""
+
+_SIGNS = np.array([1.0, 1.0, -1.0])[:, None]
 
 
-def _come(queue: Bulk, part: Float[Array, "state ..."]) -> Float[Array, "state ..."]:
-    """Share of a service's arrivals that come up to a part of its time: the same, but
-    of the services that begin with one that has just come."""
-    some = part[:1] > 0.0
-    late = jnp.exp(queue.lateness * jnp.log(either(some, part[:1], 1.0)))
-    return jnp.concatenate([either(some, late, 0.0), part[1:]])
+def _waiting(
+    queue: Bulk, after: Float[Array, "state 3"], until_s: Float[Array, "state 3"]
+) -> Float[Array, "state age"]:
+    """Arrivals of a service up to two times beyond two counts, less those up to a third.
+
+    In the tail others wait beyond its first number, n or more of them with a chance of
+    $e^{-q n}$: all arrivals count where these are enough, and else those beyond what is
+    missing, over which the integral is taken.
+    """
+    gaps, far = queue.line.gaps, smooth.larger(after[-1], 0.0)
+    reach = smooth.smaller(far, reach_of(queue.line.largest, gaps.variance))
+    missing = _PLACES[:, None] * reach
+    others = queue.decay * reach * jnp.exp(-queue.decay * (far - missing))
+    weights = jnp.concatenate(
+        [
+            jnp.ones((STATES - 1, len(_SIGNS))),
+            jnp.exp(-queue.decay * far)[None],
+            _WEIGHTS[:, None] * others,
+        ]
+    )
+    inner = smooth.larger(after[:-1], 0.0)
+    counts = jnp.concatenate([inner, 0.0 * far[None], missing])[..., None] + 1.0
+    times = queue.per_s * until_s[_ROWS, :, None]
+    come = arrived(gaps, counts, smooth.larger(times, _AT_ONCE))
+    # those after one that has come: as many as gaps that are left, up to the next one
+    next_gap = (queue.arriving[:, None] - queue.first_left) / queue.first
+    more = come.left + next_gap[_ROWS] * come.chance
+    each = more * ((times > 0.0) * _SIGNS * weights[..., None])
+    each = each.sum(axis=1)
+    return jnp.concatenate([each[: STATES - 1], each[STATES - 1 :].sum(0)[None]])
 
 
 def waits_longer(queue: Bulk, wait_s: Scalar) -> Float[Array, ""]:
     """Share of the requests that wait longer than a time; below 0, all do."""
-    full_s = queue.busy_s[-1]
+    full_s = queue.line.busy_s[-1]
     at_s = smooth.larger(wait_s, 0.0)
     batches = jnp.floor(at_s / full_s)
-    rest_s = smooth.larger(queue.busy_s - (at_s - batches * full_s), 0.0)
-    rest_s = queue.busy_s * _come(queue, rest_s / queue.busy_s)
-    more = (batches + 1.0) * queue.largest - (queue.left - LAST * queue.tail)
-    counts = jnp.stack([more, more, more - queue.largest], axis=1)
-    until_s = jnp.stack([queue.busy_s, rest_s, rest_s], axis=1)
-    seconds = _spent_s(queue, counts, until_s) @ jnp.array([1.0, -1.0, 1.0])
-    came = queue.arriving / queue.busy_s
-    longer = queue.share @ (came * seconds) / queue.batch
+    rest_s = smooth.larger(queue.line.busy_s - (at_s - batches * full_s), 0.0)
+    more = batches * queue.line.largest - queue.line.left
+    beyond = more + queue.line.largest
+    after = jnp.stack([beyond, more, beyond], axis=1)
+    until_s = jnp.stack([queue.line.busy_s, rest_s, rest_s], axis=1)
+    longer = jnp.sum(queue.share * _waiting(queue, after, until_s)) / queue.batch
     return either(wait_s < 0.0, 1.0, longer)
 
 
-def _in_part(queue: Bulk, more_s: Scalar) -> Scalar:
+class _Parts(NamedTuple):
+    """Of batches that aren't full, by state before and number that is taken."""
+
+    often: Float[Array, "state number"]
+    """Share of the services, over the mean batch."""
+    come: Float[Array, "state number"]
+    """Requests that came in the service before."""
+    power: Float[Array, "state 1"]
+    """Those who came up to a share x of its time are taken as x to this power: 1 where
+    they come at any time, more where the first gap is long."""
+
+
+def _parts_of(queue: Bulk) -> _Parts:
+    line = queue.line
+    part = queue.waiting < line.largest
+    often = jnp.einsum("sa,snab->sn", queue.share, queue.moves, precision=HIGHEST)
+    come, waited_s = jnp.sum(queue.share * jnp.stack([queue.arriving, queue.waited_s]), 2)
+    power = come * line.busy_s / smooth.larger(waited_s, NONE) - 1.0
+    return _Parts(
+        often * part / queue.batch,
+        queue.waiting - queue.left[:, None],
+        smooth.larger(power, 0.0)[:, None],
+    )
+
+
+def _in_part(queue: Bulk, parts: _Parts, more_s: Scalar) -> Scalar:
     """What `waits_longer` than a full batch leaves out of those whose wait and batch take
     longer than a batch of one, and more: they are in batches that aren't full.
 
-    Such a batch takes all that wait: those that have just come, at any time of the
-    service before, and those that it left, the last to come before it.
+    Such a batch takes all that wait: those that have just come, and those that the
+    service before left, the last to come before it.
     """
-    time_s, full_s = queue.step_s[0] + more_s, queue.step_s[-1]
-    before_s, left = queue.busy_s[:, None], queue.left[:, None]
-    came = queue.waiting - left
-    partly = queue.share[:, None] * queue.moves * (queue.waiting < queue.largest)
-    spans_s = smooth.larger(left, 1e-6) / queue.stream.per_s
-
-    def longer(own_s: Scalar | Float[Array, " state"]) -> Float[Array, "state state"]:
-        waited = time_s - own_s
-        new = _come(queue, smooth.within(1.0 - waited / before_s, 0.0, 1.0))
-        old = smooth.within(1.0 - (waited - before_s) / spans_s, 0.0, 1.0)
-        return came * new + left * old
-
-    own = partly * (longer(queue.step_s) - longer(full_s))
+    line, left = queue.line, queue.left[:, None]
+    time_s, full_s = line.step_s[0] + more_s, line.step_s[-1]
+    own_s = jnp.stack([line.step_s, full_s + 0.0 * line.step_s])
+    waits_s, before_s = time_s - own_s[:, None], line.busy_s[:, None]
+    at = smooth.within(1.0 - waits_s / before_s, 0.0, 1.0)
+    new = jnp.exp(parts.power * jnp.log(smooth.larger(at, NONE))) * (at > 0.0)
+    spans_s = smooth.larger(left, 1e-6) / queue.per_s
+    old = smooth.within(1.0 - (waits_s - before_s) / spans_s, 0.0, 1.0)
+    longer, full = parts.come * new + left * old
     at_once = (more_s < 0.0) * 1.0 - (time_s < full_s)
-    return (own.sum() + queue.share[0] * at_once) / queue.batch
+    alone = queue.often[0] / queue.batch
+    return jnp.sum(parts.often * (longer - full)) + alone * at_once
 
 
-def _too_few(queue: Bulk, time_s: Scalar) -> tuple[Array, tuple]:
-    """Share of the requests that take no longer, less 0.9: of the wait, and of what wait
-    and batch take beyond a batch of one."""
-    beyond_s = jnp.stack([time_s, time_s + queue.step_s[0] - queue.step_s[-1]])
-    waits, first = jax.vmap(lambda wait_s: waits_longer(queue, wait_s))(beyond_s)
-    first = first + _in_part(queue, time_s)
-    return LATE - jnp.stack([waits, first]), ()
+def _too_few(inputs: tuple[Bulk, _Parts, Scalar], time_s: Scalar) -> tuple[Array, tuple]:
+    """Share of the requests that take no longer, less 0.9: of the wait, or (1) of what
+    wait and batch take beyond a batch of one."""
+    queue, parts, with_batch = inputs
+    step_s = queue.line.step_s
+    longer = waits_longer(queue, time_s - with_batch * (step_s[-1] - step_s[0]))
+    longer = longer + with_batch * _in_part(queue, parts, time_s)
+    return LATE - longer[None], ()
 
 
 class P90(NamedTuple):
@@ -105,6 +148,10 @@ class P90(NamedTuple):
 
 def p90(queue: Bulk) -> P90:
     """By Markov's inequality both are at most ten times the mean."""
-    most_s = (queue.wait_s + queue.batch_s) / LATE
-    wait_s, more_s = roots(_too_few, queue, most_s, DIGITS).x
-    return P90(wait_s, queue.step_s[0] + more_s)
+    most_s, parts = (queue.wait_s + queue.batch_s) / LATE, _parts_of(queue)
+
+    def found(with_batch: Scalar) -> Array:
+        return roots(_too_few, (queue, parts, with_batch), most_s, DIGITS).x[0]
+
+    wait_s, more_s = jnp.unstack(jax.vmap(found)(jnp.array([0.0, 1.0])))
+    return P90(wait_s, queue.line.step_s[0] + more_s)

@@ -23,7 +23,8 @@ from ..step.busy import Filled
 from ..step.price import prefill_job
 from ..step.serving import times_of
 from ..work.serving import cache_bytes
-from .bulk import DIGITS, Bulk, Service, Stream, bulk_queue
+from .arrivals import gaps_of
+from .bulk import DIGITS, Bulk, Line, Service, bulk_queue, line_of
 from .queue import BUSIEST, gap_variance
 
 SIZES = 7
@@ -54,20 +55,20 @@ class PrefillPool(NamedTuple):
     """Of the largest one."""
     hand_over_s: Scalar
     instances: Leaf
-    variance: Scalar
-    """Of the gaps between the requests of one instance, see `Stream`."""
+    line: Line
+    """Of prompts that wait for one instance."""
     ttft_limit_s: Scalar | None
 
     @property
     def full_requests_per_s(self) -> Scalar:
         """With full batches, one after another."""
-        return self.instances * self.service.full_per_s
+        return self.instances * self.line.full_per_s
 
     def queue_at(self, requests_per_s: Scalar) -> Bulk:
         """The queue of an instance, at a rate of the pool that is stable."""
         full = self.full_requests_per_s
         bounded = smooth.within(requests_per_s, IDLE * full, BUSIEST * full)
-        return bulk_queue(Stream(bounded / self.instances, self.variance), self.service)
+        return bulk_queue(self.line, bounded / self.instances)
 
     def ttft_s(self, queue: Bulk) -> Scalar:
         """Mean wait, batch and hand-over."""
@@ -94,7 +95,7 @@ def prefill_power_w(
     machine: Machine, pool: Pool, prefill: PrefillPool, queue: Bulk
 ) -> Scalar:
     """Power of the pool; devices without a batch idle."""
-    each = prefill.service.at(jnp.stack(prefill.filled), queue.taken)
+    each = prefill.service.at(jnp.stack(prefill.filled), queue.line.taken)
     loads = map(queue.per_second, each)
     return job_power_w(machine, jnp.asarray(pool.devices), *loads)
 
@@ -164,16 +165,16 @@ def prefill_pool(
         return jnp.asarray(times.steady_s), jnp.asarray(times.step_s), filled
 
     busy_s, step_s, filled = jax.vmap(one)(tokens)
-    count = instances(pool)
+    service, count = Service(prompts, busy_s, step_s), instances(pool)
     most = smooth.larger(tokens[-1], w.prompt_tokens / group)
     batch = prefill_workload(w, most)
     return PrefillPool(
-        service=Service(prompts, busy_s, step_s),
+        service=service,
         filled=filled,
         memory=prefill_memory(a, batch, pool.layout, sharpness),
         tokens_per_device=most,
         hand_over_s=hand_over_s,
         instances=count,
-        variance=gap_variance(w, count),
+        line=line_of(gaps_of(gap_variance(w, count)), service),
         ttft_limit_s=w.ttft_limit_s,
     )

@@ -1,16 +1,21 @@
-r"""Waiting of work that arrives at random at a server of constant speed (M/D/1).
+r"""Waiting of work that arrives at random at a server of constant speed (GI/D/1).
 
-$$ W = k \frac{u\,S}{2 (1 - u)} $$
+With $T_n$ the time in which n more arrive, and S the service time, the mean wait is
 
-S is the service time, u the share of the time that the server is busy, and k the squared
-coefficient of variation of the gaps between arrivals. With k = 1 (Poisson) it is the
-Pollaczek-Khinchine formula without variance of S (Kleinrock, Queueing Systems 1, 1975,
-section 5.6), otherwise the formula of Allen and Cunneen.
+$$ W = \sum_{n=1}^\infty \frac{1}{n} E (n S - T_n)^+ $$
+
+(Spitzer's identity; Asmussen, Applied Probability and Queues, 2003, VIII.4). Gaps have a
+gamma distribution, so that each term is an incomplete gamma function. Of a Poisson stream
+it is the formula of Pollaczek and Khinchine without variance of S.
+
+Of c servers that one line waits for, each is taken by every c-th, as all services take
+the same time: W is that of one server whose gaps are the sums of c.
 """
 
 from typing import Protocol, runtime_checkable
 
 import jax.numpy as jnp
+import numpy as np
 
 from .. import smooth
 from .._types import Leaf, Scalar
@@ -20,15 +25,42 @@ from ..job.workload import Serve
 from ..machine.machine import Machine
 from ..memory.serving import Memory
 from ..step.busy import Filled
+from .arrivals import reached
+
+LEAST = 1e-6
+"""Utilization and variance of gaps that stand for none."""
 
 BUSIEST = 0.99
 """Highest utilization of a queue without a limit on its delay (assumed): at 1 it grows
 without bound."""
 
 
+_FEW = np.arange(1.0, 9.0)
+"""Terms one by one; the others are an integral over the logarithm of n."""
+
+_PLACES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
+
+_REACH = 60.0
+"""Of n, over that in which the drift of a line makes up for its scatter."""
+
+
 def waiting_s(utilization: Scalar, service_s: Scalar, variance: Scalar = 1.0) -> Scalar:
-    """Mean time in the queue, at a utilization below 1."""
-    return 0.5 * variance * service_s * utilization / (1.0 - utilization)
+    """Mean time in the queue, at up to the highest utilization.
+
+    Args:
+        utilization: share of the time that the server is busy.
+        variance: squared coefficient of variation of the gaps between arrivals.
+    """
+    u = smooth.within(utilization, LEAST, BUSIEST)
+    k, idle = smooth.larger(variance, LEAST), 1.0 - u
+    start, end = np.log(len(_FEW) + 0.5), jnp.log(_REACH * k / idle**2 + len(_FEW) + 2.0)
+    half = 0.5 * (end - start)
+    n = jnp.exp(start + half * (1.0 + _PLACES))
+    count = jnp.concatenate([_FEW, n]) / k
+    chance, exact = reached(count, count * u)
+    terms = exact - idle * chance
+    weights = jnp.concatenate([np.ones(len(_FEW)), n * half * _WEIGHTS])
+    return weights @ terms * service_s / u
 
 
 def gap_variance(w: Serve, count: Leaf) -> Scalar:
@@ -40,23 +72,6 @@ def gap_variance(w: Serve, count: Leaf) -> Scalar:
     """
     k, n = w.arrival_cv**2, smooth.larger(count, 1.0)
     return w.in_turn.pick(k / n, 1.0 + (k - 1.0) / n)
-
-
-def slot_wait_s(
-    utilization: Scalar, slots: Scalar, service_s: Scalar, variance: Scalar
-) -> Scalar:
-    r"""Mean wait for one of so many slots, each taken for the same time.
-
-    $$ W = \frac{k}{2} \frac{S}{c} \frac{u^{\sqrt{2 (c + 1)} - 1}}{1 - u} $$
-
-    of c slots, the formula of Allen and Cunneen with Sakasegawa's approximation of the
-    line of M/M/c ("An approximation formula $L_q \simeq \alpha \rho^\beta / (1 - \rho)$",
-    Ann. Inst. Stat. Math. 29, 1977).
-    """
-    busy = smooth.smaller(utilization, BUSIEST)
-    power = jnp.sqrt(2.0 * (slots + 1.0)) - 1.0
-    line = jnp.exp(power * jnp.log(smooth.larger(busy, 1e-30))) / (1.0 - busy)
-    return 0.5 * variance * service_s / slots * line
 
 
 @runtime_checkable
