@@ -85,10 +85,12 @@ def reached(count: Many, mean: Many) -> tuple[Many, Many]:
     Math. Anal. 10, 1979; then by steps $P(a, x) = P(a + 1, x) + x^a e^{-x} / a!$.
     """
     a = count + _SHIFT
-    apart = mean / a - 1.0
+    ratio = mean / a
+    apart = ratio - 1.0
     near = jnp.abs(apart) < _NEAR
-    far = either(near, 0.5, apart)
-    eta = jnp.sign(far) * jnp.sqrt(2.0 * (far - jnp.log1p(far)))
+    safe = near.astype(ratio.dtype)
+    far = apart + safe
+    eta = jnp.sign(far) * jnp.sqrt(2.0 * (far - jnp.log(ratio + safe)))
     eta = either(near, apart * _polynomial(_ETA, apart), eta)
     root = jnp.sqrt(0.5 * a)
     below = -eta * root

@@ -30,7 +30,7 @@ _PLACES, _WEIGHTS = (np.polynomial.legendre.leggauss(8) + np.array([[1.0], [0.0]
 _ROWS = np.append(np.arange(STATES), np.full(len(_PLACES), STATES - 1))
 """States, and for each place once more the tail."""
 
-_AT_ONCE = 1e-9
+_AT_ONCE = 1e-6
 """Least time, in mean gaps, in which any come."""
 
 _SIGNS = np.array([1.0, 1.0, -1.0])[:, None]
