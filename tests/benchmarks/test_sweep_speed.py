@@ -23,10 +23,10 @@ LOADS = {
 TRAIN = {
     "scenario": "deepseek-v3-train-hgx-h800",
     "axes": [
-        {"key": "workload.micro_batch", "values": [1, 2, 4]},
+        {"key": "workload.micro_batch", "values": [1, 2]},
         {"key": "workload.sequence_tokens", "low": 1024, "high": 8192, "points": 100},
         {"key": "system.chip.memory_efficiency", "low": 0.5, "high": 0.9, "points": 100},
-        {"key": "system.chip.matrix_efficiency", "low": 0.4, "high": 0.9, "points": 20},
+        {"key": "system.chip.gemm_efficiency", "low": 0.4, "high": 0.9, "points": 20},
     ],
     "keep": {"pareto": ["step_time", "memory"], "sigma": False},
 }
