@@ -107,7 +107,7 @@ def _reaching(group: Group, library: CollectiveLibrary) -> CollectiveLibrary:
     """The library with what the network adds to it, where the group spans one."""
     spans = smooth.smaller(group.splits - 1.0, 1.0) * group.fabric.network
     return library.replace(
-        start_s=library.start_s + (spans @ group.units) * library.network_start_s,
+        start_s=library.start_s + (spans * group.units).sum() * library.network_start_s,
         chunk_s=library.chunk_s + spans.sum() * library.network_chunk_s,
     )
 

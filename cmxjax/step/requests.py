@@ -87,7 +87,8 @@ def _of_form(
         times = {part: jnp.stack([x]) for part, x in one(*asked[0]).items()}
     else:
         stacked = (jnp.stack([jnp.asarray(x, float) for x in of]) for of in zip(*asked))
-        times = jax.vmap(one)(*stacked)
+        # each part is made of these; the compiler would stack them for each anew
+        times = jax.vmap(one)(*jax.lax.optimization_barrier([*stacked]))
     if all(request.runs is None for request in members):
         return times
     runs = [1.0 if r.runs is None else r.runs for r in members]

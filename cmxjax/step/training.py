@@ -87,7 +87,9 @@ def sharing_of(job: Job, sharpness: Sharpness) -> Sharing:
 def _line(shape: Shape, passes: LayerPasses, holding: Holding) -> Line:
     """The pipeline's stages: those listed, or the two ends and equal ones between."""
     span, ends = holding.span, (passes.embedding, passes.head, passes.hop)
-    every = (jnp.stack(work)[:, None] for work in (*passes.layers, *ends))
+    every = [jnp.stack(work) for work in (*passes.layers, *ends)]
+    # each stage is made of these; the compiler would compute them for each anew
+    every = (work[:, None] for work in jax.lax.optimization_barrier(every))
     *layers, embedding, head, hop = every
     work = added(layer * count for layer, count in zip(layers, span.layers, strict=True))
     work = work + embedding * span.embedding + head * span.head + hop

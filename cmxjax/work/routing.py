@@ -101,6 +101,9 @@ def expert_load(
 MOST_DRAWS = 16
 """Draws whose number of experts left is exact; further ones have that of the last."""
 
+LEAST_MISSED = 1e-6
+"""Chance of missing the only place there is, whose power has a slope."""
+
 
 def visited(places: Leaf, copies_per_token: Scalar, experts: Leaf = COUNTLESS) -> Leaf:
     r"""Different ranks or nodes that a token with some copies reaches on average.
@@ -111,15 +114,16 @@ def visited(places: Leaf, copies_per_token: Scalar, experts: Leaf = COUNTLESS) -
        = n \Bigl(1 - \binom{E - h}{k} \Big/ \binom{E}{k}\Bigr) $$
 
     Each draw without replacement misses a place with the chance that is left; a fraction
-    of a copy counts by a power. Countless experts give $n (1 - (1 - 1/n)^k)$.
+    of a copy is a copy in that share of cases. Countless experts give
+    $n (1 - (1 - 1/n)^k)$.
     """
     drawn = np.arange(float(MOST_DRAWS))
     left = smooth.larger(experts - drawn, 1.0)
-    missed = 1.0 - experts / left / jnp.expand_dims(places, -1)
-    most = np.append(np.ones(MOST_DRAWS - 1), np.inf)
-    often = smooth.smaller(smooth.larger(copies_per_token - drawn, 0.0), most)
-    none = jnp.log(smooth.larger(missed, 1e-6)) @ often  # one place, by one copy
-    return places * (1.0 - jnp.exp(none))
+    hit = smooth.smaller(experts / left / jnp.expand_dims(places, -1), 1.0)
+    often = smooth.smaller(smooth.larger(copies_per_token - drawn, 0.0), 1.0)
+    further = smooth.larger(copies_per_token - MOST_DRAWS, 0.0)
+    missed = smooth.larger(1.0 - hit[..., -1], LEAST_MISSED) ** further
+    return places * (1.0 - jnp.prod(1.0 - often * hit, axis=-1) * missed)
 
 
 def open_places(places: Leaf, limit: GroupLimit) -> Leaf:

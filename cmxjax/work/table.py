@@ -9,8 +9,6 @@ batch of scenarios, so a vmapped table compiles fast and vectorizes well.
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jaxtyping import Array, Float
@@ -187,15 +185,12 @@ def sizes_by_name(
 def evaluated(
     forms: Sequence[Form], sizes: Mapping[str, Scalar]
 ) -> Float[Array, " form"] | Float[np.ndarray, " form"]:
-    """The number of each form."""
+    """The number of each form, as a sum of (size x constant column)."""
     maps = [form if isinstance(form, Mapping) else {"one": form} for form in forms]
-    names = [*dict.fromkeys(name for form in maps for name in form if name != "one")]
-    known = np.array([form.get("one", 0.0) for form in maps])
-    if not names:
-        return known
-    times = np.array([[form.get(name, 0.0) for name in names] for form in maps])
-    values = jnp.stack([jnp.asarray(sizes[name], float) for name in names])
-    return known + jnp.dot(times, values, precision=jax.lax.Precision.HIGHEST)
+    total = np.array([form.get("one", 0.0) for form in maps])
+    for name in dict.fromkeys(name for form in maps for name in form if name != "one"):
+        total = total + sizes[name] * np.array([form.get(name, 0.0) for form in maps])
+    return total
 
 
 class OpTable(struct.PyTreeNode, kw_only=True, frozen=True):
@@ -226,6 +221,18 @@ def select(values: Mapping[str, Scalar], names: Sequence[str]) -> Real:
     return total
 
 
+def column(values: Sequence[Scalar]) -> Real:
+    """Numbers of the operators as one array, without a concatenation: a constant array,
+    and (traced number x constant mask) for each of the others."""
+    known = [isinstance(value, float | int | np.ndarray | np.generic) for value in values]
+    pairs = list(zip(values, known, strict=True))
+    total = np.array([float(value) if constant else 0.0 for value, constant in pairs])
+    others = {id(value): value for value, constant in pairs if not constant}
+    for key, value in others.items():
+        total = total + value * np.array([float(id(other) == key) for other in values])
+    return total
+
+
 def tabulate(
     ops: list[Op], features: Mapping[str, Scalar], sizes: Mapping[str, Scalar]
 ) -> OpTable:
@@ -236,23 +243,15 @@ def tabulate(
     Args:
         sizes: what forms are made of.
     """
-
-    def column(values):
-        return jnp.stack([jnp.asarray(value, float) for value in values])
-
     rows = select(features, [op.rows for op in ops])
     groups = select(features, [op.groups for op in ops])
     columns = column([op.columns for op in ops])
     columns = columns * select(features, [op.split_columns for op in ops])
     depth = column([op.depth for op in ops])
     depth = depth * select(features, [op.split_depth for op in ops])
-    forms = [
-        form
-        for op in ops
-        for form in (op.weight_bytes, op.in_bytes, op.out_bytes, {op.dtype: 1.0})
-    ]
-    numbers = evaluated(forms, sizes).reshape(-1, 4)
-    weight, read, written, element = (numbers[:, i] for i in range(4))
+    weight = evaluated([op.weight_bytes for op in ops], sizes)
+    read = evaluated([op.in_bytes for op in ops], sizes)
+    written = evaluated([op.out_bytes for op in ops], sizes)
     extra = column([op.extra[1] for op in ops])
     extra = extra * select(features, [op.extra[0] for op in ops])
     once = columns * depth * weight + rows * (depth * read + columns * written)
@@ -264,7 +263,7 @@ def tabulate(
         memory_bytes=groups * once + extra,
         vector_flop=groups * rows * columns * column([op.vector_flop for op in ops]),
         launches=evaluated([op.launches for op in ops], sizes),
-        element_bytes=element,
+        element_bytes=evaluated([{op.dtype: 1.0} for op in ops], sizes),
         names=tuple(op.name for op in ops),
         blocks=tuple(op.block for op in ops),
         kinds=tuple(op.kind for op in ops),
