@@ -199,6 +199,7 @@ def test_show_lists_the_paths_that_can_be_set(capsys):
         (["predict", DECODE, "--calibration", "best"], "calibration"),
         (["validate", "no-such-file"], "not shipped"),
         (["compare", "cloudmatrix384"], "at least two"),
+        (["compare", "cloudmatrix384", DECODE], "is a system"),
         (["show", "no-such-name"], "not shipped"),
     ],
 )

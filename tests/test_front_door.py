@@ -182,6 +182,17 @@ def test_a_prediction_reads_as_numbers_text_dict_and_frame():
         _ = answer.tpot
 
 
+@pytest.mark.parametrize(
+    ("order", "said"),
+    [((1, 0, 2, 3), "Machine came second"), ((0, 1, 3, 2), "Layout came third")],
+)
+def test_arguments_in_another_order_are_named(order, said):
+    p = cmx.build(cmx.load_scenario(DECODE))
+    arguments = [(p.machine, p.model, p.workload, p.layout)[k] for k in order]
+    with pytest.raises(TypeError, match=said):
+        cmx.metrics(*arguments)
+
+
 @pytest.mark.slow
 def test_comparisons_and_validations_are_frames():
     totals = cmx.compare(["cloudmatrix384", "gb200-nvl72"]).to_frame()

@@ -116,7 +116,13 @@ def compare(names: list[str], calibration: str | None = None) -> Comparison:
     """Predict several systems (their totals) or scenarios for a table.
 
     Raises:
-        SpecError: a name is neither a system nor a scenario.
+        SpecError: a name is neither a system nor a scenario, or there are both.
     """
-    predictions = [predict(scenario_named(name), calibration) for name in names]
+    scenarios = [scenario_named(name) for name in names]
+    systems = [s.phase == "system" for s in scenarios]
+    if any(systems) and not all(systems):
+        system, other = (names[systems.index(of)] for of in (True, False))
+        said = f"{system} is a system, {other} is a job"
+        raise SpecError([f"compare: {said}; give systems alone (their totals) or jobs"])
+    predictions = [predict(scenario, calibration) for scenario in scenarios]
     return Comparison(names, predictions)

@@ -87,6 +87,10 @@ def _predicted(
     sharpness: Sharpness,
     explains: bool,
 ) -> Metrics:
+    for place, given, kind in (("second", a, Architecture | None), ("third", w, Workload)):
+        if not isinstance(given, kind):
+            has = f"{type(given).__name__} came {place}"
+            raise TypeError(f"metrics takes machine, model, workload, layout: {has}")
     a = a if a is None else weighed(a)
     if isinstance(w, Serve):
         if a is None or not isinstance(layout, Pools) or not isinstance(machine, dict):
