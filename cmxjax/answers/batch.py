@@ -1,6 +1,6 @@
 """Evaluate many problems with few compilations: same structure, one vmapped call."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -57,11 +57,19 @@ def alike(trees: Iterable[object]) -> list[list[int]]:
 
 
 STEP = 0.1
-"""Shift of an unconstrained parameter on either side of a difference quotient.
+"""Shift on either side of a difference quotient of a parameter that is known.
 
 As wide as an error bar: the exact model has steps, as where one more tile is needed, and
 the slope across one of them says nothing about what an error bar away does.
 """
+
+
+def steps_of(problem: Problem) -> dict[str, float]:
+    """Shifts on either side of the difference quotients along uncertain leaves: the prior
+    width of those that the calibration says nothing of, else `STEP`."""
+    known = settled(problem)
+    widths = uncertain(problem).items()
+    return {path: STEP if path in known else width for path, width in widths}
 
 
 def evaluate(problems: list[Problem], with_slopes: bool = False) -> list[Outcome]:
@@ -78,14 +86,19 @@ def evaluate(problems: list[Problem], with_slopes: bool = False) -> list[Outcome
         family = [problems[i] for i in indices]
         paths = [sorted(uncertain(p)) if with_slopes else [] for p in family]
         cases = 1 + 2 * max(map(len, paths))
-        shifts = [moved_up_and_down(p, names, cases) for p, names in zip(family, paths)]
+        steps = [steps_of(p) if with_slopes else {} for p in family]
+        moves = zip(family, paths, steps, strict=True)
+        shifts = [moved_up_and_down(p, names, by, cases) for p, names, by in moves]
         inputs = jax.tree.map(lambda *x: jnp.stack(x), *(every[i] for i in indices))
         values = jax.device_get(_run(inputs, jnp.asarray(shifts)))
         for row, i in enumerate(indices):
             one = jax.tree.map(lambda x: x[row], values)  # noqa: B023
             slopes = None
             if with_slopes:
-                slopes = {path: _difference(one, k) for k, path in enumerate(paths[row])}
+                slopes = {
+                    path: _difference(one, k, steps[row][path])
+                    for k, path in enumerate(paths[row])
+                }
             outcomes[i] = Outcome(jax.tree.map(lambda x: x[0], one), slopes)
     return [outcome for outcome in outcomes if outcome is not None]
 
@@ -106,12 +119,16 @@ def _run(inputs: tuple, shifts: Array) -> Metrics:
     return jax.lax.map(every_case, (inputs, shifts))
 
 
-def moved_up_and_down(problem: Problem, paths: list[str], cases: int) -> np.ndarray:
+def moved_up_and_down(
+    problem: Problem, paths: list[str], steps: Mapping[str, float], cases: int
+) -> np.ndarray:
     """Shifts of a machine as it is, then with each path up and down, (case, number)."""
-    return shifts_of(origins(problem.system, problem.choices), paths, cases)
+    return shifts_of(origins(problem.system, problem.choices), paths, steps, cases)
 
 
-def shifts_of(names: Sequence[str], paths: Sequence[str], cases: int) -> np.ndarray:
+def shifts_of(
+    names: Sequence[str], paths: Sequence[str], steps: Mapping[str, float], cases: int
+) -> np.ndarray:
     """Shifts of numbers with each path up and down, (case, number).
 
     Args:
@@ -123,11 +140,12 @@ def shifts_of(names: Sequence[str], paths: Sequence[str], cases: int) -> np.ndar
     shifts = np.zeros((cases, len(names)))
     for k, path in enumerate(paths):
         numbers = places.get(path, [])
-        shifts[1 + 2 * k, numbers], shifts[2 + 2 * k, numbers] = STEP, -STEP
+        step = steps[path]
+        shifts[1 + 2 * k, numbers], shifts[2 + 2 * k, numbers] = step, -step
     return shifts
 
 
-def _difference(values: Metrics, k: int) -> Metrics:
+def _difference(values: Metrics, k: int, step: float) -> Metrics:
     """Slope of every metric along parameter k."""
     up, down = 1 + 2 * k, 2 + 2 * k
-    return jax.tree.map(lambda x: (x[up] - x[down]) / (2.0 * STEP), values)
+    return jax.tree.map(lambda x: (x[up] - x[down]) / (2.0 * step), values)

@@ -22,7 +22,7 @@ from ..specs.errors import SpecError
 from ..specs.resolved import resolved
 from ..specs.scenario_file import Scenario
 from ..units import dimension_of
-from .batch import STEP, uncertain
+from .batch import steps_of
 from .extrapolation import outside, widening
 from .numbers import log_metric, log_shift, paths_of, row_of, values_of
 from .operations import check_known
@@ -169,16 +169,17 @@ def sensitivity(
     used = sorted(known.keys() & set(paths))
     steps = (-NUDGE, NUDGE, math.log(WHAT_IF))
     moves = [{path: step} for path in used for step in steps]
-    doubtful = [path for path in uncertain(problem) if f"system.{path}" in used]
-    for path in doubtful:
+    widths = {p: step for p, step in steps_of(problem).items() if f"system.{p}" in used}
+    for path, step in widths.items():
         leaf = f"system.{path}"
-        moves += [{leaf: log_shift(path, known[leaf], t)} for t in (STEP, -STEP)]
+        moves += [{leaf: log_shift(path, known[leaf], t)} for t in (step, -step)]
     cases = np.array([row_of(paths, move) for move in moves])
     values = np.asarray(_shifted(field, inputs, cases)) - base
     nudged, shifted = np.split(values, [len(used) * len(steps)])
     around = dict(zip(used, nudged.reshape(-1, len(steps)), strict=True))
     ups, downs = shifted.reshape(-1, 2).T
-    theta = dict(zip(doubtful, map(float, (ups - downs) / (2.0 * STEP)), strict=True))
+    quotients = (ups - downs) / (2.0 * np.array([*widths.values()]))
+    theta = dict(zip(widths, map(float, quotients), strict=True))
     sigma = relative_sigma(problem, theta, field, widening(outside(problem)))
     leaves = []
     for path, value in known.items():

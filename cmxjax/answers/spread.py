@@ -16,7 +16,7 @@ from ..parameters import is_fraction
 from ..phases.metrics import Metrics, metrics
 from ..serve.pools import PoolMetrics
 from ..specs.build import Problem
-from .batch import STEP, uncertain
+from .batch import steps_of, uncertain
 from .extrapolation import outside, widening
 from .uncertainty import relative_sigma
 
@@ -66,17 +66,19 @@ def slopes_of(
         result = run(jax.tree.unflatten(structure, changed), *job)
         return numbers(jax.device_get(result))
 
+    steps = steps_of(problem)
     for path, places in _places(problem, leaves).items():
-        up, down = moved(places, path, STEP), moved(places, path, -STEP)
+        step = steps[path]
+        up, down = moved(places, path, step), moved(places, path, -step)
         for name, value in known.items():
-            slopes[name][path] = _slope(value, up[name], down[name])
+            slopes[name][path] = _slope(value, up[name], down[name], step)
     return slopes
 
 
-def _slope(value: float, up: float, down: float) -> float:
+def _slope(value: float, up: float, down: float, step: float) -> float:
     """d ln value / d theta from the values a step away, or from one of them where the
     other is not finite."""
-    ends = [(x, step) for x, step in ((up, STEP), (down, -STEP)) if math.isfinite(x)]
+    ends = [(x, at) for x, at in ((up, step), (down, -step)) if math.isfinite(x)]
     if not ends:
         raise ArithmeticError("not finite an error bar away; check for extreme values")
     (high, above), (low, below) = (*ends, (value, 0.0))[:2]

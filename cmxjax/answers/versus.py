@@ -28,7 +28,7 @@ from ..specs.build import Problem, build
 from ..specs.errors import SpecError
 from ..specs.measurement_file import QUANTITIES
 from ..specs.scenario_file import Scenario
-from .batch import STEP, moved_up_and_down, uncertain
+from .batch import STEP, moved_up_and_down, steps_of, uncertain
 from .extrapolation import outside, widening
 from .limits import Limit, parse_limit
 from .uncertainty import probability_above, ratio_sigma, relative_sigma, shared_error
@@ -169,16 +169,17 @@ def _side(
     if bad := [key for key in keys if not hasattr(workload, key)]:
         raise SpecError([f"versus: {key!r}: not a key of the workload" for key in bad])
     paths = sorted(uncertain(problem))
-    moves = [(name, sign) for name in (*paths, *keys) for sign in (STEP, -STEP)]
+    steps = steps_of(problem) | dict.fromkeys(keys, STEP)
+    moves = [(name, s) for name in (*paths, *keys) for s in (steps[name], -steps[name])]
     # the job as it is, then every parameter and workload key up and down
-    shifts = moved_up_and_down(problem, paths, 1 + len(moves))
+    shifts = moved_up_and_down(problem, paths, steps, 1 + len(moves))
     logs = {key: np.array([0.0, *(s * (n == key) for n, s in moves)]) for key in keys}
     values, batches = _best(problem, field, bounds, shifts, logs)
     batch = float(batches[0]) if isinstance(workload, Decode) else None
     if not values[0] > 0.0:
         return Side(problem, 0.0, batch, 0.0, {}, {}, 1.0)
     names = (*paths, *keys)
-    slopes = {name: _slope(values, k) for k, name in enumerate(names)}
+    slopes = {name: _slope(values, k, steps[name]) for k, name in enumerate(names)}
     system = {path: slopes[path] for path in paths}
     return Side(
         problem,
@@ -191,12 +192,12 @@ def _side(
     )
 
 
-def _slope(values: np.ndarray, k: int) -> float:
+def _slope(values: np.ndarray, k: int, step: float) -> float:
     """d ln value along parameter k, from one side where the other breaks the limits."""
     up, down = values[1 + 2 * k], values[2 + 2 * k]
-    ends = [(v, s) for v, s in ((up, STEP), (down, -STEP)) if v > 0.0]
+    ends = [(v, s) for v, s in ((up, step), (down, -step)) if v > 0.0]
     if len(ends) == 2:
-        return math.log(up / down) / (2.0 * STEP)
+        return math.log(up / down) / (2.0 * step)
     if not ends:
         raise ArithmeticError("versus: no batch meets the limits a step away either way")
     return math.log(ends[0][0] / values[0]) / ends[0][1]

@@ -87,7 +87,8 @@ def _predicted(
     sharpness: Sharpness,
     explains: bool,
 ) -> Metrics:
-    for place, given, kind in (("second", a, Architecture | None), ("third", w, Workload)):
+    model, workload = ("second", a, Architecture | None), ("third", w, Workload)
+    for place, given, kind in (model, workload):
         if not isinstance(given, kind):
             has = f"{type(given).__name__} came {place}"
             raise TypeError(f"metrics takes machine, model, workload, layout: {has}")

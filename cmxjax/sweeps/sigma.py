@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from ..answers.batch import STEP, shifts_of, uncertain
+from ..answers.batch import shifts_of, steps_of
 from ..answers.extrapolation import outside, widening
 from ..answers.uncertainty import relative_sigma
 from ..machine.resolve import origins
@@ -69,12 +69,13 @@ class _Moves:
     def of(self, problem: Problem) -> tuple[list[str], np.ndarray]:
         """The uncertain leaves of a job, and each number's shift with each of them moved
         up and down, (case, number)."""
-        choices, paths = problem.choices, sorted(uncertain(problem))
+        choices, steps = problem.choices, steps_of(problem)
+        paths = sorted(steps)
         named = tuple(choices.items()) if isinstance(choices, Mapping) else choices
-        key = jax.tree.structure(problem.system), named, tuple(paths)
+        key = jax.tree.structure(problem.system), named, tuple(steps.items())
         if key not in self._known:
             names = origins(problem.system, choices)
-            self._known[key] = paths, shifts_of(names, paths, 1 + 2 * len(paths))
+            self._known[key] = paths, shifts_of(names, paths, steps, 1 + 2 * len(paths))
         return self._known[key]
 
 
@@ -111,8 +112,9 @@ def _bars(
 ) -> list[float]:
     """Relative one sigma of each metric from its values, (case, field)."""
     factor = widening(outside(problem))
-    base = values[0]
-    slopes = (values[1::2] - values[2::2]) / (2.0 * STEP)  # (path, field)
+    base, steps = values[0], steps_of(problem)
+    widths = np.array([[steps[path]] for path in paths])
+    slopes = (values[1::2] - values[2::2]) / (2.0 * widths)  # (path, field)
     relative = np.divide(slopes, base, out=np.zeros_like(slopes), where=base != 0.0)
     known = np.isfinite(base) & np.isfinite(relative).all(axis=0)
     return [
