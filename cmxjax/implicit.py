@@ -35,9 +35,17 @@ class Roots(NamedTuple):
 
 Function = Callable[[PyTree, Scalar], tuple[Float[Array, " function"], PyTree]]
 
+Search = Callable[
+    [Function, int, PyTree, Scalar], tuple[Float[Array, " function"], PyTree]
+]
+
 
 def roots(
-    function: Function, inputs: PyTree, upper: Scalar, halvings: int = HALVINGS
+    function: Function,
+    inputs: PyTree,
+    upper: Scalar,
+    halvings: int = HALVINGS,
+    search: Search | None = None,
 ) -> Roots:
     """Where each of several increasing functions of one number crosses zero.
 
@@ -49,22 +57,32 @@ def roots(
         upper: end of the bracket, which is taken where a function stays below zero. One
             that is above zero throughout has its root at 0.
         halvings: of the bracket, after which a root is found.
+        search: how, of the function, the number of halvings, `inputs` and `upper`: gives
+            the last number that it tried for each root, and the values there; by
+            interpolation if left out.
     """
-    place, values = _roots(function, halvings, inputs, upper)
+    place, values = _roots(function, halvings, search or interpolated, inputs, upper)
     # where there is none, the further outputs are those next to 0
     found = place > upper * 0.5**halvings
     return Roots(jax.lax.select(found, place, jnp.zeros_like(place)), values)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
 def _roots(
+    function: Function, halvings: int, search: Search, inputs: PyTree, upper: Scalar
+) -> tuple[Float[Array, " function"], PyTree]:
+    return search(function, halvings, inputs, upper)
+
+
+def interpolated(
     function: Function, halvings: int, inputs: PyTree, upper: Scalar
 ) -> tuple[Float[Array, " function"], PyTree]:
     """The last number that was tried for each root, or `upper`; and the values there."""
     count = jax.eval_shape(function, inputs, upper)[0].shape[0]
     least = upper * 0.5**halvings
     reach = 0.5 * least * 2.0 ** (halvings + SLACK)  # what halving leaves by now
-    end, unknown = jnp.ones(count) * upper, jnp.full(count, jnp.nan) * upper
+    end = jnp.broadcast_to(upper, (count,))
+    unknown = jnp.full_like(end, jnp.nan)
     values = jax.eval_shape(lambda: _each(function, inputs, end)[1])
     none = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), values)
     start = Bracket(0.0 * end, end, unknown, unknown, end, none)
@@ -126,7 +144,7 @@ class Bracket(NamedTuple):
         )
         known = jax.lax.is_finite(secant)
         off = jax.lax.select(known, middle - secant, jnp.zeros_like(secant))
-        far = jnp.clip(jnp.minimum(jnp.abs(off) - aside, reach), 0.0)
+        far = jnp.maximum(jnp.minimum(jnp.abs(off) - aside, reach), 0.0)
         return middle - jnp.sign(off) * far
 
     def narrowed(self, place: Array, outputs: Array, values: PyTree) -> "Bracket":
@@ -155,10 +173,10 @@ def _each(
 
 @functools.partial(_roots.defjvp, symbolic_zeros=True)
 def _roots_jvp(
-    function: Function, halvings: int, primals: tuple, tangents: tuple
+    function: Function, halvings: int, search: Search, primals: tuple, tangents: tuple
 ) -> tuple:
     inputs, upper = primals
-    place, values = _roots(function, halvings, inputs, upper)
+    place, values = _roots(function, halvings, search, inputs, upper)
     leaves, tree = jax.tree.flatten(inputs)
     rates = jax.tree.leaves(tangents[0], is_leaf=_is_zero)
     moving = [i for i, rate in enumerate(rates) if not _is_zero(rate)]
@@ -170,8 +188,9 @@ def _roots_jvp(
     some = [leaves[i] for i in moving], [rates[i] for i in moving]
     _, (gap, along) = jax.jvp(moved, some[:1], some[1:])
     step = jax.lax.stop_gradient(place) * jnp.finfo(place.dtype).eps ** (1.0 / 3.0)
-    ends = (_each(function, inputs, place + way * step) for way in (-1.0, 1.0))
-    slope, secants = jax.tree.map(lambda a, b: (b - a) / (2.0 * step), *ends)
+    way = jnp.array([-1.0, 1.0], place.dtype)[:, None]
+    ends = jax.vmap(lambda x: _each(function, inputs, x))(place + way * step)
+    slope, secants = jax.tree.map(lambda end: (end[1] - end[0]) / (2.0 * step), ends)
     # a function that is above zero from the start has no root that could move
     moves = (slope > 0.0) & (place > 1e-9 * upper)
     shift = jnp.where(moves, -gap / jnp.where(moves, slope, 1.0), 0.0)

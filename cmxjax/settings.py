@@ -30,17 +30,6 @@ until loops are made, else what lies before one is computed anew for each of man
 it: training of mixtures runs twice as fast."""
 
 
-THREADS_PER_CORE = 4
-"""Threads that computations of all of a process's devices share, unless `PJRT_NPROC` says
-how many.
-
-A batch of the queues' linear systems is spread over these threads by one that then waits
-for the others (LAPACK's LU in jaxlib). With as many threads as cores all of them come to
-wait where as many programs run at once, as in sweeps over all cores and in fits, for
-ever.
-"""
-
-
 def flags_for(release: tuple[int, ...]) -> list[str]:
     """The compiler flags that a release of jaxlib knows and that are not set already."""
     given = os.environ.get("XLA_FLAGS", "")
@@ -69,7 +58,6 @@ def setup(*, cache: bool = True) -> None:
     jax.config.update("jax_enable_x64", True)
     flags = [os.environ.get("XLA_FLAGS", ""), *flags_for(JAXLIB)]
     os.environ["XLA_FLAGS"] = " ".join(flags).strip()
-    os.environ.setdefault("PJRT_NPROC", str(THREADS_PER_CORE * _cores()))
     if cache and QUIET:
         _keep_programs()
     elif cache and not getattr(jax.config, "jax_compilation_cache_dir", None):

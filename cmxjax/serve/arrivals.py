@@ -85,7 +85,8 @@ def reached(count: Many, mean: Many) -> tuple[Many, Many]:
     Math. Anal. 10, 1979; then by steps $P(a, x) = P(a + 1, x) + x^a e^{-x} / a!$.
     """
     a = count + _SHIFT
-    ratio = mean / a
+    part = 1.0 / a
+    ratio = mean * part
     apart = ratio - 1.0
     near = jnp.abs(apart) < _NEAR
     safe = near.astype(ratio.dtype)
@@ -94,14 +95,19 @@ def reached(count: Many, mean: Many) -> tuple[Many, Many]:
     eta = either(near, apart * _polynomial(_ETA, apart), eta)
     root = jnp.sqrt(0.5 * a)
     below = -eta * root
-    density = jnp.exp(-below * below) / (2.0 * np.sqrt(np.pi) * root)
-    rest = _polynomial(tuple(_polynomial(each, eta) for each in _TEMME), 1.0 / a)
-    chance = 0.5 * jax.lax.erfc(below) - rest * density
-    exact = density / _polynomial(_STIRLING, 1.0 / a)
-    for i in range(_SHIFT, 0, -1):
-        exact = exact * (count + i) / mean
-        chance = chance + exact
-    return chance, exact
+    fall = -below * below
+    scale = root * part / np.sqrt(np.pi)
+    rest = _polynomial(tuple(_polynomial(each, eta) for each in _TEMME), part)
+    chance = 0.5 * jax.lax.erfc(below) - rest * scale * jnp.exp(fall)
+    # in front of the steps, as powers alone would leave the range of a float32
+    scale = scale / _polynomial(_STIRLING, part)
+    first = scale * jnp.exp(fall - _SHIFT * jnp.log(ratio))
+    steps = exact = share = 1.0
+    for _ in range(1, _SHIFT):
+        share = share - part
+        exact = exact * share
+        steps = exact + ratio * steps
+    return chance + first * steps, first * exact
 
 
 class Gaps(NamedTuple):

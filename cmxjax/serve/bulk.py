@@ -35,10 +35,11 @@ from .. import smooth
 from .._types import Scalar
 from ..step.layer import HIGHEST
 from .arrivals import AGES, NONE, Gaps, arrived, decay_of
+from .balance import balance
 
 STATES = 21
-"""Numbers that wait; the last one is the tail. With ages they make 126 states: LAPACK
-shares out the work on more than 128, which takes ten times as long on busy cores."""
+"""Numbers that wait; the last one is the tail. With ages they make 126 states, as many
+as `balance` eliminates in six blocks."""
 
 DIGITS = 26
 """Binary ones, of the rates and times that are sought in such a queue."""
@@ -250,9 +251,8 @@ def _others(
 
 def _falls(of: Float[Array, "row from *rest"], axis: int = 1) -> Array:
     """From each to the next one, of the last one to 0."""
-    later = jax.lax.slice_in_dim(of, 1, None, axis=axis)
-    ends = [(0, int(i == axis), 0) for i in range(of.ndim)]
-    return of - jax.lax.pad(later, jnp.zeros((), of.dtype), ends)
+    ends = [(-int(i == axis), int(i == axis), 0) for i in range(of.ndim)]
+    return of - jax.lax.pad(of, jnp.zeros((), of.dtype), ends)
 
 
 def _parted(
@@ -313,12 +313,8 @@ def bulk_queue(line: Line, per_s: Scalar) -> Bulk:
     others = _others(line.numbers, steps, decay, tail)
     moves = _moves(line.gaps, come, line.some, steps[:, None], others)
     count = STATES * AGES
-    matrix = moves.transpose(1, 3, 0, 2).reshape(count, count)
-    # one of the balances follows from the others, and makes room for the sum
-    balances = matrix[1:] - np.eye(count)[1:]
-    balances = jnp.concatenate([np.ones((1, count)), balances])
-    share = jnp.linalg.solve(balances, jnp.asarray(np.eye(count)[0], balances.dtype))
-    share = share.reshape(STATES, AGES)
+    chances = moves.transpose(0, 2, 1, 3).reshape(count, count)
+    share = balance(chances).reshape(STATES, AGES)
     often = share.sum(axis=1)
     return Bulk(
         line=line,

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from .. import smooth
 from .._types import Scalar
-from ..implicit import roots
+from ..implicit import Function, roots
 from ..step.layer import HIGHEST
 from ..switch import either
 from .arrivals import NONE, arrived
@@ -29,6 +29,9 @@ _PLACES, _WEIGHTS = (np.polynomial.legendre.leggauss(8) + np.array([[1.0], [0.0]
 
 _ROWS = np.append(np.arange(STATES), np.full(len(_PLACES), STATES - 1))
 """States, and for each place once more the tail."""
+
+CLOSE = 1e-9
+"""Of the logarithm of that share, when it is found."""
 
 _AT_ONCE = 1e-6
 """Least time, in mean gaps, in which any come."""
@@ -128,14 +131,80 @@ def _in_part(queue: Bulk, parts: _Parts, more_s: Scalar) -> Scalar:
     return jnp.sum(parts.often * (longer - full)) + alone * at_once
 
 
-def _too_few(inputs: tuple[Bulk, _Parts, Scalar], time_s: Scalar) -> tuple[Array, tuple]:
-    """Share of the requests that take no longer, less 0.9: of the wait, or (1) of what
-    wait and batch take beyond a batch of one."""
-    queue, parts, with_batch = inputs
+class _Sought(NamedTuple):
+    """A time that is sought."""
+
+    queue: Bulk
+    parts: _Parts
+    with_batch: Scalar
+    """0 for the wait, or 1 for what wait and batch take beyond a batch of one."""
+    mean_s: Scalar
+
+
+def _too_few(sought: _Sought, time_s: Scalar) -> tuple[Array, tuple]:
+    """Share of the requests that take no longer, less 0.9."""
+    queue, parts, with_batch, _ = sought
     step_s = queue.line.step_s
     longer = waits_longer(queue, time_s - with_batch * (step_s[-1] - step_s[0]))
     longer = longer + with_batch * _in_part(queue, parts, time_s)
     return LATE - longer[None], ()
+
+
+class _Points(NamedTuple):
+    """Times between which the one that is sought lies, and one before them; with the
+    logarithms of `LATE` over the share that takes longer, which is nearly a line."""
+
+    new: Scalar
+    new_log: Scalar
+    far: Scalar
+    far_log: Scalar
+    old: Scalar
+    old_log: Scalar
+    part: Scalar
+    """Of the way from the new one to the far one, where to try next."""
+    tries: Scalar
+
+
+def _from_guess(
+    function: Function, halvings: int, sought: _Sought, upper: Scalar
+) -> tuple[Array, tuple]:
+    """From the time that it would be if all that wait did so for exponential times, by
+    inverse quadratic interpolation where that is safe, and halving elsewhere.
+
+    Reference: Chandrupatla, Advances in Engineering Software 28(3), 1997.
+    """
+    least = upper * 0.5**halvings
+    waits = jax.lax.max(1.0 - sought.queue.often[0] / sought.queue.batch, NONE)
+    # where fewer wait, the first try is next to 0 and the last one
+    begin = jax.lax.min(jnp.log(LATE / waits), -CLOSE)
+    guess = -(begin + CLOSE) * sought.mean_s / (waits * upper)
+    guess = jax.lax.clamp(0.5**halvings, guess, 0.9)
+    none = 0.0 * upper
+    end = -begin / guess + begin
+    start = _Points(none, begin, upper, end, upper, end, guess, none)
+
+    def unfinished(p: _Points) -> Array:
+        open_ = (jnp.abs(p.new_log) > CLOSE) & (jnp.abs(p.far - p.new) > 2.0 * least)
+        return (p.tries < 1.0) | (open_ & (p.tries < 2.0 * halvings))
+
+    def closer(p: _Points) -> _Points:
+        x = p.new + p.part * (p.far - p.new)
+        longer = LATE - function(sought, x)[0][0]
+        y = np.log(LATE) - jnp.log(jax.lax.max(longer, NONE))
+        same = (y > 0.0) == (p.new_log > 0.0)
+        old, old_log = either(same, p.new, p.far), either(same, p.new_log, p.far_log)
+        far, far_log = either(same, p.far, p.new), either(same, p.far_log, p.new_log)
+        place = (x - far) / (old - far)
+        height = (y - far_log) / (old_log - far_log)
+        safe = (height**2 < place) & ((1.0 - height) ** 2 < 1.0 - place)
+        a, b = y / (far_log - y), y / (old_log - y)
+        curved = a * old_log / (far_log - old_log)
+        curved = curved + (old - x) / (far - x) * b * far_log / (old_log - far_log)
+        edge = least / jnp.abs(far - x)
+        part = jax.lax.clamp(edge, either(safe, curved, 0.5), 1.0 - edge)
+        return _Points(x, y, far, far_log, old, old_log, part, p.tries + 1.0)
+
+    return jax.lax.while_loop(unfinished, closer, start).new[None], ()
 
 
 class P90(NamedTuple):
@@ -149,9 +218,12 @@ class P90(NamedTuple):
 def p90(queue: Bulk) -> P90:
     """By Markov's inequality both are at most ten times the mean."""
     most_s, parts = (queue.wait_s + queue.batch_s) / LATE, _parts_of(queue)
+    least_s = queue.line.step_s[0]
 
     def found(with_batch: Scalar) -> Array:
-        return roots(_too_few, (queue, parts, with_batch), most_s, DIGITS).x[0]
+        mean_s = queue.wait_s + with_batch * (queue.batch_s - least_s)
+        sought = _Sought(queue, parts, with_batch, mean_s)
+        return roots(_too_few, sought, most_s, DIGITS, _from_guess).x[0]
 
-    wait_s, more_s = jnp.unstack(jax.vmap(found)(jnp.array([0.0, 1.0])))
-    return P90(wait_s, queue.line.step_s[0] + more_s)
+    wait_s, more_s = jnp.unstack(jax.lax.map(found, jnp.array([0.0, 1.0])))
+    return P90(wait_s, least_s + more_s)
