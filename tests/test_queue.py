@@ -221,6 +221,17 @@ def test_the_chance_of_so_many_arrivals_is_that_of_a_sum():
         assert np.allclose(one, np.append(exact[1:], one[-1]), atol=2e-7)
 
 
+def test_chances_hold_in_single_precision():
+    """Down to times in which next to none come; powers of them alone would be none."""
+    counts, means = np.geomspace(0.02, 300.0, 40)[:, None], np.geomspace(1e-5, 300.0, 60)
+    exact = reached(jnp.asarray(counts), jnp.asarray(means))
+    single = reached(jnp.asarray(counts, jnp.float32), jnp.asarray(means, jnp.float32))
+    for many, few in zip(exact, single):
+        many, few = np.asarray(many), np.asarray(few)
+        some = many > 1e-30
+        assert (abs(few - many)[some] < 1e-3 * many[some]).all()
+
+
 # --- Slots of decode
 
 

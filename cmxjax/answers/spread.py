@@ -50,24 +50,25 @@ def slopes_of(
         For each number that isn't 0 its slopes by leaf path.
     """
     machine, *job = problem.inputs
-    leaves, structure = jax.tree.flatten(jax.device_get(machine))
+    leaves, structure = jax.tree.flatten(machine)
+    fetched = jax.device_get(leaves)
     known = {name: value for name, value in base.items() if value != 0.0}
     slopes: dict[str, dict[str, float]] = {name: {} for name in known}
 
     def moved(places: list[tuple[int, int]], path: str, theta: float) -> Numbers:
         changed = list(leaves)
+        own = {leaf: np.array(fetched[leaf], float) for leaf, _ in places}
         for leaf, entry in places:
-            values = np.array(changed[leaf], float)
-            value = values.flat[entry]
+            value = own[leaf].flat[entry]
             scaled = value * np.exp(theta)
             bounded = scaled / (1.0 - value + scaled)
-            values.flat[entry] = bounded if is_fraction(path) else scaled
-            changed[leaf] = values
+            own[leaf].flat[entry] = bounded if is_fraction(path) else scaled
+            changed[leaf] = own[leaf]
         result = run(jax.tree.unflatten(structure, changed), *job)
         return numbers(jax.device_get(result))
 
     steps = steps_of(problem)
-    for path, places in _places(problem, leaves).items():
+    for path, places in _places(problem, fetched).items():
         step = steps[path]
         up, down = moved(places, path, step), moved(places, path, -step)
         for name, value in known.items():

@@ -85,7 +85,7 @@ def with_algorithms(machine: Machine, names: tuple[str, ...] = ALGORITHMS) -> Ma
     library = machine.library
     if "direct" not in library.algorithms:
         return machine
-    every = {name: switch(False) for name in names} | library.algorithms
+    every = dict.fromkeys(names, switch(False)) | library.algorithms
     return machine.replace(library=library.replace(algorithms=every))
 
 
@@ -99,11 +99,11 @@ def with_ways(machine: Machine, names: Iterable[str] = WAYS) -> Machine:
     """The machine with switches for exchanges that send a token to a node once, or all
     tokens to all ranks, and with kernels that hide nothing for one that does."""
     exchange = machine.exchange
-    missing = {
-        name: jnp.ones(()) if name == FUSED else switch(False)
-        for name in names
-        if getattr(exchange, name) is None
-    }
+    absent = [name for name in names if getattr(exchange, name) is None]
+    if not absent:
+        return machine
+    off = switch(False)
+    missing = {name: jnp.ones(()) if name == FUSED else off for name in absent}
     return machine.replace(exchange=exchange.replace(**missing))
 
 

@@ -1,13 +1,15 @@
 """A trace of requests replayed on a fleet, with the times that the model predicts.
 
-Prompts wait for a free prefill instance, which takes as many of those that wait as fit
-into its tokens. Then requests generate together; a step takes as long as the model says
-for so many. That of a mixed batch is the mean of what its classes take at the same fill.
+Prompts go to the prefill instances in turn or by chance, as the scenario says, and wait
+for theirs to be free, which takes as many of those that wait as fit into its tokens. Then
+requests generate together; a step takes as long as the model says for so many. That of a
+mixed batch is the mean of what its classes take at the same fill.
 """
 
 import heapq
 import math
 from collections import deque
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -91,30 +93,38 @@ def _prefilled(
         services.append(jax.device_get(made))
         hand_over.append(float(m.transfer_time_s or 0.0))
     largest = np.array([s.prompts[-1] for s in services])
-    free = [0.0] * sized.instances["prefill"]
-    heapq.heapify(free)
-    done, waiting = np.zeros(len(of)), deque(range(len(of)))
-    while waiting:
-        start = max(heapq.heappop(free), trace.arrival_s[waiting[0]])
-        taken, fill = [], 0.0
-        while waiting and trace.arrival_s[waiting[0]] <= start:
-            part = 1.0 / largest[of[waiting[0]]]
-            if taken and fill + part > 1.0 + 1e-9:
-                break
-            taken.append(waiting.popleft())
-            fill += part
-        parts = np.bincount(of[taken], minlength=len(classes)) / largest / fill
-        busy, step = (
-            sum(
-                part * np.interp(fill * s.prompts[-1], s.prompts, getattr(s, name))
-                for part, s in zip(parts, services)
-                if part
+    done = np.zeros(len(of))
+    for mine in _assigned(classes[0], len(of), sized.instances["prefill"]):
+        free, waiting = 0.0, deque(mine.tolist())
+        while waiting:
+            start = max(free, trace.arrival_s[waiting[0]])
+            taken, fill = [], 0.0
+            while waiting and trace.arrival_s[waiting[0]] <= start:
+                part = 1.0 / largest[of[waiting[0]]]
+                if taken and fill + part > 1.0 + 1e-9:
+                    break
+                taken.append(waiting.popleft())
+                fill += part
+            parts = np.bincount(of[taken], minlength=len(classes)) / largest / fill
+            busy, step = (
+                sum(
+                    part * np.interp(fill * s.prompts[-1], s.prompts, getattr(s, name))
+                    for part, s in zip(parts, services)
+                    if part
+                )
+                for name in ("busy_s", "step_s")
             )
-            for name in ("busy_s", "step_s")
-        )
-        heapq.heappush(free, start + busy)
-        done[taken] = start + step
+            free = start + busy
+            done[taken] = start + step
     return done + np.array(hand_over)[of]
+
+
+def _assigned(c: RequestClass, count: int, instances: int) -> Iterator[np.ndarray]:
+    """The requests of each instance, in the order in which they come."""
+    turns = np.arange(count) % instances
+    if c.scenario.workload.assignment == "random":
+        turns = np.random.default_rng(0).integers(instances, size=count)
+    return (np.flatnonzero(turns == i) for i in range(instances))
 
 
 @jax.jit

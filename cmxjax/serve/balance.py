@@ -12,6 +12,8 @@ many programs run at once as there are threads.
 Reference: Stewart, Introduction to the Numerical Solution of Markov Chains, 1994, 2.3.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,7 +41,7 @@ def inverse(
     starts = np.arange(0, count, block, dtype=np.uint32)
     units = np.eye(count, dtype=matrix.dtype).reshape(count, -1, block).swapaxes(0, 1)
 
-    def eliminated(a: Float[Array, "row row"], place: tuple[Array, Array]) -> tuple:
+    def eliminated(a: Float[Array, "row row"], place: Any) -> tuple[Array, None]:
         start, unit = place
         columns = jax.lax.dynamic_slice(a, (none, start), (count, block))
         pivot = jax.lax.dynamic_slice(columns, (start, none), (block, block))

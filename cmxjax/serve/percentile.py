@@ -27,7 +27,7 @@ LATE = 0.1
 _PLACES, _WEIGHTS = (np.polynomial.legendre.leggauss(8) + np.array([[1.0], [0.0]])) * 0.5
 """Of an integral over those that are missing to a count (Gauss and Legendre)."""
 
-_ROWS = np.append(np.arange(STATES), np.full(len(_PLACES), STATES - 1))
+_ROWS = np.minimum(np.arange(STATES + len(_PLACES), dtype=np.int32), STATES - 1)
 """States, and for each place once more the tail."""
 
 CLOSE = 1e-9
@@ -204,7 +204,7 @@ def _from_guess(
         part = jax.lax.clamp(edge, either(safe, curved, 0.5), 1.0 - edge)
         return _Points(x, y, far, far_log, old, old_log, part, p.tries + 1.0)
 
-    return jax.lax.while_loop(unfinished, closer, start).new[None], ()
+    return jnp.stack([jax.lax.while_loop(unfinished, closer, start).new]), ()
 
 
 class P90(NamedTuple):
