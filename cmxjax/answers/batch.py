@@ -40,6 +40,12 @@ def settled(problem: Problem) -> set[str]:
     return problem.fitted.theta.keys() | set(problem.fitted.absorbed)
 
 
+def absorbed(problem: Problem) -> set[str]:
+    """Settled leaves whose own widths have no part in an error bar."""
+    fitted = problem.fitted.parameters.values()
+    return set(problem.fitted.absorbed) - {leaf for p in fitted for leaf in p.leaves}
+
+
 def loose(problem: Problem) -> dict[str, float]:
     """Prior widths of uncertain leaves that the calibration says nothing of."""
     known = settled(problem)

@@ -16,7 +16,7 @@ from ..parameters import is_fraction
 from ..phases.metrics import Metrics, metrics
 from ..serve.pools import PoolMetrics
 from ..specs.build import Problem
-from .batch import steps_of, uncertain
+from .batch import absorbed, steps_of, uncertain
 from .extrapolation import outside, widening
 from .uncertainty import relative_sigma
 
@@ -38,6 +38,7 @@ def slopes_of(
     base: Numbers,
     run: Run = metrics,
     numbers: Callable[[Any], Numbers] = numbers_of,
+    counted: bool = False,
 ) -> dict[str, dict[str, float]]:
     """d ln number / d theta along each uncertain leaf that the job's machine has.
 
@@ -45,6 +46,8 @@ def slopes_of(
         base: the numbers as they are; those that are 0 have no slopes.
         run: what gives them, such as `metrics` or `explain`.
         numbers: reads them off its result, fetched from the device.
+        counted: only along leaves that parameters' part of an error bar counts; of
+            metrics that have all of the model's own error that changes no bar.
 
     Returns:
         For each number that isn't 0 its slopes by leaf path.
@@ -67,8 +70,10 @@ def slopes_of(
         result = run(jax.tree.unflatten(structure, changed), *job)
         return numbers(jax.device_get(result))
 
-    steps = steps_of(problem)
+    steps, passed = steps_of(problem), absorbed(problem) if counted else set()
     for path, places in _places(problem, fetched).items():
+        if path in passed:
+            continue
         step = steps[path]
         up, down = moved(places, path, step), moved(places, path, -step)
         for name, value in known.items():

@@ -245,7 +245,7 @@ def _served(c: RequestClass, sized: Sized, place: int) -> Served:
     problem = c.built(scenario.model_copy(update={"workload": workload}))
     values = flat(predicted(*problem.inputs))
     values = {name: x for name, x in values.items() if math.isfinite(x)}
-    slopes = slopes_of(problem, values, predicted, flat)
+    slopes = slopes_of(problem, values, predicted, flat, counted=True)
     sigma = widths(problem, slopes, values, widening(outside(problem)))
     return Served(problem, values, sigma, slopes)
 

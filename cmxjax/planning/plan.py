@@ -1,7 +1,10 @@
 """Fleets of several machines for one load, side by side."""
 
 import math
+import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -223,19 +226,20 @@ def plan(
         )
         for name in dict.fromkeys(names)
     }
-    fleets = [
-        fleet_of(
-            name,
-            classes,
-            searches=layouts == "search",
-            pinned=pinned,
-            growth=growth,
-            confidence=confidence,
-            available=available,
-            repair_s=repair_s,
-        )
-        for name, classes in every.items()
-    ]
+    planned = partial(
+        fleet_of,
+        searches=layouts == "search",
+        pinned=pinned,
+        growth=growth,
+        confidence=confidence,
+        available=available,
+        repair_s=repair_s,
+    )
+    # the first alone, which traces the programs that most machines share
+    (first, classes), *others = every.items()
+    fleets = [planned(first, classes)]
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        fleets += threads.map(lambda item: planned(*item), others)
     total = sum(c.per_s for c in next(iter(every.values())))
     if replays and arrived is not None and of is not None:
         arrived = arrived._replace(arrival_s=arrived.arrival_s * arrived.per_s / total)
