@@ -4,13 +4,16 @@ A cell has the degrees of one layout, a range of the menu of each setting, and e
 placement or all. Where the time of a step never falls as a setting grows, no point of
 the cell is faster than the value at the low end; where memory never falls, none takes
 less than there. So two exact evaluations bound a cell: at the end of every range where a
-step is shortest, and at the end where memory is least. A rate of batches between b1 and
-b2 is at most b2 / time(b1). A schedule that is open is priced as the shortest of all,
+step is shortest, and, where that is too much, at the end where memory is least. A rate
+of batches between b1 and b2 is at most b2 / time(b1), so all up to R time(b1) are slower
+than a known rate R. Expert slots that are open read the weights of the fewest and are
+balanced as by the most. A schedule that is open is priced as the shortest of all,
 with the memory of 1F1B, which no other needs less of; micro-batches that are open without
 any bubble. All placements are bounded by each axis as far inside as it goes; see
 `layouts.innermost`.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -46,6 +49,8 @@ class Cells(NamedTuple):
     high: np.ndarray
     form: np.ndarray
     """First and last form of the pipeline, (cell, 2)."""
+    base: np.ndarray
+    """Minimized score where a step is shortest; not a number before it is priced."""
     bound: np.ndarray
     """No point is better than this minimized score."""
     used: np.ndarray
@@ -56,7 +61,7 @@ class Cells(NamedTuple):
     def size(self) -> int:
         return len(self.row)
 
-    def take(self, chosen: np.ndarray) -> "Cells":
+    def take(self, chosen: np.ndarray | slice) -> "Cells":
         return Cells(*(column[chosen] for column in self))
 
 
@@ -97,6 +102,9 @@ class Bounds:
         self.settings = [menus.setting for menus in layouts.menus]
         self.menu = np.array([menus.menu for menus in layouts.menus]).T
         names = [setting.name for setting in self.settings]
+        spare = [i for i, s in enumerate(self.settings) if s.eased]
+        self.spare = spare[0] if spare else None
+        names += ["balancing_slots"] if spare else []
         names += ["chunks", "order"] if job.trains else []
         self.price = Pricer(job.inputs, job.objective.fields, tuple(names))
         fields = job.objective.fields
@@ -105,11 +113,17 @@ class Bounds:
         self.role = np.array([role or 0 for role in roles])
         self.memory = np.array([role == 0 for role in roles])
         self.counts = np.array([counts_of(field) for field in fields])
+        objective = job.objective
+        self.growth = float(objective.weights @ self.counts)
+        """What the score gains for each log of the batch in the same time."""
+        asked = (objective.weights != 0.0) | np.isfinite(objective.bounds)
+        self.asks_memory = bool((asked & self.memory).any())
         self.batch = next((i for i, s in enumerate(self.settings) if s.is_batch), None)
         micro = [i for i, s in enumerate(self.settings) if s.name == "micro_batch"]
         self.micro = micro[0] if micro else None
         self.saving = [i for i, s in enumerate(self.settings) if s.time > 0 > s.memory]
         """Settings that save memory for time."""
+        self.settled = np.array([s.settled for s in self.settings])
         share = [i for i in self.saving if self.settings[i].name == SHARE]
         self.share = share[0] if share else None
         order = [PROGRAMS.index(program_of(form.schedule)) for form in job.forms]
@@ -159,16 +173,21 @@ class Bounds:
         forms: np.ndarray,
         order: np.ndarray | None = None,
         price: Pricer | None = None,
+        most: np.ndarray | None = None,
     ) -> Scores:
         """Exact scores of points.
 
         Args:
             order: prices several schedules at once where it says so.
+            most: ends of the ranges of settings that are eased.
             price: of another machine, if given.
         """
         price = price or self.price
         values, job = self.values(rows, index), self.job
         order = self.order[forms] if order is None else order
+        if self.spare is not None:
+            last = self.column(self.spare, rows, index if most is None else most)
+            values = np.concatenate([values, last[:, None]], axis=1)
         if job.trains:
             chosen = np.stack([self.chunks[forms], order], axis=1)
             values = np.concatenate([values, chosen], axis=1)
@@ -231,41 +250,79 @@ class Bounds:
             rows, factors, families, index, forms, scored.logs, scores, excess, worst
         )
 
-    def bounded(self, cells: Cells) -> tuple[Cells, np.ndarray, Points]:
+    def bounded(
+        self, cells: Cells, worse: np.ndarray | float = math.inf
+    ) -> tuple[Cells, np.ndarray, Points]:
         """Cells with their bounds, which of them may hold a point that can run, and the
-        points that were priced on the way."""
+        points that were priced on the way.
+
+        Args:
+            worse: bounds from which on it is no matter whether a cell fits, (cell,).
+        """
         fastest, leanest = self.ends(cells)
-        unsaving = leanest.copy()
-        if self.share is not None:
-            unsaving[:, self.share] = cells.low[:, self.share]
-        same = (fastest == leanest).all(axis=1)
-        open_form = cells.form[:, 0] != cells.form[:, 1]
         first = cells.form[:, 0]
-        least = np.where(open_form, 0, first)
-        again = np.flatnonzero(~same | (least != first))
-        third = np.flatnonzero((leanest != unsaving).any(axis=1))
-        every = np.concatenate([np.arange(cells.size), again, third])
-        rows, families = cells.row[every], cells.family[every]
-        factors = self.factors(cells.row, cells.place)[every]
-        index = np.concatenate([fastest, leanest[again], unsaving[third]])
-        forms = np.concatenate([first, least[again], least[third]])
-        order = self.order[forms]
+        open_form = first != cells.form[:, 1]
+        factors = self.factors(cells.row, cells.place)
         several = np.where(first == 0, SHORTEST, FINEST)
-        order[: cells.size] = np.where(open_form, several, order[: cells.size])
-        scored = self.scored(rows, factors, families, index, forms, order)
-        count = cells.size
-        fast = scored.take(slice(count))
+        order = np.where(open_form, several, self.order[first])
+        args = cells.row, factors, cells.family
+        fast = self.scored(*args, fastest, first, order, most=cells.high)
+        real = np.ones(cells.size, bool)
+        if self.spare is not None:
+            real = cells.low[:, self.spare] == cells.high[:, self.spare]
+        points = self._real(cells.place, real, *args, fastest, first, order, fast)
+        bound, possible = self._bound(cells, fast, fast)
+        over = fast.excess[:, 0] > TOLERANCE
+        used = np.repeat(fast.excess[:, :1], 3, axis=1)
         small = Scores(*(part.copy() for part in fast))
-        for whole, part in zip(small, scored):
-            whole[again] = part[count : count + len(again)]
-        unrun = small.excess[:, 0].copy()
-        unrun[third] = scored.excess[count + len(again) :, 0]
-        bound, possible = self._bound(cells, fast, small)
-        whole = cells.place[every] != ALL
-        real = whole & self.runs(rows, index, forms) & (order < SHORTEST)
-        points = self.points(rows, factors, families, index, forms, scored).take(real)
-        used = np.stack([fast.excess[:, 0], unrun, small.excess[:, 0]], axis=1)
-        return cells._replace(bound=bound, used=used), possible, points
+        least = np.where(open_form, 0, first)
+        other = (fastest != leanest).any(axis=1) | (least != first)
+        possible &= other | ~over
+        wanted = over & possible & (bound < worse) | self.asks_memory
+        at = np.flatnonzero(wanted & other)
+        if at.size:
+            unsaving = leanest.copy()
+            if self.share is not None:
+                unsaving[:, self.share] = cells.low[:, self.share]
+            third = at[(leanest != unsaving)[at].any(axis=1)]
+            every = np.concatenate([at, third])
+            index = np.concatenate([leanest[at], unsaving[third]])
+            args = cells.row[every], factors[every], cells.family[every]
+            lean = self.scored(*args, index, least[every])
+            for whole, part in zip(small, lean):
+                whole[at] = part[: at.size]
+            used[at, 1:] = lean.excess[: at.size, :1]
+            used[third, 1] = lean.excess[at.size :, 0]
+            order = self.order[least[every]]
+            real = np.ones(len(every), bool)
+            args = *args, index, least[every], order, lean
+            points = together([points, self._real(cells.place[every], real, *args)])
+            if self.asks_memory:
+                bound, fits = self._bound(cells, fast, small)
+                possible &= fits
+            possible[at] &= used[at, 2] <= TOLERANCE
+        base = bound - self.growth * self._range(cells)
+        return cells._replace(base=base, bound=bound, used=used), possible, points
+
+    def _real(
+        self, places, real, rows, factors, families, index, forms, order, scored
+    ) -> Points:
+        """Those of some scores that are of points which exist."""
+        real = real & (places != ALL) & self.runs(rows, index, forms) & (order < SHORTEST)
+        return self.points(rows, factors, families, index, forms, scored).take(real)
+
+    def _range(self, cells: Cells) -> np.ndarray:
+        """Logs of the last batch over the first one."""
+        if self.batch is None:
+            return np.zeros(cells.size)
+        ends = cells.low, cells.high
+        low, high = (self.column(self.batch, cells.row, end) for end in ends)
+        return np.log(high / low)
+
+    def narrowed(self, cells: Cells) -> Cells:
+        """Priced cells whose batches have become fewer from above, with their bounds."""
+        bound = cells.base + self.growth * self._range(cells)
+        return cells._replace(bound=np.maximum(bound, cells.bound))
 
     def ends(self, cells: Cells) -> tuple[np.ndarray, np.ndarray]:
         """The ends of all ranges where a step is shortest, and where memory is least."""
@@ -283,14 +340,10 @@ class Bounds:
             unsettled = (cells.low != cells.high)[:, self.micro]
         filled = np.where(unsettled, fast.filled, 0.0)
         logs = fast.logs + self.role * filled[:, None]
-        if self.batch is not None:
-            ends = cells.low, cells.high
-            low, high = (self.column(self.batch, cells.row, end) for end in ends)
-            logs = logs + self.counts * np.log(high / low)[:, None]
+        logs = logs + self.counts * self._range(cells)[:, None]
         logs = np.where(self.memory, small.logs, logs)
         over = np.where(self.known, objective.excess(logs), -np.inf)
         over = np.where(np.isnan(over), np.inf, over).max(axis=1)
         whole = np.where(unsettled, -1.0, fast.excess[:, 1])
-        possible = (small.excess[:, 0] <= TOLERANCE) & (over <= TOLERANCE)
-        possible &= whole <= TOLERANCE
+        possible = (over <= TOLERANCE) & (whole <= TOLERANCE)
         return objective.scores(logs), possible

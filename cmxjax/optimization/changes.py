@@ -17,7 +17,9 @@ def changes_of(bounds: Bounds, point: Points) -> dict[str, object]:
     degrees: dict[str, int] = dict(zip(AXES, layouts.degrees[row].tolist()))
     chosen = bounds.values(point.row, point.levels)[0].tolist()
     values = dict(zip((setting.name for setting in bounds.settings), chosen))
-    along = bool(values.pop("sequence_parallel"))
+    # where the sequence is split anyway the setting changes nothing
+    attention = job.families[int(point.family[0])].attention
+    along = bool(values.pop("sequence_parallel")) and attention == "tp"
     factor = point.factor[0].astype(int)
     layout: dict[str, object] = {
         "devices": job.frames[layouts.frame[row]].devices,

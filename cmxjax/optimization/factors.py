@@ -18,6 +18,17 @@ def divisors(number: int) -> tuple[int, ...]:
     return tuple(sorted({*small, *(number // d for d in small)}))
 
 
+def primes(number: int) -> tuple[int, ...]:
+    """Distinct prime divisors."""
+    return tuple(d for d in divisors(number)[1:] if len(divisors(d)) == 2)
+
+
+@cache
+def power(number: int, prime: int) -> int:
+    """How often a prime divides a number."""
+    return 0 if number % prime else 1 + power(number // prime, prime)
+
+
 @cache
 def factorizations(number: int, parts: int) -> tuple[tuple[int, ...], ...]:
     """All ways to write a number as an ordered product of `parts` whole factors."""

@@ -94,7 +94,7 @@ def descend_and_refine(search: Search, seed: int = 0) -> Descended:
     good = np.isfinite(points.score)
     rounded = float(points.score[good].min()) if good.any() else None
     order = np.lexsort((points.score, np.maximum(points.excess, 0.0)))
-    search.refined(points.take(order[:REFINED]))
+    _refined(search, points.take(order[:REFINED]))
     tried: set[bytes] = set()
     for _ in range(CLIMBED):
         best = search.best
@@ -109,10 +109,16 @@ def descend_and_refine(search: Search, seed: int = 0) -> Descended:
         moved = _points_at(search, near, [frame] * len(near))
         if moved is None:
             break
-        search.refined(moved._replace(family=np.full(len(moved.row), best.family[0])))
+        _refined(search, moved._replace(family=np.full(len(moved.row), best.family[0])))
         if search.best is best:
             break
     return Descended(descent.relaxed, rounded, descent.gradients)
+
+
+def _refined(search: Search, points: Points) -> None:
+    for family in np.unique(points.family):
+        mine = points.take(points.family == family)
+        search.refined(mine.row, mine.factor, int(family))
 
 
 def _points_at(
@@ -227,6 +233,8 @@ def _boxes(search: Search, layouts, count: int, rng) -> tuple:
             low[i], high[i] = min(ends), max(ends)
         elif name in ("chunks", "order"):
             fixed[:, i] = 1.0 if name == "chunks" else 0.0
+        elif name == "balancing_slots":
+            fixed[:, i] = fixed[:, names.index("extra_slots")]
         else:
             menus = search.bounds.settings[i].menus
             fixed[:, i] = rng.choice(max(menus, key=len), count)

@@ -6,7 +6,7 @@ from ..job.layout import ATTENTION_AXES, AXES, EXPERT_AXES
 from .factors import PIPELINE
 from .job import Job
 from .settings import Menus, degree, free_settings
-from .space import degree_counts, placements
+from .space import degree_counts, placed
 
 CACHED = 200_000
 """Placements that are kept between calls, which bounds the memory."""
@@ -84,9 +84,8 @@ class Layouts:
     def placed(self, row: int) -> np.ndarray:
         """All placements of the degrees of a row, (placement, axis, tier)."""
         if row not in self._placements:
-            pinned = tuple(zip(AXES, map(int, self.degrees[row])))
-            rules = self.job.rules._replace(pinned=pinned)
-            found = placements(self.job.frames[self.frame[row]], rules)
+            units = self.job.frames[self.frame[row]].units
+            found = placed(self.degrees[row], units)
             if self._kept + len(found) > CACHED:
                 self._placements.clear()
                 self._kept = 0

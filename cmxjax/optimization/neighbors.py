@@ -5,13 +5,8 @@ import itertools
 import numpy as np
 
 from ..job.layout import AXES
-from .factors import ATTENTION, EXPERT, PIPELINE, divisors
+from .factors import ATTENTION, EXPERT, PIPELINE, primes
 from .space import Rules, allowed
-
-
-def primes(number: int) -> tuple[int, ...]:
-    """Distinct prime divisors."""
-    return tuple(d for d in divisors(number)[1:] if len(divisors(d)) == 2)
 
 
 def neighbors(factor: np.ndarray, rules: Rules) -> list[np.ndarray]:

@@ -12,13 +12,15 @@ from .. import smooth
 from .._types import Leaf, Scalar, Sharpness
 from ..job.layout import AXES, Layout, Routing, degree
 from ..job.workload import Decode, Prefill, Train
+from ..machine.machine import Machine
 from ..memory.serving import usable_bytes
 from ..model.architecture import Architecture
 from ..phases.metrics import metrics
-from ..switch import Switch, either
+from ..step.price import engine_of
+from ..switch import Switch, either, switch
 from ..work.held import microbatches_of
 
-ROWS = 2048
+ROWS = 512
 """Points of one call; calls are padded to it, so that there is one program."""
 
 GRADIENT_COST = 4
@@ -82,11 +84,14 @@ def job_of(
         inputs: machine, model, workload, layout.
         chosen: settings by name; those left out stay as they are.
     """
-    _, a, w, layout = inputs
+    machine, a, w, layout = inputs
     ep = jnp.prod(factor[AXES.index("ep")])
     extra = chosen.get("extra_slots", jnp.zeros(()))
     slots = expert_slots(a, family, ep, extra, sharpness)
     along = chosen.get("sequence_parallel", layout.sequence_parallel.on)
+    if "balancing_slots" in chosen:
+        more = chosen["balancing_slots"] - extra
+        w = _eased(machine, w, more, slots.redundant / ep)
     layout = layout.replace(
         factor=factor,
         routing=Routing(
@@ -108,6 +113,19 @@ def job_of(
             schedule=family.schedule,
         )
     return w.replace(**sizes), layout
+
+
+def _eased(
+    machine: Machine, w: Decode | Prefill, more: Scalar, spare: Scalar
+) -> Decode | Prefill:
+    """The workload with experts as even as so many more spare slots of a rank make them,
+    whose weights nobody reads: no slower than with any number up to that many more."""
+    engine, balance = engine_of(machine), w.software.balance
+    decodes = isinstance(w, Decode)
+    skew = engine.routing_skew if decodes else engine.prefill_routing_skew
+    eased = balance.skew_of(skew) * (1.0 + spare) / (1.0 + spare + more)
+    balance = balance.replace(given=switch(True), skew=eased)
+    return w.replace(software=w.software.replace(balance=balance))
 
 
 class Score(NamedTuple):

@@ -31,8 +31,12 @@ the split of cores are not quite monotone in the rates of links."""
 WIDTH = 2048
 """Cells that are taken apart in one round."""
 
-NARROW = 1.2
-"""Ratio of batches below which a cell is taken apart into placements first."""
+NARROW, ROUGH = 1.2, 2.0
+"""Ratios of batches below which a cell is taken apart into placements first, and into
+numbers of spare expert slots."""
+
+PULLED = 0.25
+"""Share of the log of a range of batches that is worth to be dropped without halving."""
 
 PROBED, SAMPLED = 256, 4096
 """Cells of all placements that are tried in the usual rank order in a round, and before
@@ -86,8 +90,6 @@ class Search:
         self.front = Front(job.objective.fields)
         self.dropped: list[Cells] = []
         self.batches = 1
-        asked = {job.objective.quantity, *(x.quantity for x in job.objective.limits)}
-        self.limits_memory = any(name.startswith("memory") for name in asked)
 
     @property
     def score(self) -> float:
@@ -100,21 +102,18 @@ class Search:
             cells = self._first(family, rows)
             some = self.rng.permutation(cells.size)[:SAMPLED]
             self._probe(cells.take(some)._replace(place=np.full(len(some), ALL)))
-            left = min(left, self._searched(cells, most_rows))
+            left = min(left, self._searched(self._priced(cells), most_rows))
         return self._proven(left)
 
-    def refined(self, points: Points) -> None:
-        """Search all settings of the placements of some points."""
-        for family in np.unique(points.family):
-            mine = points.take(points.family == family)
-            cells = self._first(int(family), np.unique(mine.row))
-            parts = []
-            for row, factor in zip(mine.row, mine.factor):
-                every = self.layouts.placed(int(row))
-                place = int((every == factor).all(axis=(1, 2)).argmax())
-                part = cells.take(cells.row == row)
-                parts.append(part._replace(place=np.full(part.size, place)))
-            self._searched(joined(parts), MOST_ROWS)
+    def refined(self, rows: np.ndarray, factors: np.ndarray, family: int) -> None:
+        """Search all settings of some placements, of one family."""
+        cells, parts = self._first(family, np.unique(rows)), []
+        for row, factor in zip(rows, factors):
+            every = self.layouts.placed(int(row))
+            place = int((every == factor).all(axis=(1, 2)).argmax())
+            part = cells.take(cells.row == row)
+            parts.append(part._replace(place=np.full(part.size, place)))
+        self._searched(self._priced(joined(parts)), MOST_ROWS)
 
     def _first(self, family: int, rows: np.ndarray | None) -> Cells:
         """Cells of all degrees with all placements; settings of which nothing is known
@@ -126,10 +125,7 @@ class Search:
         low, high = index, index
         for place, setting in enumerate(settings):
             sizes = setting.sizes(self.bounds.menu[rows, place])
-            if setting.settled:
-                last = sizes - 1 if setting.time < 0 else np.zeros(len(rows), int)
-                first = last
-            elif setting.time:
+            if setting.time or setting.eased:
                 first, last = np.zeros(len(rows), int), sizes - 1
             else:
                 each = np.repeat(np.arange(len(rows)), sizes)
@@ -149,15 +145,16 @@ class Search:
         place = np.where(layouts.ways[rows] == 1, 0, ALL)
         kind = np.full(len(rows), family)
         bound, used = np.full(len(rows), -math.inf), np.zeros((len(rows), 3))
-        return Cells(rows, place, kind, low, high, form, bound, used)
+        base = np.full(len(rows), math.nan)
+        return Cells(rows, place, kind, low, high, form, base, bound, used)
 
     def _searched(self, cells: Cells, most_rows: int) -> float:
-        """Take cells apart until none is left that could hold a better point.
+        """Take priced cells apart until none is left that could hold a better point.
 
         Returns:
             The best bound of those that are left when the evaluations are spent.
         """
-        waiting = self._priced(cells)
+        waiting = cells
         while (waiting := self._kept(waiting)).size:
             if self.bounds.price.rows >= most_rows:
                 return float(self._effective(waiting).min())
@@ -171,7 +168,7 @@ class Search:
 
     def _kept(self, cells: Cells) -> Cells:
         """Cells that may hold a better point than the best known one."""
-        keep = self._effective(cells) < self.score - CLOSE
+        keep = cells.bound < self._worse(cells)
         self.dropped.append(cells.take(~keep))
         return cells.take(keep)
 
@@ -185,11 +182,19 @@ class Search:
     def _effective(self, cells: Cells) -> np.ndarray:
         return cells.bound - np.where(cells.place == ALL, MARGIN, 0.0)
 
+    def _worse(self, cells: Cells) -> np.ndarray:
+        """Bounds from which on cells hold nothing better."""
+        return self.score - CLOSE + np.where(cells.place == ALL, MARGIN, 0.0)
+
     def _priced(self, cells: Cells) -> Cells:
         """Cells that may hold a point, with their bounds; their points are looked at."""
+        known = ~np.isnan(cells.base)
+        if known.any():
+            rest = self._settled(self.bounds.narrowed(cells.take(known)))
+            return joined([rest, self._priced(cells.take(~known))])
         if not cells.size:
             return cells
-        priced, possible, points = self.bounds.bounded(cells)
+        priced, possible, points = self.bounds.bounded(cells, self._worse(cells))
         # a part is never better than the whole
         priced = priced._replace(bound=np.maximum(priced.bound, cells.bound))
         self.look(points)
@@ -200,7 +205,7 @@ class Search:
     def _settled(self, cells: Cells) -> Cells:
         """Where memory is enough without it, nothing runs again and no batch is cut in
         two to hold less."""
-        if self.limits_memory:
+        if self.bounds.asks_memory:
             return cells
         high, bounds = cells.high.copy(), self.bounds
         fits = (cells.used[:, 0] <= TOLERANCE) & (cells.form[:, 0] == cells.form[:, 1])
@@ -244,7 +249,9 @@ class Search:
             known = best is not None and np.isfinite(best.score[0])
             usual = int(best.levels[0, at]) if best is not None and known else USUAL
             index[:, at] = np.clip(usual, cells.low[:, at], cells.high[:, at])
-            ends.append(index)
+            middle = index.copy()
+            middle[:, at] = self._middle(cells.low[:, at], cells.high[:, at])
+            ends = [ends[0], index, middle]
         for index in ends:
             real = good & bounds.runs(rows, index, forms)
             if real.any():
@@ -260,16 +267,20 @@ class Search:
 
     def _children(self, cells: Cells) -> Cells:
         """Every cell in parts."""
-        parts = []
+        pulled, cells = self._pulled(cells)
+        parts = [pulled]
         setting, middle = self._halved(cells)
-        halved = setting >= 0
+        halved, batch = setting >= 0, self.bounds.batch
         if halved.any():
             some, at = cells.take(halved), setting[halved]
             each = np.arange(some.size)
             low, high = some.low.copy(), some.high.copy()
             high[each, at] = middle[halved]
             low[each, at] = middle[halved] + 1
-            parts += [some._replace(high=high), some._replace(low=low)]
+            fresh = np.full(some.size, math.nan)
+            base = fresh if batch is None else np.where(at == batch, some.base, fresh)
+            parts.append(some._replace(high=high, base=base))
+            parts.append(some._replace(low=low, base=fresh))
         forms = ~halved & (cells.form[:, 0] != cells.form[:, 1])
         if forms.any():
             parts.append(self._by_form(cells.take(forms)))
@@ -278,20 +289,57 @@ class Search:
             parts.append(self._by_place(rest))
         return joined(parts)
 
+    def _pulled(self, cells: Cells) -> tuple[Cells, Cells]:
+        """Cells whose first batches are many and all worse than the best point, without
+        those, and the other cells.
+
+        A rate R takes at least R time(b) requests where b are the fewest.
+        """
+        bounds, at = self.bounds, self.bounds.batch
+        if at is None or not bounds.settings[at].whole or not bounds.growth < 0.0:
+            return cells.take(slice(0)), cells
+        worse, low, high = self._worse(cells), cells.low[:, at], cells.high[:, at]
+        gain = np.maximum((cells.base - worse) / -bounds.growth, 0.0)
+        gain = np.minimum(gain, np.log((high + 1.0) / (low + 1.0)))
+        first = np.floor((low + 1.0) * np.exp(gain) * (1.0 - 1e-12)).astype(int)
+        first = np.clip(first, low, high)
+        whole = np.log((high + 1.0) / (low + 1.0))
+        far = (first > low) & (
+            np.log((first + 1.0) / (low + 1.0)) >= np.minimum(PULLED * whole, 1.0)
+        )
+        some, first = cells.take(far), first[far]
+        last, start = some.high.copy(), some.low.copy()
+        last[:, at], start[:, at] = first - 1, first
+        self.dropped.append(bounds.narrowed(some._replace(high=last)))
+        moved = some._replace(low=start, base=np.full(some.size, math.nan))
+        return moved, cells.take(~far)
+
+    def _middle(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+        """Places on the menu of the batch between others, geometrically."""
+        bounds = self.bounds
+        if bounds.batch is None or not bounds.settings[bounds.batch].whole:
+            return (low + high) // 2
+        root = np.floor(np.sqrt((low + 1.0) * (high + 1.0))).astype(int) - 1
+        return np.clip(root, low, np.maximum(high - 1, low))
+
     def _halved(self, cells: Cells) -> tuple[np.ndarray, np.ndarray]:
         """Which setting of a cell is halved, -1 for none, and where."""
-        wide = cells.low != cells.high
+        wide = (cells.low != cells.high) & ~self.bounds.settled
         setting = np.where(wide.any(axis=1), wide.argmax(axis=1), -1)
         bounds, each = self.bounds, np.arange(cells.size)
         at = np.maximum(setting, 0)
         low, high = cells.low[each, at], cells.high[each, at]
         middle = (low + high) // 2
         if bounds.batch is not None and bounds.settings[bounds.batch].whole:
-            batch = at == bounds.batch
-            root = np.floor(np.sqrt((low + 1.0) * (high + 1.0))).astype(int) - 1
-            middle = np.where(batch, np.clip(root, low, high - 1), middle)
+            batch = (setting >= 0) & (at == bounds.batch)
+            middle = np.where(batch, self._middle(low, high), middle)
             narrow = (high + 1.0) <= NARROW * (low + 1.0)
             setting = np.where(batch & narrow & (cells.place == ALL), -1, setting)
+        if bounds.batch is not None and (spare := bounds.spare) is not None:
+            low, high = cells.low[:, bounds.batch], cells.high[:, bounds.batch]
+            rough = (high + 1.0) <= ROUGH * (low + 1.0)
+            setting = np.where(rough & wide[:, spare], spare, setting)
+            middle = np.where(setting == spare, cells.low[:, spare], middle)
         share = bounds.share
         if share is not None:
             # as much runs again as memory needs at least; schedules differ in the rest
@@ -319,6 +367,7 @@ class Search:
         forms = range(job.first_form, len(job.forms))
         more = [f for f in forms if job.forms[f].schedule == "interleaved"]
         whole = cells.form[:, 0] == 0
+        cells = cells._replace(base=np.full(cells.size, math.nan))
         some = cells.take(whole)
         for form in (f for f in forms if f not in more):
             runs = bounds.runs(some.row, some.low, np.full(some.size, form))
@@ -345,8 +394,8 @@ class Search:
         counts = [len(self.layouts.placed(int(row))) for row in cells.row]
         each = np.repeat(np.arange(cells.size), counts)
         places = [np.arange(count) for count in counts]
-        taken = cells.take(each)
-        return taken._replace(place=np.concatenate([np.zeros(0, int), *places]))
+        place = np.concatenate([np.zeros(0, int), *places])
+        return cells.take(each)._replace(place=place, base=np.full(len(each), math.nan))
 
     def _proven(self, left: float) -> Found:
         if self.best is None or not np.isfinite(self.score):

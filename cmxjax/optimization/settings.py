@@ -48,6 +48,9 @@ class Setting(NamedTuple):
     that may be any whole number the most that is considered."""
     per_group: float = 1.0
     """Of a whole number of requests, what each adds to the value of a group."""
+    eased: bool = False
+    """A range is priced as what is best of each of its values, though nothing is known
+    of the time."""
 
     @property
     def whole(self) -> bool:
@@ -123,7 +126,13 @@ def _most_tokens(problem: Problem, within_s: float) -> float:
 
 
 def _listed(
-    name: str, time: int, memory: int, menus: list[tuple], menu: np.ndarray, given
+    name: str,
+    time: int,
+    memory: int,
+    menus: list[tuple],
+    menu: np.ndarray,
+    given,
+    eased: bool = False,
 ) -> Menus:
     """A setting with menus, kept to the given values where there are any."""
     if name in given:
@@ -133,7 +142,7 @@ def _listed(
     filled = tuple(np.array(values or (0.0,), float) for values in menus)
     longest = max(map(len, filled))
     table = np.array([np.resize(values, longest) for values in filled])
-    setting = Setting(name, time, memory, filled, table)
+    setting = Setting(name, time, memory, filled, table, eased=eased)
     return Menus(setting, np.where(usable[menu], menu, -1))
 
 
@@ -173,8 +182,9 @@ def _of_serving(problem: Problem, given, degrees: np.ndarray, within_s: float):
         menus, menu = _by(degree(degrees, "ep"), spare)
         if "extra_slots" in given:
             menus = [tuple(map(float, given["extra_slots"]))] * len(menus)
-        yield _listed("extra_slots", 0, 1, menus, menu, given)
-    yield _along_sequence(degrees, given)
+        yield _listed("extra_slots", 0, 1, menus, menu, given, eased=True)
+    # norms see fewer rows, and nothing else changes
+    yield _along_sequence(degrees, given, -1)
     # the faster of 1 and 2, or 2, whose batches hold less
     same = np.zeros(len(degrees), int)
     yield _listed("overlapped_microbatches", 1, -1, [(1.0, 2.0)], same, given)
@@ -187,12 +197,12 @@ def _fits(count: float, least: float, phase: str) -> bool:
     return count >= 1.0 and abs(count - round(count)) < 1e-9
 
 
-def _along_sequence(degrees: np.ndarray, given) -> Menus:
+def _along_sequence(degrees: np.ndarray, given, time: int) -> Menus:
     grouped = (degree(degrees, "tp") > 1).astype(int)
     menus = [(0.0,), (0.0, 1.0)]
     if "sequence_parallel" in given:  # without a tensor group there is nothing to split
         menus[0] = tuple(given["sequence_parallel"])
-    return _listed("sequence_parallel", 0, -1, menus, grouped, given)
+    return _listed("sequence_parallel", time, -1, menus, grouped, given)
 
 
 def _of_training(problem: Problem, given, degrees: np.ndarray):
@@ -217,7 +227,7 @@ def _of_training(problem: Problem, given, degrees: np.ndarray):
     stages = (0.0, 1.0, 2.0, 3.0)
     zero = [stages if "zero" in given else (0.0,), stages]
     yield _listed("zero", 0, -1, zero, several, given)
-    yield _along_sequence(degrees, given)
+    yield _along_sequence(degrees, given, 0)
     # what overlaps is all that experts send, over tensor ranks of theirs too
     sends = (degree(degrees, "ep") * degree(degrees, "etp") > 1).astype(int)
     yield _listed("overlapped_microbatches", -1, -1, [(1.0,), (1.0, 2.0)], sends, given)

@@ -4,12 +4,14 @@ A layout is a placement matrix `factor[axis, tier]` of whole numbers. Tiers are 
 `footprints` says; rules of the model decide which degrees divide it.
 """
 
+import math
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 
 from ..job.layout import AXES
-from .factors import PIPELINE, divisors, footprints, tier_splits
+from .factors import PIPELINE, divisors, footprints, power, primes, tier_splits
 
 BLOCK = 1_000_000
 """Rows that are grown by one tier at a time, which bounds the memory."""
@@ -85,25 +87,17 @@ def degree_counts(frame: Frame, rules: Rules) -> tuple[np.ndarray, np.ndarray]:
     for units in frame.units:
         table = tier_table(rules, units).astype(np.int64)
         parts = []
-        for some, number in zip(_blocks(degrees, table), _blocks(ways, table)):
-            grown, old, _ = _grown(rules, some, table)
-            parts.append(_merged(frame, grown, number[old]))
+        size = max(1, BLOCK // max(1, len(table)))
+        for first in range(0, max(1, len(degrees)), size):
+            some = slice(first, first + size)
+            grown = (degrees[some, None] * table[None]).reshape(-1, len(AXES))
+            number = np.repeat(ways[some], len(table))
+            good = partly_allowed(rules, grown)
+            parts.append(_merged(frame, grown[good], number[good]))
         joined = (np.concatenate(part) for part in zip(*parts))
         degrees, ways = _merged(frame, *joined)
     good = allowed(rules, degrees)
     return degrees[good], ways[good]
-
-
-def _blocks(rows: np.ndarray, table: np.ndarray) -> list[np.ndarray]:
-    size = max(1, BLOCK // max(1, len(table)))
-    return [rows[i : i + size] for i in range(0, max(1, len(rows)), size)]
-
-
-def _grown(rules: Rules, degrees: np.ndarray, table: np.ndarray):
-    """Degrees with one more tier, and the row and the way that each came from."""
-    grown = (degrees[:, None] * table[None]).reshape(-1, len(AXES))
-    keep = np.flatnonzero(partly_allowed(rules, grown))
-    return grown[keep], *np.divmod(keep, max(1, len(table)))
 
 
 def _merged(
@@ -127,19 +121,58 @@ def count_placements(frame: Frame, rules: Rules) -> int:
 
 
 def placements(frame: Frame, rules: Rules) -> np.ndarray:
-    """All allowed placement matrices of a frame, (row, axis, tier).
+    """All allowed placement matrices of a frame, (row, axis, tier)."""
+    degrees, _ = degree_counts(frame, rules)
+    none = np.zeros((0, len(AXES), len(frame.units)), np.int64)
+    return np.concatenate([none, *(placed(row, frame.units) for row in degrees)])
 
-    Tiers are added one by one, and rows that no further tier can mend are dropped, so
-    the list never grows much beyond the result.
-    """
-    factor = np.ones((1, len(AXES), 0), np.int16)
-    degrees = np.ones((1, len(AXES)), np.int64)
-    for units in frame.units:
-        table = tier_table(rules, units)
-        wide, parts = table.astype(np.int64), []
-        for some, some_degrees in zip(_blocks(factor, table), _blocks(degrees, table)):
-            grown, old, way = _grown(rules, some_degrees, wide)
-            splits = np.concatenate([some[old], table[way][:, :, None]], axis=2)
-            parts.append((splits, grown))
-        factor, degrees = (np.concatenate(part) for part in zip(*parts))
-    return factor[allowed(rules, degrees)]
+
+def placed(degrees: np.ndarray, units: tuple[int, ...]) -> np.ndarray:
+    """All placements of given degrees, (placement, axis, tier): each prime is laid
+    out by itself."""
+    result = np.ones((1, len(AXES), len(units)), np.int64)
+    for prime in primes(math.prod(units)):
+        powers = tuple(power(int(degree), prime) for degree in degrees)
+        some = prime ** _spread(powers, tuple(power(size, prime) for size in units))
+        result = (result[:, None] * some[None]).reshape(-1, len(AXES), len(units))
+    return result
+
+
+@cache
+def _spread(degrees: tuple[int, ...], units: tuple[int, ...]) -> np.ndarray:
+    """Powers of a prime on axes and tiers, of all placements, (placement, axis, tier)."""
+    found = [np.zeros((0, len(AXES), len(units)), np.int64)]
+    for stages in _sums(degrees[PIPELINE], units):
+        left = tuple(np.subtract(units, stages).tolist())
+        inner = _tables(degrees[:PIPELINE], left)
+        outer = _tables(degrees[PIPELINE + 1 :], left)
+        one, other = np.indices((len(inner), len(outer))).reshape(2, -1)
+        middle = np.tile(np.array(stages), (len(one), 1, 1))
+        found.append(np.concatenate([inner[one], middle, outer[other]], axis=1))
+    return np.concatenate(found)
+
+
+@cache
+def _sums(total: int, most: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    """All ways to write a number as a sum of parts that have a most each."""
+    if not most:
+        return ((),) if total == 0 else ()
+    return tuple(
+        (first, *rest)
+        for first in range(min(total, most[0]) + 1)
+        for rest in _sums(total - first, most[1:])
+    )
+
+
+@cache
+def _tables(rows: tuple[int, ...], columns: tuple[int, ...]) -> np.ndarray:
+    """All tables of whole numbers with these sums, (table, row, column)."""
+    found = [np.zeros((0, len(rows), len(columns)), np.int64)]
+    if len(rows) == 1:
+        found += [np.array([[columns]])] if sum(columns) == rows[0] else []
+        return np.concatenate(found)
+    for first in _sums(rows[0], columns):
+        rest = _tables(rows[1:], tuple(np.subtract(columns, first).tolist()))
+        top = np.tile(np.array(first), (len(rest), 1, 1))
+        found.append(np.concatenate([top, rest], axis=1))
+    return np.concatenate(found)
