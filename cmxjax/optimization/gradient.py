@@ -4,11 +4,14 @@ Adam with annealed sharpness and penalties from many starts moves log-degree bet
 tiers (see `transport`) beside the batch or the micro-batch and the share of layers that
 run again. What is no matter of degree, such as a stage of ZeRO, is drawn for each start.
 Iterates are rounded to whole placements near them, on which all settings are searched
-exactly; then to placements a move away, as long as one is better.
+exactly, by the bounds of the search: what a start rounds to is compared by what it can do
+and not by settings drawn. The best starts then go to better placements a move away, side
+by side, as long as there are some.
 
 Reference: Kingma & Ba, arXiv 1412.6980.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -19,11 +22,11 @@ from jax import Array
 
 from ..job.layout import AXES
 from ..smooth import anneal
-from .cells import Points
+from .cells import Cells, Points, together
 from .neighbors import neighbors
 from .price import FAST_COMPILE, Family, score
 from .rounding import rounded_placements
-from .search import Search
+from .search import CLOSE, Search
 from .space import Rules
 from .transport import Margins, faces, margins_of, placement_of, rule_violations
 
@@ -35,11 +38,14 @@ PENALTY = (4.0, 16.0)
 STEPS, STARTS = 40, (16, 32)
 """Steps of a descent, and starts at least and at most: one for each set of axes used."""
 
-SNAPSHOTS, ROUNDED = 4, 2
+SNAPSHOTS, ROUNDED = 4, 8
 """Times during a descent that the iterate is rounded, and whole placements of each."""
 
-REFINED, CLIMBED = 24, 12
-"""Rounded placements whose settings are searched, and steps to neighbors after that."""
+CLIMBS = 8
+"""Starts whose best placement is left for better ones next to it."""
+
+NONE = 1e6
+"""Stands before the excess in place of a score where none can run."""
 
 BOXES = {
     "sequences_per_device": (0.125, 16384.0),
@@ -86,92 +92,132 @@ class Descended(NamedTuple):
 
 def descend_and_refine(search: Search, seed: int = 0) -> Descended:
     """Descend, round and refine; the best point is then the search's."""
-    job = search.job
     descent = descend(search, seed)
-    points = _rounded(search, descent)
-    if points is None:
+    found, starts = _rounded(search, descent)
+    if found is None:
         return Descended(descent.relaxed, None, descent.gradients)
-    good = np.isfinite(points.score)
-    rounded = float(points.score[good].min()) if good.any() else None
-    order = np.lexsort((points.score, np.maximum(points.excess, 0.0)))
-    _refined(search, points.take(order[:REFINED]))
-    tried: set[bytes] = set()
-    for _ in range(CLIMBED):
-        best = search.best
-        assert best is not None  # a point was looked at
-        near = [
-            factor
-            for factor in neighbors(best.factor[0].astype(np.int16), job.rules)
-            if factor.tobytes() not in tried
-        ]
-        tried.update(factor.tobytes() for factor in near)
-        frame = int(search.layouts.frame[best.row[0]])
-        moved = _points_at(search, near, [frame] * len(near))
-        if moved is None:
-            break
-        _refined(search, moved._replace(family=np.full(len(moved.row), best.family[0])))
-        if search.best is best:
-            break
+    good = np.isfinite(found.score)
+    rounded = float(found.score[good].min()) if good.any() else None
+    climbs = Climbs(search, len(descent.frames))
+    climbs.step(found.row, found.factor, starts)
+    climbs.keep(CLIMBS)
+    while any(climbs.moves):
+        climbs.step(*climbs.neighbors())
+    tops = [top for top in climbs.tops if top is not None]
+    if tops:
+        search.look(together(tops))
     return Descended(descent.relaxed, rounded, descent.gradients)
 
 
-def _refined(search: Search, points: Points) -> None:
-    for family in np.unique(points.family):
-        mine = points.take(points.family == family)
-        search.refined(mine.row, mine.factor, int(family))
+class Climbs(Search):
+    """Several searches side by side, each from a start of its own to better placements.
+
+    Placements that one has looked at are left out of all others.
+    """
+
+    def __init__(self, search: Search, count: int):
+        super().__init__(search.job, search.layouts)
+        self.bounds = search.bounds
+        self.tops: list[Points | None] = [None] * count
+        self.moves = [True] * count
+        """Whether a climb went on in its last step."""
+        self.values = np.full(count, math.inf)
+        """Scores of the tops."""
+        self.tried: set[int] = set()
+        shape = len(AXES), search.job.tiers
+        self.hashes = np.random.default_rng(0).integers(1, 2**62, shape)
+        self.keys, self.climb = np.zeros(0, np.int64), np.zeros(0, int)
+
+    def key(self, rows: np.ndarray, factors: np.ndarray) -> np.ndarray:
+        """A number for each placement."""
+        return (factors.astype(np.int64) * self.hashes).sum(axis=(1, 2)) + rows
+
+    def step(self, rows: np.ndarray, factors: np.ndarray, climbs: np.ndarray) -> None:
+        """Search all settings of some placements for the climbs that they belong to."""
+        before = self.values.copy()
+        keys, first = np.unique(self.key(rows, factors), return_index=True)
+        fresh = np.array([key not in self.tried for key in keys.tolist()], bool)
+        self.tried.update(keys.tolist())
+        first = first[fresh]
+        self.keys, self.climb = keys[fresh], climbs[first]
+        if len(first):
+            for family in range(len(self.job.families)):
+                self.refined(rows[first], factors[first], family)
+        self.dropped.clear()
+        self.moves = (self.values < before - CLOSE).tolist()
+
+    def keep(self, count: int) -> None:
+        """Go on with the best climbs only."""
+        best = np.argsort(self.values, kind="stable")[:count].tolist()
+        self.moves = [i in best for i in range(len(self.tops))]
+
+    def neighbors(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Placements one move away from where climbs went on, with their climbs."""
+        factors, frames, climbs = [], [], []
+        for i, top in enumerate(self.tops):
+            if self.moves[i] and top is not None:
+                near = neighbors(top.factor[0].astype(np.int64), self.job.rules)
+                factors += near
+                frames += [int(self.layouts.frame[top.row[0]])] * len(near)
+                climbs += [i] * len(near)
+        rows, known = _rows_of(self, factors, frames)
+        shape = -1, len(AXES), self.job.tiers
+        placed = np.array(factors, np.int64).reshape(shape)
+        return rows, placed[known], np.array(climbs, int)[known]
+
+    def look(self, points: Points) -> None:
+        """Keep the best point of each climb."""
+        at = np.searchsorted(self.keys, self.key(points.row, points.factor))
+        climbs = self.climb[at]
+        finite = np.isfinite(points.score)
+        value = np.where(finite, points.score, NONE + points.excess)
+        for i in np.unique(climbs):
+            mine = np.flatnonzero(climbs == i)
+            best = mine[value[mine].argmin()]
+            if value[best] < self.values[i]:
+                self.values[i] = value[best]
+                self.tops[i] = points.take(np.array([best]))
+
+    def _worse(self, cells: Cells) -> np.ndarray:
+        factors = self.bounds.factors(cells.row, cells.place)
+        at = np.searchsorted(self.keys, self.key(cells.row, factors))
+        values = self.values[self.climb[at]]
+        return np.where(values < NONE / 2.0, values - CLOSE, math.inf)
 
 
-def _points_at(
+def _rows_of(
     search: Search, factors: list[np.ndarray], frames: list[int]
-) -> Points | None:
-    """Placements as unpriced points, at the ends of all menus."""
-    layouts, kept = search.layouts, []
-    for factor, frame in zip(factors, frames):
-        degrees = factor.astype(np.int64).prod(axis=1)
-        same = (layouts.degrees == degrees).all(axis=1) & (layouts.frame == frame)
-        rows = np.flatnonzero(same & layouts.usable)
-        kept += [(int(row), factor) for row in rows[:1]]
-    if not kept:
-        return None
-    rows = np.array([row for row, _ in kept])
-    zeros = np.zeros(len(rows), int)
-    return Points(
-        rows,
-        np.array([factor for _, factor in kept], np.int64),
-        zeros,
-        np.zeros((len(rows), len(search.bounds.settings)), int),
-        np.full(len(rows), search.job.first_form),
-        np.zeros((len(rows), len(search.job.objective.fields))),
-        np.full(len(rows), np.inf),
-        zeros + 0.0,
-        zeros,
-    )
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the degrees of some placements, and which of them are known."""
+    index, rows, known = search.layouts.index, [], []
+    for i, (factor, frame) in enumerate(zip(factors, frames)):
+        degrees = tuple(factor.astype(np.int64).prod(axis=1).tolist())
+        row = index.get((frame, *degrees))
+        if row is not None:
+            rows.append(row)
+            known.append(i)
+    return np.array(rows, int), np.array(known, int)
 
 
-def _rounded(search: Search, descent: Descent) -> Points | None:
-    """Every snapshot as whole points near it, priced exactly."""
-    job, factors, frames, values = search.job, [], [], []
+def _rounded(search: Search, descent: Descent) -> tuple[Points | None, np.ndarray]:
+    """Whole points near every snapshot with their exact scores, and their starts."""
+    job, factors, frames, values, starts = search.job, [], [], [], []
     for start, frame in enumerate(descent.frames):
         for logs, chosen in zip(descent.logs[start], descent.values[start]):
             near = rounded_placements(logs, job.frames[frame], job.rules, ROUNDED)
             factors += near
             frames += [int(frame)] * len(near)
             values += [chosen] * len(near)
-    points = _points_at(search, factors, frames)
-    if points is None or len(points.row) != len(factors):
-        return points if points is None else _distinct(points)
-    index = search.bounds.nearest(points.row, np.array(values))
-    points = _distinct(points._replace(levels=index))
-    scored = search.bounds.exact(
-        points.row, points.factor, points.family, points.levels, points.form
-    )
-    search.look(scored.take(search.bounds.runs(scored.row, scored.levels, scored.form)))
-    return scored
-
-
-def _distinct(points: Points) -> Points:
-    keys = [(f.tobytes(), i.tobytes()) for f, i in zip(points.factor, points.levels)]
-    return points.take(np.array([keys.index(key) for key in dict.fromkeys(keys)]))
+            starts += [start] * len(near)
+    rows, known = _rows_of(search, factors, frames)
+    if not len(rows):
+        return None, known
+    index = search.bounds.nearest(rows, np.array(values)[known])
+    forms, family = np.full(len(rows), job.first_form), np.zeros(len(rows), int)
+    placed = np.array(factors, np.int64)[known]
+    points = search.bounds.exact(rows, placed, family, index, forms)
+    search.look(points.take(search.bounds.runs(rows, index, forms)))
+    return points, np.array(starts)[known]
 
 
 def descend(search: Search, seed: int) -> Descent:

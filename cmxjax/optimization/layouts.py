@@ -1,5 +1,7 @@
 """All degrees that a job allows, each with its best imaginable placement."""
 
+from functools import cached_property
+
 import numpy as np
 
 from ..job.layout import ATTENTION_AXES, AXES, EXPERT_AXES
@@ -80,6 +82,13 @@ class Layouts:
     def usable(self) -> np.ndarray:
         """Layouts that have a value of every setting."""
         return np.all([menus.menu >= 0 for menus in self.menus], axis=0)
+
+    @cached_property
+    def index(self) -> dict[tuple[int, ...], int]:
+        """The rows of usable layouts by frame and degrees."""
+        rows = np.flatnonzero(self.usable).tolist()
+        keys = np.concatenate([self.frame[:, None], self.degrees], axis=1)[rows]
+        return dict(zip(map(tuple, keys.tolist()), rows))
 
     def placed(self, row: int) -> np.ndarray:
         """All placements of the degrees of a row, (placement, axis, tier)."""
