@@ -260,6 +260,7 @@ def optimize(
         evaluations = {
             "search_exact": spent,
             "search_gradients": descended.gradients,
+            "search_placements": descended.placements,
             "search_total": spent + GRADIENT_COST * descended.gradients,
         }
         refined = search.score if math.isfinite(search.score) else None

@@ -88,6 +88,8 @@ class Descended(NamedTuple):
     rounded: float | None
     """The best exact score right after rounding."""
     gradients: int
+    placements: int
+    """That were looked at."""
 
 
 def descend_and_refine(search: Search, seed: int = 0) -> Descended:
@@ -95,7 +97,7 @@ def descend_and_refine(search: Search, seed: int = 0) -> Descended:
     descent = descend(search, seed)
     found, starts = _rounded(search, descent)
     if found is None:
-        return Descended(descent.relaxed, None, descent.gradients)
+        return Descended(descent.relaxed, None, descent.gradients, 0)
     good = np.isfinite(found.score)
     rounded = float(found.score[good].min()) if good.any() else None
     climbs = Climbs(search, len(descent.frames))
@@ -106,7 +108,8 @@ def descend_and_refine(search: Search, seed: int = 0) -> Descended:
     tops = [top for top in climbs.tops if top is not None]
     if tops:
         search.look(together(tops))
-    return Descended(descent.relaxed, rounded, descent.gradients)
+    placements = len(climbs.tried)
+    return Descended(descent.relaxed, rounded, descent.gradients, placements)
 
 
 class Climbs(Search):
