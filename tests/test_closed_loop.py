@@ -81,6 +81,9 @@ def test_a_burst_is_served_one_after_the_other():
     # 5 of 10 requests on each of two instances: 0, 1, 2, 3 and 4 services in front
     wait = burst_wait_s(10.0, 2.0, 4.0, jnp.asarray(3.0))
     assert float(wait) == pytest.approx(np.mean([0, 3, 6, 9, 12]) / 4)
+    # in steps of three, which end together: services but the own one
+    pairs = burst_wait_s(9.0, 1.0, 1.0, jnp.asarray(1.0), 3.0)
+    assert float(pairs) == pytest.approx(np.mean([2, 2, 2, 5, 5, 5, 8, 8, 8]))
     assert float(burst_wait_s(None, 2.0, 4.0, jnp.asarray(3.0))) == 0.0
     assert float(burst_wait_s(1.0, 2.0, 4.0, jnp.asarray(3.0))) == 0.0
 

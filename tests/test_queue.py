@@ -15,7 +15,7 @@ from cmxjax.answers.predict import predict
 from cmxjax.serve.arrivals import arrived, gaps_of, reached
 from cmxjax.serve.bulk import Service, bulk_queue, line_of
 from cmxjax.serve.percentile import p90
-from cmxjax.serve.queue import waiting_s
+from cmxjax.serve.queue import Steps, waiting_s
 from cmxjax.specs.errors import SpecError
 from cmxjax.specs.scenario import load_scenario
 
@@ -266,6 +266,57 @@ def test_the_wait_for_a_slot_is_the_simulated_one(slots, cv, load):
     found = simulated_slots(slots, load, cv**2, round(1_500_000 * max(1.0, cv / 2.0)))
     within = 0.1 if load < 0.9 or cv < 4.0 else 0.2
     assert slot_wait(slots, load, cv**2) == pytest.approx(found, rel=within, abs=2e-4)
+
+
+# --- Of steps that prompts ride along with
+
+
+def simulated_steps(load, bare, each, most, first, count):
+    """Mean time from arrival to the end of the own step."""
+    rng = np.random.default_rng(3)
+    per_s = load / (each if first else each + bare / most)
+    arrivals = np.cumsum(rng.exponential(1.0 / per_s, count)).tolist()
+    now, head, total = 0.0, 0, 0.0
+    while head < count:
+        taken = head
+        while taken < min(count, head + most) and arrivals[taken] <= now:
+            taken += 1
+        prompts = taken - head
+        now += prompts * each + (0.0 if first and prompts else bare)
+        total += prompts * now - sum(arrivals[head:taken])
+        head = taken
+    return total / count
+
+
+def steps_of(load, bare, each, most, first):
+    per_s = load / (each if first else each + bare / most)
+    values = (bare, each, per_s * each, most, 1.0, 1.0 - float(first), 1.0)
+    return Steps(*(jnp.asarray(float(x)) for x in values))
+
+
+SHORT, LONG = (1.0, 0.1), (1.0, 1.0)
+"""Seconds of a step without prompts, and those that each adds."""
+
+
+@pytest.mark.parametrize("load", [0.3, 0.6, 0.8])
+@pytest.mark.parametrize("most", [1, 4, 8])
+@pytest.mark.parametrize(("bare", "each"), [SHORT, LONG])
+def test_prompts_that_ride_along_wait_as_simulated(bare, each, most, load):
+    found = simulated_steps(load, bare, each, most, False, 40_000)
+    steps = steps_of(load, bare, each, most, False)
+    assert float(steps.utilization) == pytest.approx(load)
+    answer = float(steps.wait_s(jnp.ones(()), jnp.ones(())) + steps.own_s)
+    assert answer == pytest.approx(found, rel=0.1)
+
+
+@pytest.mark.parametrize("load", [0.3, 0.6, 0.8])
+@pytest.mark.parametrize("most", [1, 4])
+@pytest.mark.parametrize(("bare", "each"), [SHORT, LONG])
+def test_prompts_that_go_first_wait_as_simulated(bare, each, most, load):
+    found = simulated_steps(load, bare, each, most, True, 40_000)
+    steps = steps_of(load, bare, each, most, True)
+    answer = float(steps.wait_s(jnp.ones(()), jnp.ones(())) + steps.own_s)
+    assert answer == pytest.approx(found, rel=0.15)
 
 
 # --- Of a scenario

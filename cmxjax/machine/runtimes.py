@@ -37,10 +37,15 @@ class Engine(struct.PyTreeNode, kw_only=True, frozen=True):
     chunk_exposed_fraction: Leaf
     """Share of a decode step that a chunk of a prompt does not ride along with: 0 where
     both are one batch, 1 where prompts go first and decode waits."""
+    rank_wait_fraction: Leaf
+    """Share of the chunks of other data-parallel ranks, where they share experts, that a
+    rank waits for: 0 where all have theirs in the same steps, 1 where each has its own
+    when it comes and every step waits for the slowest rank."""
     max_sequences: Leaf
     """That an instance decodes at once, for each group of devices."""
     max_tokens_per_step: Leaf
-    """Prompt tokens that a group of devices computes in one step."""
+    """Prompt tokens that a group of devices computes in one step; all ranks together
+    where one waits for the chunks of others."""
     memory_fraction: Leaf
     """Of a device's memory that the engine may use."""
     head_ways: Leaf

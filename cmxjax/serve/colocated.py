@@ -7,12 +7,14 @@ step, prompts of N new and outputs of O tokens,
 $$ u\,C = b\,k\,\frac{N}{O}, \qquad \bar T = (1 - u)\,T_0 + u\,T_C $$
 
 with T_0 and T_C the steps without and with a chunk. A prompt takes N / q steps with
-chunks of q of its tokens. It waits as in M/D/1 at the share of the time that such steps
-take, $u\,T_C / \bar T$.
+chunks of q of its tokens, and waits for steps that take all prompts up to as many tokens
+as the engine computes at once (`queue.Steps`).
 
 A chunk has the tokens of as many prompts as come up in a step, at least one, and at most
 what the engine computes at once. Where prompts go first a chunk is a step of its own, and
-T_C stands for both: $T_0$ plus the chunk's.
+T_C stands for both: $T_0$ plus the chunk's. Where ranks of data-parallel attention that
+share experts step together and have their chunks at different times, u is the share of
+steps in which any has one, $1 - (1 - u)^R$ of R ranks.
 """
 
 import jax
@@ -30,7 +32,7 @@ from ..step.serving import times_of
 from ..work.chunk import chunk_of, progress
 from ..work.vision import with_prompts
 from .generation import Inputs, Point, Scheme, busy_shares, decode_workload, tpot_share
-from .queue import BUSIEST, burst_wait_s, gap_variance, seen_share, waiting_s
+from .queue import BUSIEST, LEAST, Steps, burst_wait_s, gap_variance, seen_share
 
 ROLE = "decode"
 
@@ -53,6 +55,15 @@ def _load_s(inputs: Inputs, sharpness: Sharpness) -> Scalar:
     group = degree(layout, "tp") * degree(layout, "cp")
     one = _prompts(inputs).replace(tokens_per_device=w.prompt_tokens / group)
     return cache_load_s(inputs.machines[ROLE], inputs.a, one, sharpness)
+
+
+def _others_too(inputs: Inputs, share: Scalar) -> Scalar:
+    """Share of the steps in which any rank that shares the experts has a chunk, from that
+    in which one has, if each has its own at any time."""
+    if inputs.a.experts is None:
+        return share
+    ranks = degree(inputs.pools.pools[ROLE].layout, "dp")
+    return 1.0 - smooth.larger(1.0 - share, LEAST) ** ranks
 
 
 def _point(inputs: Inputs, batch: Scalar, sharpness: Sharpness) -> Point:
@@ -82,16 +93,24 @@ def _point(inputs: Inputs, batch: Scalar, sharpness: Sharpness) -> Point:
     bare, full = jnp.unstack(steps)
     full = full + (1.0 - rides) * bare
     share = due / chunk_tokens
+    share = share + engine.rank_wait_fraction * (_others_too(inputs, share) - share)
     mean = bare + share * (full - bare)
-    tpot, busy = mean / yielded, share * full / mean
-    service = new / progress(prompts, layout).tokens * full
+    tpot, most = mean / yielded, w.tokens_per_device
     count = instances(inputs.pools.pools[ROLE])
     seen = seen_share(w.concurrency, count)
-    # when the loop begins, prompts fill every step
-    each = new / group * ((full - bare) / chunk_tokens + bare / w.tokens_per_device)
-    first = burst_wait_s(w.concurrency, count, w.rounds, each)
-    wait = waiting_s(busy * seen, service, gap_variance(w, count)) + first
-    prefill = service + _load_s(inputs, sharpness) + engine.prefill_batch_s
+    held = batch * inputs.pools.pools[ROLE].devices / count
+    steps = Steps(
+        bare_s=bare,
+        prompt_s=new / group * (full - bare) / chunk_tokens,
+        busy=1.0 - bare / mean,
+        prompts=smooth.larger(most * group / new, 1.0),
+        steps=smooth.larger(new / (most * group), 1.0),
+        rides=rides,
+        runs=-jnp.expm1(-held * seen),
+    )
+    first = burst_wait_s(w.concurrency, count, w.rounds, steps.each_s, steps.prompts)
+    wait = steps.wait_s(seen, gap_variance(w, count)) + first
+    prefill = steps.own_s + _load_s(inputs, sharpness) + engine.prefill_batch_s
     limits = tpot_share(w, tpot)
     if w.ttft_limit_s is not None:
         limits["ttft"] = (wait + prefill) / w.ttft_limit_s
@@ -99,7 +118,7 @@ def _point(inputs: Inputs, batch: Scalar, sharpness: Sharpness) -> Point:
     return Point(
         tpot_s=tpot,
         limits=limits,
-        stable=busy / BUSIEST,
+        stable=steps.utilization / BUSIEST,
         loads={ROLE: busy_shares(mixed, mean)},
         extra={"waiting": wait, "prefill": prefill},
     )

@@ -12,7 +12,7 @@ Of c servers that one line waits for, each is taken by every c-th, as all servic
 the same time: W is that of one server whose gaps are the sums of c.
 """
 
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
@@ -129,15 +129,89 @@ def seen_share(concurrency: Leaf | None, instances: Leaf) -> Scalar:
     return smooth.larger(1.0 - instances / concurrency, 0.0)
 
 
+class Steps(NamedTuple):
+    r"""Steps that run one after the other, and take prompts that wait when they begin.
+
+    With no prompt a step takes V, each prompt adds S, and a step takes at most M of them,
+    or a part of one. Where prompts ride along with decode,
+
+    $$ W = W_q + \frac{V}{2} + \frac{3}{2} \left(1 - \frac{1}{M}\right)
+       \left(\bar T - V\right) $$
+
+    with $\bar T$ the mean step and $W_q$ the wait at a server that takes S + V / M for
+    each. With M = 1 that is a server with vacations; with a large M the gated one, whose
+    prompts wait for others of their step to end. Where prompts go first, steps without
+    any are the vacations, and W_q is that at a server that takes S.
+
+    Within a tenth of simulations up to a load of 0.8 (`test_queue`).
+
+    Reference: Takagi, Queueing Analysis 1: Vacation and Priority Systems, 1991, ch. 2.
+    """
+
+    bare_s: Scalar
+    """V."""
+    prompt_s: Scalar
+    """S."""
+    busy: Scalar
+    """Share of the time that prompts add to steps."""
+    prompts: Scalar
+    """M, at least one."""
+    steps: Scalar
+    """That a prompt takes, at least one."""
+    rides: Scalar
+    """Share of a step without prompts that goes on in one with some: 0 where prompts go
+    first."""
+    runs: Scalar
+    """Chance that steps run when a prompt comes."""
+
+    @property
+    def each_s(self) -> Scalar:
+        """Of a prompt where all steps are full."""
+        return self.prompt_s + self.rides * self.bare_s * self.steps / self.prompts
+
+    @property
+    def own_s(self) -> Scalar:
+        """Of the steps of a prompt alone."""
+        return self.prompt_s + self.rides * self.bare_s * self.steps
+
+    @property
+    def utilization(self) -> Scalar:
+        """Of the prompts that steps could take those that they do."""
+        return self.busy * self.each_s / self.prompt_s
+
+    def wait_s(self, seen: Scalar, variance: Scalar) -> Scalar:
+        """Mean wait until a prompt's own steps begin, and for the others in them.
+
+        Args:
+            seen: see `seen_share`.
+            variance: squared coefficient of variation of the gaps between arrivals.
+        """
+        busy = self.busy * seen
+        queue = waiting_s(self.utilization * seen, self.each_s, variance)
+        longer = self.bare_s * busy / (1.0 - busy)
+        gated = 1.5 * (1.0 - 1.0 / self.prompts) * longer
+        others = 0.5 * smooth.smaller(
+            (self.prompts - 1.0) * self.prompt_s, busy * self.bare_s
+        )
+        together = self.rides * gated + (1.0 - self.rides) * others
+        return queue + 0.5 * self.runs * self.bare_s + together
+
+
 def burst_wait_s(
-    concurrency: Leaf | None, instances: Leaf, rounds: Leaf, request_s: Scalar
+    concurrency: Leaf | None,
+    instances: Leaf,
+    rounds: Leaf,
+    request_s: Scalar,
+    together: Leaf = 1.0,
 ) -> Scalar:
     r"""Mean wait, over all requests of a closed loop, behind those that begin it at once.
 
     The first n of an instance wait for $(n - 1) / 2$ others in the mean, each of which
-    takes `request_s`; of all requests they are one in `rounds`.
+    takes `request_s`; where m of them are computed together, and end together, for
+    $(n + m) / 2 - 1$. Of all requests they are one in `rounds`.
     """
     if concurrency is None:
         return jnp.zeros(())
     others = smooth.larger(concurrency / instances - 1.0, 0.0)
-    return 0.5 * others * request_s / rounds
+    beside = smooth.smaller(together - 1.0, others)
+    return 0.5 * (others + beside) * request_s / rounds

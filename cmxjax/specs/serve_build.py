@@ -87,6 +87,9 @@ def serve_job(
             if "prefill" not in roles:
                 engine = context.system.engines[used.engine]
                 group = float(degree(layout, "tp") * degree(layout, "cp"))
+                if context.model is not None and context.model.file.mixture:
+                    ranks = float(degree(layout, "dp"))
+                    group *= ranks ** float(engine.rank_wait_fraction)
                 tokens = float(engine.max_tokens_per_step) / group
     assert decode is not None  # every accepted set of roles generates
     pictures = pictures_of(context, w)

@@ -209,6 +209,7 @@ class EngineSpec(Leaves):
     agreement_s: Figure
     host_exposed_fraction: Figure
     chunk_exposed_fraction: Figure
+    rank_wait_fraction: Figure
     max_sequences: Figure
     max_tokens_per_step: Figure
     memory_fraction: Figure
