@@ -28,6 +28,7 @@ def chip(**changes):
         "vector_flop_per_s": 10e12,
         "memory_bytes": 64e9,
         "memory_usable_bytes": 64e9,
+        "memory_reported_ratio": 1.0,
         "memory_bytes_per_s": 1e12,
         "matrix_cores": 10.0,
         "tile_rows": 128.0,

@@ -17,6 +17,8 @@ class Chip(struct.PyTreeNode, kw_only=True, frozen=True):
     vector_flop_per_s: Leaf
     memory_bytes: Leaf
     memory_usable_bytes: Leaf
+    memory_reported_ratio: Leaf
+    """What the driver reports over what the sheet prints: engines take their share of it."""
     memory_bytes_per_s: Leaf
     matrix_cores: Leaf
     tile_rows: Leaf

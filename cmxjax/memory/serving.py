@@ -367,7 +367,7 @@ def usable_bytes(machine: Machine) -> Scalar:
     if not isinstance(engine, Engine):
         return chip.memory_usable_bytes
     most = chip.memory_bytes * engine.memory_fraction
-    return smooth.smaller(most, chip.memory_usable_bytes)
+    return chip.memory_reported_ratio * smooth.smaller(most, chip.memory_usable_bytes)
 
 
 def excess_bytes(machine: Machine, memory: Memory) -> Scalar:

@@ -40,6 +40,7 @@ class ChipSpec(Leaves):
     memory_bytes: Figure
     memory_usable_bytes: Figure | None = None
     """Where nothing is stated, all of the memory is usable."""
+    memory_reported_ratio: Figure
     memory_bytes_per_s: Figure
     matrix_cores: Figure
     tile_rows: Figure

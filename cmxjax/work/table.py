@@ -221,7 +221,7 @@ def select(values: Mapping[str, Scalar], names: Sequence[str]) -> Real:
     return total
 
 
-def column(values: Sequence[Scalar]) -> Real:
+def column(values: Sequence[Scalar | int]) -> Real:
     """Numbers of the operators as one array, without a concatenation: a constant array,
     and (traced number x constant mask) for each of the others."""
     known = [isinstance(value, float | int | np.ndarray | np.generic) for value in values]
