@@ -18,7 +18,7 @@ class Chip(struct.PyTreeNode, kw_only=True, frozen=True):
     memory_bytes: Leaf
     memory_usable_bytes: Leaf
     memory_reported_ratio: Leaf
-    """What the driver reports over what the sheet prints: engines take their share of it."""
+    """What the driver reports over what the sheet prints; engines take a share of it."""
     memory_bytes_per_s: Leaf
     matrix_cores: Leaf
     tile_rows: Leaf
