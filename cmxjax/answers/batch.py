@@ -7,11 +7,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jaxtyping import Float
 
+from .._types import Real
 from ..machine.resolve import origins
 from ..parameters import is_fraction, shift_all
 from ..phases.metrics import Metrics, metrics
 from ..specs.build import Problem
+
+
+def log_slope(value: Real, up: Real, down: Real, step: Real) -> Float[np.ndarray, "..."]:
+    """d ln value / d theta from the values a step away on either side: of logs, so that
+    wide steps of what grows by powers are right; of numbers that aren't all positive the
+    difference over the value. 0 of 0."""
+    value, up, down = (np.asarray(x, float) for x in (value, up, down))
+    positive = (value > 0.0) & (up > 0.0) & (down > 0.0)
+    ratio = np.divide(up, down, out=np.ones_like(value), where=positive)
+    apart = np.divide(up - down, value, out=np.zeros_like(value), where=value != 0.0)
+    return np.asarray(np.where(positive, np.log(ratio), apart) / (2.0 * step))
 
 
 class Outcome(NamedTuple):
@@ -154,4 +167,4 @@ def shifts_of(
 def _difference(values: Metrics, k: int, step: float) -> Metrics:
     """Slope of every metric along parameter k."""
     up, down = 1 + 2 * k, 2 + 2 * k
-    return jax.tree.map(lambda x: (x[up] - x[down]) / (2.0 * step), values)
+    return jax.tree.map(lambda x: x[0] * log_slope(x[0], x[up], x[down], step), values)

@@ -16,7 +16,7 @@ from ..parameters import is_fraction
 from ..phases.metrics import Metrics, metrics
 from ..serve.pools import PoolMetrics
 from ..specs.build import Problem
-from .batch import absorbed, steps_of, uncertain
+from .batch import absorbed, log_slope, steps_of, uncertain
 from .extrapolation import outside, widening
 from .uncertainty import relative_sigma
 
@@ -87,8 +87,10 @@ def _slope(value: float, up: float, down: float, step: float) -> float:
     ends = [(x, at) for x, at in ((up, step), (down, -step)) if math.isfinite(x)]
     if not ends:
         raise ArithmeticError("not finite an error bar away; check for extreme values")
-    (high, above), (low, below) = (*ends, (value, 0.0))[:2]
-    return (high - low) / ((above - below) * value)
+    if len(ends) == 2:
+        return float(log_slope(value, up, down, step))
+    (end, at) = ends[0]
+    return (end - value) / (at * value)
 
 
 def _places(problem: Problem, leaves: list) -> dict[str, list[tuple[int, int]]]:

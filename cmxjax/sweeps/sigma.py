@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from ..answers.batch import shifts_of, steps_of
+from ..answers.batch import log_slope, shifts_of, steps_of
 from ..answers.extrapolation import outside, widening
 from ..answers.uncertainty import relative_sigma
 from ..machine.resolve import origins
@@ -114,8 +114,8 @@ def _bars(
     factor = widening(outside(problem))
     base, steps = values[0], steps_of(problem)
     widths = np.array([[steps[path]] for path in paths])
-    slopes = (values[1::2] - values[2::2]) / (2.0 * widths)  # (path, field)
-    relative = np.divide(slopes, base, out=np.zeros_like(slopes), where=base != 0.0)
+    each = np.broadcast_to(base, values[1::2].shape)
+    relative = log_slope(each, values[1::2], values[2::2], widths)  # (path, field)
     known = np.isfinite(base) & np.isfinite(relative).all(axis=0)
     return [
         relative_sigma(problem, dict(zip(paths, relative[:, i].tolist())), field, factor)

@@ -2,13 +2,16 @@
 
 An operator is declared by names: which token count gives its rows, which degree splits
 its columns. `tabulate` turns declarations into arrays that share a trailing operator
-axis, by sums of (feature x constant mask). No array is gathered or concatenated over a
-batch of scenarios, so a vmapped table compiles fast and vectorizes well.
+axis, by sums of (feature x constant mask) and products with such masks. No array is
+gathered over a batch of scenarios, and none of operators is concatenated over it, so a
+vmapped table compiles fast and vectorizes well.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jaxtyping import Array, Float
@@ -182,15 +185,35 @@ def sizes_by_name(
     return {"bf16": BYTES["bf16"]} | sizes._asdict() | flags
 
 
+FEW = 3
+"""Traced numbers of a column that are not worth a product."""
+
+
+def placed_in(values: Sequence[Scalar], masks: Sequence[np.ndarray]) -> Real:
+    """Sum of (number x constant mask).
+
+    A stack of a column over a batch is a branch for each entry in the innermost loop, and
+    a long sum takes many equations: more than a few are stacked alone and placed by a
+    product.
+    """
+    if len(values) > FEW:
+        row = jnp.stack([jnp.asarray(value, float) for value in values])
+        return jnp.dot(row, np.stack(masks), precision=jax.lax.Precision.HIGHEST)
+    total = 0.0
+    for value, mask in zip(values, masks, strict=True):
+        total = total + value * mask
+    return total
+
+
 def evaluated(
     forms: Sequence[Form], sizes: Mapping[str, Scalar]
 ) -> Float[Array, " form"] | Float[np.ndarray, " form"]:
     """The number of each form, as a sum of (size x constant column)."""
     maps = [form if isinstance(form, Mapping) else {"one": form} for form in forms]
-    total = np.array([form.get("one", 0.0) for form in maps])
-    for name in dict.fromkeys(name for form in maps for name in form if name != "one"):
-        total = total + sizes[name] * np.array([form.get(name, 0.0) for form in maps])
-    return total
+    known = np.array([form.get("one", 0.0) for form in maps])
+    names = dict.fromkeys(name for form in maps for name in form if name != "one")
+    masks = [np.array([form.get(name, 0.0) for form in maps]) for name in names]
+    return known + placed_in([sizes[name] for name in names], masks)
 
 
 class OpTable(struct.PyTreeNode, kw_only=True, frozen=True):
@@ -213,24 +236,20 @@ class OpTable(struct.PyTreeNode, kw_only=True, frozen=True):
 
 
 def select(values: Mapping[str, Scalar], names: Sequence[str]) -> Real:
-    """`values[names[i]]` for each operator i, as a sum over constant masks."""
-    total = 0.0
-    for name in dict.fromkeys(names):
-        mask = np.array([float(other == name) for other in names])
-        total = total + values[name] * mask
-    return total
+    """`values[names[i]]` for each operator i."""
+    every = list(dict.fromkeys(names))
+    masks = [np.array([float(other == name) for other in names]) for name in every]
+    return placed_in([values[name] for name in every], masks)
 
 
 def column(values: Sequence[Scalar | int]) -> Real:
-    """Numbers of the operators as one array, without a concatenation: a constant array,
-    and (traced number x constant mask) for each of the others."""
+    """Numbers of the operators as one array."""
     known = [isinstance(value, float | int | np.ndarray | np.generic) for value in values]
     pairs = list(zip(values, known, strict=True))
     total = np.array([float(value) if constant else 0.0 for value, constant in pairs])
     others = {id(value): value for value, constant in pairs if not constant}
-    for key, value in others.items():
-        total = total + value * np.array([float(id(other) == key) for other in values])
-    return total
+    masks = [np.array([float(id(x) == key) for x in values]) for key in others]
+    return total + placed_in(list(others.values()), masks)
 
 
 def tabulate(
