@@ -9,6 +9,7 @@ A rank order and bare degrees are points of this space. The attention axes
 import math
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -107,9 +108,10 @@ def head_ways(layout: Layout) -> Scalar:
 
 def counted(layout: Layout) -> Layout:
     """The layout with its axes taken apart and multiplied once for all who ask."""
-    inner, *outer = jnp.unstack(layout.factor, axis=1)
-    degrees = jnp.unstack(math.prod(outer, start=inner))
-    ways = map(Ways, jnp.unstack(layout.factor), degrees)
+    # each of their slopes is computed once, before they make up that of the whole
+    splits = jax.lax.optimization_barrier(jnp.unstack(layout.factor))
+    degrees = [math.prod(jnp.unstack(split)) for split in splits]
+    ways = map(Ways, splits, jax.lax.optimization_barrier(degrees))
     return layout.replace(ways=dict(zip(AXES, ways, strict=True)))
 
 
