@@ -15,6 +15,9 @@ from ..parameters import is_fraction, shift_all
 from ..phases.metrics import Metrics, metrics
 from ..specs.build import Problem
 
+LEAST_SHARE = 1e-9
+"""Of what a number becomes a step away, counts as its size where it is less."""
+
 
 def log_slope(value: Real, up: Real, down: Real, step: Real) -> Float[np.ndarray, "..."]:
     """d ln value / d theta from the values a step away on either side: of logs, so that
@@ -22,9 +25,12 @@ def log_slope(value: Real, up: Real, down: Real, step: Real) -> Float[np.ndarray
     difference over the value. 0 of 0."""
     value, up, down = (np.asarray(x, float) for x in (value, up, down))
     positive = (value > 0.0) & (up > 0.0) & (down > 0.0)
-    ratio = np.divide(up, down, out=np.ones_like(value), where=positive)
-    apart = np.divide(up - down, value, out=np.zeros_like(value), where=value != 0.0)
-    return np.asarray(np.where(positive, np.log(ratio), apart) / (2.0 * step))
+    high, low = (np.log(np.where(positive, end, 1.0)) for end in (up, down))
+    ends = LEAST_SHARE * np.maximum(np.abs(up), np.abs(down))
+    size = np.where(value < 0.0, -1.0, 1.0) * np.maximum(np.abs(value), ends)
+    there = value != 0.0
+    apart = np.divide(up - down, size, out=np.zeros_like(value), where=there)
+    return np.asarray(np.where(positive, high - low, apart) / (2.0 * step))
 
 
 class Outcome(NamedTuple):

@@ -235,11 +235,8 @@ def plan(
         available=available,
         repair_s=repair_s,
     )
-    # the first alone, which traces the programs that most machines share
-    (first, classes), *others = every.items()
-    fleets = [planned(first, classes)]
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        fleets += threads.map(lambda item: planned(*item), others)
+        fleets = list(threads.map(planned, every.keys(), every.values()))
     total = sum(c.per_s for c in next(iter(every.values())))
     if replays and arrived is not None and of is not None:
         arrived = arrived._replace(arrival_s=arrived.arrival_s * arrived.per_s / total)
