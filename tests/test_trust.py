@@ -6,6 +6,7 @@ import math
 import pytest
 from bench import HEAD, copy
 
+from cmxjax.answers.batch import log_slope
 from cmxjax.answers.compare import better_sign, compare, odds_of
 from cmxjax.answers.origin import ASSUMED, FITTED, PRINTED, RELATIVE
 from cmxjax.answers.predict import predict
@@ -37,6 +38,18 @@ def test_all_ways_to_a_sigma_agree(tmp_path):
     assert checked.predicted_relative_sigma == pytest.approx(sigma, rel=1e-6)
     assert sigmas(answer.problem, ["bytes_per_s"])["bytes_per_s"] == pytest.approx(sigma)
     assert sensitivity(row.scenario, "byte_rate").sigma == pytest.approx(sigma, rel=1e-3)
+
+
+def test_slopes_a_width_away_are_exponents_and_stay_finite():
+    """A price whose cost grows in proportion has slope 1 at any width; a wait that is
+    next to nothing, and none a step away, has a number whose square is one too."""
+    for power, width in ((1.0, 0.6), (-2.0, 0.1)):
+        up, down = math.exp(power * width), math.exp(-power * width)
+        assert float(log_slope(3.0, 3.0 * up, 3.0 * down, width)) == pytest.approx(power)
+    assert math.isfinite(float(log_slope(1e-300, 1e-3, 0.0, 0.1)) ** 2)
+    assert float(log_slope(0.0, 0.0, 0.0, 0.1)) == 0.0
+    # a difference of two numbers: 2 more and 2 less of 4 over a width of a half
+    assert float(log_slope(-4.0, -2.0, -6.0, 0.5)) == pytest.approx(-1.0)
 
 
 def test_a_tile_near_by_does_not_widen_an_error_bar():
