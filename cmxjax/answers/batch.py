@@ -90,10 +90,11 @@ the slope across one of them says nothing about what an error bar away does.
 
 
 def steps_of(problem: Problem) -> dict[str, float]:
-    """Shifts on either side of the difference quotients along uncertain leaves: the prior
-    width of those that the calibration says nothing of, else `STEP`."""
+    """Shifts on either side of the difference quotients along uncertain leaves, in the
+    order of their names: the prior width of those that the calibration says nothing of,
+    else `STEP`."""
     known = settled(problem)
-    widths = uncertain(problem).items()
+    widths = sorted(uncertain(problem).items())
     return {path: STEP if path in known else width for path, width in widths}
 
 
@@ -109,21 +110,18 @@ def evaluate(problems: list[Problem], with_slopes: bool = False) -> list[Outcome
     every = [problem.inputs for problem in problems]
     for indices in alike(every):
         family = [problems[i] for i in indices]
-        paths = [sorted(uncertain(p)) if with_slopes else [] for p in family]
-        cases = 1 + 2 * max(map(len, paths))
         steps = [steps_of(p) if with_slopes else {} for p in family]
-        moves = zip(family, paths, steps, strict=True)
-        shifts = [moved_up_and_down(p, names, by, cases) for p, names, by in moves]
+        cases = 1 + 2 * max(map(len, steps))
+        moves = zip(family, steps, strict=True)
+        shifts = [moved_up_and_down(p, by, cases) for p, by in moves]
         inputs = jax.tree.map(lambda *x: jnp.stack(x), *(every[i] for i in indices))
         values = jax.device_get(_run(inputs, jnp.asarray(shifts)))
         for row, i in enumerate(indices):
             one = jax.tree.map(lambda x: x[row], values)  # noqa: B023
             slopes = None
             if with_slopes:
-                slopes = {
-                    path: _difference(one, k, steps[row][path])
-                    for k, path in enumerate(paths[row])
-                }
+                by = enumerate(steps[row].items())
+                slopes = {path: _difference(one, k, step) for k, (path, step) in by}
             outcomes[i] = Outcome(jax.tree.map(lambda x: x[0], one), slopes)
     return [outcome for outcome in outcomes if outcome is not None]
 
@@ -145,27 +143,25 @@ def _run(inputs: tuple, shifts: Array) -> Metrics:
 
 
 def moved_up_and_down(
-    problem: Problem, paths: list[str], steps: Mapping[str, float], cases: int
+    problem: Problem, steps: Mapping[str, float], cases: int
 ) -> np.ndarray:
     """Shifts of a machine as it is, then with each path up and down, (case, number)."""
-    return shifts_of(origins(problem.system, problem.choices), paths, steps, cases)
+    return shifts_of(origins(problem.system, problem.choices), steps, cases)
 
 
-def shifts_of(
-    names: Sequence[str], paths: Sequence[str], steps: Mapping[str, float], cases: int
-) -> np.ndarray:
+def shifts_of(names: Sequence[str], steps: Mapping[str, float], cases: int) -> np.ndarray:
     """Shifts of numbers with each path up and down, (case, number).
 
     Args:
         names: path of each number.
+        steps: how far, by path.
     """
     places: dict[str, list[int]] = {}
     for i, name in enumerate(names):
         places.setdefault(name, []).append(i)
     shifts = np.zeros((cases, len(names)))
-    for k, path in enumerate(paths):
+    for k, (path, step) in enumerate(steps.items()):
         numbers = places.get(path, [])
-        step = steps[path]
         shifts[1 + 2 * k, numbers], shifts[2 + 2 * k, numbers] = step, -step
     return shifts
 

@@ -89,7 +89,7 @@ def _slope(value: float, up: float, down: float, step: float) -> float:
         raise ArithmeticError("not finite an error bar away; check for extreme values")
     if len(ends) == 2:
         return float(log_slope(value, up, down, step))
-    (end, at) = ends[0]
+    end, at = ends[0]
     return (end - value) / (at * value)
 
 

@@ -28,7 +28,7 @@ from ..specs.build import Problem, build
 from ..specs.errors import SpecError
 from ..specs.measurement_file import QUANTITIES
 from ..specs.scenario_file import Scenario
-from .batch import STEP, moved_up_and_down, steps_of, uncertain
+from .batch import STEP, moved_up_and_down, steps_of
 from .extrapolation import outside, widening
 from .limits import Limit, parse_limit
 from .uncertainty import probability_above, ratio_sigma, relative_sigma, shared_error
@@ -168,18 +168,18 @@ def _side(
     workload = problem.workload
     if bad := [key for key in keys if not hasattr(workload, key)]:
         raise SpecError([f"versus: {key!r}: not a key of the workload" for key in bad])
-    paths = sorted(uncertain(problem))
-    steps = steps_of(problem) | dict.fromkeys(keys, STEP)
-    moves = [(name, s) for name in (*paths, *keys) for s in (steps[name], -steps[name])]
+    paths = steps_of(problem)
+    steps = paths | dict.fromkeys(keys, STEP)
+    moves = [(name, s) for name, step in steps.items() for s in (step, -step)]
     # the job as it is, then every parameter and workload key up and down
-    shifts = moved_up_and_down(problem, paths, steps, 1 + len(moves))
+    shifts = moved_up_and_down(problem, paths, 1 + len(moves))
     logs = {key: np.array([0.0, *(s * (n == key) for n, s in moves)]) for key in keys}
     values, batches = _best(problem, field, bounds, shifts, logs)
     batch = float(batches[0]) if isinstance(workload, Decode) else None
     if not values[0] > 0.0:
         return Side(problem, 0.0, batch, 0.0, {}, {}, 1.0)
-    names = (*paths, *keys)
-    slopes = {name: _slope(values, k, steps[name]) for k, name in enumerate(names)}
+    each = enumerate(steps.items())
+    slopes = {name: _slope(values, k, step) for k, (name, step) in each}
     system = {path: slopes[path] for path in paths}
     return Side(
         problem,

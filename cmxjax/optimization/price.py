@@ -119,7 +119,8 @@ def _eased(
     machine: Machine, w: Decode | Prefill, more: Scalar, spare: Scalar
 ) -> Decode | Prefill:
     """The workload with experts as even as so many more spare slots of a rank make them,
-    whose weights nobody reads: no slower than with any number up to that many more."""
+    whose weights nobody reads: no slower than with any number up to that many more. See
+    `work.routing.busiest_rank_load`."""
     engine, balance = engine_of(machine), w.software.balance
     decodes = isinstance(w, Decode)
     skew = engine.routing_skew if decodes else engine.prefill_routing_skew

@@ -299,11 +299,11 @@ class Search:
         if at is None or not bounds.settings[at].whole or not bounds.growth < 0.0:
             return cells.take(slice(0)), cells
         worse, low, high = self._worse(cells), cells.low[:, at], cells.high[:, at]
+        whole = np.log((high + 1.0) / (low + 1.0))
         gain = np.maximum((cells.base - worse) / -bounds.growth, 0.0)
-        gain = np.minimum(gain, np.log((high + 1.0) / (low + 1.0)))
+        gain = np.minimum(gain, whole)
         first = np.floor((low + 1.0) * np.exp(gain) * (1.0 - 1e-12)).astype(int)
         first = np.clip(first, low, high)
-        whole = np.log((high + 1.0) / (low + 1.0))
         far = (first > low) & (
             np.log((first + 1.0) / (low + 1.0)) >= np.minimum(PULLED * whole, 1.0)
         )

@@ -115,18 +115,6 @@ def _merged(
     return degrees[first], np.bincount(inverse.ravel(), ways, len(first))
 
 
-def count_placements(frame: Frame, rules: Rules) -> int:
-    """Allowed placement matrices of a frame."""
-    return int(degree_counts(frame, rules)[1].sum())
-
-
-def placements(frame: Frame, rules: Rules) -> np.ndarray:
-    """All allowed placement matrices of a frame, (row, axis, tier)."""
-    degrees, _ = degree_counts(frame, rules)
-    none = np.zeros((0, len(AXES), len(frame.units)), np.int64)
-    return np.concatenate([none, *(placed(row, frame.units) for row in degrees)])
-
-
 def placed(degrees: np.ndarray, units: tuple[int, ...]) -> np.ndarray:
     """All placements of given degrees, (placement, axis, tier): each prime is laid
     out by itself."""

@@ -56,36 +56,35 @@ def _rows(
     for start in range(0, len(points), AT_ONCE):
         some = [problem_of(plan, p) for p in points[start : start + AT_ONCE]]
         found = [_moved(plan, moves, problem, fields) for problem in some]
-        for problem, (paths, values) in zip(some, jax.device_get(found)):
-            yield _bars(problem, paths, np.asarray(values), fields)
+        for problem, (steps, values) in zip(some, found):
+            yield _bars(problem, steps, np.asarray(values), fields)
 
 
 class _Moves:
     """Shifts of machines, made once for all jobs whose machines are resolved alike."""
 
     def __init__(self):
-        self._known: dict[tuple, tuple[list[str], np.ndarray]] = {}
+        self._known: dict[tuple, np.ndarray] = {}
 
-    def of(self, problem: Problem) -> tuple[list[str], np.ndarray]:
-        """The uncertain leaves of a job, and each number's shift with each of them moved
-        up and down, (case, number)."""
+    def of(self, problem: Problem) -> tuple[dict[str, float], np.ndarray]:
+        """How far the uncertain leaves of a job are moved, and each number's shift with
+        each of them moved up and down, (case, number)."""
         choices, steps = problem.choices, steps_of(problem)
-        paths = sorted(steps)
         named = tuple(choices.items()) if isinstance(choices, Mapping) else choices
         key = jax.tree.structure(problem.system), named, tuple(steps.items())
         if key not in self._known:
             names = origins(problem.system, choices)
-            self._known[key] = paths, shifts_of(names, paths, steps, 1 + 2 * len(paths))
-        return self._known[key]
+            self._known[key] = shifts_of(names, steps, 1 + 2 * len(steps))
+        return steps, self._known[key]
 
 
 def _moved(
     plan: Plan, moves: _Moves, problem: Problem, fields: tuple[str, ...]
-) -> tuple[list[str], Array]:
+) -> tuple[dict[str, float], Array]:
     """Metrics of a job as it is and with each uncertain leaf moved, (case, field)."""
-    paths, shifts = moves.of(problem)
+    steps, shifts = moves.of(problem)
     leaves, structure, _ = plan.jobs.flat(problem)
-    return paths, _program(structure, fields)(leaves, shifts)
+    return steps, _program(structure, fields)(leaves, shifts)
 
 
 @lru_cache(maxsize=64)
@@ -108,17 +107,19 @@ def _program(structure: Any, fields: tuple[str, ...]) -> Any:
 
 
 def _bars(
-    problem: Problem, paths: list[str], values: np.ndarray, fields: tuple[str, ...]
+    problem: Problem,
+    steps: dict[str, float],
+    values: np.ndarray,
+    fields: tuple[str, ...],
 ) -> list[float]:
     """Relative one sigma of each metric from its values, (case, field)."""
     factor = widening(outside(problem))
-    base, steps = values[0], steps_of(problem)
-    widths = np.array([[steps[path]] for path in paths])
+    base, widths = values[0], np.array([*steps.values()])[:, None]
     each = np.broadcast_to(base, values[1::2].shape)
     relative = log_slope(each, values[1::2], values[2::2], widths)  # (path, field)
     known = np.isfinite(base) & np.isfinite(relative).all(axis=0)
     return [
-        relative_sigma(problem, dict(zip(paths, relative[:, i].tolist())), field, factor)
+        relative_sigma(problem, dict(zip(steps, relative[:, i].tolist())), field, factor)
         if known[i]
         else np.nan
         for i, field in enumerate(fields)

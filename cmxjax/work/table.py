@@ -237,19 +237,18 @@ class OpTable(struct.PyTreeNode, kw_only=True, frozen=True):
 
 def select(values: Mapping[str, Scalar], names: Sequence[str]) -> Real:
     """`values[names[i]]` for each operator i."""
-    every = list(dict.fromkeys(names))
+    every = [*dict.fromkeys(names)]
     masks = [np.array([float(other == name) for other in names]) for name in every]
     return placed_in([values[name] for name in every], masks)
 
 
 def column(values: Sequence[Scalar | int]) -> Real:
     """Numbers of the operators as one array."""
-    known = [isinstance(value, float | int | np.ndarray | np.generic) for value in values]
-    pairs = list(zip(values, known, strict=True))
-    total = np.array([float(value) if constant else 0.0 for value, constant in pairs])
-    others = {id(value): value for value, constant in pairs if not constant}
-    masks = [np.array([float(id(x) == key) for x in values]) for key in others]
-    return total + placed_in(list(others.values()), masks)
+    numbers = float | int | np.ndarray | np.generic
+    traced = {id(value): value for value in values if not isinstance(value, numbers)}
+    known = np.array([0.0 if id(value) in traced else float(value) for value in values])
+    masks = [np.array([float(id(value) == key) for value in values]) for key in traced]
+    return known + placed_in([*traced.values()], masks)
 
 
 def tabulate(
