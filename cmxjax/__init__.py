@@ -13,6 +13,8 @@ calls `setup` first, unless that was done: float64, and compiled programs kept o
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from . import _quiet  # noqa: F401
+
 if TYPE_CHECKING:
     from .answers.compare import compare as compare
     from .answers.limits import largest as largest

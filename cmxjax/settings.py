@@ -1,18 +1,13 @@
 """Process-wide settings, made by the command line and by scripts, never on import."""
 
 import os
-import sys
 import warnings
 from pathlib import Path
 
-# The loader of cached programs reports two of the compiler's tuning hints as
-# missing processor features, at length. JAX reads this level when it is imported.
-QUIET = "jax" not in sys.modules
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+import jax
 
-import jax  # noqa: E402
-
-from ._jax import JAXLIB  # noqa: E402
+from ._jax import JAXLIB
+from ._quiet import QUIET
 
 COMPILER_FLAGS = {
     "--xla_cpu_use_fusion_emitters": ("false", (0, 11, 0)),

@@ -69,6 +69,8 @@ def test_no_call_is_needed_before_the_first_computation():
 def test_a_cache_that_can_not_be_kept_is_said_to_be_off():
     assert "import cmxjax first" in run("import jax, cmxjax; cmxjax.metrics").stderr
     assert run("import cmxjax; cmxjax.metrics; import jax").stderr == ""
+    parts = "from cmxjax.report.calibration import refit; import cmxjax; cmxjax.metrics"
+    assert run(parts).stderr == ""  # a module of the package imports JAX
 
 
 def test_a_scenario_can_be_a_dict():
