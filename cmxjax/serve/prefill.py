@@ -86,9 +86,10 @@ def within_limit(pool: PrefillPool, most_per_s: Scalar) -> tuple[Scalar, Scalar 
 
 
 def _lateness(pool: PrefillPool, requests_per_s: Scalar) -> tuple[Array, Scalar]:
+    """One over the time goes to zero with the room that is left, nearly on a line."""
     assert pool.ttft_limit_s is not None
     share = pool.ttft_s(pool.queue_at(requests_per_s)) / pool.ttft_limit_s
-    return jnp.stack([share - 1.0]), share
+    return jnp.stack([1.0 - 1.0 / share]), share
 
 
 def prefill_power_w(
