@@ -78,6 +78,8 @@ def test_a_machine_says_where_weights_are_unpacked():
     """Cube and vector cores of Ascend 910 share no memory but the device's."""
     assert problem("cloudmatrix384", weight="int4").workload.software.unpacks
     assert not problem("hgx-h800", weight="int4").workload.software.unpacks
+    w4a8 = problem("cloudmatrix384", weight="int4", activation="int8")
+    assert not w4a8.workload.software.unpacks
 
 
 def test_a_file_of_packed_weights_is_unpacked_too(tmp_path):

@@ -69,15 +69,18 @@ def module_bytes(scenario: Common, model: LoadedModel | None) -> dict[str, float
     return stored | {module: BYTES[name] for module, name in dtypes.weights.items()}
 
 
-def unpacking_of(scenario: Common, system: System) -> str:
-    """Where weights narrower than activations are unpacked."""
-    return scenario.dtypes.unpacking or default(system, "unpacking")
+def unpacking_of(scenario: Common, system: System, activation: str) -> str:
+    """Where weights narrower than activations are unpacked. Kernels for activations of 8
+    bits or fewer (W4A8) widen the weights as they load them; those of 16 bits take them
+    as the machine's kernels do."""
+    usual = default(system, "unpacking") if BYTES[activation] > 1.0 else "fused"
+    return scenario.dtypes.unpacking or usual
 
 
 def unpacks(context: Context, dtypes: Dtypes) -> bool:
     """Whether some weights are narrower than activations, and are unpacked in memory
     before they are multiplied."""
-    how = unpacking_of(context.scenario, context.system)
+    how = unpacking_of(context.scenario, context.system, dtypes.activation)
     stored = [BYTES[dtypes.weight]]
     stored += module_bytes(context.scenario, context.model).values()
     return how == "apart" and min(stored) < BYTES[dtypes.activation]

@@ -80,7 +80,7 @@ def _formats(problem: Problem) -> Table:
         formats.pop(name)
     if model.file.weights and scenario.dtypes.weight is None:
         formats.pop("weight")
-    formats["unpacking"] = unpacking_of(scenario, system)
+    formats["unpacking"] = unpacking_of(scenario, system, formats["activation"])
     return {k: v for k, v in (given | formats).items() if v != {}}
 
 

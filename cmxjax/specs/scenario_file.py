@@ -115,7 +115,8 @@ class DtypesSpec(Strict):
     """Format of the optimizer's moments."""
     unpacking: Literal["fused", "apart"] | None = None
     """Where weights narrower than activations are unpacked: in the kernel that multiplies
-    them, or in memory before; the machine's default if not given."""
+    them, or in memory before. Left out, as the machine's kernels do; of activations of 8
+    bits or fewer in the kernel."""
 
 
 class LayoutSpec(Strict):
