@@ -125,6 +125,12 @@ def fewest_instances(
     return Sized(found, priced.devices, load, priced.at(found), lacking)
 
 
+def takes(classes: list[RequestClass], instances: Mapping[str, int], role: str) -> bool:
+    """Whether one of the pools takes the rates of all classes with so many instances; if
+    it doesn't, it doesn't with fewer either."""
+    return Priced(classes).loads(instances)[role] <= 1.0 + TINY
+
+
 class Priced:
     """Metrics of some classes on pools of so many instances, each number once."""
 

@@ -24,6 +24,7 @@ from .fewest import (
     Sized,
     devices_of_instances,
     fewest_instances,
+    takes,
 )
 from .load import RequestClass
 from .space import LARGEST, Layouts, instance_of, layouts_of, spec_of, with_layout
@@ -136,8 +137,10 @@ def _with_best(known: LaidOut, role: str) -> LaidOut:
         if role not in best.sized.lacking and row.devices >= best.sized.pools[role]:
             break
         priced += 1
-        trial = _tried(best, spec_of(c, role, layouts, row.place, row.attention), role)
-        if _better(trial.sized, best.sized, role):
+        spec = spec_of(c, role, layouts, row.place, row.attention)
+        fewer = _fewer(best, role, row.size)
+        trial = _tried(best, spec, role, fewer)
+        if trial is not None and _better(trial.sized, best.sized, role):
             best = trial
     count, largest = len(layouts.degrees), int(layouts.devices.max(initial=0))
     seen = Searched(count, priced, largest)
@@ -215,11 +218,25 @@ def _split(layout: LayoutSpec) -> str:
     return "sp_tp_sp" if layout.attention == "sp_tp_sp" else "tp"
 
 
-def _tried(known: LaidOut, spec: LayoutSpec, role: str) -> LaidOut:
-    """With another layout of one pool, sized."""
+def _fewer(known: LaidOut, role: str, size: int) -> int | None:
+    """The most instances of a size that are fewer devices than a pool has; None where it
+    doesn't take the load yet."""
+    lacks = role in known.sized.lacking
+    return None if lacks else (known.sized.pools[role] - 1) // size
+
+
+def _tried(
+    known: LaidOut, spec: LayoutSpec, role: str, most: int | None
+) -> LaidOut | None:
+    """With another layout of one pool, sized; None if so many instances don't take the
+    load."""
     classes = [
         replace(c, scenario=with_layout(c.scenario, role, spec)) for c in known.classes
     ]
+    if most is not None and not takes(
+        classes, known.sized.instances | {role: most}, role
+    ):
+        return None
     chosen = known.chosen | {role: spec}
     return known._replace(classes=classes, sized=fewest_instances(classes), chosen=chosen)
 
