@@ -15,6 +15,9 @@ class Chip(struct.PyTreeNode, kw_only=True, frozen=True):
     matrix_flop_per_s: dict[str, Leaf]
     """Dense peak by dtype; of a machine by tensor class, in the format of the job."""
     vector_flop_per_s: Leaf
+    exponential_flop_per_s: Leaf
+    """Exponentials of a unit that has no other work, beside the vector lanes; 0 where the
+    lanes compute them."""
     memory_bytes: Leaf
     memory_usable_bytes: Leaf
     memory_reported_ratio: Leaf

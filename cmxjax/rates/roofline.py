@@ -17,7 +17,7 @@ from .. import smooth
 from .._types import Real, Sharpness
 from ..machine.chip import Chip
 from ..switch import either
-from ..work.table import CHOICE, VECTOR, OpTable, matrix_flop, select
+from ..work.table import CHOICE, SCAN, SOFTMAX_FLOP, VECTOR, OpTable, matrix_flop, select
 
 GRANULE = 16.0
 """Rows and columns that matrix units process at least: 16 on Ascend's cube (Liao et al.,
@@ -88,7 +88,6 @@ def resources_s(
     Returns:
         Seconds of each operator by the names in `RESOURCES`.
     """
-    vector_rate = chip.vector_flop_per_s * chip.vector_efficiency
     ramp = chip.half_memory_bytes * (table.launches > 0)
     memory_rate = chip.memory_bytes_per_s * chip.memory_efficiency
     is_vector = np.array([float(kind in VECTOR) for kind in table.kinds])
@@ -97,11 +96,28 @@ def resources_s(
     cost = cost + gemm * either(table.element_bytes < 1.0, chip.four_bit_launch_s, 0.0)
     used = [
         matrix_s(chip, table, sharpness),
-        table.vector_flop / vector_rate + _chosen_s(chip, table),
+        table.vector_flop / _vector_rate(chip, table) + _chosen_s(chip, table),
         (table.memory_bytes + ramp) / memory_rate,
         table.launches * cost + gemm * table.depth * chip.depth_latency_s,
     ]
     return dict(zip(RESOURCES, used, strict=True))
+
+
+def _vector_rate(chip: Chip, table: OpTable) -> Real:
+    """Vector FLOP per second of each operator.
+
+    Softmax on vector lanes is vector work as any other. Where a unit of its own computes
+    exponentials, a score takes as long as one there: the rest of softmax runs on the
+    lanes beside it, in less time.
+
+    Reference: FlashAttention-3, arXiv 2407.08608, section 3.1 (3.9 T exponentials/s
+    beside 989 TFLOP/s of products on H100).
+    """
+    lanes = chip.vector_flop_per_s * chip.vector_efficiency
+    attends = zip(table.kinds, table.names, strict=True)
+    scores = np.array([kind == "attention" and name != SCAN for kind, name in attends])
+    unit = scores & (chip.exponential_flop_per_s > 0.0)
+    return either(unit, SOFTMAX_FLOP * chip.exponential_flop_per_s, lanes)
 
 
 def _chosen_s(chip: Chip, table: OpTable) -> Real:

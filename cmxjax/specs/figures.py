@@ -129,6 +129,9 @@ _DIVISORS = (
 )
 """Leaves, besides rates, that times are divided by."""
 
+_ABSENT = "exponential_flop_per_s"
+"""A rate that is 0 where a chip has no such unit."""
+
 
 def check_figure(path: str, figure: Figure) -> str | None:
     """What is wrong with a figure in the leaf at `path`, or None."""
@@ -146,8 +149,9 @@ def check_figure(path: str, figure: Figure) -> str | None:
         problem = "the ports below over those above; 1 is none, use no less"
     elif last == "size" and (figure.si < 1.0 or figure.si % 1.0):
         problem = "must be a whole number of at least 1"
-    elif figure.value == 0.0 and (wanted.endswith("_rate") or last.endswith(_DIVISORS)):
-        problem = "must be greater than 0"
+    elif figure.value == 0.0 and last != _ABSENT:
+        if wanted.endswith("_rate") or last.endswith(_DIVISORS):
+            problem = "must be greater than 0"
     return problem and f"value = {figure.value:g}: {problem}"
 
 

@@ -37,6 +37,7 @@ else:
 class ChipSpec(Leaves):
     matrix_flop_per_s: dict[Dtype, Figure] = Field(min_length=1)
     vector_flop_per_s: Figure
+    exponential_flop_per_s: Figure
     memory_bytes: Figure
     memory_usable_bytes: Figure | None = None
     """Where nothing is stated, all of the memory is usable."""

@@ -24,7 +24,7 @@ from ..model.mixers import Mixer
 from ..model.recurrent import Recurrent
 from .compressed import compressed_ops
 from .recurrent import recurrent_ops
-from .table import INDEX_FLOP, SOFTMAX_FLOP, Op, choice, gemm, placed
+from .table import INDEX_FLOP, SCAN, SOFTMAX_FLOP, Op, choice, gemm, placed
 
 NORM_FLOP = 8.0
 """Vector FLOP per element (assumed: residual, square, sum, two products, and scale,
@@ -107,7 +107,7 @@ def _index(a: Architecture, at: Latent, of: Indexer, sizes: Sizes) -> list[Op]:
         gemm("index query", "down_rows", width, at.query_rank),
         gemm("index key", "down_rows", of.head_dim + of.heads, a.hidden),
         Op(
-            "index scores",
+            SCAN,
             "attention",
             "attention",
             "scanned",

@@ -7,7 +7,7 @@ from ..job.workload import Sizes
 from ..model.architecture import Architecture
 from ..model.compressed import Compressed
 from ..model.latent import Indexer
-from .table import INDEX_FLOP, SOFTMAX_FLOP, Op, choice, gemm
+from .table import INDEX_FLOP, SCAN, SOFTMAX_FLOP, Op, choice, gemm
 
 BLOCK_FLOP = 12.0
 """Vector FLOP of an element of a block's mean (assumed, as for scores: the softmax of its
@@ -78,7 +78,7 @@ def _index(a: Architecture, at: Compressed, of: Indexer, sizes: Sizes) -> list[O
         gemm("index query", "down_rows", width, at.query_rank),
         gemm("index key", "down_rows", at.index_width, a.hidden),
         Op(
-            "index scores",
+            SCAN,
             "attention",
             "attention",
             "scanned",

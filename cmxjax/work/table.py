@@ -26,6 +26,9 @@ SOFTMAX_FLOP = 12.0
 """Vector FLOP per score (assumed: scale, maximum, subtract, sum and two conversions one
 each, an exponential about six)."""
 
+SCAN = "index scores"
+"""Operator of an indexer: attention without a softmax."""
+
 INDEX_FLOP = 3.0
 """Vector FLOP of an indexer's score of one head: rectified, weighed, summed."""
 
