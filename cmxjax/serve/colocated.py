@@ -108,9 +108,11 @@ def _point(inputs: Inputs, batch: Scalar, sharpness: Sharpness) -> Point:
         rides=rides,
         runs=-jnp.expm1(-held * seen),
     )
-    first = burst_wait_s(w.concurrency, count, w.rounds, steps.each_s, steps.prompts)
+    read_s = w.prompt_tokens * engine.prompt_token_s
+    each_s = smooth.larger(steps.each_s, read_s)
+    first = burst_wait_s(w.concurrency, count, w.rounds, each_s, steps.prompts)
     wait = steps.wait_s(seen, gap_variance(w, count)) + first
-    prefill = steps.own_s + _load_s(inputs, sharpness) + engine.prefill_batch_s
+    prefill = steps.own_s + _load_s(inputs, sharpness) + engine.prefill_batch_s + read_s
     limits = tpot_share(w, tpot)
     if w.ttft_limit_s is not None:
         limits["ttft"] = (wait + prefill) / w.ttft_limit_s

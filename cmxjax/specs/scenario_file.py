@@ -191,24 +191,35 @@ def _acceptances(value: object) -> list[float]:
     return shares
 
 
-class DecodeSpec(Strict):
-    sequences_per_device: Positive
-    """Requests decoded at once on a device."""
-    kv_tokens: Positive
-    """Mean context of a request, prompt and what it has generated."""
-    draft_tokens: Annotated[int, Field(ge=0, le=16)] = 0
+Drafts = Annotated[int, Field(ge=0, le=16)]
+
+
+class _Drafting(Strict):
+    """Steps that may verify speculative tokens."""
+
+    draft_tokens: Drafts | None = 0
     """Speculative tokens of each step."""
     acceptance: Annotated[list[float], BeforeValidator(_acceptances)] = [0.7]
-    """Chance that a draft is accepted; one, or one for each draft."""
+    """Chance that a draft is accepted; one, or one for each draft. 0.7 as the
+    CloudMatrix-Infer paper assumes (arXiv 2506.12708, section 5.1)."""
 
     @model_validator(mode="after")
     def _enough_acceptances(self):
-        if 1 < len(self.acceptance) < self.draft_tokens:
+        if 1 < len(self.acceptance) < (self.draft_tokens or 0):
             raise ValueError(
                 f"acceptance: {len(self.acceptance)} values for draft_tokens ="
                 f" {self.draft_tokens}; give one, or one for each draft"
             )
         return self
+
+
+class DecodeSpec(_Drafting):
+    sequences_per_device: Positive
+    """Requests decoded at once on a device."""
+    kv_tokens: Positive
+    """Mean context of a request, prompt and what it has generated."""
+    draft_tokens: Drafts = 0
+    """Speculative tokens of each step."""
 
 
 def _pixels(value: object) -> object:
@@ -311,7 +322,7 @@ class TrainSpec(Strict):
     """Network parameters of a source that the system lists."""
 
 
-class ServeSpec(_Illustrated):
+class ServeSpec(_Illustrated, _Drafting):
     request_rate: Annotated[Positive, InUnit("requests/s")] | None = None
     """Requests a second that arrive at random."""
     concurrency: Annotated[float, Field(ge=1.0)] | None = None
@@ -326,6 +337,8 @@ class ServeSpec(_Illustrated):
     """How a pool's instances get their requests."""
     output_tokens: Positive
     """Tokens that a request generates."""
+    draft_tokens: Drafts | None = None
+    """Speculative tokens of each step; left out, 1 where the model drafts and 0 else."""
     cached_fraction: Fraction = 0.0
     """Share of prompt tokens whose keys and values are in a cache."""
     ttft_limit: Seconds | None = None

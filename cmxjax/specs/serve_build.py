@@ -35,9 +35,6 @@ PREFILL_TOKENS = 8192.0
 """Prompt tokens per device and prefill batch, as published for CloudMatrix384 (16,384 on
 a package of two; CloudMatrix-Infer, arXiv 2506.12708, Table 3)."""
 
-ACCEPTANCE = 0.7
-"""Of a draft token, as the CloudMatrix-Infer paper assumes (section 5.1)."""
-
 ROUNDS = 10.0
 """Requests of a closed loop over its concurrency, as generators of load have it
 (assumed; the first round begins at once)."""
@@ -176,14 +173,16 @@ def _pool(context: Context, scenario: ServeScenario, i: int) -> Made | None:
             **common,
         )
         return prefill(context._replace(scenario=job, where=where), job)
-    drafts = 0 if model is None else min(1, int(model.file.draft_layers))
+    drafts = w.draft_tokens
+    if drafts is None:
+        drafts = 0 if model is None else min(1, int(model.file.draft_layers))
     job = DecodeScenario.model_construct(
         phase="decode",
         workload=DecodeSpec.model_construct(
             sequences_per_device=1.0,
             kv_tokens=tokens + 0.5 * w.output_tokens,
             draft_tokens=drafts,
-            acceptance=[ACCEPTANCE],
+            acceptance=w.acceptance,
         ),
         **common,
     )

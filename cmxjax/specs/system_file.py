@@ -207,6 +207,7 @@ class EngineSpec(Leaves):
     sequence_s: Figure
     draft_step_s: Figure
     prefill_batch_s: Figure
+    prompt_token_s: Figure
     launch_s: dict[GraphMode, Figure]
     agreement_s: Figure
     host_exposed_fraction: Figure

@@ -158,7 +158,7 @@ def prefill_job(
         ops=declared(a, layout, w.software.sizes, decodes=False),
         asks=lambda count: prefill_asks(a, w, layout, count),
         skew=engine.prefill_routing_skew,
-        schedule_s=engine.prefill_batch_s * jnp.ones(()),
+        schedule_s=engine.prefill_batch_s + w.prompt_tokens * engine.prompt_token_s,
         launch_s=a.layers * engine.launch_s["prefill"],
         exposed=engine.prefill_stream_exposed_fraction,
         drafts=jnp.zeros(()),
