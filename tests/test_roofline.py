@@ -26,6 +26,7 @@ def chip(**changes):
     """A chip of round numbers: no ramps, no launches, perfect overlap."""
     leaves = {
         "vector_flop_per_s": 10e12,
+        "exponential_flop_per_s": 0.0,
         "memory_bytes": 64e9,
         "memory_usable_bytes": 64e9,
         "memory_reported_ratio": 1.0,

@@ -14,7 +14,8 @@ A chunk has the tokens of as many prompts as come up in a step, at least one, an
 what the engine computes at once. Where prompts go first a chunk is a step of its own, and
 T_C stands for both: $T_0$ plus the chunk's. Where ranks of data-parallel attention that
 share experts step together and have their chunks at different times, u is the share of
-steps in which any has one, $1 - (1 - u)^R$ of R ranks.
+steps in which any has one, $1 - (1 - u)^R$ of R ranks; requests that begin a closed loop
+together have theirs in the same steps.
 """
 
 import jax
@@ -23,7 +24,7 @@ import jax.numpy as jnp
 from .. import smooth
 from .._types import Scalar, Sharpness
 from ..job.layout import degree, instances
-from ..job.workload import Prefill, tokens_per_step
+from ..job.workload import Prefill, Serve, tokens_per_step
 from ..memory.serving import Memory, decode_memory, prefill_memory
 from ..memory.vision import vision_memory
 from ..step.busy import Filled
@@ -66,6 +67,11 @@ def _others_too(inputs: Inputs, share: Scalar) -> Scalar:
     return 1.0 - smooth.larger(1.0 - share, LEAST) ** ranks
 
 
+def _together(w: Serve) -> Scalar:
+    """Share of the requests that begin a closed loop together."""
+    return jnp.zeros(()) if w.concurrency is None else 1.0 / w.rounds
+
+
 def _point(inputs: Inputs, batch: Scalar, sharpness: Sharpness) -> Point:
     w, layout, prompts = (
         inputs.workload,
@@ -93,11 +99,14 @@ def _point(inputs: Inputs, batch: Scalar, sharpness: Sharpness) -> Point:
     bare, full = jnp.unstack(steps)
     full = full + (1.0 - rides) * bare
     share = due / chunk_tokens
-    share = share + engine.rank_wait_fraction * (_others_too(inputs, share) - share)
+    apart = engine.rank_wait_fraction * (1.0 - _together(w))
+    share = share + apart * (_others_too(inputs, share) - share)
     mean = bare + share * (full - bare)
     tpot, most = mean / yielded, w.tokens_per_device
     count = instances(inputs.pools.pools[ROLE])
-    seen = seen_share(w.concurrency, count)
+    # of a closed loop each data-parallel rank computes its own part
+    lines = count * degree(layout, "dp")
+    seen = seen_share(w.concurrency, lines)
     held = batch * inputs.pools.pools[ROLE].devices / count
     steps = Steps(
         bare_s=bare,
@@ -110,7 +119,7 @@ def _point(inputs: Inputs, batch: Scalar, sharpness: Sharpness) -> Point:
     )
     read_s = w.prompt_tokens * engine.prompt_token_s
     each_s = smooth.larger(steps.each_s, read_s)
-    first = burst_wait_s(w.concurrency, count, w.rounds, each_s, steps.prompts)
+    first = burst_wait_s(w.concurrency, lines, w.rounds, each_s, steps.prompts)
     wait = steps.wait_s(seen, gap_variance(w, count)) + first
     prefill = steps.own_s + _load_s(inputs, sharpness) + engine.prefill_batch_s + read_s
     limits = tpot_share(w, tpot)
