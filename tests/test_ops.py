@@ -334,15 +334,13 @@ def test_microbatches_split_the_work_and_read_the_weights_again(problem):
     assert again == pytest.approx(2 * MLA)
 
 
-def load_of(problem, tokens, **changes):
-    p = problem(
-        "deepseek-r1-decode-cloudmatrix384", routing__balance="uniform", **changes
-    )
+def load_of(problem, tokens, balance="random", **changes):
+    p = problem("deepseek-r1-decode-cloudmatrix384", routing__balance=balance, **changes)
     count = jnp.asarray(tokens, float)
     return expert_load(p.model, p.layout, p.workload.software.balance, 0.0, count)
 
 
-def one_rank(problem, tokens):
+def one_rank(problem, tokens, **changes):
     """All 256 routed experts and no others on one rank."""
     alone = {
         "layout__devices": 1,
@@ -352,7 +350,7 @@ def one_rank(problem, tokens):
         "routing__shared_replicas": 0,
         "routing__redundant_experts": 0,
     }
-    return load_of(problem, tokens, **alone)
+    return load_of(problem, tokens, **alone, **changes)
 
 
 @pytest.mark.parametrize("tokens", [0.25, 4.0, 32.0, 1024.0])
@@ -360,6 +358,14 @@ def test_an_expert_is_active_unless_no_token_chose_it(problem, tokens):
     # 8 copies on 256 experts: r = tokens / 32 each, and none with probability exp(-r)
     active = float(one_rank(problem, tokens).active)
     assert active == pytest.approx(256 * (1 - np.exp(-tokens / 32)))
+
+
+@pytest.mark.parametrize(("tokens", "active"), [(0.25, 2.0), (4.0, 32.0), (64.0, 256.0)])
+def test_forced_balance_deals_copies_out_in_turn(problem, tokens, active):
+    # no expert gets a second copy before each has one
+    load = one_rank(problem, tokens, balance="uniform")
+    assert float(load.active) == pytest.approx(active)
+    assert float(load.rows) == pytest.approx(max(8 * tokens / 256, 1.0))
 
 
 def test_few_tokens_activate_as_many_experts_as_they_have_copies(problem):
@@ -379,7 +385,7 @@ def test_active_experts_compute_every_copy(problem, tokens):
 
 def test_copies_to_replicas_of_the_shared_expert_are_counted(problem):
     # 320 ranks hold 256 + 32 + 32 experts, one each; 9 copies of 48 tokens fall on each
-    load = load_of(problem, 48.0)
+    load = load_of(problem, 48.0, "uniform")
     assert float(load.copies_per_token) == 9.0
     assert float(load.rows) == pytest.approx(9 * 48)
 

@@ -74,7 +74,8 @@ def expert_load(
     $$ 1 - (1 + r v)^{-1/v} \;\to\; 1 - e^{-r} \quad (v \to 0) $$
 
     of them: counts are Poisson, with means that follow a gamma distribution of relative
-    variance v (Greenwood & Yule, J. R. Stat. Soc. 83, 1920).
+    variance v (Greenwood & Yule, J. R. Stat. Soc. 83, 1920). Where none differs, as
+    benchmarks force it, tokens are dealt out in turn: $\min(r, 1)$.
 
     Args:
         spread: relative variance of the experts' popularity, v; None for none.
@@ -94,7 +95,8 @@ def expert_load(
     if spread is not None:
         varied = balance.skewed.on * spread + LEAST_SPREAD
         missed = -jnp.log1p(per_slot * varied) / varied
-    share = -jnp.expm1(missed)
+    dealt = smooth.smaller(per_slot, 1.0)
+    share = balance.sampled.pick(-jnp.expm1(missed), dealt)
     return ExpertLoad(copies, busiest, per_slot / share * busiest, slots * share)
 
 
