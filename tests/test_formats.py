@@ -123,6 +123,19 @@ def test_caches_and_attention_have_formats_of_their_own(kv, attention):
     assert peaks[1] / peaks[0] == pytest.approx(2.0 if attention == "fp8" else 1.0, 0.01)
 
 
+@pytest.mark.parametrize(
+    ("activation", "index"), [("bf16", "bf16"), ("fp8", "fp8"), ("fp4", "fp8")]
+)
+def test_an_indexer_has_the_format_of_activations_in_8_bits_at_least(activation, index):
+    """What is kept of its keys follows: latents of 576 and keys of 128 elements a layer
+    and token, of a request of 4,096."""
+    p = problem("gb200-nvl72", "deepseek-v3.2-fp8", activation=activation, kv="bf16")
+    assert p.choices.dtypes[-1] == index
+    m = cmx.metrics(p.machine, p.model, p.workload, p.layout)
+    width = 576 * 2 + 128 * (2 if index == "bf16" else 1)
+    assert float(m.memory_kv_cache_bytes) == pytest.approx(61 * width * 4096)
+
+
 def test_a_job_may_store_modules_in_formats_of_their_own():
     """Weight bytes of a mixture by hand: experts in int4, the rest as the job says."""
     layout = {"devices": 8, "tp": 8, "ep": 8}

@@ -13,7 +13,7 @@ from cmxjax.rates.roofline import RESOURCES, resources_s, roofline_s
 from cmxjax.specs.build import build
 from cmxjax.specs.scenario import load_scenario
 from cmxjax.specs.system_load import Reference, load_system
-from cmxjax.work.table import Op, choice, tabulate
+from cmxjax.work.table import Op, choice, gather, tabulate
 from cmxjax.work.training import tabulate_passes
 
 CLOUDMATRIX = load_system(Reference("cloudmatrix384")).system.chip
@@ -40,6 +40,7 @@ def chip(**changes):
         "attention_efficiency": 0.5,
         "attention_fill_s": 0.0,
         "choice_s": 0.0,
+        "gather_passes": 0.0,
         "memory_efficiency": 0.9,
         "vector_efficiency": 0.4,
         "half_rows": 0.0,
@@ -202,6 +203,37 @@ def test_attention_takes_its_fill_once_a_launch():
     plain = resource_s(chip(), work, "matrix")
     filled = resource_s(chip(attention_fill_s=5e-6), work, "matrix")
     assert filled == pytest.approx(plain + 3 * 5e-6)
+
+
+def kernel_s(**op):
+    job = {"system": "atlas-800-a2", "phase": "op", "op": op}
+    return cmx.predict(load_scenario(job), "none").time_s
+
+
+def test_a_launch_that_was_measured_adds_up_with_the_kernel():
+    gemm = {"kind": "gemm", "m": 256, "n": 4096, "k": 4096}
+    more = kernel_s(**gemm, launched=True) - kernel_s(**gemm)
+    assert more == pytest.approx(0.9 * 5e-6, rel=0.01)  # a tenth of it was exposed
+
+
+def test_an_indexer_alone_scores_and_then_chooses():
+    """Twice the queries: twice the choice at 0.14 ns and 8 B for each, and the scores."""
+    shape = {"heads": 64, "head_dim": 128, "kv_tokens": 4096, "causal": False}
+    few, many = (
+        kernel_s(kind="index", sequences=1, query_tokens=n, dtype="fp16", **shape)
+        for n in (256, 512)
+    )
+    pairs = 256 * 4096
+    scores = pairs * 64 * 128 * 2 / (376e12 * 0.65)
+    choices = pairs * (0.14e-9 + 8 / (1.6e12 * 0.85))
+    assert many - few == pytest.approx(scores + choices, rel=0.05)
+
+
+def test_chosen_entries_are_moved_once_more_for_each_further_pass():
+    work = table(gather(576.0)._replace(rows="pairs"), pairs=1e6)
+    assert resource_s(chip(half_memory_bytes=1e6), work, "memory") == 0.0
+    took = resource_s(chip(gather_passes=2.0), work, "memory")
+    assert took == pytest.approx(2 * 576e6 / 0.9e12)
 
 
 def test_an_indexer_takes_a_while_for_each_entry_that_it_chooses_among():

@@ -707,7 +707,7 @@ def test_weights_and_dispatch_take_the_activation_format():
     assert (d.attention, d.kv, d.combine, d.head) == ("bf16",) * 4
     assert (d.master, d.gradient) == ("fp32", "fp32")
     assert [float(x) for x in p.workload.software.sizes] == [BYTES[name] for name in d]
-    assert p.choices.dtypes == ("int8", "bf16", "bf16")
+    assert p.choices.dtypes == ("int8", "bf16", "bf16", "int8")
 
 
 def test_serving_routes_typically_and_benchmarks_uniformly():

@@ -15,6 +15,7 @@ BYTES = {
     "bf16": 2.0,
     "fp16": 2.0,
     "fp8": 1.0,
+    "hif8": 1.0,
     "mxfp8": 1.0,
     "int8": 1.0,
     "fp4": 0.5,
@@ -55,6 +56,7 @@ class Dtypes(NamedTuple):
     master: str = "fp32"
     gradient: str = "fp32"
     state: str = "bf16"
+    index: str = "bf16"
 
 
 class Sizes(NamedTuple):
@@ -70,6 +72,7 @@ class Sizes(NamedTuple):
     master: Leaf
     gradient: Leaf
     state: Leaf
+    index: Leaf
 
 
 def sizes_of(dtypes: Dtypes) -> Sizes:
@@ -134,6 +137,8 @@ class Operator(struct.PyTreeNode, kw_only=True, frozen=True):
     element_bytes: Leaf
     out_bytes: Leaf
     """Of an element that it writes."""
+    launched: Switch
+    """Its launch is in its time: no kernel before it hides it."""
     operator: str = struct.field(pytree_node=False)
     latent: bool = struct.field(pytree_node=False, default=False)
     causal: bool = struct.field(pytree_node=False, default=True)

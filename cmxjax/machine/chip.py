@@ -45,6 +45,9 @@ class Chip(struct.PyTreeNode, kw_only=True, frozen=True):
     """Fill and drain of a fused attention kernel: uneven blocks, split keys to add up."""
     choice_s: Leaf
     """Time for each entry among which an indexer finds the largest, on all cores."""
+    gather_passes: Leaf
+    """Further reads and writes of cache entries that an indexer chose: 2 where vector
+    cores gather them and matrix units read them from memory again."""
     roofline_exposed_fraction: Leaf
     """Share of the shorter of compute and memory time that a kernel does not hide."""
     matrix_launch_s: Leaf

@@ -25,8 +25,8 @@ class Engine(struct.PyTreeNode, kw_only=True, frozen=True):
     """Scheduler and batch assembly of a prefill batch; where chunks ride along with
     decode, what a request spends in front of and behind the scheduler."""
     prompt_token_s: Leaf
-    """Time of the front end for each token of a request's prompt, cached or not: text that
-    is split into tokens, checked and passed on, however many devices compute it."""
+    """Time of the front end for each token of a request's prompt, cached or not: text
+    that is split into tokens, checked and passed on, however many devices compute it."""
     launch_s: dict[str, Leaf]
     """Host time to launch a layer, by way: `whole` (one captured graph), `piecewise`
     (graphs between attention layers) and `eager`. A machine has it for `decode` and

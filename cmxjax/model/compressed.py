@@ -110,8 +110,11 @@ class Compressed(Mixer, struct.PyTreeNode, kw_only=True, frozen=True):
     @property
     def grown(self) -> Leaf:
         """Entries of blocks, and the indexer's of the same."""
-        index = 0.0 if self.indexer is None else self.indexer.head_dim
-        return self.share * (self.head_dim + index)
+        return self.share * self.head_dim + self.index_keys
+
+    @property
+    def index_keys(self) -> Leaf | float:
+        return 0.0 if self.indexer is None else self.share * self.indexer.head_dim
 
     def kv_share(self, ranks: Leaf) -> Leaf:
         return jnp.ones(())

@@ -121,9 +121,13 @@ class Latent(Mixer, struct.PyTreeNode, kw_only=True, frozen=True):
     @property
     def kv_width(self) -> Leaf:
         """Of sparse attention the indexer's key too."""
+        return self.latent_width + self.index_keys
+
+    @property
+    def index_keys(self) -> Leaf | float:
         if self.indexer is None or not self.indexer.scans:
-            return self.latent_width
-        return self.latent_width + self.indexer.head_dim
+            return 0.0
+        return self.indexer.head_dim
 
     def seen(self, tokens: Leaf) -> Leaf:
         if self.indexer is None:

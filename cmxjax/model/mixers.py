@@ -68,6 +68,11 @@ class Mixer:
         """Of that, what stays of it while the context grows."""
         return self.kv_width
 
+    @property
+    def index_keys(self) -> Leaf | float:
+        """Of that, the keys of an indexer, which have a format of their own."""
+        return 0.0
+
     def kv_share(self, ranks: Leaf) -> Leaf:
         """Share of the cache that each of some ranks holds which split the heads."""
         raise NotImplementedError

@@ -12,7 +12,10 @@ from ..rates.roofline import resources_s, roofline_s
 from ..step.costs import Breakdown, Explained, composed
 from ..switch import either
 from ..work.attention import SOFTMAX_FLOP
-from ..work.table import Op, matrix_flop, tabulate
+from ..work.table import CHOICE, INDEX_FLOP, Op, choice, matrix_flop, tabulate
+
+INDEX = "index"
+"""Kind of operator that scores all tokens for a query and chooses the best."""
 
 
 class OperatorMetrics(Explained, struct.PyTreeNode, kw_only=True, frozen=True):
@@ -30,7 +33,7 @@ class OperatorMetrics(Explained, struct.PyTreeNode, kw_only=True, frozen=True):
 
 
 def declare(w: Operator) -> Op:
-    """The operator as one row of an operator table."""
+    """The operator as one row of an operator table; of an indexer its scores."""
     size, out = {"activation": 1.0}, {"out": 1.0}
     if w.operator in ("gemm", "grouped_gemm"):
         return Op(
@@ -48,6 +51,8 @@ def declare(w: Operator) -> Op:
         )
     if w.operator.startswith("attention"):
         return _attention(w)
+    if w.operator == INDEX:
+        return _index(w)
     if w.operator == "copy":
         return Op(w.operator, "operator", "vector", "bytes", 1.0, out_bytes=2.0)
     return Op(
@@ -89,6 +94,24 @@ def _attention(w: Operator) -> Op:
     )
 
 
+def _index(w: Operator) -> Op:
+    """Scores of an indexer, whose heads share one key of a token."""
+    size = w.element_bytes
+    return Op(
+        w.operator,
+        "operator",
+        "attention",
+        "pairs",
+        w.heads * w.head_dim,
+        dtype="activation",
+        extra=(
+            "rows_and_cache",
+            _traffic(w, w.head_dim * size, w.heads * w.head_dim * size),
+        ),
+        vector_flop=INDEX_FLOP / w.head_dim,
+    )
+
+
 def _traffic(w: Operator, cache_bytes, query_bytes):
     return w.sequences * (w.kv_tokens * cache_bytes + w.query_tokens * query_bytes)
 
@@ -109,7 +132,8 @@ def operator_metrics(
     step are fused with others or hidden in their rate.
 
     Alone, a vector operator has no kernel before it to hide its launch behind, and too
-    little of its own: its launch and its transfer add up.
+    little of its own: its launch and its transfer add up. So do those of others where
+    their launch was measured too. An indexer chooses when it has scored.
 
     Causal attention of q queries at the end of a context of c tokens sees
     q (c - (q - 1) / 2) pairs.
@@ -127,11 +151,16 @@ def operator_metrics(
         "rows_and_cache": jnp.ones(()),
     }
     sizes = {"bf16": 2.0, "activation": w.element_bytes, "out": w.out_bytes}
-    table = tabulate([declare(w)], features, sizes)
-    costs = {name: used[0] for name, used in resources_s(chip, table, sharpness).items()}
+    features["scanned"] = features["pairs"]
+    ops = [declare(w), *([choice()] if w.operator == INDEX else [])]
+    table = tabulate(ops, features, sizes)
+    used = resources_s(chip, table, sharpness)
+    costs = {name: seconds[0] for name, seconds in used.items()}
     experts, narrow = w.operator == "grouped_gemm", w.element_bytes < 1.0
     if experts:
         costs["launch"] = costs["launch"] + either(narrow, _around_s(chip, w), 0.0)
+    if w.operator == INDEX:
+        costs[CHOICE] = used["vector"][1] + used["memory"][1]
 
     def beside(costs: Mapping[str, Scalar]) -> Scalar:
         return roofline_s(costs, chip.roofline_exposed_fraction, 1.0, sharpness)
@@ -140,9 +169,13 @@ def operator_metrics(
         return beside({**costs, "launch": jnp.zeros(())}) + costs["launch"]
 
     def compose(costs: Mapping[str, Scalar]) -> Scalar:
+        if table.kinds == ("vector",):
+            return in_turn(costs)
+        apart = w.launched.on * jnp.ones_like(narrow) > 0.5
         if experts:
-            return either(narrow, in_turn(costs), beside(costs))
-        return in_turn(costs) if table.kinds == ("vector",) else beside(costs)
+            apart = apart | narrow
+        chosen = costs.get(CHOICE, 0.0)
+        return either(apart, in_turn(costs), beside(costs)) + chosen
 
     time, shares = composed(costs, compose, explains)
     flop = matrix_flop(table)[0]

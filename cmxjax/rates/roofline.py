@@ -17,7 +17,16 @@ from .. import smooth
 from .._types import Real, Sharpness
 from ..machine.chip import Chip
 from ..switch import either
-from ..work.table import CHOICE, SCAN, SOFTMAX_FLOP, VECTOR, OpTable, matrix_flop, select
+from ..work.table import (
+    CHOICE,
+    GATHER,
+    SCAN,
+    SOFTMAX_FLOP,
+    VECTOR,
+    OpTable,
+    matrix_flop,
+    select,
+)
 
 GRANULE = 16.0
 """Rows and columns that matrix units process at least: 16 on Ascend's cube (Liao et al.,
@@ -97,7 +106,7 @@ def resources_s(
     used = [
         matrix_s(chip, table, sharpness),
         table.vector_flop / _vector_rate(chip, table) + _chosen_s(chip, table),
-        (table.memory_bytes + ramp) / memory_rate,
+        (table.memory_bytes * _passes(chip, table) + ramp) / memory_rate,
         table.launches * cost + gemm * table.depth * chip.depth_latency_s,
     ]
     return dict(zip(RESOURCES, used, strict=True))
@@ -118,6 +127,14 @@ def _vector_rate(chip: Chip, table: OpTable) -> Real:
     scores = np.array([kind == "attention" and name != SCAN for kind, name in attends])
     unit = scores & (chip.exponential_flop_per_s > 0.0)
     return either(unit, SOFTMAX_FLOP * chip.exponential_flop_per_s, lanes)
+
+
+def _passes(chip: Chip, table: OpTable) -> Real:
+    """How often the bytes of each operator are moved."""
+    if GATHER not in table.kinds:
+        return 1.0
+    gathers = np.array([float(kind == GATHER) for kind in table.kinds])
+    return 1.0 + gathers * (chip.gather_passes - 1.0)
 
 
 def _chosen_s(chip: Chip, table: OpTable) -> Real:

@@ -45,11 +45,14 @@ def pick(options: Mapping[str, object], name: str, key: str, where: str) -> str:
 
 
 def dtypes_of(scenario: Common, activation: str = "bf16") -> Dtypes:
-    """Formats by tensor class; weights and dispatch follow the activations."""
+    """Formats by tensor class; weights, dispatch and indexers follow the activations."""
     apart = {"unpacking", "weights"}
     given = scenario.dtypes.model_dump(exclude_none=True, exclude=apart)
     activation = given.get("activation", activation)
-    defaults = {"weight": activation, "dispatch": activation, "activation": activation}
+    defaults = dict.fromkeys(("weight", "dispatch", "activation"), activation)
+    defaults["index"] = activation
+    if BYTES[activation] < 1.0:  # of V3.2's kernels, which engines keep, in 8 bits
+        defaults["index"] = "int8" if activation.startswith("int") else "fp8"
     return Dtypes(**{**defaults, **given})
 
 

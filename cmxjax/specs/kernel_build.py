@@ -16,6 +16,7 @@ from ..machine.pad import MOST_TIERS, padded
 from ..machine.resolve import Choices
 from ..machine.system import System
 from ..model.feed_forwards import COUNTLESS
+from ..switch import switch
 from .context import (
     Context,
     check_dtypes,
@@ -45,7 +46,7 @@ def operator(context: Context, scenario: OpScenario) -> tuple[Operator, Layout, 
     op = scenario.op
     if op.kind not in ("vector", "copy"):
         check_dtypes({"op.dtype": op.dtype}, context.system, context.where)
-    decode, prefill = (op.kind == f"attention_{phase}" for phase in ("decode", "prefill"))
+    prefill = op.kind == "attention_prefill"
     kv_tokens = op.kv_tokens or 1.0
     head_dim = op.head_dim or 1.0
     elements = (op.tokens or 1.0, op.hidden or 1.0)
@@ -64,11 +65,12 @@ def operator(context: Context, scenario: OpScenario) -> tuple[Operator, Layout, 
         latent_dim=leaf(op.latent_dim or 1.0),
         rope_dim=leaf(op.rope_dim or 0.0),
         sequences=leaf(op.sequences or 1.0),
-        query_tokens=leaf(op.query_tokens or (1.0 if decode else kv_tokens)),
+        query_tokens=leaf(op.query_tokens or (kv_tokens if prefill else 1.0)),
         kv_tokens=leaf(kv_tokens),
         tokens=leaf(elements[0]),
         hidden=leaf(elements[1]),
         payload_bytes=leaf(op.bytes or size),
+        launched=switch(op.launched),
         operator=op.kind,
         latent=op.latent_dim is not None and not (prefill and op.head_dim),
         causal=op.causal,

@@ -21,10 +21,11 @@ class OpSpec(Strict):
         "grouped_gemm",
         "attention_prefill",
         "attention_decode",
+        "index",
         "vector",
         "copy",
     ]
-    """The operator."""
+    """The operator; `index` scores the tokens of a cache and chooses the best."""
     groups: Positive = 1.0
     """Matrices of a grouped GEMM."""
     m: Positive | None = None
@@ -63,6 +64,8 @@ class OpSpec(Strict):
     """Rows of a vector operator."""
     hidden: Positive | None = None
     """Width of a row."""
+    launched: bool = False
+    """Its launch is in its time, which no kernel before it hides."""
     bytes: Bytes | None = None
     """Read and written by a vector operator, moved by a copy; goes before tokens."""
 
@@ -74,6 +77,7 @@ class OpSpec(Strict):
             "grouped_gemm": ("groups", "m", "n", "k"),
             "attention_prefill": attention,
             "attention_decode": attention,
+            "index": (*attention, "head_dim"),
             "vector": (),
             "copy": (),
         }[self.kind]

@@ -78,6 +78,8 @@ def _formats(problem: Problem) -> Table:
     formats: Table = dtypes_of(scenario, dtype_of_file(model, system))._asdict()
     for name in ("master", "gradient", "state"):  # of training
         formats.pop(name)
+    if not any(getattr(x, "indexer", None) for x in model.file.mixer_specs.values()):
+        formats.pop("index")
     if model.file.weights and scenario.dtypes.weight is None:
         formats.pop("weight")
     formats["unpacking"] = unpacking_of(scenario, system, formats["activation"])

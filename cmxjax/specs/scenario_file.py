@@ -113,6 +113,9 @@ class DtypesSpec(Strict):
     """In which gradients are kept and added up; left out, as the engine does."""
     state: Dtype | None = None
     """Format of the optimizer's moments."""
+    index: Dtype | None = None
+    """Format of an indexer's queries and of its cached keys, in which it computes scores;
+    left out, that of activations, in 8 bits where that has 4."""
     unpacking: Literal["fused", "apart"] | None = None
     """Where weights narrower than activations are unpacked: in the kernel that multiplies
     them, or in memory before. Left out, as the machine's kernels do; of activations of 8

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from ..job.layout import Layout
 from ..job.workload import Decode, Prefill, Software, balance_of, sizes_of
-from ..machine.resolve import Choices, exchange_library
+from ..machine.resolve import MULTIPLIED, Choices, exchange_library
 from ..switch import switch
 from .context import (
     Context,
@@ -104,9 +104,7 @@ def served_software(context: Context, mode: str) -> tuple[Software, Choices]:
     """
     scenario, system, where = context.scenario, context.system, context.where
     dtypes = dtypes_of(scenario, dtype_of_file(context.model, system))
-    used = {
-        f"dtypes.{k}": getattr(dtypes, k) for k in ("activation", "attention", "head")
-    }
+    used = {f"dtypes.{k}": getattr(dtypes, k) for k in MULTIPLIED}
     if context.mixture:
         used["dtype of the router"] = "bf16"
     choices = usual(system)._replace(

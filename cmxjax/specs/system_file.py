@@ -58,6 +58,7 @@ class ChipSpec(Leaves):
     half_memory_bytes: Figure
     attention_fill_s: Figure
     choice_s: Figure
+    gather_passes: Figure
     roofline_exposed_fraction: Figure
     matrix_launch_s: Figure
     vector_launch_s: Figure

@@ -79,7 +79,8 @@ def prefill_asks(
     held, context = w.tokens_per_device / microbatches * rows["tp"], []
     for i, mixer in enumerate(a.mixers):
         share = rows[at_place("per_kv", i)]
-        sent = held * share * mixer.kv_width * sizes.kv
+        width = mixer.kv_width * sizes.kv
+        sent = held * share * (width + mixer.index_keys * (sizes.index - sizes.kv))
         if (
             not mixer.caches
         ):  # each rank's state of each prompt (LASP-2, arXiv 2502.07563)

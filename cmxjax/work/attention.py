@@ -24,7 +24,16 @@ from ..model.mixers import Mixer
 from ..model.recurrent import Recurrent
 from .compressed import compressed_ops
 from .recurrent import recurrent_ops
-from .table import INDEX_FLOP, SCAN, SOFTMAX_FLOP, Op, choice, gemm, placed
+from .table import (
+    INDEX_FLOP,
+    SCAN,
+    SOFTMAX_FLOP,
+    Op,
+    choice,
+    gather,
+    gemm,
+    placed,
+)
 
 NORM_FLOP = 8.0
 """Vector FLOP per element (assumed: residual, square, sum, two products, and scale,
@@ -49,6 +58,7 @@ def mixer_ops(a: Architecture, sizes: Sizes, place: int, decodes: bool) -> list[
         ops = recurrent_ops(a, at, sizes, decodes)
     elif isinstance(at, Compressed):
         written = (at.head_dim + at.grown) * sizes.kv
+        written = written + at.index_keys * (sizes.index - sizes.kv)
         core = [_query_and_output(2.0 * at.query), _cache_write(written)]
         ops = compressed_ops(a, at, sizes, core)
     elif isinstance(at, Latent):
@@ -100,7 +110,7 @@ def _index(a: Architecture, at: Latent, of: Indexer, sizes: Sizes) -> list[Op]:
     group computes them for its own tokens.
 
     Reference: DeepSeek-V3.2, arXiv 2512.02556, section 2.1 and its published kernels,
-    which keep an 8-bit key of each token; here it has the cache's format.
+    which keep an 8-bit key of each token whatever the cache's format.
     """
     width = of.heads * of.head_dim
     return [
@@ -112,8 +122,8 @@ def _index(a: Architecture, at: Latent, of: Indexer, sizes: Sizes) -> list[Op]:
             "attention",
             "scanned",
             width,
-            dtype="attention",
-            extra=("scan_read", of.head_dim * sizes.kv),
+            dtype="index",
+            extra=("scan_read", of.head_dim * sizes.index),
             vector_flop=INDEX_FLOP / of.head_dim,
             role="core",
         ),
@@ -145,6 +155,7 @@ def _absorbed(at: Latent, sizes: Sizes) -> list[Op]:
             role="core",
         ),
         _query_and_output(at.heads * (width + at.latent_dim)),
+        *([gather(width * sizes.kv)] if at.sparse else []),
         gemm("latent into value", "head_rows", at.value_dim, at.latent_dim, **per_head),
         _cache_write(width * sizes.kv),
     ]

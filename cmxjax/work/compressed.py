@@ -7,7 +7,7 @@ from ..job.workload import Sizes
 from ..model.architecture import Architecture
 from ..model.compressed import Compressed
 from ..model.latent import Indexer
-from .table import INDEX_FLOP, SCAN, SOFTMAX_FLOP, Op, choice, gemm
+from .table import INDEX_FLOP, SCAN, SOFTMAX_FLOP, Op, choice, gather, gemm
 
 BLOCK_FLOP = 12.0
 """Vector FLOP of an element of a block's mean (assumed, as for scores: the softmax of its
@@ -51,6 +51,7 @@ def compressed_ops(
             vector_flop=SOFTMAX_FLOP / (2.0 * at.head_dim),
             role="core",
         ),
+        *([gather(at.head_dim * sizes.kv)] if at.sparse else []),
         *core,
         # each group of heads by itself: as many products as one that all would share
         gemm(
@@ -83,8 +84,8 @@ def _index(a: Architecture, at: Compressed, of: Indexer, sizes: Sizes) -> list[O
             "attention",
             "scanned",
             width * at.share,
-            dtype="attention",
-            extra=("scan_read", of.head_dim * at.share * sizes.kv),
+            dtype="index",
+            extra=("scan_read", of.head_dim * at.share * sizes.index),
             vector_flop=INDEX_FLOP / of.head_dim,
             role="core",
         ),

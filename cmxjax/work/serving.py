@@ -143,7 +143,9 @@ def decode_rows(
             rows[at_place("scanned", i)] = tokens * w.kv_tokens
             rows[at_place("scan_read", i)] = held * w.kv_tokens
         rows[at_place("pairs", i)] = new * seen
-        rows[at_place("kv_read", i)] = held * share * seen
+        # each query gathers entries of its own, which no other shares
+        readers = new if mixer.sparse else held
+        rows[at_place("kv_read", i)] = readers * share * seen
         rows[at_place("kv_write", i)] = new * share
     return rows | {
         "batch_tokens": batch,
@@ -201,4 +203,5 @@ def sequence_bytes(mixer: Mixer, sizes: Sizes, tokens: Scalar) -> Scalar:
     """What a sequence of some tokens keeps in a layer: a state, or its cache."""
     if not mixer.caches:
         return mixer.state * sizes.state
-    return mixer.kept(tokens) * mixer.kv_width * sizes.kv
+    kept = mixer.kept(tokens) * mixer.kv_width * sizes.kv
+    return kept + tokens * mixer.index_keys * (sizes.index - sizes.kv)

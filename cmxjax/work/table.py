@@ -35,7 +35,11 @@ INDEX_FLOP = 3.0
 CHOICE = "choice"
 """Kind of operator that finds the largest of many scores."""
 
-VECTOR = ("vector", CHOICE)
+GATHER = "gather"
+"""Kind of operator that moves once more what an indexer has chosen, on machines that
+can't multiply it as it comes."""
+
+VECTOR = ("vector", CHOICE, GATHER)
 """Kinds that use no matrix unit."""
 
 BIASED_GATE = "biased gate"
@@ -57,7 +61,7 @@ class Op(NamedTuple):
     name: str
     block: str
     kind: str
-    """`gemm`, `attention`, `vector` or `choice`."""
+    """`gemm`, `attention`, `vector`, `choice` or `gather`."""
     rows: str
     columns: Scalar
     depth: Scalar = 1.0
@@ -90,6 +94,21 @@ def choice(share: Scalar = 1.0) -> Op:
         "scanned",
         share,
         out_bytes=8.0,
+        role="core",
+    )
+
+
+def gather(width_bytes: Scalar) -> Op:
+    """Chosen entries of the cache on their way from where they lie to the matrix units,
+    in the kernel that multiplies them."""
+    return Op(
+        "gathered entries",
+        "attention",
+        GATHER,
+        "kv_read",
+        width_bytes,
+        out_bytes=1.0,
+        launches=0.0,
         role="core",
     )
 
