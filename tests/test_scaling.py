@@ -219,6 +219,7 @@ def ideal_machine(inputs, **peaks):
     ones += ("vector_efficiency", "tile_rows", "tile_columns", "matrix_cores")
     zeros = ("half_rows", "half_columns", "half_depth", "half_memory_bytes")
     zeros += ("matrix_launch_s", "vector_launch_s", "roofline_exposed_fraction")
+    zeros += ("attention_fill_s",)
     limits |= dict.fromkeys(ones, one) | dict.fromkeys(zeros, zero)
     engines = {
         key: engine.replace(decode_step_s=zero, prefill_batch_s=zero)
