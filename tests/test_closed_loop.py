@@ -53,6 +53,60 @@ def test_requests_in_flight_are_rate_times_time(name, concurrency):
     assert float(m.excess_requests_per_s) == 0.0
 
 
+V4 = {
+    "system": "hgx-b200",
+    "model": "deepseek-v4-flash",
+    "phase": "serve",
+    "engine": "sglang",
+    "workload": {"prompt_tokens": 8192, "output_tokens": 1024, "concurrency": 64},
+    "dtypes": {"activation": "fp8", "kv": "fp8"},
+    "pools": [
+        {"role": "decode", "devices": 4, "layout": {"devices": 4, "dp": 4, "ep": 4}}
+    ],
+}
+
+
+def v4(**changes):
+    p = build(load_scenario(V4, {f"workload.{k}": x for k, x in changes.items()}), "none")
+    return p, jax.device_get(_run((p.machine, p.model, p.workload, p.layout)))
+
+
+def test_ranks_of_a_loop_compute_their_own_prompts():
+    """Rounds that all begin at once: 16 prompts on each of four ranks, one after the
+    other, and no rank waits for chunks of another time."""
+    _, alone = v4(concurrency=1, requests=1)
+    _, m = v4(concurrency=64, requests=64)
+    others = 7.5 * float(alone.prefill_time_s)
+    # a prompt's share of a full step is somewhat less than its own one
+    assert 0.5 * others < float(m.waiting_time_s) < 1.1 * others
+    _, apart = v4(concurrency=64, requests=64000)
+    assert float(apart.tpot_s) > 1.2 * float(m.tpot_s)
+
+
+def test_serving_drafts_what_a_workload_says():
+    assert float(v4()[0].workload.draft_tokens) == 1.0  # the model's own module
+    p, _ = v4(draft_tokens=0)
+    assert float(p.workload.draft_tokens) == 0.0
+    p, _ = v4(draft_tokens=3, acceptance=[0.9, 0.8, 0.7])
+    assert p.workload.acceptance == pytest.approx([0.9, 0.8, 0.7])
+    with pytest.raises(SpecError, match="2 values for draft_tokens = 3"):
+        v4(draft_tokens=3, acceptance=[0.9, 0.8])
+
+
+def test_a_front_end_reads_prompts_one_after_the_other():
+    """Where devices are faster than it, a burst waits for it."""
+    p, m = v4(requests=64)
+    engine = p.machine["decode"].runtime
+    slow = engine.replace(prompt_token_s=1e-3)
+    machine = {"decode": p.machine["decode"].replace(runtime=slow)}
+    late = jax.device_get(_run((machine, p.model, p.workload, p.layout)))
+    one = 8192 * 1e-3
+    assert float(late.prefill_time_s) > one > float(m.prefill_time_s)
+    most = float(engine.max_tokens_per_step) / 4 / 8192  # prompts of a rank's step
+    beside = max(most - 1.0, 0.0)
+    assert float(late.waiting_time_s) == pytest.approx(0.5 * (15 + beside) * one, rel=0.1)
+
+
 @pytest.mark.parametrize("name", [POOLS, COLOCATED])
 def test_the_only_request_waits_for_nothing(name):
     assert float(loop(name, 1.0).waiting_time_s) == pytest.approx(0.0, abs=1e-6)

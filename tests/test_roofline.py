@@ -13,7 +13,7 @@ from cmxjax.rates.roofline import RESOURCES, resources_s, roofline_s
 from cmxjax.specs.build import build
 from cmxjax.specs.scenario import load_scenario
 from cmxjax.specs.system_load import Reference, load_system
-from cmxjax.work.table import Op, choice, gather, tabulate
+from cmxjax.work.table import SCAN, SOFTMAX_FLOP, Op, choice, gather, tabulate
 from cmxjax.work.training import tabulate_passes
 
 CLOUDMATRIX = load_system(Reference("cloudmatrix384")).system.chip
@@ -234,6 +234,24 @@ def test_chosen_entries_are_moved_once_more_for_each_further_pass():
     assert resource_s(chip(half_memory_bytes=1e6), work, "memory") == 0.0
     took = resource_s(chip(gather_passes=2.0), work, "memory")
     assert took == pytest.approx(2 * 576e6 / 0.9e12)
+
+
+def test_softmax_takes_as_long_as_its_exponentials_where_a_unit_computes_them():
+    pairs, heads, width = 1e9, 4.0, 256.0
+    each = {"columns": heads * width, "vector_flop": SOFTMAX_FLOP / width}
+    work = table(
+        Op("a", "block", "attention", "pairs", dtype="bf16", **each),
+        Op(SCAN, "block", "attention", "pairs", dtype="bf16", **each),
+        Op("norm", "block", "vector", "pairs", 8.0, vector_flop=1.0),
+        pairs=pairs,
+    )
+    lanes = resources_s(chip(), work, None)["vector"]
+    by_hand = SOFTMAX_FLOP * pairs * heads / (10e12 * 0.4)
+    assert lanes[0] == pytest.approx(by_hand)
+    unit = resources_s(chip(exponential_flop_per_s=2e12), work, None)["vector"]
+    assert unit[0] == pytest.approx(pairs * heads / 2e12)
+    # an indexer's scores have no softmax, and other vector work stays on the lanes
+    assert unit[1:] == pytest.approx(lanes[1:])
 
 
 def test_an_indexer_takes_a_while_for_each_entry_that_it_chooses_among():

@@ -195,34 +195,32 @@ def _acceptances(value: object) -> list[float]:
 
 
 Drafts = Annotated[int, Field(ge=0, le=16)]
+Acceptance = Annotated[list[float], BeforeValidator(_acceptances)]
 
 
-class _Drafting(Strict):
-    """Steps that may verify speculative tokens."""
-
-    draft_tokens: Drafts | None = 0
-    """Speculative tokens of each step."""
-    acceptance: Annotated[list[float], BeforeValidator(_acceptances)] = [0.7]
-    """Chance that a draft is accepted; one, or one for each draft. 0.7 as the
-    CloudMatrix-Infer paper assumes (arXiv 2506.12708, section 5.1)."""
-
-    @model_validator(mode="after")
-    def _enough_acceptances(self):
-        if 1 < len(self.acceptance) < (self.draft_tokens or 0):
-            raise ValueError(
-                f"acceptance: {len(self.acceptance)} values for draft_tokens ="
-                f" {self.draft_tokens}; give one, or one for each draft"
-            )
-        return self
+def _check_acceptance(acceptance: list[float], drafts: int) -> None:
+    if 1 < len(acceptance) < drafts:
+        raise ValueError(
+            f"acceptance: {len(acceptance)} values for draft_tokens = {drafts}; give one,"
+            " or one for each draft"
+        )
 
 
-class DecodeSpec(_Drafting):
+class DecodeSpec(Strict):
     sequences_per_device: Positive
     """Requests decoded at once on a device."""
     kv_tokens: Positive
     """Mean context of a request, prompt and what it has generated."""
     draft_tokens: Drafts = 0
     """Speculative tokens of each step."""
+    acceptance: Acceptance = [0.7]
+    """Chance that a draft is accepted; one, or one for each draft. 0.7 as the
+    CloudMatrix-Infer paper assumes (arXiv 2506.12708, section 5.1)."""
+
+    @model_validator(mode="after")
+    def _enough_acceptances(self):
+        _check_acceptance(self.acceptance, self.draft_tokens)
+        return self
 
 
 def _pixels(value: object) -> object:
@@ -325,7 +323,7 @@ class TrainSpec(Strict):
     """Network parameters of a source that the system lists."""
 
 
-class ServeSpec(_Illustrated, _Drafting):
+class ServeSpec(_Illustrated):
     request_rate: Annotated[Positive, InUnit("requests/s")] | None = None
     """Requests a second that arrive at random."""
     concurrency: Annotated[float, Field(ge=1.0)] | None = None
@@ -342,6 +340,8 @@ class ServeSpec(_Illustrated, _Drafting):
     """Tokens that a request generates."""
     draft_tokens: Drafts | None = None
     """Speculative tokens of each step; left out, 1 where the model drafts and 0 else."""
+    acceptance: Acceptance = [0.7]
+    """As in decode."""
     cached_fraction: Fraction = 0.0
     """Share of prompt tokens whose keys and values are in a cache."""
     ttft_limit: Seconds | None = None
@@ -351,6 +351,7 @@ class ServeSpec(_Illustrated, _Drafting):
 
     @model_validator(mode="after")
     def _one_load(self):
+        _check_acceptance(self.acceptance, self.draft_tokens or 0)
         if self.request_rate is None and self.concurrency is None:
             raise ValueError(
                 "request_rate: missing; give it, or concurrency for a closed loop"
