@@ -56,7 +56,7 @@ class Dtypes(NamedTuple):
     master: str = "fp32"
     gradient: str = "fp32"
     state: str = "bf16"
-    index: str = "bf16"
+    indexer: str = "bf16"
 
 
 class Sizes(NamedTuple):
@@ -72,7 +72,7 @@ class Sizes(NamedTuple):
     master: Leaf
     gradient: Leaf
     state: Leaf
-    index: Leaf
+    indexer: Leaf
 
 
 def sizes_of(dtypes: Dtypes) -> Sizes:

@@ -21,7 +21,7 @@ from .runtimes import EXPERT_FORMATS, Engine, Trainer
 from .system import System, ordered_tiers
 from .tiers import FabricRate, SideLink, Torus
 
-MULTIPLIED = ("activation", "attention", "head", "index")
+MULTIPLIED = ("activation", "attention", "head", "indexer")
 """Tensor classes that matrix units multiply in a format of their own."""
 
 PLAIN = "bf16"

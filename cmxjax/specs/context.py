@@ -50,9 +50,9 @@ def dtypes_of(scenario: Common, activation: str = "bf16") -> Dtypes:
     given = scenario.dtypes.model_dump(exclude_none=True, exclude=apart)
     activation = given.get("activation", activation)
     defaults = dict.fromkeys(("weight", "dispatch", "activation"), activation)
-    defaults["index"] = activation
+    defaults["indexer"] = activation
     if BYTES[activation] < 1.0:  # of V3.2's kernels, which engines keep, in 8 bits
-        defaults["index"] = "int8" if activation.startswith("int") else "fp8"
+        defaults["indexer"] = "int8" if activation.startswith("int") else "fp8"
     return Dtypes(**{**defaults, **given})
 
 

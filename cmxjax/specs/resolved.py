@@ -79,10 +79,10 @@ def _formats(problem: Problem) -> Table:
     for name in ("master", "gradient", "state"):  # of training
         formats.pop(name)
     if not any(getattr(x, "indexer", None) for x in model.file.mixer_specs.values()):
-        formats.pop("index")
+        formats.pop("indexer")
     if model.file.weights and scenario.dtypes.weight is None:
         formats.pop("weight")
-    formats["unpacking"] = unpacking_of(scenario, system, formats["activation"])
+    formats["unpacking"] = unpacking_of(scenario, system, str(formats["activation"]))
     return {k: v for k, v in (given | formats).items() if v != {}}
 
 

@@ -113,7 +113,7 @@ class DtypesSpec(Strict):
     """In which gradients are kept and added up; left out, as the engine does."""
     state: Dtype | None = None
     """Format of the optimizer's moments."""
-    index: Dtype | None = None
+    indexer: Dtype | None = None
     """Format of an indexer's queries and of its cached keys, in which it computes scores;
     left out, that of activations, in 8 bits where that has 4."""
     unpacking: Literal["fused", "apart"] | None = None

@@ -151,8 +151,8 @@ def training_dtypes(scenario: TrainScenario, system: System) -> Dtypes:
     given = scenario.dtypes
     if given.dispatch is None:
         dtypes = dtypes._replace(dispatch="bf16")
-    if given.index is None:
-        dtypes = dtypes._replace(index=dtypes.attention)
+    if given.indexer is None:
+        dtypes = dtypes._replace(indexer=dtypes.attention)
     trainer = _trainer(scenario, system)
     if given.gradient is None and trainer is not None:
         wide = WORKING if trainer.gradient == "weight" else "fp32"

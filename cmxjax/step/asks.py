@@ -80,7 +80,7 @@ def prefill_asks(
     for i, mixer in enumerate(a.mixers):
         share = rows[at_place("per_kv", i)]
         width = mixer.kv_width * sizes.kv
-        sent = held * share * (width + mixer.index_keys * (sizes.index - sizes.kv))
+        sent = held * share * (width + mixer.index_keys * (sizes.indexer - sizes.kv))
         if (
             not mixer.caches
         ):  # each rank's state of each prompt (LASP-2, arXiv 2502.07563)

@@ -58,7 +58,7 @@ def mixer_ops(a: Architecture, sizes: Sizes, place: int, decodes: bool) -> list[
         ops = recurrent_ops(a, at, sizes, decodes)
     elif isinstance(at, Compressed):
         written = (at.head_dim + at.grown) * sizes.kv
-        written = written + at.index_keys * (sizes.index - sizes.kv)
+        written = written + at.index_keys * (sizes.indexer - sizes.kv)
         core = [_query_and_output(2.0 * at.query), _cache_write(written)]
         ops = compressed_ops(a, at, sizes, core)
     elif isinstance(at, Latent):
@@ -122,8 +122,8 @@ def _index(a: Architecture, at: Latent, of: Indexer, sizes: Sizes) -> list[Op]:
             "attention",
             "scanned",
             width,
-            dtype="index",
-            extra=("scan_read", of.head_dim * sizes.index),
+            dtype="indexer",
+            extra=("scan_read", of.head_dim * sizes.indexer),
             vector_flop=INDEX_FLOP / of.head_dim,
             role="core",
         ),

@@ -204,4 +204,4 @@ def sequence_bytes(mixer: Mixer, sizes: Sizes, tokens: Scalar) -> Scalar:
     if not mixer.caches:
         return mixer.state * sizes.state
     kept = mixer.kept(tokens) * mixer.kv_width * sizes.kv
-    return kept + tokens * mixer.index_keys * (sizes.index - sizes.kv)
+    return kept + tokens * mixer.index_keys * (sizes.indexer - sizes.kv)
