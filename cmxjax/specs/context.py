@@ -49,7 +49,8 @@ def dtypes_of(scenario: Common, activation: str = "bf16") -> Dtypes:
     apart = {"unpacking", "weights"}
     given = scenario.dtypes.model_dump(exclude_none=True, exclude=apart)
     activation = given.get("activation", activation)
-    defaults = dict.fromkeys(("weight", "dispatch", "activation"), activation)
+    names = ("weight", "dispatch", "activation")
+    defaults: dict[str, str] = dict.fromkeys(names, activation)
     defaults["indexer"] = activation
     if BYTES[activation] < 1.0:  # of V3.2's kernels, which engines keep, in 8 bits
         defaults["indexer"] = "int8" if activation.startswith("int") else "fp8"
