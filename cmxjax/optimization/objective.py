@@ -79,7 +79,7 @@ def objective_of(
     """
     parsed = tuple(all_of(*(partial(parse_limit, text) for text in limits)))
     names = (wanted, *others, *(limit.quantity for limit in parsed))
-    asked = all_of(*(partial(_field, name, phase) for name in names))
+    asked = all_of(*(partial(field_in, name, phase) for name in names))
     front = "tokens_per_s_per_package", LATENCY[phase]
     # in one order whatever is made best, so that one program prices all
     fields = (*front, "energy_per_token_j", "memory_bytes", *sorted(asked))
@@ -99,10 +99,10 @@ def _objective(
 ) -> Objective:
     weights, signs = np.zeros(len(fields)), np.ones(len(fields))
     bounds = np.full(len(fields), np.inf)
-    best = fields.index(_field(wanted, phase))
+    best = fields.index(field_in(wanted, phase))
     weights[best] = -1.0 if more_is_better(wanted) else 1.0
     for limit in limits:
-        place = fields.index(_field(limit.quantity, phase))
+        place = fields.index(field_in(limit.quantity, phase))
         signs[place] = -1.0 if more_is_better(limit.quantity) else 1.0
         # of two limits on one quantity the stricter one holds
         known = signs[place] * bounds[place] if np.isfinite(bounds[place]) else np.inf
@@ -110,7 +110,8 @@ def _objective(
     return Objective(wanted, limits, fields, weights, signs, bounds)
 
 
-def _field(quantity: str, phase: str) -> str:
+def field_in(quantity: str, phase: str) -> str:
+    """The metric that a quantity is. Raises `SpecError` where a phase has none."""
     if quantity not in QUANTITIES:
         known = ", ".join(QUANTITIES)
         raise SpecError([f"{quantity}: no such quantity; use one of {known}"])

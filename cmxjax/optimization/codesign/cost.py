@@ -40,24 +40,7 @@ def log_costs(
     prices: Prices, z: Float[np.ndarray, "row resource"]
 ) -> Float[np.ndarray, " row"]:
     """The same for many rows on the host."""
-    terms = np.asarray(prices.logs) + z @ np.asarray(prices.powers).T
-    top = terms.max(axis=1)
-    return top + np.log(np.exp(terms - top[:, None]).sum(axis=1))
-
-
-def spend(
-    prices: Prices, z: Float[np.ndarray, " resource"]
-) -> Float[np.ndarray, " item"]:
-    """What each item costs."""
-    return np.exp(np.asarray(prices.logs) + np.asarray(prices.powers) @ z)
-
-
-def shares(
-    prices: Prices, z: Float[np.ndarray, " resource"]
-) -> Float[np.ndarray, " resource"]:
-    """d ln C / d ln m of each resource: the part of the budget that grows with it."""
-    spent = spend(prices, z)
-    return np.asarray(prices.powers).T @ spent / spent.sum()
+    return np.logaddexp.reduce(prices.logs + z @ np.asarray(prices.powers).T, axis=1)
 
 
 def to_budget(
@@ -66,15 +49,14 @@ def to_budget(
     along: Float[np.ndarray, "row resource"],
     log_budget: float,
     box: tuple[np.ndarray, np.ndarray],
-    reach: float = 8.0,
 ) -> Float[np.ndarray, "row resource"]:
     """Rows moved within the box until they cost the budget.
 
-    By bisection along a direction in which they grow dearer, up to `reach` either way. A
-    row that can't cost as much ends as dear as it can be, one that can't cost as little
-    as cheap as it can be.
+    By bisection along a direction in which they grow dearer, up to 8 either way. A row
+    that can't cost as much ends as dear as it can be, one that can't cost as little as
+    cheap as it can be.
     """
-    low, high = np.full(len(z), -reach), np.full(len(z), reach)
+    low, high = np.full(len(z), -8.0), np.full(len(z), 8.0)
     for _ in range(60):
         middle = 0.5 * (low + high)
         moved = np.clip(z + middle[:, None] * along, *box)

@@ -4,7 +4,6 @@ import math
 import time
 from functools import partial
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -12,17 +11,17 @@ from ...specs.budget_file import BudgetSpec
 from ...specs.errors import SpecError
 from ...specs.figures import parse_quantity
 from ...units import format_si
-from .ascent import ascend, polished, slopes
+from .ascent import Slopes, ascend, slopes
 from .certificate import certify
-from .cost import log_costs, shares, spend, to_budget
-from .exact import SPAN, Rows, exact_rows, whole_batch
+from .cost import log_costs, to_budget
+from .exact import SPAN, exact_rows, whole_batch
 from .exchange import exchanges, improve, merit_of
 from .result import Codesign, Design, Run
-from .setup import Setup, setup_of, variable_box
+from .setup import Setup, setup_of
 from .workloads import Share
 
-STARTS = 2
-"""Ends of the ascent that are refined for each budget: tiles make many local optima."""
+STARTS = 3
+"""Ends of ascents that are refined for each budget: tiles make many local optima."""
 
 PATH = (0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0)
 """Budgets of a path, over the one asked for."""
@@ -44,7 +43,7 @@ def codesign(
     The mix is the weighted geometric mean of the workloads' metrics. Their layouts stay;
     the batch of a decode job (of a prefill job with a TTFT limit too) follows its limits
     and the memory. Efficiencies stay as they are calibrated. The relaxed problem is
-    ascended for all budgets of the path and all starts at once; the end is refined on the
+    ascended from several starts for each budget of the path; the ends are refined on the
     exact model, and no design is kept that a smaller budget betters.
 
     Args:
@@ -64,54 +63,56 @@ def codesign(
     begin = time.perf_counter()
     setup = setup_of(workloads, budget, calibration, only=only)
     amount = _amount(setup.spec, spend)
-    factors = sorted({1.0, *_checked(path)})
-    logs = np.log(amount) + np.log(factors)
-    now = design_of(setup, np.zeros(setup.mix.resources), setup.spec.present)
+    if bad := [f for f in path if not (math.isfinite(f) and f > 0.0)]:
+        raise SpecError([f"path = {f:g}: must be above 0" for f in bad])
+    factors, count = sorted({1.0, *path}), setup.mix.resources
+    now = design_of(setup, np.zeros(count), setup.spec.present)
     if not math.isfinite(now.mean):
         raise ArithmeticError("the mix is not finite on the machine as it is")
-    starts = _starts(setup, logs, restarts, seed)
-    owned = np.repeat(logs, restarts + 1)
-    full = _with_batches(setup, starts, seed)
-    low, high = variable_box(setup)
-    ends = ascend(setup.mix, setup.data, jnp.asarray(owned), full, low, high)
-    pool, machines = ends.x[:, : setup.mix.resources], 1 + len(starts)
+    budgets = [math.log(amount * factor) for factor in factors]
+    terms = [partial(slopes, setup.mix, setup.data, log) for log in budgets]
+    starts = _starts(setup, budgets, restarts, seed)
+    found = [
+        [ascend(at, x, setup.variables) for x in some] for at, some in zip(terms, starts)
+    ]
+    ends = np.array([[x for x, _ in some] for some in found])
+    pool, machines = ends[..., :count].reshape(-1, count), 1 + starts[..., 0].size
     designs: list[Design] = []
-    before = np.zeros((0, setup.mix.resources))
-    for i, log_budget in enumerate(logs):
-        own = slice(i * (restarts + 1), (i + 1) * (restarts + 1))
-        order = np.lexsort((-ends.objective[own], np.round(ends.violation[own], 3)))
-        terms = partial(slopes, setup.mix, setup.data, jnp.asarray(log_budget))
-        relaxed = polished(terms, ends.x[own][order[0]], (low, high))
-        rows = np.append(pool, relaxed[None, : setup.mix.resources], 0)
-        paid = to_budget(setup.prices, rows, np.ones_like(rows), log_budget, setup.box)
-        found, exchange, tried = _refined(setup, np.append(paid, before, 0), log_budget)
-        machines, before = machines + tried, found[None]
-        design = design_of(setup, found, math.exp(log_budget))._replace(
-            certificate=certify(terms, relaxed, (low, high), setup.mix.resources),
-            relaxed=terms(relaxed).objective,
+    before = np.zeros((0, count))
+    for log, at, own in zip(budgets, terms, ends):
+        paid = to_budget(setup.prices, pool, np.ones_like(pool), log, setup.box)
+        z, exchange, tried = _refined(setup, np.append(paid, before, 0), log)
+        machines, before = machines + tried, z[None]
+        relaxed = max(own, key=lambda x: _rank(at(x)))
+        design = design_of(setup, z, math.exp(log))._replace(
+            certificate=certify(at, relaxed, setup.variables, count),
+            relaxed=at(relaxed).objective,
             best_exchange=exchange,
         )
         designs.append(design)
-    best = designs[factors.index(1.0)]
-    seconds = time.perf_counter() - begin
     return Codesign(
         setup.spec,
         setup.leaves,
         setup.jobs,
         now,
-        best,
+        designs[factors.index(1.0)],
         designs,
-        ends.gradients,
+        sum(spent for some in found for _, spent in some),
         machines,
-        seconds,
+        time.perf_counter() - begin,
     )
+
+
+def _rank(end: Slopes) -> tuple[float, float]:
+    """Ends that meet the constraints better first, then those of the larger mix."""
+    return -round(max(float(end.constraints.max()), 0.0), 3), end.objective
 
 
 def _refined(
     setup: Setup, rows: Float[np.ndarray, "row resource"], log_budget: float
 ) -> tuple[Float[np.ndarray, " resource"], float, int]:
-    """The best exact machine that exchanges lead to from the best rows, what the last
-    exchange gained, and the machines tried."""
+    """The best machine that exchanges lead to from the best rows, the gain of the best
+    exchange left, and the machines that were evaluated."""
 
     def merits(rows: np.ndarray) -> np.ndarray:
         return merit_of(exact_rows(setup.mix, setup.data, rows))
@@ -129,63 +130,60 @@ def _amount(spec: BudgetSpec, spend: str | float | None) -> float:
         return spec.amount
     try:
         value = parse_quantity(str(spend), spec.dimension)
+        if not value > 0.0:
+            raise ValueError("must be above 0")
     except ValueError as error:
         raise SpecError([f"--spend {spend!r}: {error}"]) from None
-    if not value > 0.0:
-        raise SpecError([f"--spend {spend!r}: must be above 0"])
     return value
 
 
-def _checked(path: tuple[float, ...]) -> tuple[float, ...]:
-    if bad := [f for f in path if not (math.isfinite(f) and f > 0.0)]:
-        raise SpecError([f"path = {f:g}: must be above 0" for f in bad])
-    return path
-
-
 def _starts(
-    setup: Setup, logs: Float[np.ndarray, " budget"], restarts: int, seed: int
-) -> Float[np.ndarray, "start resource"]:
-    """For each budget the machine as it is and random ones, scaled to cost as much."""
-    rng = np.random.default_rng(seed)
-    low, high = setup.box
-    count = setup.mix.resources
+    setup: Setup, budgets: list[float], restarts: int, seed: int
+) -> Float[np.ndarray, "budget start variable"]:
+    """For each budget the machine as it is and random ones, scaled to cost as much, with
+    about the batches that suit them."""
+    rng, (low, high) = np.random.default_rng(seed), setup.box
     rows = []
-    for log_budget in logs:
-        drawn = 0.5 * rng.uniform(low, high, (restarts, count))
-        z = np.concatenate([np.zeros((1, count)), drawn])
-        ones = np.ones_like(z)
-        rows.append(to_budget(setup.prices, z, ones, log_budget, setup.box))
-    return np.concatenate(rows)
-
-
-def _with_batches(
-    setup: Setup, z: Float[np.ndarray, "row resource"], seed: int
-) -> Float[np.ndarray, "row variable"]:
-    """Machines with about the batches that suit them, for batches rest on many kinks."""
-    exact = exact_rows(setup.mix, setup.data, z)
+    for log in budgets:
+        drawn = 0.5 * rng.uniform(low, high, (restarts, len(low)))
+        z = np.append(np.zeros((1, len(low))), drawn, 0)
+        rows.append(to_budget(setup.prices, z, np.ones_like(z), log, setup.box))
+    z = np.concatenate(rows)
     free = [k for k, form in enumerate(setup.mix.forms) if form.batch]
-    logs = np.log(exact.batches[:, free])
-    logs += np.random.default_rng(seed).normal(0.0, 0.3, logs.shape)
-    return np.concatenate([z, np.clip(logs, -SPAN, SPAN)], axis=1)
+    logs = np.log(exact_rows(setup.mix, setup.data, z).batches[:, free])
+    logs += rng.normal(0.0, 0.3, logs.shape)  # batches rest on many kinks
+    every = np.append(z, np.clip(logs, -SPAN, SPAN), 1)
+    return every.reshape(len(budgets), restarts + 1, -1)
 
 
 def design_of(setup: Setup, z: Float[np.ndarray, " resource"], budget: float) -> Design:
     """What a machine costs and does, exactly."""
-    names = list(setup.spec.resources)
     exact = exact_rows(setup.mix, setup.data, z[None])
-    multipliers = {name: math.exp(v) for name, v in zip(names, z)}
+    multipliers = dict(zip(setup.spec.resources, np.exp(z).tolist()))
     values = {
         path: setup.known[path] * multipliers[name] ** setup.spec.resources[name].power
         for name, paths in setup.leaves.items()
         for path in paths
     }
-    runs = [_run(setup, exact, z, k) for k in range(len(setup.jobs))]
-    cost = float(np.exp(log_costs(setup.prices, z[None])[0]))
-    spent = dict(zip(setup.spec.items, spend(setup.prices, z).tolist()))
-    parts = dict(zip(names, shares(setup.prices, z).tolist()))
+    runs = []
+    for k, job in enumerate(setup.jobs):
+        names = [quantity.partition("=")[0] for quantity in job.share.limits]
+        names += ["memory", "devices", "requests of a group"]
+        limits = dict(zip(names, np.exp(exact.constraints[k][0]).tolist()))
+        metric = math.exp(job.form.sign * float(exact.objectives[0, k]))
+        whole, batch = whole_batch(setup.mix, setup.data, z, k), None
+        if job.form.batch:
+            given = float(getattr(job.problem.workload, job.form.batch))
+            batch = given * float(exact.batches[0, k])
+        if whole is not None:
+            whole = math.exp(job.form.sign * whole[0]), whole[1]
+        runs.append(Run(metric, batch, whole, limits))
+    cost = math.exp(log_costs(setup.prices, z[None])[0])
+    spent = np.exp(setup.prices.logs + setup.prices.powers @ z)
+    shares = setup.prices.powers.T @ spent / spent.sum()
     reasons = [
-        f"{setup.jobs[k].share.scenario.phase}: {name} is {used:.3g} times the limit"
-        for k, run in enumerate(runs)
+        f"{job.share.scenario.phase}: {name} is {used:.3g} times the limit"
+        for job, run in zip(setup.jobs, runs)
         for name, used in run.limits.items()
         if used > 1.0 + 1e-5
     ]
@@ -197,28 +195,9 @@ def design_of(setup: Setup, z: Float[np.ndarray, " resource"], budget: float) ->
         cost,
         multipliers,
         values,
-        spent,
-        parts,
+        dict(zip(setup.spec.items, spent.tolist())),
+        dict(zip(multipliers, shares.tolist())),
         runs,
         float(exact.value[0]),
-        None,
-        None,
-        0.0,
         reasons,
     )
-
-
-def _run(setup: Setup, exact: Rows, z: np.ndarray, k: int) -> Run:
-    job, form = setup.jobs[k], setup.mix.forms[k]
-    names = [quantity.partition("=")[0] for quantity in job.share.limits]
-    names += ["memory", "devices", "requests of a group"]
-    used = np.exp(exact.constraints[k][0])
-    batch = None
-    if form.batch:
-        given = float(getattr(job.problem.workload, form.batch))
-        batch = given * float(exact.batches[0, k])
-    whole = whole_batch(setup.mix, setup.data, z, k)
-    if whole is not None:
-        whole = math.exp(form.sign * whole[0]), whole[1]
-    metric = math.exp(form.sign * float(exact.objectives[0, k]))
-    return Run(metric, batch, whole, dict(zip(names, used.tolist())))

@@ -4,27 +4,26 @@ import math
 from functools import partial
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from ...specs.errors import SpecError
-from .ascent import ascend
+from .ascent import ascend, slopes
 from .cost import log_costs
-from .exact import Rows, exact_rows
+from .exact import exact_rows
 from .exchange import improve
-from .setup import Setup, setup_of, variable_box
+from .setup import Setup, setup_of
 from .workloads import Share
 
-POINTS = 97
-"""Multipliers of one resource that are tried at once."""
+POINTS, LEVELS = 97, 5
+"""Multipliers of one resource that are tried at once, and nested grids of them."""
 
-LEVELS = 4
 RESTARTS = 6
 STRIDES = (0.1, 0.03, 0.01, 0.003, 0.001)
 """Steps of a log multiplier."""
 
 WEIGHT = 1e3
+"""Of a log that is missing of the target, over half a sum of squares."""
 
 
 class Single(NamedTuple):
@@ -83,76 +82,65 @@ def match(
         SpecError: (a `ValueError`) a scenario, an option or the file is wrong.
     """
     setup = setup_of(workloads, budget, calibration, "change", only)
-    names = list(setup.spec.resources)
     if not (math.isfinite(target) and target > 0.0):
         raise SpecError([f"target = {target:g}: must be above 0"])
-    goal = math.log(target)
-    here = np.zeros((1, len(names)))
-    now = float(np.exp(_merit(setup, here)[0]))
-    free = [k for k in range(len(names)) if setup.box[0][k] < setup.box[1][k]]
-    singles = [_single(setup, k, goal) for k in free]
-    joint, ratio = _joint(setup, goal, seed)
-    return Match(target, now, singles, joint, ratio)
+    goal, names = math.log(target), list(setup.spec.resources)
+    singles = [
+        Single(names[k], *_single(setup, k, goal))
+        for k in np.flatnonzero(setup.box[0] < setup.box[1]).tolist()
+    ]
+    joint = _joint(setup, goal, seed)
+    now, there = np.exp(_merit(setup, np.array([0.0 * joint, joint]))).tolist()
+    multipliers = dict(zip(names, np.exp(joint).tolist()))
+    return Match(target, now, singles, multipliers, there / target)
 
 
-def _merit(setup: Setup, z: Float[np.ndarray, "row resource"]) -> np.ndarray:
+def _merit(
+    setup: Setup, z: Float[np.ndarray, "row resource"]
+) -> Float[np.ndarray, " row"]:
     """Log of the mix over the cost; minus infinity where limits are broken."""
-    exact: Rows = exact_rows(setup.mix, setup.data, z)
+    exact = exact_rows(setup.mix, setup.data, z)
     value = exact.value - log_costs(setup.prices, z)
     return np.where(exact.violation > 0.0, -np.inf, value)
 
 
-def _single(setup: Setup, k: int, goal: float) -> Single:
-    """The smallest change of one resource that reaches the target, on nested grids."""
-    name = list(setup.spec.resources)[k]
+def _single(setup: Setup, k: int, goal: float) -> tuple[float | None, float, float]:
+    """The smallest change of one resource that reaches the target, on nested grids; the
+    best ratio, and where."""
     low, high = setup.box[0][k], setup.box[1][k]
-    grid = np.unique(np.concatenate([np.linspace(low, high, POINTS), [0.0]]))
-    merit = _along(setup, k, grid)
-    top = int(merit.argmax())
-    best, where = math.exp(merit[top] - goal), math.exp(grid[top])
-    reached = merit >= goal
-    if not reached.any():
-        return Single(name, None, best, where)
-    for _ in range(LEVELS):
-        hits = np.flatnonzero(reached)
-        nearest = int(hits[np.abs(grid[hits]).argmin()])
-        inner = nearest - int(np.sign(grid[nearest]))
-        grid = np.linspace(grid[nearest], grid[inner], POINTS)
-        reached = _along(setup, k, grid) >= goal
-    hits = np.flatnonzero(reached)
-    return Single(name, math.exp(grid[hits[np.abs(grid[hits]).argmin()]]), best, where)
+    nearest, ratio, where = None, 0.0, 1.0
+    for level in range(LEVELS):
+        grid = np.linspace(low, high, POINTS)
+        grid = np.unique([*grid, 0.0]) if level == 0 else grid
+        merit = _merit(setup, np.outer(grid, np.eye(setup.mix.resources)[k]))
+        if level == 0:
+            ratio, where = math.exp(merit.max() - goal), math.exp(grid[merit.argmax()])
+        hits = np.flatnonzero(merit >= goal)
+        if not len(hits):
+            break
+        at = hits[np.abs(grid[hits]).argmin()]
+        nearest = grid[at]
+        low, high = sorted((nearest, grid[at - int(np.sign(nearest))]))
+    return None if nearest is None else math.exp(nearest), ratio, where
 
 
-def _along(setup: Setup, k: int, grid: np.ndarray) -> np.ndarray:
-    z = np.zeros((len(grid), setup.mix.resources))
-    z[:, k] = grid
-    return _merit(setup, z)
-
-
-def _joint(setup: Setup, goal: float, seed: int) -> tuple[dict[str, float], float]:
+def _joint(setup: Setup, goal: float, seed: int) -> Float[np.ndarray, " resource"]:
     """Ends of the relaxed problem, refined on the exact one."""
-    names = list(setup.spec.resources)
-    count = len(names)
-    low, high = variable_box(setup)
+    count, box = setup.mix.resources, setup.variables
     rng = np.random.default_rng(seed)
-    starts = rng.uniform(0.5 * low, 0.5 * high, (RESTARTS, len(low)))
+    starts = rng.uniform(0.5 * box[0], 0.5 * box[1], (RESTARTS, len(box[0])))
     starts[:, count:] *= 0.1
-    owned = jnp.full(RESTARTS, goal)
-    ends = ascend(setup.mix, setup.data, owned, starts, low, high).x[:, :count]
-    near = partial(_near, (low[:count], high[:count]))
-    worth = partial(_worth, setup, goal)
+    terms = partial(slopes, setup.mix, setup.data, goal)
+
+    def worth(z: Float[np.ndarray, "row resource"]) -> Float[np.ndarray, " row"]:
+        """Less half the sum of squares, and far more for what is missing."""
+        missing = np.maximum(goal - _merit(setup, z), 0.0)
+        return -0.5 * (z**2).sum(axis=1) - WEIGHT * missing
+
+    ends = [ascend(terms, x, box)[0][:count] for x in starts]
+    near = partial(_near, setup.box)
     refined = np.array([improve(end, near, worth, STRIDES)[0] for end in ends])
-    best = refined[worth(refined).argmax()]
-    ratio = math.exp(_merit(setup, best[None])[0] - goal)
-    return dict(zip(names, np.exp(best).tolist())), ratio
-
-
-def _worth(
-    setup: Setup, goal: float, z: Float[np.ndarray, "row resource"]
-) -> Float[np.ndarray, " row"]:
-    """Less half the sum of squares, and far more for what is missing of the target."""
-    missing = np.maximum(goal - _merit(setup, z), 0.0)
-    return -0.5 * (z**2).sum(axis=1) - WEIGHT * missing
+    return refined[worth(refined).argmax()]
 
 
 def _near(

@@ -13,22 +13,19 @@ from ..price import unshared
 from .cost import Prices, log_cost
 from .workloads import Form, Job
 
-Moves = tuple[tuple[str, int, float], ...]
-"""Leaves that follow the resources: (path, resource, power)."""
-
 
 class Moved(NamedTuple):
     """A job and how its numbers follow the variables; leaves are arrays."""
 
     inputs: tuple
     """What `metrics` takes."""
-    powers: Array | np.ndarray
+    powers: np.ndarray
     """Of each number in each resource's multiplier, (number, resource)."""
-    batch: Array | np.ndarray
+    batch: np.ndarray
     """1 for the number that is the batch, (number,)."""
     bounds: Array | np.ndarray
     """Logs of the limits."""
-    weight: Array | float
+    weight: Array
 
 
 class Data(NamedTuple):
@@ -38,16 +35,20 @@ class Data(NamedTuple):
     prices: Prices
 
 
-def moved_by(job: Job, moves: Moves, resources: int) -> Moved:
-    """A job whose machine follows the resources."""
+def moved_by(job: Job, powers: list[dict[str, float]]) -> Moved:
+    """A job whose machine follows the resources.
+
+    Args:
+        powers: for each resource that of each leaf which follows it, by path.
+    """
     paths = paths_of(job.problem)
-    powers = [
-        row_of(paths, {path: power for path, resource, power in moves if resource == k})
-        for k in range(resources)
-    ]
-    batch = row_of(paths, {f"workload.{job.form.batch}": 1.0})
-    bounds, weight = jnp.asarray(job.bounds, float), jnp.asarray(job.weight)
-    return Moved(job.problem.inputs, np.array(powers).T, batch, bounds, weight)
+    return Moved(
+        job.problem.inputs,
+        np.array([row_of(paths, each) for each in powers]).T,
+        row_of(paths, {f"workload.{job.form.batch}": 1.0}),
+        jnp.asarray(job.bounds, float),
+        jnp.asarray(job.weight),
+    )
 
 
 def outcome(
@@ -57,8 +58,7 @@ def outcome(
     minimized, and logs of used over allowed.
 
     Args:
-        moved: from `moved_by`.
-        z: logs of the resources' multipliers.
+        z: logs of the resources' multipliers, (resource,).
         batch: log of the multiplier of the batch; unused where the batch is fixed.
     """
     inputs = scaled(moved.inputs, jnp.matmul(moved.powers, z) + moved.batch * batch)

@@ -36,15 +36,27 @@ class Design(NamedTuple):
     runs: list[Run]
     mean: float
     """Weighted mean of the logs of the metrics, exact."""
-    relaxed: float | None
-    """The same of the relaxed problem, where the ascent ended."""
-    certificate: Certificate | None
-    best_exchange: float
     reasons: list[str]
+    relaxed: float | None = None
+    """The mean of the relaxed problem, where its best ascent ended."""
+    certificate: Certificate | None = None
+    best_exchange: float = 0.0
 
     @property
     def feasible(self) -> bool:
         return not self.reasons
+
+    def as_json(self) -> dict[str, object]:
+        """JSON has no NaN."""
+        fields: dict[str, object] = {**self._asdict(), "feasible": self.feasible}
+        fields["runs"] = [run._asdict() for run in self.runs]
+        if (c := self.certificate) is not None:
+            told: dict[str, object] = c._asdict()
+            del told["marginal"]
+            gains = [None if math.isnan(m) else m for m in c.marginal.tolist()]
+            told |= {"elasticities": c.elasticities.tolist(), "marginal_gain": gains}
+            fields["certificate"] = told
+        return fields
 
 
 class Codesign(NamedTuple):
@@ -95,28 +107,9 @@ class Codesign(NamedTuple):
             "feasible": self.best.feasible,
             "reason": "; ".join(self.best.reasons),
             "gain": self.gain,
-            "now": _plain(self.now),
-            "best": _plain(self.best),
-            "path": [_plain(design) for design in self.path],
+            "now": self.now.as_json(),
+            "best": self.best.as_json(),
+            "path": [design.as_json() for design in self.path],
             "evaluations": {"gradients": self.gradients, "machines": self.machines},
             "seconds": self.seconds,
         }
-
-
-def _plain(design: Design) -> dict[str, object]:
-    """A design for JSON, which has no NaN."""
-    fields: dict[str, object] = {**design._asdict(), "feasible": design.feasible}
-    fields["runs"] = [run._asdict() for run in design.runs]
-    c = design.certificate
-    if c is not None:
-        marginal = [None if math.isnan(m) else m for m in c.marginal.tolist()]
-        fields["certificate"] = {
-            "elasticities": c.elasticities.tolist(),
-            "marginal_gain": marginal,
-            "at": c.at,
-            "budget_multiplier": c.budget_multiplier,
-            "residual": c.residual,
-            "spread": c.spread,
-            "violation": c.violation,
-        }
-    return fields

@@ -30,6 +30,13 @@ class Setup(NamedTuple):
     box: tuple[np.ndarray, np.ndarray]
     """Bounds of the logs of the multipliers."""
 
+    @property
+    def variables(self) -> tuple[np.ndarray, np.ndarray]:
+        """Bounds of all variables: resources, then free batches."""
+        edge = np.full(sum(bool(form.batch) for form in self.mix.forms), SPAN)
+        low, high = self.box
+        return np.concatenate([low, -edge]), np.concatenate([high, edge])
+
 
 def setup_of(
     workloads: list[Share] | tuple[Share, ...],
@@ -52,33 +59,19 @@ def setup_of(
     jobs = jobs_of(workloads, calibration)
     name, base = jobs[0].problem.system.name, jobs[0].problem.scenario.system.base
     if name != spec.system and not same_file("systems", base, spec.system):
-        raise SpecError(
-            [f"{budget}: system = {spec.system!r}: the workloads run on {name}"]
-        )
+        said = f"{budget}: system = {spec.system!r}: the workloads run on {name}"
+        raise SpecError([said])
     known = values_of(jobs[0].problem)
     known = {path: v for path, v in known.items() if path.startswith("system.")}
     leaves = leaves_named(spec, known, budget)
-    moves = tuple(
-        (path, k, spec.resources[name].power)
-        for k, (name, paths) in enumerate(leaves.items())
-        for path in paths
-    )
-    low = np.log([resource.low for resource in spec.resources.values()])
-    high = np.log([resource.high for resource in spec.resources.values()])
-    fixed = [k for k, name in enumerate(spec.resources) if only and name not in only]
-    low[fixed] = high[fixed] = 0.0
+    powers = [
+        dict.fromkeys(paths, spec.resources[name].power) for name, paths in leaves.items()
+    ]
+    free = [not only or name in only for name in spec.resources]
+    ends = [(r.low, r.high) for r in spec.resources.values()]
+    low, high = np.where(free, np.log(ends).T, 0.0)
     prices = prices_of(spec)
     mix = Mix(tuple(job.form for job in jobs), len(low), aim)
-    moved = tuple(moved_by(job, moves, len(low)) for job in jobs)
+    moved = tuple(moved_by(job, powers) for job in jobs)
     data = Data(moved, Prices(*(jnp.asarray(field, float) for field in prices)))
     return Setup(spec, jobs, leaves, known, mix, data, prices, (low, high))
-
-
-def variable_box(setup: Setup) -> tuple[np.ndarray, np.ndarray]:
-    """Bounds of all variables: resources, then free batches."""
-    free = sum(bool(form.batch) for form in setup.mix.forms)
-    edge = np.full(free, SPAN)
-    return (
-        np.concatenate([setup.box[0], -edge]),
-        np.concatenate([setup.box[1], edge]),
-    )

@@ -1,6 +1,7 @@
 """The workloads that a machine is designed for, and what each is judged by."""
 
 import math
+from contextlib import suppress
 from typing import NamedTuple
 
 from ...answers.limits import more_is_better, parse_limit
@@ -9,16 +10,11 @@ from ...job.workload import Decode, Prefill
 from ...quantities import field_of
 from ...specs.build import Problem, build
 from ...specs.errors import SpecError, all_of
-from ...specs.measurement_file import QUANTITIES
 from ...specs.scenario_file import Scenario
+from ..objective import field_in
 
-OBJECTIVES = {
-    "op": "time",
-    "collective": "time",
-    "decode": "tokens_rate",
-    "prefill": "tokens_rate",
-    "train": "tokens_rate",
-}
+OBJECTIVES = {"op": "time", "collective": "time"}
+OBJECTIVES |= dict.fromkeys(("decode", "prefill", "train"), "tokens_rate")
 """What a workload is judged by if nothing is said."""
 
 
@@ -64,32 +60,24 @@ def job_of(share: Share, calibration: str | None) -> Job:
     phase = share.scenario.phase
     objective = share.objective or OBJECTIVES.get(phase, "")
     if phase not in OBJECTIVES:
-        raise SpecError(
-            [f"codesign: phase = {phase!r}: use one of {', '.join(OBJECTIVES)}"]
-        )
+        known = ", ".join(OBJECTIVES)
+        raise SpecError([f"codesign: phase = {phase!r}: use one of {known}"])
     if not (share.weight > 0.0 and math.isfinite(share.weight)):
         raise SpecError([f"codesign: weight = {share.weight:g}: must be above 0"])
     parsed = [parse_limit(text) for text in share.limits]
     whole = objective == "tokens_rate"
     named = "tokens_rate_per_device" if whole else objective
-    try:
-        if named not in QUANTITIES:
-            raise ValueError(f"objective = {named!r}: no such quantity")
-        fields = [
-            field_of(q, None, phase) for q in (named, *(p.quantity for p in parsed))
-        ]
-    except ValueError as error:
-        raise SpecError([f"codesign: {error}"]) from None
-    if low := [limit.quantity for limit in parsed if not limit.value > 0.0]:
-        raise SpecError([f"--limit {name}: must be above 0" for name in low])
+    field, *bounded = (field_in(q, phase) for q in (named, *(p.quantity for p in parsed)))
     problem = build(share.scenario, calibration)
-    check_known(problem, *fields)
-    signs = [-1.0 if more_is_better(limit.quantity) else 1.0 for limit in parsed]
+    check_known(problem, field, *bounded)
     form = Form(
-        field=fields[0],
+        field=field,
         sign=1.0 if more_is_better(named) else -1.0,
         whole_system=whole,
-        limits=tuple(zip(fields[1:], signs)),
+        limits=tuple(
+            (name, -1.0 if more_is_better(limit.quantity) else 1.0)
+            for name, limit in zip(bounded, parsed)
+        ),
         batch=_free_batch(problem, [limit.quantity for limit in parsed]),
     )
     logs = tuple(math.log(limit.value) for limit in parsed)
@@ -139,19 +127,13 @@ def shares_of(
     parsed = {text: parse_limit(text).quantity for text in limits}
     shares, used = [], set()
     for scenario, weight in scenarios:
-        concerned = tuple(
-            t for t, quantity in parsed.items() if _predicts(scenario, quantity)
-        )
+        concerned = []
+        for text, quantity in parsed.items():
+            with suppress(ValueError):  # this phase doesn't predict it
+                field_of(quantity, None, scenario.phase)
+                concerned.append(text)
         used |= set(concerned)
-        shares.append(Share(scenario, weight, concerned, objective))
+        shares.append(Share(scenario, weight, tuple(concerned), objective))
     if idle := [text for text in limits if text not in used]:
         raise SpecError([f"--limit {text}: no workload predicts it" for text in idle])
     return shares
-
-
-def _predicts(scenario: Scenario, quantity: str) -> bool:
-    try:
-        field_of(quantity, None, scenario.phase)
-    except (KeyError, ValueError):
-        return False
-    return True
