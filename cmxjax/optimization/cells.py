@@ -141,21 +141,6 @@ class Bounds:
         columns = [self.column(at, rows, index) for at in every]
         return np.stack(columns, axis=1).astype(float)
 
-    def nearest(self, rows: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """Places on the menus of the values nearest to others, (point, setting)."""
-        columns = []
-        for i, setting in enumerate(self.settings):
-            if setting.whole:
-                count = values[:, i] * self.layouts.group[rows] / setting.per_group
-                most = setting.sizes(self.menu[rows, i])
-                column = np.clip(np.round(count), 1, most).astype(int) - 1
-            else:
-                menus = [setting.menus[menu] for menu in self.menu[rows, i]]
-                pairs = zip(menus, values[:, i])
-                column = np.array([np.abs(menu - x).argmin() for menu, x in pairs])
-            columns.append(column)
-        return np.stack(columns, axis=1)
-
     def factors(self, rows: np.ndarray, places: np.ndarray) -> np.ndarray:
         """Placements, or the best imaginable ones."""
         found = self.layouts.best[rows].copy()

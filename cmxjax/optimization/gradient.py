@@ -1,12 +1,10 @@
 """Gradient descent on degrees and their placement, relaxed, then rounded and refined.
 
 Adam with annealed sharpness and penalties from many starts moves log-degree between
-tiers (see `transport`) beside the batch or the micro-batch and the share of layers that
-run again. What is no matter of degree, such as a stage of ZeRO, is drawn for each start.
-Iterates are rounded to whole placements near them, on which all settings are searched
-exactly, by the bounds of the search: what a start rounds to is compared by what it can do
-and not by settings drawn. The best starts then go to better placements a move away, side
-by side, as long as there are some.
+tiers (see `transport`) beside the batch or the micro-batch. What is no matter of degree,
+such as a stage of ZeRO, is drawn for each start. Iterates are rounded to whole placements
+near them, on which all settings are searched exactly, by the bounds of the search. The
+best few placements are then left for better ones next to them, until none has any.
 
 Reference: Kingma & Ba, arXiv 1412.6980.
 """
@@ -19,16 +17,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
+from jaxtyping import Float
 
 from ..job.layout import AXES
 from ..smooth import anneal
-from .cells import Cells, Points, together
+from .cells import Points, together
+from .layouts import Layouts
 from .neighbors import neighbors
 from .price import FAST_COMPILE, Family, score
-from .rounding import rounded_placements
-from .search import CLOSE, Search
+from .search import MOST_ROWS, Search
 from .space import Rules
-from .transport import Margins, faces, margins_of, placement_of, rule_violations
+from .transport import faces, placement_of, rule_violations
 
 RATE = 0.25
 SHARPNESS = (2.0, 40.0)
@@ -41,52 +40,27 @@ STEPS, STARTS = 40, (16, 32)
 SNAPSHOTS, ROUNDED = 4, 8
 """Times during a descent that the iterate is rounded, and whole placements of each."""
 
-CLIMBS = 8
-"""Starts whose best placement is left for better ones next to it."""
+KEPT = 8
+"""Placements whose neighbors are looked at."""
 
 NONE = 1e6
 """Stands before the excess in place of a score where none can run."""
 
-BOXES = {
+MOVED = {
     "sequences_per_device": (0.125, 16384.0),
     "tokens_per_device": (256.0, 262144.0),
     "micro_batch": (1.0, 1024.0),
 }
-"""Ranges of settings that move by their logs."""
-
-
-class Descent(NamedTuple):
-    """Iterates of every start at each snapshot."""
-
-    logs: np.ndarray
-    """Log placement matrices, (start, snapshot, axis, tier)."""
-    values: np.ndarray
-    """Settings, (start, snapshot, setting)."""
-    scores: np.ndarray
-    """Relaxed minimized scores, (start, snapshot)."""
-    excess: np.ndarray
-    """Worst relaxed excess over a limit, (start, snapshot)."""
-    frames: np.ndarray
-    """Frame of each start."""
-
-    @property
-    def relaxed(self) -> float | None:
-        """The best score at the end of a start that meets the limits."""
-        good = self.excess[:, -1] <= 0.0
-        return float(self.scores[good, -1].min()) if good.any() else None
-
-    @property
-    def gradients(self) -> int:
-        return len(self.frames) * STEPS
+"""Ranges of the settings that move, by their logs."""
 
 
 class Descended(NamedTuple):
-    """What a descent found."""
+    """What a descent found, minimized scores."""
 
     relaxed: float | None
     """Of the relaxed problem; no bound, as it isn't convex."""
     rounded: float | None
-    """The best exact score right after rounding."""
+    """Of the best of the rounded placements, exactly."""
     gradients: int
     placements: int
     """That were looked at."""
@@ -94,265 +68,196 @@ class Descended(NamedTuple):
 
 def descend_and_refine(search: Search, seed: int = 0) -> Descended:
     """Descend, round and refine; the best point is then the search's."""
-    descent = descend(search, seed)
-    found, starts = _rounded(search, descent)
-    if found is None:
-        return Descended(descent.relaxed, None, descent.gradients, 0)
-    good = np.isfinite(found.score)
-    rounded = float(found.score[good].min()) if good.any() else None
-    climbs = Climbs(search, len(descent.frames))
-    climbs.step(found.row, found.factor, starts)
-    climbs.keep(CLIMBS)
-    while any(climbs.moves):
-        climbs.step(*climbs.neighbors())
-    tops = [top for top in climbs.tops if top is not None]
-    if tops:
-        search.look(together(tops))
-    placements = len(climbs.tried)
-    return Descended(descent.relaxed, rounded, descent.gradients, placements)
+    logs, values, excess, frames = descend(search, seed)
+    beam = Beam(search)
+    rounded = [
+        found
+        for start, frame in zip(logs, frames.tolist())
+        for iterate in start
+        for found in nearest(search.layouts, iterate, frame)
+    ]
+    beam.visit(rounded)
+    score = beam.score_of_best
+    while near := beam.neighbors():
+        beam.visit(near)
+    if beam.tops is not None:
+        search.look(beam.tops)
+    good = excess <= 0.0
+    return Descended(
+        float(values[good].min()) if good.any() else None,
+        score if math.isfinite(score) else None,
+        len(frames) * STEPS,
+        len(beam.visited),
+    )
 
 
-class Climbs(Search):
-    """Several searches side by side, each from a start of its own to better placements.
+Placed = tuple[int, int]
+"""A row of the layouts and the place among its placements."""
 
-    Placements that one has looked at are left out of all others.
-    """
 
-    def __init__(self, search: Search, count: int):
+def nearest(
+    layouts: Layouts, logs: Float[np.ndarray, "axis tier"], frame: int
+) -> list[Placed]:
+    """For each of the nearest degrees the placement nearest to a relaxed one."""
+    rows = np.flatnonzero(layouts.usable & (layouts.frame == frame))
+    apart = ((np.log(layouts.degrees[rows]) - logs.sum(axis=1)) ** 2).sum(axis=1)
+    found = []
+    for row in rows[np.argsort(apart, kind="stable")[:ROUNDED]].tolist():
+        off = (np.log(layouts.placed(row)) - logs) ** 2
+        found.append((row, int(off.sum(axis=(1, 2)).argmin())))
+    return found
+
+
+class Beam(Search):
+    """The search of all settings of some placements, the best few of which are kept."""
+
+    def __init__(self, search: Search):
         super().__init__(search.job, search.layouts)
         self.bounds = search.bounds
-        self.tops: list[Points | None] = [None] * count
-        self.moves = [True] * count
-        """Whether a climb went on in its last step."""
-        self.values = np.full(count, math.inf)
-        """Scores of the tops."""
-        self.tried: set[int] = set()
-        shape = len(AXES), search.job.tiers
-        self.hashes = np.random.default_rng(0).integers(1, 2**62, shape)
-        self.keys, self.climb = np.zeros(0, np.int64), np.zeros(0, int)
+        self.tops: Points | None = None
+        """The best point of each placement that is kept, from the best on."""
+        self.visited: set[Placed] = set()
+        self.left: set[bytes] = set()
+        """Placements whose neighbors were looked at."""
 
-    def key(self, rows: np.ndarray, factors: np.ndarray) -> np.ndarray:
-        """A number for each placement."""
-        return (factors.astype(np.int64) * self.hashes).sum(axis=(1, 2)) + rows
+    @property
+    def score(self) -> float:
+        """A placement that isn't better than this one isn't kept."""
+        full = self.tops is not None and len(self.tops.row) == KEPT
+        return float(self.tops.score[-1]) if full and self.tops else math.inf
 
-    def step(self, rows: np.ndarray, factors: np.ndarray, climbs: np.ndarray) -> None:
-        """Search all settings of some placements for the climbs that they belong to."""
-        before = self.values.copy()
-        keys, first = np.unique(self.key(rows, factors), return_index=True)
-        fresh = np.array([key not in self.tried for key in keys.tolist()], bool)
-        self.tried.update(keys.tolist())
-        first = first[fresh]
-        self.keys, self.climb = keys[fresh], climbs[first]
-        if len(first):
-            for family in range(len(self.job.families)):
-                self.refined(rows[first], factors[first], family)
+    @property
+    def score_of_best(self) -> float:
+        return math.inf if self.tops is None else float(self.tops.score[0])
+
+    def visit(self, placed: list[Placed]) -> None:
+        """Search all settings of some placements."""
+        fresh = sorted(set(placed) - self.visited)
+        self.visited.update(fresh)
+        if not fresh:
+            return
+        rows, places = np.array(fresh).T
+        for family in range(len(self.job.families)):
+            cells = self._first(family, np.unique(rows))
+            each, at = np.nonzero(cells.row[:, None] == rows)
+            cells = cells.take(each)._replace(place=places[at])
+            self._searched(self._priced(cells), MOST_ROWS)
         self.dropped.clear()
-        self.moves = (self.values < before - CLOSE).tolist()
-
-    def keep(self, count: int) -> None:
-        """Go on with the best climbs only."""
-        best = np.argsort(self.values, kind="stable")[:count].tolist()
-        self.moves = [i in best for i in range(len(self.tops))]
-
-    def neighbors(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Placements one move away from where climbs went on, with their climbs."""
-        factors, frames, climbs = [], [], []
-        for i, top in enumerate(self.tops):
-            if self.moves[i] and top is not None:
-                near = neighbors(top.factor[0].astype(np.int64), self.job.rules)
-                factors += near
-                frames += [int(self.layouts.frame[top.row[0]])] * len(near)
-                climbs += [i] * len(near)
-        rows, known = _rows_of(self, factors, frames)
-        shape = -1, len(AXES), self.job.tiers
-        placed = np.array(factors, np.int64).reshape(shape)
-        return rows, placed[known], np.array(climbs, int)[known]
 
     def look(self, points: Points) -> None:
-        """Keep the best point of each climb."""
-        at = np.searchsorted(self.keys, self.key(points.row, points.factor))
-        climbs = self.climb[at]
-        finite = np.isfinite(points.score)
-        value = np.where(finite, points.score, NONE + points.excess)
-        for i in np.unique(climbs):
-            mine = np.flatnonzero(climbs == i)
-            best = mine[value[mine].argmin()]
-            if value[best] < self.values[i]:
-                self.values[i] = value[best]
-                self.tops[i] = points.take(np.array([best]))
+        """Keep the best point of each of the best placements."""
+        every = points if self.tops is None else together([self.tops, points])
+        value = np.where(np.isfinite(every.score), every.score, NONE + every.excess)
+        every = every.take(np.argsort(value, kind="stable"))
+        keys = every.factor.reshape(len(every.row), -1)
+        _, first = np.unique(keys, axis=0, return_index=True)
+        self.tops = every.take(np.sort(first)[:KEPT])
 
-    def _worse(self, cells: Cells) -> np.ndarray:
-        factors = self.bounds.factors(cells.row, cells.place)
-        at = np.searchsorted(self.keys, self.key(cells.row, factors))
-        values = self.values[self.climb[at]]
-        return np.where(values < NONE / 2.0, values - CLOSE, math.inf)
-
-
-def _rows_of(
-    search: Search, factors: list[np.ndarray], frames: list[int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the degrees of some placements, and which of them are known."""
-    index, rows, known = search.layouts.index, [], []
-    for i, (factor, frame) in enumerate(zip(factors, frames)):
-        degrees = tuple(factor.astype(np.int64).prod(axis=1).tolist())
-        row = index.get((frame, *degrees))
-        if row is not None:
-            rows.append(row)
-            known.append(i)
-    return np.array(rows, int), np.array(known, int)
+    def neighbors(self) -> list[Placed]:
+        """Placements beside those that are kept, but for those looked at before."""
+        found: list[Placed] = []
+        if self.tops is None:
+            return found
+        for row, factor in zip(self.tops.row, self.tops.factor):
+            if factor.tobytes() not in self.left:
+                self.left.add(factor.tobytes())
+                frame = int(self.layouts.frame[row])
+                found += self.layouts.find(frame, neighbors(factor, self.job.rules))
+        return found
 
 
-def _rounded(search: Search, descent: Descent) -> tuple[Points | None, np.ndarray]:
-    """Whole points near every snapshot with their exact scores, and their starts."""
-    job, factors, frames, values, starts = search.job, [], [], [], []
-    for start, frame in enumerate(descent.frames):
-        for logs, chosen in zip(descent.logs[start], descent.values[start]):
-            near = rounded_placements(logs, job.frames[frame], job.rules, ROUNDED)
-            factors += near
-            frames += [int(frame)] * len(near)
-            values += [chosen] * len(near)
-            starts += [start] * len(near)
-    rows, known = _rows_of(search, factors, frames)
-    if not len(rows):
-        return None, known
-    index = search.bounds.nearest(rows, np.array(values)[known])
-    forms, family = np.full(len(rows), job.first_form), np.zeros(len(rows), int)
-    placed = np.array(factors, np.int64)[known]
-    points = search.bounds.exact(rows, placed, family, index, forms)
-    search.look(points.take(search.bounds.runs(rows, index, forms)))
-    return points, np.array(starts)[known]
+def descend(search: Search, seed: int) -> tuple[np.ndarray, ...]:
+    """Descend from random placements, faces and frames taken in turn.
 
-
-def descend(search: Search, seed: int) -> Descent:
-    """Descend from random placements, faces and frames taken in turn."""
-    job, layouts = search.job, search.layouts
-    rng = np.random.default_rng(seed)
-    used = faces(job.rules)
+    Returns:
+        Log placement matrices, (start, snapshot, axis, tier); at the end the relaxed
+        scores and the worst excess over a limit, (start,); and the frames, (start,).
+    """
+    job, rng, used = search.job, np.random.default_rng(seed), faces(search.job.rules)
     count = min(max(len(used), STARTS[0]), STARTS[1])
     turns = np.arange(count)
     frames = turns // len(used) % len(job.frames)
     if len(used) * len(job.frames) > count:
         frames = rng.permutation(turns) % len(job.frames)
-    each = [
-        margins_of(job.frames[k], job.rules, used[i % len(used)])
-        for i, k in enumerate(frames)
-    ]
-    margins = Margins(*(np.stack(field) for field in zip(*each)))
+    units = np.log([job.frames[frame].units for frame in frames])
     logits = rng.normal(0.0, 1.5, (count, len(AXES), job.tiers))
-    low, high, fixed = _boxes(search, layouts, count, rng)
-    names = search.bounds.price.names
-    places = rng.normal(0.0, 1.0, (count, len(names)))
-    objective = job.objective
-    bounds = np.where(np.isinf(objective.bounds), 1e3, objective.bounds)
-    signs = np.where(np.isinf(objective.bounds), 1.0, objective.signs)
-    snapshots = _run(
+    names, objective = search.bounds.price.names, job.objective
+    moving = next(i for i, name in enumerate(names) if name in MOVED)
+    box = [float(x) for x in job.given.get(names[moving], MOVED[names[moving]])]
+    drawn = np.zeros((count, len(names)))
+    for i, setting in enumerate(search.bounds.settings):
+        if i != moving:
+            drawn[:, i] = rng.choice(max(setting.menus, key=len), count)
+    if "chunks" in names:
+        drawn[:, names.index("chunks")] = 1.0
+    if "balancing_slots" in names:
+        drawn[:, names.index("balancing_slots")] = drawn[:, names.index("extra_slots")]
+    signs, bounds = np.where(np.isfinite(objective.bounds), objective[-2:], 0.0)
+    logs, value, excess = _run(
         job.inputs,
         (objective.weights, signs, bounds),
-        margins,
-        (logits, places),
-        (low, high, fixed),
-        anneal(*SHARPNESS, STEPS),
-        anneal(*PENALTY, STEPS),
+        (units, used[turns % len(used)], drawn),
+        (logits, rng.normal(0.0, 1.0, count)),
+        (moving, *np.log([min(box), max(box)])),
+        (anneal(*SHARPNESS, STEPS), anneal(*PENALTY, STEPS)),
         job.families[0]._replace(schedule="1f1b" if job.trains else ""),
         objective.fields,
         names,
-        job.rules._replace(pinned=()),
-        any(degree > 1 for _, degree in job.rules.pinned),
+        job.rules._replace(pinned=tuple(x for x in job.rules.pinned if x[1] > 1)),
     )
-    logs, values, scores, excess = map(np.asarray, snapshots)
-    return Descent(logs, values, scores, excess, frames)
-
-
-def _boxes(search: Search, layouts, count: int, rng) -> tuple:
-    """Ends of what moves, and drawn values of what doesn't, (start, name).
-
-    Ends of settings that move by their logs are above 0; a value that isn't moved is not
-    a number where it is.
-    """
-    names = search.bounds.price.names
-    low, high = np.zeros(len(names)), np.ones(len(names))
-    fixed = np.full((count, len(names)), np.nan)
-    given = search.job.given
-    for i, name in enumerate(names):
-        if name in BOXES:
-            ends = [float(x) for x in given.get(name, BOXES[name])]
-            low[i], high[i] = min(ends), max(ends) * (1.0 + 1e-9)
-        elif name == "recompute_fraction":
-            ends = [float(x) for x in given.get(name, (0.0, 1.0))]
-            low[i], high[i] = min(ends), max(ends)
-        elif name in ("chunks", "order"):
-            fixed[:, i] = 1.0 if name == "chunks" else 0.0
-        elif name == "balancing_slots":
-            fixed[:, i] = fixed[:, names.index("extra_slots")]
-        else:
-            menus = search.bounds.settings[i].menus
-            fixed[:, i] = rng.choice(max(menus, key=len), count)
-    return low, high, fixed
+    return np.asarray(logs), np.asarray(value), np.asarray(excess), frames
 
 
 def _descended(
     inputs: tuple,
     target: tuple,
-    margins: Margins,
+    given: tuple,
     start: tuple,
     box: tuple,
-    sharpness: Array,
-    penalty: Array,
+    schedule: tuple,
     family: Family,
     fields: tuple[str, ...],
     names: tuple[str, ...],
     rules: Rules,
-    scaled: bool,
 ) -> tuple:
     """All starts; the loop over them is not unrolled into one wide program, which would
     take much longer to compile than these few rows take to run."""
-    weights, signs, bounds = target
-    low, high, fixed = box
-    by_log = low > 0.0
-    ends = [jnp.where(by_log, jnp.log(jnp.maximum(x, 1e-300)), x) for x in (low, high)]
-    moves = jnp.isnan(fixed)
+    (weights, signs, bounds), (moving, low, high) = target, box
 
-    def decoded(variables: tuple, margin: Margins, given: Array, free: Array) -> tuple:
-        logits, places = variables
-        inside = ends[0] + (ends[1] - ends[0]) * jax.nn.sigmoid(places)
-        value = jnp.where(by_log, jnp.exp(inside), inside)
-        return placement_of(logits, margin, scaled), jnp.where(free, value, given)
-
-    def loss(variables: tuple, margin: Margins, given, free, s: Array, weight: Array):
-        logs, values = decoded(variables, margin, given, free)
-        scored = score(inputs, family, fields, names, jnp.exp(logs), values, s)
+    def loss(variables: tuple, fixed: tuple, sharpness: Array, penalty: Array) -> tuple:
+        (logits, place), (units, used, drawn) = variables, fixed
+        logs = placement_of(logits, units, used)
+        moved = jnp.exp(low + (high - low) * jax.nn.sigmoid(place))
+        values = drawn.at[moving].set(moved)
+        scored = score(inputs, family, fields, names, jnp.exp(logs), values, sharpness)
         over = signs * (scored.logs - bounds)
         extra = rule_violations(logs.sum(axis=1), rules)
         excess = jnp.concatenate([scored.excess, over, extra])
         value = jnp.dot(weights, scored.logs)
         punished = jax.nn.softplus(20.0 * excess).sum() / 20.0
-        return value + weight * punished, (value, excess.max())
+        return value + penalty * punished, (logs, value, excess.max())
 
-    optimizer = optax.adam(RATE)
+    optimizer = optax.adam(RATE)  # a step has one length, whatever the objective's scale
 
-    def one(restart: tuple) -> tuple:
-        variables, margin, given, free = restart
+    def one(each: tuple) -> tuple:
+        variables, fixed = each
 
-        def step(carry: tuple, schedule: tuple) -> tuple:
+        def step(carry: tuple, now: tuple) -> tuple:
             variables, state = carry
-            args = margin, given, free
-            gradient, aux = jax.grad(loss, has_aux=True)(variables, *args, *schedule)
-            # a step has one length, whatever the scale of the objective
-            updates, state = optimizer.update(gradient, state)
-            moved = optax.apply_updates(variables, updates)
-            return (moved, state), (*decoded(variables, *args), *aux)
+            slope, aux = jax.grad(loss, has_aux=True)(variables, fixed, *now)
+            updates, state = optimizer.update(slope, state)
+            return (optax.apply_updates(variables, updates), state), aux
 
-        carry = (variables, optimizer.init(variables))
-        _, trace = jax.lax.scan(step, carry, (sharpness, penalty))
-        kept = jnp.linspace(0, sharpness.shape[0] - 1, SNAPSHOTS + 1)[1:].astype(int)
-        return jax.tree.map(lambda x: x[kept], trace)
+        carry = variables, optimizer.init(variables)
+        _, (logs, value, excess) = jax.lax.scan(step, carry, schedule)
+        kept = np.linspace(0, STEPS - 1, SNAPSHOTS + 1)[1:].astype(int)
+        return logs[kept], value[-1], excess[-1]
 
-    given = jnp.where(moves, 0.0, fixed)
-    return jax.lax.map(one, (start, margins, given, moves))
+    return jax.lax.map(one, (start, given))
 
 
 _run = jax.jit(
     _descended,
-    static_argnames=("family", "fields", "names", "rules", "scaled"),
+    static_argnames=("family", "fields", "names", "rules"),
     compiler_options=FAST_COMPILE,
 )

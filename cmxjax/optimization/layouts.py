@@ -102,6 +102,16 @@ class Layouts:
             self._placements[row] = found
         return self._placements[row]
 
+    def find(self, frame: int, factors: np.ndarray) -> list[tuple[int, int]]:
+        """Rows and places of usable placements of some, (placement, axis, tier)."""
+        found = []
+        for factor, degrees in zip(factors, factors.prod(axis=2).tolist()):
+            row = self.index.get((frame, *degrees))
+            if row is not None:
+                same = (self.placed(row) == factor).all(axis=(1, 2))
+                found.append((row, int(same.argmax())))
+        return found
+
     def count(self, batches: int) -> int:
         """Points of the space, of so many whole batches."""
         sizes = [

@@ -105,16 +105,6 @@ class Search:
             left = min(left, self._searched(self._priced(cells), most_rows))
         return self._proven(left)
 
-    def refined(self, rows: np.ndarray, factors: np.ndarray, family: int) -> None:
-        """Search all settings of some placements, of one family."""
-        cells, parts = self._first(family, np.unique(rows)), []
-        for row, factor in zip(rows, factors):
-            every = self.layouts.placed(int(row))
-            place = int((every == factor).all(axis=(1, 2)).argmax())
-            part = cells.take(cells.row == row)
-            parts.append(part._replace(place=np.full(part.size, place)))
-        self._searched(self._priced(joined(parts)), MOST_ROWS)
-
     def _first(self, family: int, rows: np.ndarray | None) -> Cells:
         """Cells of all degrees with all placements; settings of which nothing is known
         are taken apart already."""
