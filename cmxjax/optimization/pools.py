@@ -9,7 +9,7 @@ least of these rates largest, balance them:
 $$ \max_n \min_i n_i r_i \quad\Rightarrow\quad n_i = N \frac{1 / r_i}{\sum_j 1 / r_j} $$
 
 Attention and experts wait for each other, so that the rate of one depends on the size of
-the other: there Adam climbs the relaxed model over shares of the devices. Every whole
+the other: there gradients climb the relaxed model over shares of the devices. Every whole
 split is tried; where there are too many, those next to the relaxed split, and what single
 instances more or less lead to from there.
 """
@@ -17,12 +17,13 @@ instances more or less lead to from there.
 import itertools
 import math
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import Array
+from jax.scipy.special import logsumexp
 
 from .._types import Sharpness
 from ..job.layout import Pool, Pools
@@ -33,6 +34,7 @@ from ..specs.build import Problem, build
 from ..specs.errors import SpecError
 from ..specs.scenario_file import Scenario, ServeScenario
 from ..units import format_si
+from .ascent import ascend, slopes
 from .pool_split import PoolSplit, Split
 from .price import GRADIENT_COST
 
@@ -48,8 +50,8 @@ WAITING = {"expert", "encode"}
 BALANCED = 3
 """Times that sizes are balanced, from one instance each."""
 
-STEPS, RATE, SHARPNESS = 150, 0.05, 64.0
-"""Of Adam on the logits of the shares."""
+SHARPNESS = (16.0, 64.0)
+"""Of the relaxed rates whose shares are climbed."""
 
 Sizes = tuple[tuple[str, int], ...]
 """Roles and the devices of an instance of each."""
@@ -119,7 +121,7 @@ def _best(problem: Problem, sizes: dict[str, int], total: int, fewest: bool) -> 
     each, climbed = np.array(list(sizes.values())), bool(WAITING & sizes.keys())
     given = problem.workload.requests_per_s  # pyright: ignore
     asked = None if given is None else float(given)
-    share, relaxed = (_climbed if climbed else _balanced)(problem, sizes, total)
+    share, relaxed, spent = (_climbed if climbed else _balanced)(problem, sizes, total)
     start = np.array([share.get(role, 1.0 / len(each)) for role in sizes]) * total / each
     if fewest and asked is not None:
         start = start * min(asked / max(relaxed, 1e-300), 1.0)
@@ -160,7 +162,7 @@ def _best(problem: Problem, sizes: dict[str, int], total: int, fewest: bool) -> 
         splits=[split_of(*pair) for pair in zip(rows, m.capacity_requests_per_s)],
         complete=every is not None,
         evaluations={
-            "relaxed": STEPS * GRADIENT_COST + 1 if climbed else BALANCED,
+            "relaxed": spent,
             "rounded": len(near),
             "exhaustive": len(rows),
         },
@@ -255,50 +257,41 @@ def _evaluate(problem: Problem, sizes: dict[str, int], rows: np.ndarray) -> Serv
     return joined.replace(capacity_requests_per_s=rates)
 
 
-@partial(jax.jit, static_argnames="sizes")
-def _climb(inputs: tuple, total: Array, sizes: Sizes) -> tuple[Array, Array]:
-    """Shares of the devices after Adam, and what they serve, exactly."""
-    optimizer = optax.adam(RATE)
-    each = jnp.asarray([float(size) for _, size in sizes])
+class Shared(NamedTuple):
+    """Terms of an ascent over the logs of the shares of all devices, (role,)."""
 
-    def counts(logits: Array) -> Array:
-        return total * jax.nn.softmax(logits) / each
+    sizes: Sizes
 
-    def loss(logits: Array) -> Array:
-        m = _metrics_at(inputs, counts(logits), sizes, jnp.asarray(SHARPNESS))
-        return -jnp.log(m.capacity_requests_per_s)
-
-    def step(state: tuple, _: None) -> tuple[tuple, None]:
-        logits, memory = state
-        change, memory = optimizer.update(jax.grad(loss)(logits), memory)
-        return (optax.apply_updates(logits, change), memory), None
-
-    start = jnp.zeros(len(sizes))
-    (logits, _), _ = jax.lax.scan(step, (start, optimizer.init(start)), length=STEPS)
-    served = _metrics_at(inputs, counts(logits), sizes).capacity_requests_per_s
-    return jax.nn.softmax(logits), served
+    def __call__(self, inputs: tuple, total: Array, x: Array, sharpness: Array) -> tuple:
+        counts = total * jnp.exp(x) / jnp.asarray([float(size) for _, size in self.sizes])
+        rate = _metrics_at(inputs, counts, self.sizes, sharpness).capacity_requests_per_s
+        return jnp.log(rate), logsumexp(x)[None]
 
 
 def _climbed(
     problem: Problem, sizes: dict[str, int], total: int
-) -> tuple[dict[str, float], float]:
+) -> tuple[dict[str, float], float, int]:
     """Shares and rate of the relaxed split by gradients; none where they lead nowhere."""
-    shares, rate = _climb(problem.inputs, jnp.asarray(float(total)), (*sizes.items(),))
-    if not (np.isfinite(shares).all() and rate > 0.0):
-        return {}, 0.0
-    return dict(zip(sizes, shares.tolist())), float(rate)
+    count = len(sizes)
+    terms = partial(slopes, Shared((*sizes.items(),)), problem.inputs, float(total))
+    box = np.full(count, -8.0), np.zeros(count)
+    x, spent = ascend(terms, np.full(count, -math.log(count)), box, SHARPNESS)
+    counts = np.exp(x) * total / list(sizes.values())
+    rate = float(_evaluate(problem, sizes, counts[None]).capacity_requests_per_s[0])
+    shares = dict(zip(sizes, np.exp(x).tolist()))
+    return (shares if rate > 0.0 else {}), max(rate, 0.0), GRADIENT_COST * spent + 1
 
 
 def _balanced(
     problem: Problem, sizes: dict[str, int], total: int
-) -> tuple[dict[str, float], float]:
+) -> tuple[dict[str, float], float, int]:
     """Shares that balance the pools, and the rate that they serve; none where one of
     them serves nothing."""
     counts, share, rate = np.ones(len(sizes)), {}, 0.0
     for _ in range(BALANCED):
         m = _evaluate(problem, sizes, counts[None])
         if not m.capacity_requests_per_s[0] > 0.0:
-            return {}, 0.0
+            return {}, 0.0, BALANCED
         pools = {
             role: jax.tree.map(lambda leaf: leaf[0], pool)
             for role, pool in m.pools.items()
@@ -310,4 +303,4 @@ def _balanced(
         if "cache" in pools:
             rate = min(rate, float(pools["cache"].requests_per_s))
         counts = np.array([share[role] * total / size for role, size in sizes.items()])
-    return share, rate
+    return share, rate, BALANCED

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cmxjax.optimization.codesign.ascent import ascend, slopes
+from cmxjax.optimization.ascent import ascend, slopes
 from cmxjax.optimization.codesign.certificate import certify
 from cmxjax.optimization.codesign.cost import Prices, log_cost, log_costs, to_budget
 from cmxjax.optimization.codesign.design import codesign

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.optimize import nnls
 
-from .ascent import Slopes
+from ..ascent import Slopes
 
 ACTIVE = 2e-3
 """A constraint counts as active within this of its bound."""

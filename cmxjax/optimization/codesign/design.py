@@ -11,7 +11,7 @@ from ...specs.budget_file import BudgetSpec
 from ...specs.errors import SpecError
 from ...specs.figures import parse_quantity
 from ...units import format_si
-from .ascent import Slopes, ascend, slopes
+from ..ascent import Slopes, ascend, slopes
 from .certificate import certify
 from .cost import log_costs, to_budget
 from .exact import SPAN, exact_rows, whole_batch

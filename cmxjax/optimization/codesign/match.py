@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ...specs.errors import SpecError
-from .ascent import ascend, slopes
+from ..ascent import ascend, slopes
 from .cost import log_costs
 from .exact import exact_rows
 from .exchange import improve

@@ -17,11 +17,11 @@ from jax import Array
 from jaxtyping import Float
 from scipy.optimize import minimize
 
-from ..._types import Scalar
-from ..price import FAST_COMPILE
+from .._types import Scalar
+from .price import FAST_COMPILE
 
 SHARPNESS, LEAST = (3.0, 16.0), (1e-6, 1e-12)
-"""Of one ascent after the other, and the gain of a step below which it ends."""
+"""Of one ascent after the other, and the gain of a step below which each ends."""
 
 STEPS = 100
 """Of each ascent at most."""
@@ -70,15 +70,17 @@ def ascend(
     evaluate: Callable[[np.ndarray, float], Slopes],
     x: Float[np.ndarray, " variable"],
     box: tuple[np.ndarray, np.ndarray],
+    sharper: tuple[float, ...] = SHARPNESS,
 ) -> tuple[Float[np.ndarray, " variable"], int]:
     """Where an ascent from a point ends, and the evaluations that it took.
 
     Args:
         evaluate: (x, sharpness) to the terms there.
         box: smallest and largest values of the variables.
+        sharper: of one ascent after the other.
     """
     spent = 0
-    for sharpness, least in zip(SHARPNESS, LEAST):
+    for sharpness, least in zip(sharper, LEAST):
         seen: dict[bytes, Slopes] = {}
 
         def at(y: np.ndarray, seen=seen, sharpness=sharpness) -> Slopes:
