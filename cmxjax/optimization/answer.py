@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
+import numpy as np
+
 from ..specs.errors import SpecError
 from ..specs.scenario import load_scenario
 from ..specs.scenario_file import Scenario
-from .cells import Points
+from .cells import Points, together
 from .changes import changes_of
 from .front import Front
-from .gradient import Descended, descend_and_refine
+from .gradient import descend_and_refine
 from .job import Job, job_of
 from .price import GRADIENT_COST
-from .search import MOST_ROWS, Found, Search, needs
+from .search import MOST_ROWS, Search, needs
 from .settings import MOST_SPARE, SHARES, free_names
 from .spread import sigmas_of
 from .trade_off import TradeOff, trade_off
@@ -70,20 +72,21 @@ class Answer:
     seconds: float
 
     @cached_property
-    def sigmas(self) -> dict[int, dict[str, float]]:
-        """Relative one sigma of the fields looked at, by identity of a point: of the
-        answer, the fronts and the trade-offs. Empty where none is feasible."""
+    def sigmas(self) -> dict[bytes, dict[str, float]]:
+        """Relative one sigma of the fields looked at, by `Points.key`: of the answer, the
+        fronts and the trade-offs. Empty where none is feasible."""
         if not self.feasible or self.point is None:
             return {}
-        points = [self.point, *self.front.points()]
-        points += [step.point for trade in self.trade_offs for step in trade.steps]
-        points = list({id(point): point for point in points}.values())
-        found = sigmas_of(self.search.bounds, points)
-        return {id(point): sigma for point, sigma in zip(points, found)}
+        parts = [self.point, *self.front.points.values()]
+        parts += [step.point for trade in self.trade_offs for step in trade.steps]
+        every = together(parts)
+        rows = [every.take(np.array([i])) for i in range(len(every.row))]
+        points = {row.key: row for row in rows}
+        return dict(zip(points, sigmas_of(self.search.bounds, [*points.values()])))
 
     def sigma(self, point: Points, field: str) -> float:
         """Relative one sigma of a field at one of the points found."""
-        return self.sigmas.get(id(point), {}).get(field, 0.0)
+        return self.sigmas.get(point.key, {}).get(field, 0.0)
 
     @property
     def feasible(self) -> bool:
@@ -143,7 +146,7 @@ class Answer:
             "reason": "; ".join(self.reasons),
             "value": self.value,
             "metrics": self.metrics,
-            "sigma": {} if self.point is None else self.sigmas.get(id(self.point), {}),
+            "sigma": {} if self.point is None else self.sigmas.get(self.point.key, {}),
             "set": self.changes,
             "certificate": self.certificate._asdict(),
             "front": front_rows(self),
@@ -156,7 +159,7 @@ class Answer:
 
 def front_rows(answer: Answer) -> dict[str, list[dict[str, object]]]:
     """The fronts of throughput against each cost, with the layouts."""
-    first = answer.front.fields[0]
+    first, *costs = answer.front.fields
     return {
         cost: [
             {
@@ -167,22 +170,19 @@ def front_rows(answer: Answer) -> dict[str, list[dict[str, object]]]:
             }
             for throughput, value, point in answer.front.table(cost)
         ]
-        for cost in answer.front.entries
+        for cost in costs
     }
 
 
 def step_rows(answer: Answer, trade: TradeOff) -> list[dict[str, object]]:
     """The best of the first quantity under each limit on the other, with its bound."""
-    fields = [answer.job.field(name) for name in (trade.first, trade.other)]
+    fields = {name: answer.job.field(name) for name in (trade.first, trade.other)}
     return [
         {
             "limit": step.limit,
             trade.first: step.value,
             trade.other: step.other,
-            "sigma": {
-                name: answer.sigma(step.point, field)
-                for name, field in zip((trade.first, trade.other), fields)
-            },
+            "sigma": {q: answer.sigma(step.point, f) for q, f in fields.items()},
             "bound": step.bound,
             "gap": step.gap,
             "set": answer.changes_of(step.point),
@@ -252,57 +252,42 @@ def optimize(
         calibration=calibration,
     )
     search = Search(job, seed=seed)
-    descended = refined = None
+    price, descended, refined = search.bounds.price, None, None
     evaluations: dict[str, int] = {}
     if method == "gradient":
         descended = descend_and_refine(search, seed)
-        spent = search.bounds.price.rows
+        refined = search.score
         evaluations = {
-            "search_exact": spent,
+            "search_exact": price.rows,
             "search_gradients": descended.gradients,
             "search_placements": descended.placements,
-            "search_total": spent + GRADIENT_COST * descended.gradients,
+            "search_total": price.rows + GRADIENT_COST * descended.gradients,
         }
-        refined = search.score if math.isfinite(search.score) else None
+    most = UNBOUNDED if certify else MOST_ROWS
     if method == "gradient" and certify is False:
         found = search.found()
     else:
-        before = search.bounds.price.rows
-        found = search.run(UNBOUNDED if certify else MOST_ROWS)
-        evaluations["exhaustive"] = search.bounds.price.rows - before
+        before = price.rows
+        found = search.run(most)
+        evaluations["exhaustive"] = price.rows - before
     others = () if objective is None or isinstance(objective, str) else objective[1:]
-    most = UNBOUNDED if certify else MOST_ROWS
     trades = tuple(trade_off(search, found, other, most) for other in others)
     if trades:
         evaluations["trade_offs"] = sum(trade.evaluations for trade in trades)
-    proof = _certificate(search, found, evaluations, descended, refined)
-    seconds = time.perf_counter() - start
-    front = found.front
-    return Answer(job, search, method, found.best, proof, front, trades, seconds)
-
-
-def _certificate(
-    search: Search,
-    found: Found,
-    evaluations: dict[str, int],
-    descended: Descended | None,
-    refined: float | None,
-) -> Certificate:
-    job = search.job
-    score = search.score if math.isfinite(search.score) else None
     gap = None
-    if score is not None and found.bound is not None:
-        gap = max(0.0, math.expm1(score - found.bound))
+    if math.isfinite(search.score) and found.bound is not None:
+        gap = max(0.0, math.expm1(search.score - found.bound))
 
     def value(score: float | None) -> float | None:
-        return None if score is None else job.objective.value(score)
+        if score is None or not math.isfinite(score):
+            return None
+        return job.objective.value(score)
 
-    proven = gap is not None and gap <= PROVEN
-    return Certificate(
-        relaxed=value(descended.relaxed) if descended else None,
-        rounded=value(descended.rounded) if descended else None,
+    proof = Certificate(
+        relaxed=value(descended and descended.relaxed),
+        rounded=value(descended and descended.rounded),
         refined=value(refined),
-        optimum=value(score) if proven else None,
+        optimum=value(search.score) if gap is not None and gap <= PROVEN else None,
         bound=value(found.bound),
         gap=gap,
         points=search.layouts.count(found.batches),
@@ -311,6 +296,9 @@ def _certificate(
         checked=found.checked,
         slack=found.slack,
     )
+    seconds = time.perf_counter() - start
+    front = found.front
+    return Answer(job, search, method, found.best, proof, front, trades, seconds)
 
 
 PROVEN = 2e-4

@@ -214,8 +214,8 @@ class Search:
             self.batches = max(
                 self.batches, int(points.levels[good, self.bounds.batch].max()) + 1
             )
-        self.front.add(points.logs, good, lambda row: points.take(np.array([row])))
         if good.any():
+            self.front.add(points.take(good))
             row = int(points.score.argmin())
             if points.score[row] < self.score:
                 self.best = points.take(np.array([row]))

@@ -17,11 +17,14 @@ import numpy as np
 
 from ..answers.limits import Limit, more_is_better
 from .cells import Points, together
-from .objective import Objective, changed
+from .objective import changed
 from .search import Found, Search
 
 STEPS = 8
 """Limits on the other quantity, evenly spaced in logs."""
+
+SAME = 1e-9
+"""Log of a difference that is rounding."""
 
 
 class Step(NamedTuple):
@@ -57,61 +60,48 @@ def trade_off(search: Search, found: Found, other: str, most_rows: int) -> Trade
         most_rows: exact evaluations after which each step ends with the gap that is left.
     """
     objective, phase = search.job.objective, search.job.scenario.phase
-    best = found.best
-    if best is None or not math.isfinite(search.score):
+    steps: list[Step] = []
+    if found.best is None or not math.isfinite(search.score):
         return TradeOff(objective.quantity, other, (), 0)
-    second = changed(objective, phase, other, objective.limits)
-    known = together([best, *search.front.points()])
-    extreme, end, spent = _search(search, second, known, most_rows)
-    if end.best is not None:
-        known = together([known, end.best])
-    sign = -1.0 if more_is_better(other) else 1.0
+    known = together([found.best, *search.front.points.values()])
+    spent, sign = 0, -1.0 if more_is_better(other) else 1.0
+
+    def best_of(quantity: str, limits: tuple[Limit, ...]) -> Found:
+        """Search the same layouts for another objective, from points that are known."""
+        nonlocal known, spent
+        job = search.job._replace(objective=changed(objective, phase, quantity, limits))
+        another = Search(job, search.layouts)
+        another.look(another.bounds.again(known))
+        result = another.run(most_rows)
+        spent += another.bounds.price.rows
+        known = known if result.best is None else together([known, result.best])
+        return result
 
     def paid(best: Points) -> float:
         """The minimized log of the other quantity at a point."""
-        return float(second.scores(best.logs)[0])
+        return float(best.logs[0] @ changed(objective, phase, other, ()).weights)
 
-    steps: list[Step] = []
-    loosest, strictest = paid(best), extreme.score
-    grid = np.linspace(loosest, strictest, STEPS)
-    bound, score, at = found.bound, search.score, 0
-    while True:
-        limit = float(grid[at])
-        bound = score if bound is None else min(bound, score)
+    extreme = best_of(other, objective.limits).best
+    loosest = paid(found.best)
+    grid = np.linspace(loosest, loosest if extreme is None else paid(extreme), STEPS)
+    at = 0
+    while found.best is not None and math.isfinite(found.best.score[0]):
+        point, score = found.best, float(found.best.score[0])
+        bound = score if found.bound is None else min(score, found.bound)
         steps.append(
             Step(
-                math.exp(sign * limit),
+                math.exp(sign * grid[at]),
                 objective.value(score),
-                math.exp(sign * paid(best)),
+                math.exp(sign * paid(point)),
                 objective.value(bound),
                 math.expm1(score - bound),
-                best,
+                point,
             )
         )
-        stricter = np.flatnonzero(grid < paid(best) - SAME)
+        stricter = np.flatnonzero(grid < paid(point) - SAME)
         if not len(stricter):
             break
         at = int(stricter[0])
-        limits = (*objective.limits, Limit(other, math.exp(sign * (grid[at] + SAME))))
-        limited = changed(objective, phase, objective.quantity, limits)
-        step, result, rows = _search(search, limited, known, most_rows)
-        spent += rows
-        if result.best is None or not math.isfinite(step.score):
-            break  # unreachable but for rounding: the end itself is within the limit
-        best, bound, score = result.best, result.bound, step.score
-        known = together([known, best])
+        limit = Limit(other, math.exp(sign * (grid[at] + SAME)))
+        found = best_of(objective.quantity, (*objective.limits, limit))
     return TradeOff(objective.quantity, other, tuple(steps), spent)
-
-
-SAME = 1e-9
-"""Log of a difference that is rounding."""
-
-
-def _search(
-    search: Search, objective: Objective, known: Points, most_rows: int
-) -> tuple[Search, Found, int]:
-    """Search the same layouts for another objective, from points that are known."""
-    other = Search(search.job._replace(objective=objective), search.layouts)
-    other.look(other.bounds.again(known))
-    found = other.run(most_rows)
-    return other, found, other.bounds.price.rows

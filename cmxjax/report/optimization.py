@@ -44,7 +44,7 @@ def answer_tables(answer: Answer) -> Group:
     parts: list[RenderableType] = [table, *notes, _certificate_table(answer)]
     latency = answer.front.fields[1]
     parts += [_trade_table(answer, trade) for trade in answer.trade_offs if trade.steps]
-    if answer.front.entries[latency] and not answer.trade_offs:
+    if latency in answer.front.points and not answer.trade_offs:
         parts.append(_front_table(answer, latency))
     parts += warning_lines(p.warnings)
     verdict = Text("feasible", style="green")
@@ -165,7 +165,7 @@ def _curves(answer: Answer) -> list[tuple[str, str, str, list]]:
     go, and rows of both with the point."""
     front = answer.front
     if not answer.trade_offs:
-        return [(front.fields[0], c, "post", front.table(c)) for c in front.entries]
+        return [(front.fields[0], c, "post", front.table(c)) for c in front.fields[1:]]
     curves = []
     for trade in answer.trade_offs:
         first, other = (answer.job.field(name) for name in (trade.first, trade.other))

@@ -223,7 +223,7 @@ def test_an_infeasible_job_is_said_to_be_infeasible(scenario):
 
 
 def test_nothing_on_the_front_is_beaten(answer):
-    for cost in answer.front.entries:
+    for cost in answer.front.points:
         rows = answer.front.table(cost)
         rates, costs = [row[0] for row in rows], [row[1] for row in rows]
         assert rates == sorted(rates)
