@@ -36,7 +36,7 @@ from ..specs.scenario_file import Scenario, ServeScenario
 from ..units import format_si
 from .ascent import ascend, slopes
 from .pool_split import PoolSplit, Split
-from .price import GRADIENT_COST
+from .price import GRADIENT_COST, in_blocks
 
 LARGEST = 20_000
 """Splits up to which all are tried."""
@@ -247,12 +247,8 @@ def _block(inputs: tuple, counts: Array, sizes: Sizes) -> ServeMetrics:
 
 def _evaluate(problem: Problem, sizes: dict[str, int], rows: np.ndarray) -> ServeMetrics:
     """Metrics of phase `serve` at any number of splits."""
-    blocks = []
-    for first in range(0, len(rows), BLOCK):
-        counts = rows[np.minimum(np.arange(first, first + BLOCK), len(rows) - 1)]
-        counts = jnp.asarray(counts, float)
-        blocks.append(_block(problem.inputs, counts, tuple(sizes.items())))
-    joined = jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(rows)], *blocks)
+    program = partial(_block, problem.inputs, sizes=(*sizes.items(),))
+    joined = in_blocks(program, BLOCK, rows.astype(float))
     rates = np.nan_to_num(joined.capacity_requests_per_s, posinf=0.0)
     return joined.replace(capacity_requests_per_s=rates)
 

@@ -1,6 +1,7 @@
 """Exact metrics of many points at once, and the relaxed score of one."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -233,6 +234,23 @@ score_rows = jax.jit(_score_rows, static_argnames=("family", "fields", "names"))
 """Exact scores of many points: factors (row, axis, tier), values (row, setting)."""
 
 
+def in_blocks(evaluate: Callable, size: int, *columns: np.ndarray):
+    """What a function of many rows gives, fetched; called with as many rows each time, so
+    that there is one program. The last row is repeated to fill up.
+
+    Args:
+        columns: arrays with one row for each candidate, at least one.
+    """
+    count = len(columns[0])
+    rows = [
+        np.minimum(np.arange(first, first + size), count - 1)
+        for first in range(0, count, size)
+    ]
+    blocks = [evaluate(*(column[some] for column in columns)) for some in rows]
+    joined = jax.tree.map(lambda *parts: np.concatenate(parts), *jax.device_get(blocks))
+    return jax.tree.map(lambda part: part[:count], joined)
+
+
 class Pricer:
     """Exact scores of points of one job, in calls of one size."""
 
@@ -243,29 +261,12 @@ class Pricer:
 
     def __call__(self, family: Family, factors: np.ndarray, values: np.ndarray) -> Scores:
         """Scores of points, (row, ...)."""
-        parts, count = [], len(values)
-        self.rows += count
-        waiting = None
-        for start in range(0, count, ROWS):
-            size = min(ROWS, count - start)
-            rows = start + np.arange(ROWS) % size
-            priced = score_rows(
-                self.inputs,
-                factors[rows].astype(np.int32),
-                values[rows],
-                family,
-                self.fields,
-                self.names,
-            )
-            if waiting is not None:
-                parts.append(_fetched(*waiting))
-            waiting = priced, size
-        if waiting is None:
-            empty = np.zeros((0, len(self.fields)))
-            return Scores(empty, np.zeros((0, len(NEEDS))), np.zeros(0))
-        parts.append(_fetched(*waiting))
-        return Scores(*(np.concatenate(part) for part in zip(*parts)))
-
-
-def _fetched(priced: Score, size: int) -> Scores:
-    return Scores(*map(np.asarray, jax.device_get(priced))).take(slice(size))
+        self.rows += len(values)
+        program = partial(
+            score_rows,
+            self.inputs,
+            family=family,
+            fields=self.fields,
+            names=self.names,
+        )
+        return Scores(*in_blocks(program, ROWS, factors.astype(np.int32), values))

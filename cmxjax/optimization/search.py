@@ -31,16 +31,11 @@ the split of cores are not quite monotone in the rates of links."""
 WIDTH = 2048
 """Cells that are taken apart in one round."""
 
-NARROW, ROUGH = 1.2, 2.0
-"""Ratios of batches below which a cell is taken apart into placements first, and into
-numbers of spare expert slots."""
-
 PULLED = 0.25
 """Share of the log of a range of batches that is worth to be dropped without halving."""
 
-PROBED, SAMPLED = 256, 4096
-"""Cells of all placements that are tried in the usual rank order in a round, and before
-the first one."""
+SAMPLED = 4096
+"""Layouts that are tried before the first cell is taken apart."""
 
 USUAL = 31
 """Place on the menu of the batch that is tried first."""
@@ -100,8 +95,7 @@ class Search:
         left = math.inf
         for family in range(len(self.job.families)):
             cells = self._first(family, rows)
-            some = self.rng.permutation(cells.size)[:SAMPLED]
-            self._probe(cells.take(some)._replace(place=np.full(len(some), ALL)))
+            self._probe(cells)
             left = min(left, self._searched(self._priced(cells), most_rows))
         return self._proven(left)
 
@@ -150,9 +144,7 @@ class Search:
                 return float(self._effective(waiting).min())
             order = np.argsort(waiting.bound, kind="stable")
             count = self._width(waiting.take(order[:WIDTH]))
-            chosen = waiting.take(order[:count])
-            self._probe(chosen.take(np.arange(chosen.size) < PROBED))
-            children = self._priced(self._children(chosen))
+            children = self._priced(self._children(waiting.take(order[:count])))
             waiting = joined([waiting.take(order[count:]), children])
         return math.inf
 
@@ -225,35 +217,21 @@ class Search:
             self.best = points.take(np.array([int(points.excess.argmin())]))
 
     def _probe(self, cells: Cells) -> None:
-        """Try cells of all placements in the usual rank order."""
-        cells = cells.take(cells.place == ALL)
-        if not cells.size:
-            return
-        rows = cells.row
+        """Try some layouts in the usual rank order, at both ends of what is open and with
+        a usual batch."""
+        bounds, at = self.bounds, self.bounds.batch
+        cells = cells.take(self.rng.permutation(cells.size)[:SAMPLED])
+        rows, forms = cells.row, np.maximum(cells.form[:, 0], self.job.first_form)
         factors, good = ordered(self.layouts.degrees[rows], self.layouts.units[rows])
-        bounds = self.bounds
-        forms = np.maximum(cells.form[:, 0], self.job.first_form)
-        ends = [*bounds.ends(cells)]
-        if bounds.batch is not None:  # and the batch of the best so far
-            best, at, index = self.best, bounds.batch, ends[0].copy()
-            known = best is not None and np.isfinite(best.score[0])
-            usual = int(best.levels[0, at]) if best is not None and known else USUAL
-            index[:, at] = np.clip(usual, cells.low[:, at], cells.high[:, at])
-            middle = index.copy()
-            middle[:, at] = self._middle(cells.low[:, at], cells.high[:, at])
-            ends = [ends[0], index, middle]
-        for index in ends:
+        fastest, leanest = bounds.ends(cells)
+        if at is not None:
+            leanest = fastest.copy()
+            leanest[:, at] = np.clip(USUAL, cells.low[:, at], cells.high[:, at])
+        for index in (fastest, leanest):
             real = good & bounds.runs(rows, index, forms)
+            columns = rows, factors, cells.family, index, forms
             if real.any():
-                self.look(
-                    bounds.exact(
-                        rows[real],
-                        factors[real],
-                        cells.family[real],
-                        index[real],
-                        forms[real],
-                    )
-                )
+                self.look(bounds.exact(*(column[real] for column in columns)))
 
     def _children(self, cells: Cells) -> Cells:
         """Every cell in parts."""
@@ -304,14 +282,6 @@ class Search:
         moved = some._replace(low=start, base=np.full(some.size, math.nan))
         return moved, cells.take(~far)
 
-    def _middle(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-        """Places on the menu of the batch between others, geometrically."""
-        bounds = self.bounds
-        if bounds.batch is None or not bounds.settings[bounds.batch].whole:
-            return (low + high) // 2
-        root = np.floor(np.sqrt((low + 1.0) * (high + 1.0))).astype(int) - 1
-        return np.clip(root, low, np.maximum(high - 1, low))
-
     def _halved(self, cells: Cells) -> tuple[np.ndarray, np.ndarray]:
         """Which setting of a cell is halved, -1 for none, and where."""
         wide = (cells.low != cells.high) & ~self.bounds.settled
@@ -321,15 +291,9 @@ class Search:
         low, high = cells.low[each, at], cells.high[each, at]
         middle = (low + high) // 2
         if bounds.batch is not None and bounds.settings[bounds.batch].whole:
-            batch = (setting >= 0) & (at == bounds.batch)
-            middle = np.where(batch, self._middle(low, high), middle)
-            narrow = (high + 1.0) <= NARROW * (low + 1.0)
-            setting = np.where(batch & narrow & (cells.place == ALL), -1, setting)
-        if bounds.batch is not None and (spare := bounds.spare) is not None:
-            low, high = cells.low[:, bounds.batch], cells.high[:, bounds.batch]
-            rough = (high + 1.0) <= ROUGH * (low + 1.0)
-            setting = np.where(rough & wide[:, spare], spare, setting)
-            middle = np.where(setting == spare, cells.low[:, spare], middle)
+            root = np.floor(np.sqrt((low + 1.0) * (high + 1.0))).astype(int) - 1
+            root = np.clip(root, low, np.maximum(high - 1, low))
+            middle = np.where(at == bounds.batch, root, middle)
         share = bounds.share
         if share is not None:
             # as much runs again as memory needs at least; schedules differ in the rest

@@ -8,6 +8,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
+from ..price import in_blocks
 from .mix import Data, Mix, Moved, outcome
 from .workloads import Form
 
@@ -50,13 +51,7 @@ def _points(form: Form, moved: Moved, z: Array, batch: Array) -> tuple:
 
 def _outcomes(mix: Mix, data: Data, job: int, z: np.ndarray, b: np.ndarray) -> tuple:
     """Objectives and constraints of any number of pairs."""
-    pieces = []
-    for first in range(0, len(b), SIZE):
-        rows = np.minimum(np.arange(first, first + SIZE), len(b) - 1)
-        points = _points(mix.forms[job], data.jobs[job], z[rows], b[rows])
-        pieces.append(jax.device_get(points))
-    values, used = (np.concatenate(part)[: len(b)] for part in zip(*pieces))
-    return values, used
+    return in_blocks(partial(_points, mix.forms[job], data.jobs[job]), SIZE, z, b)
 
 
 def _with_best_batch(mix: Mix, data: Data, job: int, z: np.ndarray) -> tuple:
