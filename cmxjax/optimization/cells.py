@@ -69,14 +69,27 @@ def joined(parts: list[Cells]) -> Cells:
     return Cells(*(np.concatenate(columns) for columns in zip(*parts)))
 
 
-class Points(NamedTuple):
-    """Exact points with their scores, columns of one length."""
+class At(NamedTuple):
+    """Where points are, columns of one length."""
 
     row: np.ndarray
     factor: np.ndarray
     family: np.ndarray
     levels: np.ndarray
     """Places on the menus of the settings, (point, setting)."""
+    form: np.ndarray
+
+    def take(self, chosen: np.ndarray) -> "At":
+        return At(*(column[chosen] for column in self))
+
+
+class Points(NamedTuple):
+    """Exact points with their scores: the columns of `At`, and of one length."""
+
+    row: np.ndarray
+    factor: np.ndarray
+    family: np.ndarray
+    levels: np.ndarray
     form: np.ndarray
     logs: np.ndarray
     score: np.ndarray
@@ -90,9 +103,13 @@ class Points(NamedTuple):
         return Points(*(column[chosen] for column in self))
 
     @property
+    def at(self) -> At:
+        return At(*self[: len(At._fields)])
+
+    @property
     def key(self) -> bytes:
         """The same for equal points, whatever they score."""
-        return b"".join(column.tobytes() for column in self[:5])
+        return b"".join(column.tobytes() for column in self.at)
 
 
 def together(parts: list[Points]) -> Points:
@@ -107,9 +124,8 @@ class Bounds:
         self.settings = [menus.setting for menus in layouts.menus]
         self.menu = np.array([menus.menu for menus in layouts.menus]).T
         names = [setting.name for setting in self.settings]
-        spare = [i for i, s in enumerate(self.settings) if s.eased]
-        self.spare = spare[0] if spare else None
-        names += ["balancing_slots"] if spare else []
+        self.spare = next((i for i, s in enumerate(self.settings) if s.eased), None)
+        names += [] if self.spare is None else ["balancing_slots"]
         names += ["chunks", "order"] if job.trains else []
         self.price = Pricer(job.inputs, job.objective.fields, tuple(names))
         fields = job.objective.fields
@@ -123,14 +139,12 @@ class Bounds:
         """What the score gains for each log of the batch in the same time."""
         asked = (objective.weights != 0.0) | np.isfinite(objective.bounds)
         self.asks_memory = bool((asked & self.memory).any())
+        places = {setting.name: i for i, setting in enumerate(self.settings)}
         self.batch = next((i for i, s in enumerate(self.settings) if s.is_batch), None)
-        micro = [i for i, s in enumerate(self.settings) if s.name == "micro_batch"]
-        self.micro = micro[0] if micro else None
+        self.micro, self.share = places.get("micro_batch"), places.get(SHARE)
         self.saving = [i for i, s in enumerate(self.settings) if s.time > 0 > s.memory]
         """Settings that save memory for time."""
         self.settled = np.array([s.settled for s in self.settings])
-        share = [i for i in self.saving if self.settings[i].name == SHARE]
-        self.share = share[0] if share else None
         order = [PROGRAMS.index(program_of(form.schedule)) for form in job.forms]
         self.order = np.array(order, float)
         self.chunks = np.array([form.chunks for form in job.forms], float)
@@ -156,11 +170,7 @@ class Bounds:
 
     def scored(
         self,
-        rows: np.ndarray,
-        factors: np.ndarray,
-        families: np.ndarray,
-        index: np.ndarray,
-        forms: np.ndarray,
+        at: At,
         order: np.ndarray | None = None,
         price: Pricer | None = None,
         most: np.ndarray | None = None,
@@ -169,76 +179,56 @@ class Bounds:
 
         Args:
             order: prices several schedules at once where it says so.
-            most: ends of the ranges of settings that are eased.
             price: of another machine, if given.
+            most: ends of the ranges of settings that are eased.
         """
-        price = price or self.price
-        values, job = self.values(rows, index), self.job
-        order = self.order[forms] if order is None else order
+        price, job, columns = price or self.price, self.job, []
         if self.spare is not None:
-            last = self.column(self.spare, rows, index if most is None else most)
-            values = np.concatenate([values, last[:, None]], axis=1)
+            last = at.levels if most is None else most
+            columns.append(self.column(self.spare, at.row, last))
         if job.trains:
-            chosen = np.stack([self.chunks[forms], order], axis=1)
-            values = np.concatenate([values, chosen], axis=1)
-        result = None
-        for kind in np.unique(families):
-            mine = np.flatnonzero(families == kind)
-            family = job.families[kind]
-            part = price(family, factors[mine], values[mine])
-            if result is None:
-                result = Scores(*(np.zeros((len(rows), *x.shape[1:])) for x in part))
-            for whole, piece in zip(result, part):
-                whole[mine] = piece
-        assert result is not None
-        return result
+            columns += [
+                self.chunks[at.form],
+                self.order[at.form] if order is None else order,
+            ]
+        values = np.column_stack([self.values(at.row, at.levels), *columns])
+        parts, places = [], []
+        for kind in np.unique(at.family):
+            mine = np.flatnonzero(at.family == kind)
+            parts.append(price(job.families[kind], at.factor[mine], values[mine]))
+            places.append(mine)
+        back = np.argsort(np.concatenate(places))
+        return Scores(*(np.concatenate(part) for part in zip(*parts))).take(back)
 
-    def runs(self, rows: np.ndarray, index: np.ndarray, forms: np.ndarray) -> np.ndarray:
+    def runs(self, row: np.ndarray, levels: np.ndarray, form: np.ndarray) -> np.ndarray:
         """Which points have stages and micro-batches for their schedule."""
         job = self.job
         if self.micro is None:
-            return np.ones(len(rows), bool)
-        stages = self.layouts.degrees[rows, PIPELINE]
-        ranks = degree(self.layouts.degrees[rows], "dp")
-        micro = self.column(self.micro, rows, index)
-        count = np.round(job.sequences / (micro * ranks))
-        alone = stages == 1
+            return np.ones(len(row), bool)
+        degrees = self.layouts.degrees[row]
+        stages = degrees[:, PIPELINE]
+        micro = self.column(self.micro, row, levels)
+        count = np.round(job.sequences / (micro * degree(degrees, "dp")))
         most = float(chunks_filled(float(job.rules.layers)))
-        filled = self.chunks[forms] * stages <= most
-        both = self.order[forms] == PROGRAMS.index("dualpipe")
+        filled = self.chunks[form] * stages <= most
+        both = self.order[form] == PROGRAMS.index("dualpipe")
         even = (stages % 2 == 0) & (count % 2 == 0) & (count >= DUALPIPE_EACH * stages)
-        several = (forms >= job.first_form) & filled & (even | ~both)
-        return np.where(alone, forms == job.first_form, several)
+        several = (form >= job.first_form) & filled & (even | ~both)
+        return np.where(stages == 1, form == job.first_form, several)
 
-    def exact(
-        self,
-        rows: np.ndarray,
-        factors: np.ndarray,
-        families: np.ndarray,
-        index: np.ndarray,
-        forms: np.ndarray,
-    ) -> Points:
+    def exact(self, at: At) -> Points:
         """Points with their exact scores."""
-        scored = self.scored(rows, factors, families, index, forms)
-        return self.points(rows, factors, families, index, forms, scored)
+        return self.points(at, self.scored(at))
 
-    def again(self, points: Points) -> Points:
-        """Points that another search priced, as this one scores them."""
-        return self.exact(*points[:5])
-
-    def points(self, rows, factors, families, index, forms, scored: Scores) -> Points:
+    def points(self, at: At, scored: Scores) -> Points:
         """Scores of points, with what they lack."""
         objective = self.job.objective
         over = np.concatenate([scored.excess, objective.excess(scored.logs)], axis=1)
         over = np.where(np.isnan(over), np.inf, over)
-        worst = over.argmax(axis=1)
-        excess = over.max(axis=1)
-        scores = objective.scores(scored.logs)
+        excess, scores = over.max(axis=1), objective.scores(scored.logs)
         good = (excess <= TOLERANCE) & np.isfinite(scores)
         scores = np.where(good, scores, np.inf)
-        return Points(
-            rows, factors, families, index, forms, scored.logs, scores, excess, worst
-        )
+        return Points(*at, scored.logs, scores, excess, over.argmax(axis=1))
 
     def bounded(
         self, cells: Cells, worse: np.ndarray | float = math.inf
@@ -255,12 +245,14 @@ class Bounds:
         factors = self.factors(cells.row, cells.place)
         several = np.where(first == 0, SHORTEST, FINEST)
         order = np.where(open_form, several, self.order[first])
-        args = cells.row, factors, cells.family
-        fast = self.scored(*args, fastest, first, order, most=cells.high)
-        real = np.ones(cells.size, bool)
+        at = At(cells.row, factors, cells.family, fastest, first)
+        fast = self.scored(at, order, most=cells.high)
+        exists = (cells.place != ALL) & (order < SHORTEST)
         if self.spare is not None:
-            real = cells.low[:, self.spare] == cells.high[:, self.spare]
-        points = self._real(cells.place, real, *args, fastest, first, order, fast)
+            exists &= cells.low[:, self.spare] == cells.high[:, self.spare]
+        points = self.points(at, fast).take(
+            exists & self.runs(at.row, at.levels, at.form)
+        )
         bound, possible = self._bound(cells, fast, fast)
         over = fast.excess[:, 0] > TOLERANCE
         used = np.repeat(fast.excess[:, :1], 3, axis=1)
@@ -269,37 +261,28 @@ class Bounds:
         other = (fastest != leanest).any(axis=1) | (least != first)
         possible &= other | ~over
         wanted = over & possible & (bound < worse) | self.asks_memory
-        at = np.flatnonzero(wanted & other)
-        if at.size:
+        again = np.flatnonzero(wanted & other)
+        if again.size:
             unsaving = leanest.copy()
             if self.share is not None:
                 unsaving[:, self.share] = cells.low[:, self.share]
-            third = at[(leanest != unsaving)[at].any(axis=1)]
-            every = np.concatenate([at, third])
-            index = np.concatenate([leanest[at], unsaving[third]])
-            args = cells.row[every], factors[every], cells.family[every]
-            lean = self.scored(*args, index, least[every])
+            third = again[(leanest != unsaving)[again].any(axis=1)]
+            every, count = np.concatenate([again, third]), again.size
+            levels = np.concatenate([leanest[again], unsaving[third]])
+            at = at.take(every)._replace(levels=levels, form=least[every])
+            lean = self.scored(at)
             for whole, part in zip(small, lean):
-                whole[at] = part[: at.size]
-            used[at, 1:] = lean.excess[: at.size, :1]
-            used[third, 1] = lean.excess[at.size :, 0]
-            order = self.order[least[every]]
-            real = np.ones(len(every), bool)
-            args = *args, index, least[every], order, lean
-            points = together([points, self._real(cells.place[every], real, *args)])
+                whole[again] = part[:count]
+            used[again, 1:] = lean.excess[:count, :1]
+            used[third, 1] = lean.excess[count:, 0]
+            exists = (cells.place != ALL)[every] & self.runs(at.row, levels, at.form)
+            points = together([points, self.points(at, lean).take(exists)])
             if self.asks_memory:
                 bound, fits = self._bound(cells, fast, small)
                 possible &= fits
-            possible[at] &= used[at, 2] <= TOLERANCE
+            possible[again] &= used[again, 2] <= TOLERANCE
         base = bound - self.growth * self._range(cells)
         return cells._replace(base=base, bound=bound, used=used), possible, points
-
-    def _real(
-        self, places, real, rows, factors, families, index, forms, order, scored
-    ) -> Points:
-        """Those of some scores that are of points which exist."""
-        real = real & (places != ALL) & self.runs(rows, index, forms) & (order < SHORTEST)
-        return self.points(rows, factors, families, index, forms, scored).take(real)
 
     def _range(self, cells: Cells) -> np.ndarray:
         """Logs of the last batch over the first one."""

@@ -187,7 +187,7 @@ def descend(search: Search, seed: int) -> tuple[np.ndarray, ...]:
     drawn = np.zeros((count, len(names)))
     for i, setting in enumerate(search.bounds.settings):
         if i != moving:
-            drawn[:, i] = rng.choice(max(setting.menus, key=len), count)
+            drawn[:, i] = rng.choice(setting.table[setting.counts.argmax()], count)
     if "chunks" in names:
         drawn[:, names.index("chunks")] = 1.0
     if "balancing_slots" in names:

@@ -115,7 +115,7 @@ class Layouts:
     def count(self, batches: int) -> int:
         """Points of the space, of so many whole batches."""
         sizes = [
-            np.full(len(self), batches) if s.whole else s.sizes(np.maximum(menu, 0))
+            np.full(len(self), batches) if s.whole else s.counts[np.maximum(menu, 0)]
             for s, menu in self.menus
         ]
         each = np.prod(np.array(sizes, float), axis=0) * self.ways * self.usable

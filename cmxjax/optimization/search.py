@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .cells import ALL, SHARE, TOLERANCE, Bounds, Cells, Points, joined
+from .cells import ALL, SHARE, TOLERANCE, At, Bounds, Cells, Points, joined
 from .factors import PIPELINE
 from .front import Front
 from .job import Job
@@ -108,7 +108,7 @@ class Search:
         index = np.zeros((len(rows), 0), int)
         low, high = index, index
         for place, setting in enumerate(settings):
-            sizes = setting.sizes(self.bounds.menu[rows, place])
+            sizes = setting.counts[self.bounds.menu[rows, place]]
             if setting.time or setting.eased:
                 first, last = np.zeros(len(rows), int), sizes - 1
             else:
@@ -219,19 +219,18 @@ class Search:
     def _probe(self, cells: Cells) -> None:
         """Try some layouts in the usual rank order, at both ends of what is open and with
         a usual batch."""
-        bounds, at = self.bounds, self.bounds.batch
+        bounds, batch = self.bounds, self.bounds.batch
         cells = cells.take(self.rng.permutation(cells.size)[:SAMPLED])
         rows, forms = cells.row, np.maximum(cells.form[:, 0], self.job.first_form)
         factors, good = ordered(self.layouts.degrees[rows], self.layouts.units[rows])
         fastest, leanest = bounds.ends(cells)
-        if at is not None:
+        if batch is not None:
             leanest = fastest.copy()
-            leanest[:, at] = np.clip(USUAL, cells.low[:, at], cells.high[:, at])
-        for index in (fastest, leanest):
-            real = good & bounds.runs(rows, index, forms)
-            columns = rows, factors, cells.family, index, forms
-            if real.any():
-                self.look(bounds.exact(*(column[real] for column in columns)))
+            leanest[:, batch] = np.clip(USUAL, cells.low[:, batch], cells.high[:, batch])
+        for levels in (fastest, leanest):
+            at = At(rows, factors, cells.family, levels, forms)
+            if (real := good & bounds.runs(rows, levels, forms)).any():
+                self.look(bounds.exact(at.take(real)))
 
     def _children(self, cells: Cells) -> Cells:
         """Every cell in parts."""
@@ -317,30 +316,21 @@ class Search:
 
     def _by_form(self, cells: Cells) -> Cells:
         """A cell for each schedule of one or two chunks, and one for all with more."""
-        job, bounds, parts = self.job, self.bounds, []
-        forms = range(job.first_form, len(job.forms))
-        more = [f for f in forms if job.forms[f].schedule == "interleaved"]
-        whole = cells.form[:, 0] == 0
-        cells = cells._replace(base=np.full(cells.size, math.nan))
-        some = cells.take(whole)
-        for form in (f for f in forms if f not in more):
-            runs = bounds.runs(some.row, some.low, np.full(some.size, form))
-            part = some.take(runs)
-            parts.append(part._replace(form=np.full((part.size, 2), form)))
-        ranges = []
-        if more:
-            ranges.append(
-                some._replace(form=np.tile([more[0], more[-1]], (some.size, 1)))
-            )
-        others = cells.take(~whole)
-        middle = others.form.sum(axis=1) // 2
-        low = np.stack([others.form[:, 0], middle], axis=1)
-        high = np.stack([middle + 1, others.form[:, 1]], axis=1)
-        ranges += [others._replace(form=low), others._replace(form=high)]
-        for part in ranges:
-            runs = bounds.runs(part.row, part.low, part.form[:, 0])
-            parts.append(part.take(runs))
-        return joined(parts)
+        forms = range(self.job.first_form, len(self.job.forms))
+        more = [f for f in forms if self.job.forms[f].schedule == "interleaved"]
+        ranges = [(form, form) for form in forms if form not in more]
+        ranges += [(more[0], more[-1])] if more else []
+        open_form, middle = cells.form[:, 0] == 0, cells.form.sum(axis=1) // 2
+        some, others, parts = cells.take(open_form), cells.take(~open_form), []
+        for ends in ranges:
+            parts.append(some._replace(form=np.tile(ends, (some.size, 1))))
+        for column, ends in ((0, middle + 1), (1, middle)):
+            form = others.form.copy()
+            form[:, column] = ends[~open_form]
+            parts.append(others._replace(form=form))
+        every = joined(parts)
+        every = every._replace(base=np.full(every.size, math.nan))
+        return every.take(self.bounds.runs(every.row, every.low, every.form[:, 0]))
 
     def _by_place(self, cells: Cells) -> Cells:
         """A cell for each placement; one that has a placement is done."""
@@ -386,12 +376,13 @@ class Search:
             rng.integers(len(self.layouts.placed(int(row)))) if place == ALL else place
             for row, place in zip(cells.row, cells.place)
         ]
+        factors = self.bounds.factors(cells.row, np.array(places))
+        at = At(cells.row, factors, cells.family, index, forms)
         runs = self.bounds.runs(cells.row, index, forms)
-        cells, index, forms = cells.take(runs), index[runs], forms[runs]
+        cells, at = cells.take(runs), at.take(runs)
         if not cells.size:
             return 0, 0.0
-        factors = self.bounds.factors(cells.row, np.array(places)[runs])
-        points = self.bounds.exact(cells.row, factors, cells.family, index, forms)
+        points = self.bounds.exact(at)
         self.look(points)
         bound = self._effective(cells)
         # one from where none can be only counts if it is better than the best

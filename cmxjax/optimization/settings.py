@@ -41,11 +41,11 @@ class Setting(NamedTuple):
     longer, 0 where nothing is known and every value is looked at by itself."""
     memory: int
     """Likewise of memory."""
-    menus: tuple[np.ndarray, ...]
-    """Ascending values; none for a batch that may be any whole number."""
+    counts: np.ndarray
+    """Values of each menu, (menu,)."""
     table: np.ndarray
-    """The menus below each other, the shorter ones repeated, (menu, value); of a batch
-    that may be any whole number the most that is considered."""
+    """The menus, ascending, (menu, value); rows of shorter ones are filled up. Empty for
+    a batch that may be any whole number."""
     per_group: float = 1.0
     """Of a whole number of requests, what each adds to the value of a group."""
     eased: bool = False
@@ -54,7 +54,7 @@ class Setting(NamedTuple):
 
     @property
     def whole(self) -> bool:
-        return not self.menus
+        return not self.table.size
 
     @property
     def settled(self) -> bool:
@@ -64,12 +64,6 @@ class Setting(NamedTuple):
     @property
     def is_batch(self) -> bool:
         return self.name in SIZES.values()
-
-    def sizes(self, menu: np.ndarray) -> np.ndarray:
-        """How many values the menus have, for numbers of menus."""
-        if self.whole:
-            return self.table[menu, 0].astype(int)
-        return np.array([len(values) for values in self.menus])[menu]
 
     def values(
         self, menu: np.ndarray, index: np.ndarray, group: np.ndarray
@@ -138,12 +132,11 @@ def _listed(
     if name in given:
         kept = sorted({float(value) for value in given[name]})
         menus = [tuple(x for x in values if x in kept) for values in menus]
-    usable = np.array([bool(values) for values in menus])
-    filled = tuple(np.array(values or (0.0,), float) for values in menus)
-    longest = max(map(len, filled))
-    table = np.array([np.resize(values, longest) for values in filled])
-    setting = Setting(name, time, memory, filled, table, eased=eased)
-    return Menus(setting, np.where(usable[menu], menu, -1))
+    counts = np.array([len(values) for values in menus])
+    longest = max(1, counts.max())
+    table = np.array([np.resize(values or (0.0,), longest) for values in menus], float)
+    setting = Setting(name, time, memory, counts, table, eased=eased)
+    return Menus(setting, np.where(counts[menu] > 0, menu, -1))
 
 
 def _by(keys: np.ndarray, menu_of) -> tuple[list[tuple], np.ndarray]:
@@ -167,8 +160,8 @@ def _of_serving(problem: Problem, given, degrees: np.ndarray, within_s: float):
     else:
         groups, menu = np.unique(group, return_inverse=True)
         most = np.ceil(_most_tokens(problem, within_s) * groups / each)
-        most = np.clip(most, 1, MOST_REQUESTS)
-        yield Menus(Setting(name, 1, 1, (), most[:, None], each), menu.ravel())
+        most = np.clip(most, 1, MOST_REQUESTS).astype(int)
+        yield Menus(Setting(name, 1, 1, most, np.zeros((0, 0)), each), menu.ravel())
     a = problem.model
     if a is not None and a.experts is not None:
         routed = int(a.experts.routed)

@@ -30,7 +30,7 @@ def sigmas_of(bounds: Bounds, points: list[Points]) -> list[dict[str, float]]:
 
     def run(*inputs) -> Scores:
         price = Pricer(inputs, fields, bounds.price.names)
-        return bounds.scored(*every[:5], price=price)
+        return bounds.scored(every.at, price=price)
 
     def numbers(scores: Scores) -> dict[str, float]:
         values = (math.exp(x) for x in scores.logs.ravel())

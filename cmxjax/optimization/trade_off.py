@@ -71,7 +71,7 @@ def trade_off(search: Search, found: Found, other: str, most_rows: int) -> Trade
         nonlocal known, spent
         job = search.job._replace(objective=changed(objective, phase, quantity, limits))
         another = Search(job, search.layouts)
-        another.look(another.bounds.again(known))
+        another.look(another.bounds.exact(known.at))
         result = another.run(most_rows)
         spent += another.bounds.price.rows
         known = known if result.best is None else together([known, result.best])

@@ -16,7 +16,7 @@ from points import MEASURED, feasible, inputs_of, price, ways
 from cmxjax.answers.predict import predict
 from cmxjax.interop.emit import emit
 from cmxjax.optimization.answer import PROVEN, optimize
-from cmxjax.optimization.cells import ALL
+from cmxjax.optimization.cells import ALL, At
 from cmxjax.optimization.job import job_of
 from cmxjax.optimization.neighbors import neighbors
 from cmxjax.optimization.price import GRADIENT_COST
@@ -100,8 +100,8 @@ def test_no_point_of_a_cell_is_better_than_its_bound():
     listed = [search.layouts.placed(int(row)) for row in cells.row]
     places = np.array([int(rng.integers(len(every))) for every in listed])
     factors = search.bounds.factors(cells.row, places)
-    args = cells.row, factors, cells.family, index, cells.form[:, 0]
-    points = search.bounds.exact(*args)
+    at = At(cells.row, factors, cells.family, index, cells.form[:, 0])
+    points = search.bounds.exact(at)
     runs = np.isfinite(points.score)
     assert runs.sum() > 30
     assert possible[runs].all()
@@ -116,13 +116,14 @@ def test_a_step_with_the_most_requests_is_over_the_limit(scenario, pinned):
     bounds, count = search.bounds, len(search.layouts)
     rows = np.arange(0, count, max(1, count // 64))
     most = np.stack(
-        [s.sizes(bounds.menu[rows, i]) - 1 for i, s in enumerate(bounds.settings)], axis=1
+        [s.counts[bounds.menu[rows, i]] - 1 for i, s in enumerate(bounds.settings)],
+        axis=1,
     )
     first = np.zeros_like(most)
     first[:, bounds.batch] = most[:, bounds.batch]
     zeros = np.zeros(len(rows), int)
     factors = bounds.factors(rows, np.full(len(rows), ALL))
-    priced = bounds.scored(rows, factors, zeros, first, zeros)
+    priced = bounds.scored(At(rows, factors, zeros, first, zeros))
     tpot = np.exp(priced.logs[:, search.job.objective.fields.index("tpot_s")])
     assert (tpot > 0.05).all()
 
@@ -332,8 +333,8 @@ def test_any_schedule_prices_each_as_its_own_program():
     factor = search.layouts.placed(row)[:1]
     zeros = np.zeros((1, len(search.bounds.settings)), int)
     for place, form in enumerate(job.forms[:6]):
-        args = np.array([row]), factor, np.array([0]), zeros, np.array([place])
-        logs = search.bounds.exact(*args).logs[0]
+        at = At(np.array([row]), factor, np.array([0]), zeros, np.array([place]))
+        logs = search.bounds.exact(at).logs[0]
         machine, a, w, layout = job.inputs
         schedule = "1f1b" if form.schedule == "interleaved" else form.schedule
         w = w.replace(micro_batch=jnp.ones(()), chunks=jnp.asarray(float(form.chunks)))
