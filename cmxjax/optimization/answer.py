@@ -65,11 +65,14 @@ class Answer:
     point: Points | None
     """A single row."""
     certificate: Certificate
-    front: Front
-    """Of the points that were priced on the way."""
     trade_offs: tuple[TradeOff, ...]
     """Of the objective against each other one, with a proof."""
     seconds: float
+
+    @property
+    def front(self) -> Front:
+        """Of the points that were priced on the way."""
+        return self.search.front
 
     @cached_property
     def sigmas(self) -> dict[bytes, dict[str, float]]:
@@ -297,8 +300,7 @@ def optimize(
         slack=found.slack,
     )
     seconds = time.perf_counter() - start
-    front = found.front
-    return Answer(job, search, method, found.best, proof, front, trades, seconds)
+    return Answer(job, search, method, found.best, proof, trades, seconds)
 
 
 PROVEN = 2e-4

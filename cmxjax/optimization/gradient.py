@@ -146,6 +146,8 @@ class Beam(Search):
 
     def look(self, points: Points) -> None:
         """Keep the best point of each of the best placements."""
+        if not len(points.row):
+            return
         every = points if self.tops is None else together([self.tops, points])
         value = np.where(np.isfinite(every.score), every.score, NONE + every.excess)
         every = every.take(np.argsort(value, kind="stable"))

@@ -31,6 +31,9 @@ the split of cores are not quite monotone in the rates of links."""
 WIDTH = 2048
 """Cells that are taken apart in one round."""
 
+ROUGH = 2.0
+"""Ratio of batches below which a cell is taken apart into spare expert slots."""
+
 PULLED = 0.25
 """Share of the log of a range of batches that is worth to be dropped without halving."""
 
@@ -63,8 +66,6 @@ class Found(NamedTuple):
     """The best point that can run, or the nearest one; a single row."""
     bound: float | None
     """No point has a lower score; None where none can run."""
-    front: Front
-    evaluations: int
     checked: int
     """Points drawn from what was dropped."""
     slack: float
@@ -293,6 +294,11 @@ class Search:
             root = np.floor(np.sqrt((low + 1.0) * (high + 1.0))).astype(int) - 1
             root = np.clip(root, low, np.maximum(high - 1, low))
             middle = np.where(at == bounds.batch, root, middle)
+        if bounds.batch is not None and (spare := bounds.spare) is not None:
+            low, high = cells.low[:, bounds.batch], cells.high[:, bounds.batch]
+            rough = (high + 1.0) <= ROUGH * (low + 1.0)
+            setting = np.where(rough & wide[:, spare], spare, setting)
+            middle = np.where(setting == spare, cells.low[:, spare], middle)
         share = bounds.share
         if share is not None:
             # as much runs again as memory needs at least; schedules differ in the rest
@@ -354,8 +360,7 @@ class Search:
         self, bound: float | None = None, checked: int = 0, slack: float = 0.0
     ) -> Found:
         """What is known so far, with what was proven of it."""
-        rows = self.bounds.price.rows
-        return Found(self.best, bound, self.front, rows, checked, slack, self.batches)
+        return Found(self.best, bound, checked, slack, self.batches)
 
     def _checked(self, dropped: Cells) -> tuple[int, float]:
         """Points drawn from what was dropped: how many, and by how much one is better

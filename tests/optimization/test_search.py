@@ -157,6 +157,14 @@ def test_gradient_search_states_its_certificate(descended, answer):
 
 
 @pytest.mark.slow
+def test_a_descent_keeps_degrees_that_are_given(scenario):
+    """Rounded placements none of whose settings can run end nothing."""
+    found = decoded(scenario, pinned=PINNED | {"tp": 4, "ep": 24}, method="gradient")
+    assert (found.changes["layout.tp"], found.changes["layout.ep"]) == (4, 24)
+    assert found.certificate.refined == pytest.approx(found.value, rel=1e-3)
+
+
+@pytest.mark.slow
 def test_a_name_and_one_limit_are_taken_as_they_are(answer):
     one = optimize(
         NAME, limits="tpot=50ms", pinned=PINNED, devices=(96,), calibration="none"
