@@ -24,7 +24,10 @@ def scenario_keys(phase: str | None) -> list[Key]:
         options = choose(phase, [*SCENARIOS, SWEEP])
         raise SpecError([f"keys {phase}: no such phase; {options}"])
     models = SCENARIOS.values() if phase is None else [SCENARIOS[phase]]
-    found = {key.key: key for model in models for key in described(model)}
+    found: dict[str, Key] = {}
+    for key in (key for model in models for key in described(model)):
+        if found.setdefault(key.key, key).default is None:  # phases differ in it
+            found[key.key] = key
     return [found[key] for key in sorted(found)]
 
 

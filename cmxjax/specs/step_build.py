@@ -105,6 +105,8 @@ def served_software(context: Context, mode: str) -> tuple[Software, Choices]:
     scenario, system, where = context.scenario, context.system, context.where
     dtypes = dtypes_of(scenario, dtype_of_file(context.model, system))
     used = {f"dtypes.{k}": getattr(dtypes, k) for k in MULTIPLIED}
+    if dtypes.indexer == dtypes.activation:  # as it is by itself: said once
+        del used["dtypes.indexer"]
     if context.mixture:
         used["dtype of the router"] = "bf16"
     choices = usual(system)._replace(
