@@ -19,6 +19,7 @@ from ..job.layout import Pools, Routing, devices
 from ..machine.pad import padded
 from ..memory.serving import excess_bytes
 from ..model.architecture import weighed
+from ..optimization.price import in_blocks
 from ..serve.generation import Generation, Inputs, Load, generate
 from ..serve.pools import scheme_of
 from ..serve.prefill import prefill_pool, transfer
@@ -79,13 +80,12 @@ def most_of(
     for apart in (False, True):
         kind = Kind(role, tuple(sorted(roles)), attention, apart)
         rows = np.flatnonzero((layouts.shared > 0.0) == apart)
-        for first in range(0, len(rows), BLOCK):
-            some = rows[first : first + BLOCK]
-            full = np.resize(some, BLOCK)
-            block = tuple(jnp.asarray(column[full], float) for column in columns)
-            served = jax.device_get(_most(inputs, block, head, kind))
-            for column, values in zip(found, served):
-                column[some] = values[: len(some)]
+        if not len(rows):
+            continue
+        program = partial(_most, inputs, head, kind)
+        served = in_blocks(program, BLOCK, *(x[rows].astype(float) for x in columns))
+        for column, values in zip(found, served):
+            column[rows] = values
     return found
 
 
@@ -107,7 +107,7 @@ def _of_role(inputs: tuple, role: str) -> tuple:
 
 
 @partial(jax.jit, static_argnames="kind")
-def _most(inputs: tuple, block: tuple, head: Array, kind: Kind) -> tuple[Array, Array]:
+def _most(inputs: tuple, head: Array, kind: Kind, *block: Array) -> tuple[Array, Array]:
     """As `Most` has it, of one block."""
     role = kind.role
     machines, a, w, pools = inputs
