@@ -60,8 +60,7 @@ def matrix_s(
     half_rows, half_columns = chip.half_rows, chip.half_columns
     area = rows * columns * filled
     area = area + half_rows * columns + half_columns * rows + half_rows * half_columns
-    gemm = np.array([float(kind == "gemm") for kind in table.kinds])
-    attention = np.array([float(kind == "attention") for kind in table.kinds])
+    gemm, attention = table.of_kind("gemm"), table.of_kind("attention")
     ramped = 2.0 * table.groups * (table.depth + chip.half_depth) * area
     peaks = _peaks(chip, table)
     multiplied = gemm * ramped / _gemm_rate(chip, table, peaks)
@@ -99,9 +98,8 @@ def resources_s(
     """
     ramp = chip.half_memory_bytes * (table.launches > 0)
     memory_rate = chip.memory_bytes_per_s * chip.memory_efficiency
-    is_vector = np.array([float(kind in VECTOR) for kind in table.kinds])
+    is_vector, gemm = table.of_kind(*VECTOR), table.of_kind("gemm")
     cost = chip.vector_launch_s * is_vector + chip.matrix_launch_s * (1.0 - is_vector)
-    gemm = np.array([float(kind == "gemm") for kind in table.kinds])
     cost = cost + gemm * either(table.element_bytes < 1.0, chip.four_bit_launch_s, 0.0)
     used = [
         matrix_s(chip, table, sharpness),
@@ -133,8 +131,7 @@ def _passes(chip: Chip, table: OpTable) -> Real:
     """How often the bytes of each operator are moved."""
     if GATHER not in table.kinds:
         return 1.0
-    gathers = np.array([float(kind == GATHER) for kind in table.kinds])
-    return 1.0 + gathers * (chip.gather_passes - 1.0)
+    return 1.0 + table.of_kind(GATHER) * (chip.gather_passes - 1.0)
 
 
 def _chosen_s(chip: Chip, table: OpTable) -> Real:
@@ -142,8 +139,7 @@ def _chosen_s(chip: Chip, table: OpTable) -> Real:
     no work of a vector unit is known whose rate would set it (`CHOICE`)."""
     if CHOICE not in table.kinds:
         return 0.0
-    chooses = np.array([float(kind == CHOICE) for kind in table.kinds])
-    return chooses * table.rows * table.columns * chip.choice_s
+    return table.of_kind(CHOICE) * table.rows * table.columns * chip.choice_s
 
 
 def roofline_s(

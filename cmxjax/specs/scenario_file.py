@@ -350,8 +350,12 @@ class ServeSpec(_Illustrated):
     """Longest time of a token after it."""
 
     @model_validator(mode="after")
-    def _one_load(self):
+    def _enough_acceptances(self):
         _check_acceptance(self.acceptance, self.draft_tokens or 0)
+        return self
+
+    @model_validator(mode="after")
+    def _one_load(self):
         if self.request_rate is None and self.concurrency is None:
             raise ValueError(
                 "request_rate: missing; give it, or concurrency for a closed loop"

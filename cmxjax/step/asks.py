@@ -6,6 +6,7 @@ from .._types import Scalar, Sharpness
 from ..job.layout import Layout, degree, splits
 from ..job.workload import Decode, Prefill
 from ..model.architecture import Architecture
+from ..work.attention import index_excess_bytes
 from ..work.chunk import joined_rows
 from ..work.serving import decode_rows, prefill_rows
 from ..work.table import at_place
@@ -79,8 +80,8 @@ def prefill_asks(
     held, context = w.tokens_per_device / microbatches * rows["tp"], []
     for i, mixer in enumerate(a.mixers):
         share = rows[at_place("per_kv", i)]
-        width = mixer.kv_width * sizes.kv
-        sent = held * share * (width + mixer.index_keys * (sizes.indexer - sizes.kv))
+        width = mixer.kv_width * sizes.kv + index_excess_bytes(mixer, sizes)
+        sent = held * share * width
         if (
             not mixer.caches
         ):  # each rank's state of each prompt (LASP-2, arXiv 2502.07563)

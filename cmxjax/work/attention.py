@@ -15,6 +15,7 @@ and, of each mixer by its place:
     local_heads: heads of a device
 """
 
+from .._types import Leaf
 from ..job.workload import Sizes
 from ..model.architecture import Architecture
 from ..model.compressed import Compressed
@@ -40,6 +41,11 @@ NORM_FLOP = 8.0
 round and convert of the quantization)."""
 
 
+def index_excess_bytes(at: Mixer, sizes: Sizes) -> Leaf | float:
+    """Bytes of a token's index keys beyond those that they had in the cache's format."""
+    return at.index_keys * (sizes.indexer - sizes.kv)
+
+
 def mixer_ops(a: Architecture, sizes: Sizes, place: int, decodes: bool) -> list[Op]:
     """Operators of one mixer, norm and cache write included.
 
@@ -58,7 +64,7 @@ def mixer_ops(a: Architecture, sizes: Sizes, place: int, decodes: bool) -> list[
         ops = recurrent_ops(a, at, sizes, decodes)
     elif isinstance(at, Compressed):
         written = (at.head_dim + at.grown) * sizes.kv
-        written = written + at.index_keys * (sizes.indexer - sizes.kv)
+        written = written + index_excess_bytes(at, sizes)
         core = [_query_and_output(2.0 * at.query), _cache_write(written)]
         ops = compressed_ops(a, at, sizes, core)
     elif isinstance(at, Latent):

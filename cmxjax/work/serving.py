@@ -10,7 +10,7 @@ from ..job.layout import Layout, degree, head_ways
 from ..job.workload import Decode, Prefill, Sizes
 from ..model.architecture import Architecture, added
 from ..model.mixers import Mixer
-from .attention import mixer_ops
+from .attention import index_excess_bytes, mixer_ops
 from .feed_forward import draft_ops, half_ops, tail_ops
 from .table import Op, at_place
 
@@ -204,4 +204,4 @@ def sequence_bytes(mixer: Mixer, sizes: Sizes, tokens: Scalar) -> Scalar:
     if not mixer.caches:
         return mixer.state * sizes.state
     kept = mixer.kept(tokens) * mixer.kv_width * sizes.kv
-    return kept + tokens * mixer.index_keys * (sizes.indexer - sizes.kv)
+    return kept + tokens * index_excess_bytes(mixer, sizes)

@@ -256,6 +256,10 @@ class OpTable(struct.PyTreeNode, kw_only=True, frozen=True):
     dtypes: tuple[str, ...] = struct.field(pytree_node=False)
     kind: str = struct.field(pytree_node=False, default="op_table")
 
+    def of_kind(self, *kinds: str) -> np.ndarray:
+        """1 for each operator of some kinds and 0 for others, (op,)."""
+        return np.array([float(kind in kinds) for kind in self.kinds])
+
 
 def select(values: Mapping[str, Scalar], names: Sequence[str]) -> Real:
     """`values[names[i]]` for each operator i."""
@@ -313,5 +317,5 @@ def tabulate(
 
 def matrix_flop(table: OpTable):
     """Useful matrix FLOP of each operator, a multiply-add counted as two."""
-    is_matrix = np.array([float(kind not in VECTOR) for kind in table.kinds])
+    is_matrix = 1.0 - table.of_kind(*VECTOR)
     return 2.0 * table.groups * table.rows * table.columns * table.depth * is_matrix
