@@ -60,6 +60,9 @@ def roots(
         search: how, of the function, the number of halvings, `inputs` and `upper`: gives
             the last number that it tried for each root, and the values there; by
             interpolation if left out.
+
+    A function with several roots, such as one with steps, gets one of them; never one
+    above a place where the search for another's root has found it above zero.
     """
     place, values = _roots(function, halvings, search or interpolated, inputs, upper)
     # where there is none, the further outputs are those next to 0
@@ -89,7 +92,7 @@ def interpolated(
 
     def unfinished(state: tuple[Array, Bracket]) -> Array:
         halved, bracket = state
-        return (halved > 0.75 * least) & (bracket.width > least).any()
+        return ((halved > 0.75 * least) & (bracket.width > least)).any()
 
     def narrow(state: tuple[Array, Bracket]) -> tuple[Array, Bracket]:
         halved, bracket = state
@@ -98,14 +101,20 @@ def interpolated(
         aside = jnp.maximum(0.2 * width**2 / upper, 0.25 * least)
         guess = bracket.guess(aside, halved - 0.5 * width)
         place = jax.lax.select(halved > reach, end, guess)
-        found = bracket.narrowed(place, *_each(function, inputs, place))
         done = width <= least
-        kept = jax.tree.map(
-            lambda old, new: jax.lax.select(done, old, new), bracket, found
-        )
-        return 0.5 * halved, kept
+        place = jax.lax.select(done, bracket.place, place)
+        outputs, values = jax.vmap(lambda x: function(inputs, x))(place)
+        found = bracket.narrowed(place, _diagonal(outputs), values)
+        kept = _where(done, bracket, found)
+        # a place of another function may show that there is a root below
+        above = jnp.where(outputs >= 0.0, place[:, None], jnp.inf)
+        first, lowest = above.argmin(0), above.min(0)
+        at = jax.tree.map(lambda leaf: leaf[first], values)
+        again = start._replace(high=lowest, place=lowest, values=at)
+        lower = lowest < kept.low * (1.0 - 1e-6)
+        return jnp.where(lower, reach, 0.5 * halved), _where(lower, again, kept)
 
-    begin = jnp.asarray(2.0 * reach), start
+    begin = jnp.full_like(end, 2.0 * reach), start
     _, found = jax.lax.while_loop(unfinished, narrow, begin)
     return found.place, found.values
 
@@ -167,8 +176,16 @@ def _each(
 ) -> tuple[Float[Array, " function"], PyTree]:
     """Each function at its own place, and the values there."""
     outputs, values = jax.vmap(lambda x: function(inputs, x))(places)
-    own = np.eye(len(places), dtype=bool)
-    return jax.lax.select(own, outputs, jnp.zeros_like(outputs)).sum(1), values
+    return _diagonal(outputs), values
+
+
+def _diagonal(outputs: Float[Array, "place function"]) -> Float[Array, " function"]:
+    own = np.eye(len(outputs), dtype=bool)
+    return jax.lax.select(own, outputs, jnp.zeros_like(outputs)).sum(1)
+
+
+def _where(chosen: Array, one: Bracket, other: Bracket) -> Bracket:
+    return jax.tree.map(lambda a, b: jax.lax.select(chosen, a, b), one, other)
 
 
 @functools.partial(_roots.defjvp, symbolic_zeros=True)

@@ -118,3 +118,15 @@ def test_roots_take_fewer_steps_than_halving_and_never_many_more(name, root, mos
     jax.effects_barrier()
     assert float(x) == pytest.approx(root, abs=1e-12)
     assert len(tried) <= most
+
+
+@pytest.mark.parametrize(("limit", "root"), [(0.95, 0.9), (1.9, 1.8)])
+def test_no_root_above_a_place_where_another_search_shows_one_below(limit, root):
+    """x = 0.9 t(x) with t = 1 below 1 and 2 above has the roots 0.9 and 1.8."""
+
+    def function(p, x):
+        return jnp.stack([x - 0.9 * jnp.where(x < 1.0, 1.0, 2.0), x - p]), x
+
+    x, values = roots(function, jnp.asarray(limit), jnp.asarray(2.5))
+    np.testing.assert_allclose(x, [root, limit], rtol=1e-12)
+    np.testing.assert_allclose(values, x, rtol=1e-12)
