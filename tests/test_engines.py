@@ -413,6 +413,35 @@ def test_each_layer_of_experts_on_a_tp_group_sums_up_twice():
         assert started == pytest.approx(2 * layers * start, rel=1e-9)
 
 
+def test_copies_are_sorted_and_added_up_where_no_exchange_does_it():
+    """Three kernels a layer more than with tp = 1, whose exchanges do their work."""
+    chip = build(load_scenario(MIXED), "none").machine.chip
+    busy = cmx.explain(*problem(MIXED)).busy
+    apart = MIXED | {"layout": {"devices": 8, "tp": 4, "dp": 2, "ep": 8}}
+    elsewhere = cmx.explain(*problem(apart)).busy
+    more = float(busy["router.launch"] - elsewhere["router.launch"])
+    assert more == pytest.approx(94 * 3 * float(chip.vector_launch_s), rel=1e-6)
+    # 8 copies of 32 tokens on 8 devices are moved once
+    added = (
+        94 * 4 * 8 * 4096 * 2.0 / float(chip.memory_bytes_per_s * chip.memory_efficiency)
+    )
+    assert float(busy["router.memory"] - elsewhere["router.memory"]) > added
+
+
+def test_shared_experts_beside_the_routed_take_no_launches():
+    raw = MIXED | {"model": "deepseek-r1", "system": "hgx-h200"}
+    apart, beside = (
+        cmx.explain(*problem(raw, shared_launch_fraction=share)) for share in (1.0, 0.0)
+    )
+    assert float(apart.busy["shared.launch"]) > 0.0
+    assert float(beside.busy["shared.launch"]) == 0.0
+    for name in apart.busy:
+        if name != "shared.launch":
+            assert float(apart.busy[name]) == pytest.approx(float(beside.busy[name]))
+    saved = float(apart.step_time_s - beside.step_time_s)
+    assert 0.0 < saved < float(apart.busy["shared.launch"])
+
+
 def test_experts_split_or_spread_on_a_tp_group_read_the_same_weights():
     spread = metrics(MIXED | {"routing": {"balance": "uniform"}})
     split = MIXED | {"layout": {"devices": 8, "tp": 8, "etp": 8}}

@@ -9,9 +9,12 @@ from test_model_files import LLAMA
 
 import cmxjax as cmx
 from cmxjax.memory.serving import decode_memory
+from cmxjax.rates.roofline import matrix_s
 from cmxjax.specs.build import build
 from cmxjax.specs.errors import SpecError
 from cmxjax.specs.scenario import load_scenario, validate_scenario
+from cmxjax.work.serving import declared
+from cmxjax.work.table import sizes_by_name, tabulate
 
 JOB: dict[str, Any] = {
     "system": "hgx-h800",
@@ -156,6 +159,45 @@ def test_a_job_may_store_modules_in_formats_of_their_own():
     others = dict.fromkeys(("attention", "dense", "shared"), "bf16")
     all_of, _ = held(weight="int4", weights=others)
     assert all_of == pytest.approx(mixed, rel=0.01)  # but for tables and norms
+
+
+@pytest.mark.parametrize(
+    ("stored", "peak", "share"),
+    [("bf16", "bf16", None), ("fp8", "fp8", "eight_bit_efficiency")],
+)
+def test_modules_wider_than_activations_are_multiplied_in_their_own_format(
+    stored, peak, share
+):
+    """Attention in 16 or 8 bits beside a network in 4, as published checkpoints are."""
+    plain = {"weight": "nvfp4", "activation": "nvfp4"}
+    narrow = problem("gb200-nvl72", **plain)
+    wide = problem("gb200-nvl72", **plain, weights={"attention": stored})
+    system = cmx.build(load_scenario(JOB | {"system": "gb200-nvl72"}), "none").system
+    peaks, chip = system.chip.matrix_flop_per_s, wide.machine.chip
+
+    def seconds(p: Any) -> dict[str, float]:
+        a, sizes = p.model, p.workload.software.sizes
+        ops = [op for _, op in declared(a, p.layout, sizes, decodes=False)]
+        rows = {"one": 1.0} | {op.rows: 4096.0 for op in ops} | {"tokens": 4096.0}
+        names = {x for op in ops for x in (op.groups, op.split_columns, op.split_depth)}
+        rows |= dict.fromkeys([*names, *(op.extra[0] for op in ops)], 1.0)
+        table = tabulate(ops, rows, sizes_by_name(a, sizes))
+        return dict(zip(table.names, map(float, matrix_s(chip, table, None))))
+
+    ratio = peaks["fp4"] * chip.four_bit_efficiency / peaks[peak]
+    ratio = float(ratio / (getattr(chip, share) if share else 1.0))
+    before, after = seconds(narrow), seconds(wide)
+    changed = {name for name in before if after[name] != pytest.approx(before[name])}
+    projections = {"query projection", "key and value projection", "output projection"}
+    assert changed == projections
+    for name in changed:
+        assert after[name] / before[name] == pytest.approx(ratio, rel=1e-9)
+
+
+def test_weights_in_16_bits_make_a_step_of_16_bits():
+    """Nothing is quantized for them but what norms put out."""
+    p = problem("gb200-nvl72", weight="bf16", activation="nvfp4")
+    assert step_s(p) == pytest.approx(step_s(problem("gb200-nvl72")), rel=0.01)
 
 
 def test_formats_of_modules_are_refused_in_training():

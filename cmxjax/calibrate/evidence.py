@@ -47,22 +47,20 @@ def _run(row: Measurement, file: str, **numbers: str | float | bool) -> Run:
 def calibrated_run(
     row: Measurement, file: str, fold: int, calibration: str, result: dict[str, str]
 ) -> Run:
-    """A row of a file and a calibration, as its committed result has it.
+    """A row that a calibration fitted, as its committed result has it.
 
     Args:
         fold: in which it was left out.
     """
-    fitted = not result["not_fitted_because"]
-    left_out = result["error_left_out" if fitted else "error_fit"]
     modelled = row.spec.value * (1.0 + float(result["error_fit"]))
     return _run(
         row,
         file,
         calibration=calibration,
         modelled=float(f"{modelled:.{DIGITS}g}"),
-        fitted=fitted,
-        fold=fold if fitted else -1,
-        log_error=round(math.log1p(float(left_out)), DIGITS),
+        fitted=True,
+        fold=fold,
+        log_error=round(math.log1p(float(result["error_left_out"])), DIGITS),
         sigma=float(result["sigma_left_out"]),
     )
 
@@ -74,9 +72,9 @@ def cited(measured: list[Measurement]) -> list[Measurement]:
 
 
 def runs(folder: Path) -> list[Run]:
-    """Every shipped row that can be cited. Those of calibrations are as the committed
-    results have them, the others are predicted here, with error bars as within of what
-    was fitted.
+    """Every shipped row that can be cited. Those that calibrations fitted are as the
+    committed results have them; the others, also of a calibration's own suites, are
+    predicted here, with error bars as within of what was fitted.
 
     Args:
         folder: as `results` takes it.
@@ -86,11 +84,12 @@ def runs(folder: Path) -> list[Run]:
     fold = _folds(files)
     for name, measured in files.items():
         rows = cited(measured)
-        others = [row for row in rows if row.spec.id not in known]
+        fitted = {row.spec.id for row in rows if _is_fitted(known, row.spec.id)}
+        others = [row for row in rows if row.spec.id not in fitted]
         tried = validated(others, name, widened=False).rows if others else []
         answers = {answer.id: answer for answer in tried}
         for row in rows:
-            if (i := row.spec.id) in known:
+            if (i := row.spec.id) in fitted:
                 found.append(calibrated_run(row, name, fold[i], *known[i]))
                 continue
             numbers = {
@@ -98,10 +97,14 @@ def runs(folder: Path) -> list[Run]:
                 "log_error": round(answers[i].log_error, DIGITS),
                 "sigma": round(answers[i].predicted_relative_sigma, DIGITS),
             }
-            found.append(
-                _run(row, name, calibration="", fitted=False, fold=-1, **numbers)
-            )
+            calibration = known[i][0] if i in known else ""
+            of = {"calibration": calibration, "fitted": False, "fold": -1}
+            found.append(_run(row, name, **of, **numbers))
     return found
+
+
+def _is_fitted(known: dict[str, tuple[str, dict[str, str]]], row: str) -> bool:
+    return row in known and not known[row][1]["not_fitted_because"]
 
 
 def _folds(files: dict[str, list[Measurement]]) -> dict[str, int]:

@@ -8,6 +8,13 @@ from flax import struct
 
 from .._types import Leaf
 
+PLAIN = "bf16"
+"""What routers, scores that no kernel fuses, and products of 16-bit weights beside
+narrower ones are computed in."""
+
+EIGHT = "eight bits"
+"""Likewise products of 8-bit weights beside narrower ones."""
+
 
 class Chip(struct.PyTreeNode, kw_only=True, frozen=True):
     """One device: peaks, memory, and how much of them kernels reach."""

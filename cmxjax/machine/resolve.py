@@ -14,6 +14,7 @@ from jax.core import Tracer
 
 from .._types import Leaf
 from ..parameters import every_leaf, is_switch, path_of
+from .chip import EIGHT, PLAIN
 from .libraries import CollectiveLibrary
 from .machine import Machine, Tiers
 from .pad import WAYS, alike
@@ -24,8 +25,8 @@ from .tiers import FabricRate, SideLink, Torus
 MULTIPLIED = ("activation", "attention", "head", "indexer")
 """Tensor classes that matrix units multiply in a format of their own."""
 
-PLAIN = "bf16"
-"""What routers, and scores that no kernel fuses, are computed in."""
+EIGHT_BITS = ("fp8", "int8")
+"""Formats of `EIGHT`; the first that a device has."""
 
 UNITS = {"nvfp4": "fp4", "mxfp4": "fp4"}
 """Formats that a device multiplies in the units of another name, where it has those."""
@@ -242,6 +243,7 @@ def _peaks(system: System, choices: Choices) -> dict[str, Leaf]:
     jobs that ask for it are refused before."""
     peaks = system.chip.matrix_flop_per_s
     named = {**dict(zip(MULTIPLIED, choices.dtypes, strict=True)), PLAIN: PLAIN}
+    named[EIGHT] = next((of for of in EIGHT_BITS if of in peaks), PLAIN)
     units = {of: of if of in peaks else UNITS.get(of, of) for of in named.values()}
     return {name: peaks.get(units[of], jnp.ones(())) for name, of in named.items()}
 

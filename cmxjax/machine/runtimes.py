@@ -57,6 +57,9 @@ class Engine(struct.PyTreeNode, kw_only=True, frozen=True):
     """Rate of this engine's GEMM kernels over the chip's."""
     expert_rate_factor: Leaf
     """Likewise of its grouped ones for experts, whose weights they also read so fast."""
+    shared_launch_fraction: Leaf
+    """Share of the launches of shared experts that counts in decode: 0 where they run on
+    a stream beside the routed ones, or as one more of them."""
     expert_format_factor: dict[str, Leaf]
     """Further factor of those, by what the experts' weights are, see `EXPERT_FORMATS`. A
     machine has it for `experts`."""

@@ -15,7 +15,8 @@ from jaxtyping import Array, Float
 
 from .. import smooth
 from .._types import Real, Sharpness
-from ..machine.chip import Chip
+from ..job.workload import BYTES
+from ..machine.chip import EIGHT, PLAIN, Chip
 from ..switch import either
 from ..work.table import (
     CHOICE,
@@ -78,7 +79,12 @@ def _gemm_rate(chip: Chip, table: OpTable, peaks: Real) -> Real:
 
 def _peaks(chip: Chip, table: OpTable) -> Real:
     """Matrix peak of each operator's dtype."""
-    return select(chip.matrix_flop_per_s, table.dtypes)
+    peaks = select(chip.matrix_flop_per_s, table.dtypes)
+    if table.widened is None:
+        return peaks
+    plain, eight = (chip.matrix_flop_per_s[name] for name in (PLAIN, EIGHT))
+    wider = either(table.element_bytes == BYTES[PLAIN], plain, eight)
+    return either(table.widened > 0.5, wider, peaks)
 
 
 def _whole(size: Real, tile: Real, sharpness: Sharpness) -> tuple[Real, Real]:

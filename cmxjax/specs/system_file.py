@@ -214,6 +214,7 @@ class EngineSpec(Leaves):
     host_exposed_fraction: Figure
     chunk_exposed_fraction: Figure
     rank_wait_fraction: Figure
+    shared_launch_fraction: Figure
     max_sequences: Figure
     max_tokens_per_step: Figure
     memory_fraction: Figure

@@ -250,7 +250,9 @@ def price(job: Job, streams: Streams, sharpness: Sharpness) -> Priced:
         "per_etp": 1.0 / degree(experts, "etp"),
     }
     software = job.software
-    sizes = sizes_by_name(a, software.sizes, unpacks=software.unpacks)
+    joint = joint_experts(job.layout) if pools is None else 0.0
+    kept = {"unpacks": software.unpacks, "joint": joint}
+    sizes = sizes_by_name(a, software.sizes, **kept)
     table = tabulate([op for _, op in job.ops], rows, sizes)
     used = _with_kernels(job, resources_s(machine.chip, table, sharpness))
     if job.chunked:
@@ -291,9 +293,14 @@ def _with_kernels(job: Job, used: dict[str, Array]) -> dict[str, Array]:
     matrix = (1.0 + plain * (1.0 / engine.matrix_rate_factor - 1.0)) * used["matrix"]
     if not grouped.any():
         return used | {"matrix": matrix}
+    hides = np.array([float(op.block == "shared") for _, op in job.ops])
+    launch = used["launch"]
+    if hides.any() and not job.fills:
+        launch = (1.0 - hides * (1.0 - engine.shared_launch_fraction)) * launch
     faster = engine.expert_rate_factor * engine.expert_format_factor["experts"]
     slower = 1.0 + grouped * (1.0 / faster - 1.0)
-    return used | {"matrix": slower * matrix, "memory": slower * used["memory"]}
+    memory = slower * used["memory"]
+    return used | {"matrix": slower * matrix, "memory": memory, "launch": launch}
 
 
 def _loads(job: Job, asked: Asked, cp: Group, memory_s: Array) -> dict[str, PyTree]:

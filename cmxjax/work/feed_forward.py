@@ -147,6 +147,33 @@ def _expert_ops(a: Architecture, e: Experts, place: int, shared_here: bool) -> l
     return ops
 
 
+def around_ops(a: Architecture, place: int) -> list[Op]:
+    """Kernels around a mixture's GEMMs where its experts lie on the devices that have the
+    tokens (the flag `joint`), so that no exchange does their work: copies are counted and
+    sorted by expert, and what the experts put out is added up."""
+    e = a.feed_forwards[place]
+    assert isinstance(e, Experts)
+    width = e.token_width(a.hidden)
+    return [
+        Op("copies sorted", "router", "vector", "routed_rows", e.topk, launches=SORTS),
+        Op(
+            "outputs added",
+            "router",
+            "vector",
+            "expert_rows",
+            width,
+            groups="experts",
+            out_bytes={"joint": 2.0},
+            launches={"joint": 1.0},
+            vector_flop=1.0,
+        ),
+    ]
+
+
+SORTS = {"joint": 2.0}
+"""Launches that count and sort copies (assumed: one counts the rows of each expert, one
+writes where each copy goes)."""
+
 SELECT_FLOP = 20.0
 """Vector FLOP per routing score: sigmoid or softmax and the search for the top k
 (assumed)."""

@@ -11,7 +11,7 @@ from ..job.workload import Decode, Prefill, Sizes
 from ..model.architecture import Architecture, added
 from ..model.mixers import Mixer
 from .attention import index_excess_bytes, mixer_ops
-from .feed_forward import draft_ops, half_ops, tail_ops
+from .feed_forward import around_ops, draft_ops, half_ops, tail_ops
 from .table import Op, at_place
 
 Declarations = list[tuple[str, Op]]
@@ -51,6 +51,8 @@ def declared(
         parts = half_parts(a, i)
         for op in half_ops(a, i, not layout.routing.dispatches_shared):
             declarations.append((parts[-1 if op.block == "experts" else 0], op))
+        if len(parts) > 1 and layout.attention == "tp":
+            declarations += [(parts[-1], op) for op in around_ops(a, i)]
     declarations += [("tail", op) for op in tail_ops(a)]
     return declarations + [("draft", op) for op in (draft_ops(a) if decodes else [])]
 

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 
 from .._types import Leaf, Real, Scalar
 from ..job.workload import BYTES, Sizes
+from ..machine.chip import EIGHT, PLAIN
 from ..model.architecture import Architecture
 from ..model.feed_forwards import Experts
 from ..switch import either
@@ -172,6 +173,7 @@ def sizes_by_name(
     trains: bool = False,
     unpacks: bool = False,
     gate_bytes: Scalar | float = 0.0,
+    joint: Scalar | float = 0.0,
 ) -> dict[str, Scalar]:
     r"""What forms are made of: bytes of an element by tensor class, and flags.
 
@@ -179,32 +181,47 @@ def sizes_by_name(
     the activations' format and read again: s + 2 a bytes for s < a, where a fused kernel
     reads s. So 4 bits under 16 cost 4.5 bytes, where 16-bit weights cost 2.
 
+    Weights that a checkpoint leaves wider than the job's activations, such as attention
+    in 16 bits beside experts in 4, are multiplied in their own format: no kernel rounds
+    the activations of such a module.
+
     Args:
         trains: all weights have the job's format, however a file stores them.
         unpacks: weights narrower than activations are unpacked apart.
         gate_bytes: moved beside fused kernels for an element of the width of experts
             with biases.
+        joint: 1 where experts lie on the devices that have the tokens.
     """
-    flags = {"dropout": a.dropout.on}
+    flags = {"dropout": a.dropout.on, "joint": joint}
 
-    def weight(ratio: Scalar) -> Scalar:
+    def add(name: str, place: int, ratio: Scalar) -> None:
+        name, moved = at_place(name, place), 0.0
         stored = sizes.weight if trains else sizes.weight * ratio
-        if not unpacks:
-            return stored
-        moved = 2.0 * sizes.activation
-        return stored + either(stored < sizes.activation, moved, 0.0)
+        if unpacks:
+            moved = either(stored < sizes.activation, 2.0 * sizes.activation, 0.0)
+        flags[name] = stored + moved
+        if not trains:
+            wider = either(stored > 1.5, BYTES[PLAIN], BYTES["fp8"])
+            keeps = stored < 1.5 * sizes.activation
+            flags[product_of(name)] = either(keeps, sizes.activation, wider)
 
     for place, mixer in enumerate(a.mixers):
-        flags[at_place("mixer weight", place)] = weight(mixer.stored)
+        add("mixer weight", place, mixer.stored)
     for place, half in enumerate(a.feed_forwards):
         flags[at_place("gated", place)] = half.gated.on
-        flags[at_place("weight", place)] = weight(half.stored)
+        add("weight", place, half.stored)
         if isinstance(half, Experts) and half.has_shared:
-            flags[at_place("shared weight", place)] = weight(half.shared_stored)
+            add("shared weight", place, half.shared_stored)
     if a.experts is not None:
         flags[BIASED_GATE] = a.experts.biased.on * gate_bytes
     flags["narrow_head"] = either(sizes.head < BYTES["bf16"], 1.0, 0.0)
-    return {"bf16": BYTES["bf16"]} | sizes._asdict() | flags
+    plain = {PLAIN: BYTES[PLAIN], EIGHT: BYTES["fp8"]}
+    return plain | sizes._asdict() | flags
+
+
+def product_of(weight: str) -> str:
+    """Name of the bytes of an element that a weight's product multiplies."""
+    return f"{weight} product"
 
 
 FEW = 3
@@ -250,6 +267,9 @@ class OpTable(struct.PyTreeNode, kw_only=True, frozen=True):
     launches: Leaf
     element_bytes: Leaf
     """Of what matrix units multiply."""
+    widened: Leaf | None = None
+    """1 where weights wider than the job's activations set that format; None where none
+    could."""
     names: tuple[str, ...] = struct.field(pytree_node=False)
     blocks: tuple[str, ...] = struct.field(pytree_node=False)
     kinds: tuple[str, ...] = struct.field(pytree_node=False)
@@ -294,7 +314,14 @@ def tabulate(
     depth = column([op.depth for op in ops])
     depth = depth * select(features, [op.split_depth for op in ops])
     weight = evaluated([op.weight_bytes for op in ops], sizes)
-    read = evaluated([op.in_bytes for op in ops], sizes)
+    products = [_product(op, sizes) for op in ops]
+    renamed = [_renamed(op.in_bytes, of) for op, of in zip(ops, products)]
+    read = evaluated(renamed, sizes)
+    element = evaluated([{of: 1.0} for of in products], sizes)
+    widened = None
+    if products != [op.dtype for op in ops]:
+        least = evaluated([{op.dtype: 1.0} for op in ops], sizes)
+        widened = either(element > least, 1.0, 0.0)
     written = evaluated([op.out_bytes for op in ops], sizes)
     extra = column([op.extra[1] for op in ops])
     extra = extra * select(features, [op.extra[0] for op in ops])
@@ -307,12 +334,27 @@ def tabulate(
         memory_bytes=groups * once + extra,
         vector_flop=groups * rows * columns * column([op.vector_flop for op in ops]),
         launches=evaluated([op.launches for op in ops], sizes),
-        element_bytes=evaluated([{op.dtype: 1.0} for op in ops], sizes),
+        element_bytes=element,
+        widened=widened,
         names=tuple(op.name for op in ops),
         blocks=tuple(op.block for op in ops),
         kinds=tuple(op.kind for op in ops),
         dtypes=tuple(op.dtype for op in ops),
     )
+
+
+def _product(op: Op, sizes: Mapping[str, Scalar]) -> str:
+    """Name of the size of what an operator multiplies."""
+    weights = op.weight_bytes if isinstance(op.weight_bytes, Mapping) else {}
+    names = (product_of(name) for name in weights if op.dtype == "activation")
+    return next((name for name in names if name in sizes), op.dtype)
+
+
+def _renamed(form: Form, activation: str) -> Form:
+    """A form with activations of another name."""
+    if not isinstance(form, Mapping):
+        return form
+    return {activation if n == "activation" else n: by for n, by in form.items()}
 
 
 def matrix_flop(table: OpTable):

@@ -319,7 +319,7 @@ def tabulate_passes(ops: list[Op], features, sizes: Mapping[str, Scalar]) -> Pas
     cut = {
         name: value[..., :count]
         for name, value in vars(forward).items()
-        if name not in ("names", "blocks", "kinds", "dtypes", "kind")
+        if name not in ("names", "blocks", "kinds", "dtypes", "kind", "widened")
     }
     read = evaluated([op.weight_bytes for op in ops[:count]], sizes)
     # scores and context multiply activations: their second gradient is written once
