@@ -67,8 +67,10 @@ def test_every_run_names_its_source_and_agrees_with_the_committed_results():
         fitted = not row["not_fitted_because"]
         error = float(row["error_left_out" if fitted else "error_fit"])
         assert (run.calibration, run.fitted) == (name, fitted), run.id
-        ratio, digits = 1.0 + float(row["error_fit"]), 1e-4 if fitted else 2e-3
-        assert run.modelled / run.measured == pytest.approx(ratio, rel=2e-3)
+        # those that no fit moved are predicted by the code as it is now
+        digits = 1e-4 if fitted else 5e-3
+        ratio = 1.0 + float(row["error_fit"])
+        assert run.modelled / run.measured == pytest.approx(ratio, rel=max(digits, 1e-3))
         assert run.log_error == pytest.approx(math.log1p(error), abs=digits)
         if fitted:
             assert run.sigma == float(row["sigma_left_out"])
