@@ -165,7 +165,6 @@ def around_ops(a: Architecture, place: int) -> list[Op]:
             groups="experts",
             out_bytes={"joint": 2.0},
             launches={"joint": 1.0},
-            vector_flop=1.0,
         ),
     ]
 
