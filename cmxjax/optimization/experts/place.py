@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from .bound import slowest_bound
-from .cost import Cost, cost_of, device_loads, slowest
+from .cost import Cost, cost_of, device_loads, replicas, slowest
 from .exchange import EPSILON, balance, gather
 from .greedy import greedy, round_robin
 
@@ -87,9 +87,9 @@ def _shaken(
     shakes: int,
     rng: np.random.Generator,
 ) -> Int[np.ndarray, "device slot"]:
-    """Balanced, and again from the best so far with another replica and a few slots
-    exchanged at random, which leads out of what exchanges alone can't improve; until the
-    bound is reached."""
+    """Balanced, and again from the best so far until the bound is reached, each time with
+    a replica less of one expert for one more of the slowest device's, and with slots
+    exchanged at random: exchanges alone can't change replicas."""
     best = table.copy()
     balance(best, loads)
     busy = device_loads(best, loads)
@@ -98,13 +98,14 @@ def _shaken(
         if least <= enough:
             break
         tried = best.copy()
-        flat, counts = tried.ravel(), np.bincount(tried.ravel(), minlength=len(loads))
-        several = np.flatnonzero(counts[flat] > 1)
-        if len(several) and rng.random() < 0.7:
-            flat[rng.choice(several)] = rng.integers(len(loads))
-        for _ in range(int(rng.integers(1, 4))):
-            a, b = rng.integers(len(flat), size=2)
-            flat[a], flat[b] = flat[b], flat[a]
+        flat = tried.ravel()
+        busy = device_loads(tried, loads)[:, rng.integers(loads.shape[1])]
+        several = np.flatnonzero(replicas(tried, len(loads))[flat] > 1)
+        if len(several):
+            flat[rng.choice(several)] = rng.choice(tried[busy.argmax()])
+        pairs = rng.integers(len(flat), size=(rng.integers(3), 2))
+        for pair in pairs:
+            flat[pair] = flat[pair[::-1]]
         balance(tried, loads)
         value = slowest(device_loads(tried, loads))
         if value < least:
