@@ -2,14 +2,16 @@
 
 Adam with annealed sharpness and penalties from many starts moves log-degree between
 tiers (see `transport`) beside the batch or the micro-batch. What is no matter of degree,
-such as a stage of ZeRO, is drawn for each start. Iterates are rounded to whole placements
-near them, on which all settings are searched exactly, by the bounds of the search. The
-best few placements are then left for better ones next to them, until none has any.
+such as a stage of ZeRO, is drawn for each start. Iterates are rounded to whole degrees
+near them, whose placements and settings are searched exactly, by the bounds of the
+search. The best few degrees are then left for better ones beside them, until none has
+any.
 
 Reference: Kingma & Ba, arXiv 1412.6980.
 """
 
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import jax
@@ -23,7 +25,6 @@ from ..job.layout import AXES
 from ..smooth import anneal
 from .cells import Points, together
 from .layouts import Layouts
-from .neighbors import neighbors
 from .price import FAST_COMPILE, Family, score
 from .search import MOST_ROWS, Search
 from .space import Rules
@@ -38,13 +39,10 @@ STEPS, STARTS = 40, (16, 32)
 """Steps of a descent, and starts at least and at most: one for each set of axes used."""
 
 SNAPSHOTS, ROUNDED = 4, 8
-"""Times during a descent that the iterate is rounded, and whole placements of each."""
+"""Times during a descent that the iterate is rounded, and whole degrees of each."""
 
-KEPT = 8
-"""Placements whose neighbors are looked at."""
-
-NONE = 1e6
-"""Stands before the excess in place of a score where none can run."""
+KEPT, BESIDE = 4, 64
+"""Degrees whose neighbors are looked at, and neighbors of each."""
 
 MOVED = {
     "sequences_per_device": (0.125, 16384.0),
@@ -60,112 +58,90 @@ class Descended(NamedTuple):
     relaxed: float | None
     """Of the relaxed problem; no bound, as it isn't convex."""
     rounded: float | None
-    """Of the best of the rounded placements, exactly."""
+    """Of the best of the rounded degrees, exactly."""
     gradients: int
     placements: int
-    """That were looked at."""
+    """Of all degrees that were looked at."""
 
 
 def descend_and_refine(search: Search, seed: int = 0) -> Descended:
     """Descend, round and refine; the best point is then the search's."""
     logs, values, excess, frames = descend(search, seed)
-    beam = Beam(search)
-    rounded = [
-        found
-        for start, frame in zip(logs, frames.tolist())
-        for iterate in start
-        for found in nearest(search.layouts, iterate, frame)
-    ]
-    beam.visit(rounded)
-    score = beam.score_of_best
-    while near := beam.neighbors():
-        beam.visit(near)
+    beam, rounded = Beam(search), None
+    beam.visit(
+        row
+        for start, frame in zip(logs.sum(axis=3), frames.tolist())
+        for degrees in start
+        for row in nearest(search.layouts, degrees, frame, ROUNDED)
+    )
+    if beam.tops is not None and np.isfinite(beam.tops.score[0]):
+        rounded = float(beam.tops.score[0])
+    while beam.visit(beam.neighbors()):
+        pass
     if beam.tops is not None:
         search.look(beam.tops)
     good = excess <= 0.0
     return Descended(
         float(values[good].min()) if good.any() else None,
-        score if math.isfinite(score) else None,
+        rounded,
         len(frames) * STEPS,
-        len(beam.visited),
+        int(search.layouts.ways[list(beam.visited)].sum()),
     )
 
 
-Placed = tuple[int, int]
-"""A row of the layouts and the place among its placements."""
-
-
 def nearest(
-    layouts: Layouts, logs: Float[np.ndarray, "axis tier"], frame: int
-) -> list[Placed]:
-    """For each of the nearest degrees the placement nearest to a relaxed one."""
+    layouts: Layouts, logs: Float[np.ndarray, " axis"], frame: int, count: int
+) -> list[int]:
+    """The rows of the whole degrees whose logs are nearest to some."""
     rows = np.flatnonzero(layouts.usable & (layouts.frame == frame))
-    apart = ((np.log(layouts.degrees[rows]) - logs.sum(axis=1)) ** 2).sum(axis=1)
-    found = []
-    for row in rows[np.argsort(apart, kind="stable")[:ROUNDED]].tolist():
-        off = (np.log(layouts.placed(row)) - logs) ** 2
-        found.append((row, int(off.sum(axis=(1, 2)).argmin())))
-    return found
+    apart = ((np.log(layouts.degrees[rows]) - logs) ** 2).sum(axis=1)
+    return rows[np.argsort(apart, kind="stable")[:count]].tolist()
 
 
 class Beam(Search):
-    """The search of all settings of some placements, the best few of which are kept."""
+    """The search of all placements and settings of some degrees, the best few of which
+    are kept."""
 
     def __init__(self, search: Search):
         super().__init__(search.job, search.layouts)
         self.bounds = search.bounds
         self.tops: Points | None = None
-        """The best point of each placement that is kept, from the best on."""
-        self.visited: set[Placed] = set()
-        self.left: set[bytes] = set()
-        """Placements whose neighbors were looked at."""
+        """The best point of each of the best degrees, from the best on."""
+        self.visited: set[int] = set()
 
     @property
     def score(self) -> float:
-        """A placement that isn't better than this one isn't kept."""
-        full = self.tops is not None and len(self.tops.row) == KEPT
-        return float(self.tops.score[-1]) if full and self.tops else math.inf
-
-    @property
-    def score_of_best(self) -> float:
-        return math.inf if self.tops is None else float(self.tops.score[0])
-
-    def visit(self, placed: list[Placed]) -> None:
-        """Search all settings of some placements."""
-        fresh = sorted(set(placed) - self.visited)
-        self.visited.update(fresh)
-        if not fresh:
-            return
-        rows, places = np.array(fresh).T
-        for family in range(len(self.job.families)):
-            cells = self._first(family, np.unique(rows))
-            each, at = np.nonzero(cells.row[:, None] == rows)
-            cells = cells.take(each)._replace(place=places[at])
-            self._searched(self._priced(cells), MOST_ROWS)
-        self.dropped.clear()
+        """Degrees that aren't better than this are not kept."""
+        tops = self.tops
+        if tops is None or len(tops.row) < KEPT:
+            return math.inf
+        return float(tops.score[-1])
 
     def look(self, points: Points) -> None:
-        """Keep the best point of each of the best placements."""
-        if not len(points.row):
-            return
+        """Keep the best point of each of the best degrees."""
         every = points if self.tops is None else together([self.tops, points])
-        value = np.where(np.isfinite(every.score), every.score, NONE + every.excess)
-        every = every.take(np.argsort(value, kind="stable"))
-        keys = every.factor.reshape(len(every.row), -1)
-        _, first = np.unique(keys, axis=0, return_index=True)
-        self.tops = every.take(np.sort(first)[:KEPT])
+        order = np.lexsort((every.excess, every.score))
+        _, first = np.unique(every.row[order], return_index=True)
+        if len(first):
+            self.tops = every.take(order[np.sort(first)[:KEPT]])
 
-    def neighbors(self) -> list[Placed]:
-        """Placements beside those that are kept, but for those looked at before."""
-        found: list[Placed] = []
-        if self.tops is None:
-            return found
-        for row, factor in zip(self.tops.row, self.tops.factor):
-            if factor.tobytes() not in self.left:
-                self.left.add(factor.tobytes())
-                frame = int(self.layouts.frame[row])
-                found += self.layouts.find(frame, neighbors(factor, self.job.rules))
-        return found
+    def visit(self, rows: Iterable[int]) -> bool:
+        """Search the degrees of some rows; whether any of them was new."""
+        fresh = sorted(set(rows) - self.visited)
+        self.visited.update(fresh)
+        if not fresh:
+            return False
+        for family in range(len(self.job.families)):
+            cells = self._first(family, np.array(fresh))
+            self._searched(self._priced(cells), MOST_ROWS)
+        self.dropped.clear()
+        return True
+
+    def neighbors(self) -> Iterable[int]:
+        """Degrees beside those that are kept."""
+        for row in [] if self.tops is None else self.tops.row.tolist():
+            logs = np.log(self.layouts.degrees[row])
+            yield from nearest(self.layouts, logs, int(self.layouts.frame[row]), BESIDE)
 
 
 def descend(search: Search, seed: int) -> tuple[np.ndarray, ...]:
