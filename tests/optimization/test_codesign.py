@@ -147,9 +147,9 @@ def test_no_machine_of_a_grid_within_the_budget_is_better(budget, found):
     one = np.linspace(low[0], high[0], 61)
     z = np.stack([one, np.zeros_like(one)], axis=1)
     along = np.tile([0.0, 1.0], (len(one), 1))
-    z = to_budget(setup.prices, z, along, math.log(found.best.budget), setup.box)
-    z = z[log_costs(setup.prices, z) <= math.log(found.best.budget) + 1e-9]
-    rows = exact_rows(setup.mix, setup.data, z)
+    z = to_budget(setup.mix.prices, z, along, math.log(found.best.budget), setup.box)
+    z = z[log_costs(setup.mix.prices, z) <= math.log(found.best.budget) + 1e-9]
+    rows = exact_rows(setup.mix, z)
     grid = np.where(rows.violation > 0.0, -np.inf, rows.value).max()
     assert found.best.mean >= grid - 1e-4
     # and the grid comes close, so it is fine enough to have seen a better one
@@ -194,7 +194,7 @@ def test_the_batch_follows_the_machine_within_its_limits(budget, found):
     assert batch == int(batch)
     assert metric <= found.best.runs[0].metric * (1.0 + 1e-9)
     z = np.log(list(found.best.multipliers.values()))
-    assert whole_batch(setup.mix, setup.data, z, 0)[1] == batch
+    assert whole_batch(setup.mix.works[0], z)[1] == batch
 
 
 @pytest.mark.parametrize(("gigabytes", "fits"), [(8, True), (5, False)])
@@ -220,17 +220,17 @@ def test_capacity_is_bought_until_the_weights_fit_or_said_to_be_missing(
 
 @pytest.mark.slow
 def test_matching_needs_the_change_that_a_grid_finds(budget):
-    setup = setup_of([job()], budget, "none", aim="change")
-    here = exact_rows(setup.mix, setup.data, np.zeros((1, 2))).value[0]
-    now = math.exp(here - log_costs(setup.prices, np.zeros((1, 2)))[0])
+    setup = setup_of([job()], budget, "none")
+    here = exact_rows(setup.mix, np.zeros((1, 2))).value[0]
+    now = math.exp(here - log_costs(setup.mix.prices, np.zeros((1, 2)))[0])
     found = match([job()], budget, 1.1 * now, calibration="none")
     assert found.now == pytest.approx(now)
     assert found.solved
     assert found.joint_ratio == pytest.approx(1.0, rel=0.02)
     axis = np.linspace(*[b[0] for b in setup.box], 81)
     grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
-    rows = exact_rows(setup.mix, setup.data, grid)
-    ratio = rows.value - log_costs(setup.prices, grid)
+    rows = exact_rows(setup.mix, grid)
+    ratio = rows.value - log_costs(setup.mix.prices, grid)
     good = (ratio >= math.log(1.1 * now)) & (rows.violation == 0.0)
     least = math.sqrt((grid[good] ** 2).sum(axis=1).min())
     own = math.hypot(*np.log(list(found.joint.values())))

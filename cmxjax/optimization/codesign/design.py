@@ -7,15 +7,16 @@ from functools import partial
 import numpy as np
 from jaxtyping import Float
 
-from ...specs.budget_file import BudgetSpec
+from ...specs.budget_file import BudgetSpec, unpriced
 from ...specs.errors import SpecError
 from ...specs.figures import parse_quantity
 from ...units import format_si
 from ..ascent import Slopes, ascend, slopes
 from .certificate import certify
-from .cost import log_costs, to_budget
-from .exact import SPAN, exact_rows, whole_batch
+from .cost import to_budget
+from .exact import SPAN, Rows, exact_rows, whole_batch
 from .exchange import exchanges, improve, merit_of
+from .mix import most_within
 from .result import Codesign, Design, Run
 from .setup import Setup, setup_of
 from .workloads import Share
@@ -60,68 +61,39 @@ def codesign(
     """
     if restarts < 1:
         raise SpecError([f"restarts = {restarts}: use at least 1"])
-    begin = time.perf_counter()
-    setup = setup_of(workloads, budget, calibration, only=only)
-    amount = _amount(setup.spec, spend)
     if bad := [f for f in path if not (math.isfinite(f) and f > 0.0)]:
         raise SpecError([f"path = {f:g}: must be above 0" for f in bad])
-    factors, count = sorted({1.0, *path}), setup.mix.resources
+    begin = time.perf_counter()
+    setup = setup_of(workloads, budget, calibration, only)
+    if mistakes := unpriced(setup.spec):
+        raise SpecError([f"{budget}: {mistake}" for mistake in mistakes])
+    factors, count, box = sorted({1.0, *path}), setup.mix.resources, setup.variables
+    budgets = np.log(_amount(setup.spec, spend) * np.array(factors)).tolist()
     now = design_of(setup, np.zeros(count), setup.spec.present)
     if not math.isfinite(now.mean):
         raise ArithmeticError("the mix is not finite on the machine as it is")
-    budgets = [math.log(amount * factor) for factor in factors]
-    terms = [partial(slopes, setup.mix, setup.data, log) for log in budgets]
+
+    terms = [partial(slopes, most_within, setup.mix, log) for log in budgets]
     starts = _starts(setup, budgets, restarts, seed)
-    found = [
-        [ascend(at, x, setup.variables) for x in some] for at, some in zip(terms, starts)
-    ]
-    ends = np.array([[x for x, _ in some] for some in found])
-    pool, machines = ends[..., :count].reshape(-1, count), 1 + starts[..., 0].size
-    designs: list[Design] = []
-    before = np.zeros((0, count))
+    ends = [[ascend(at, x, box) for x in some] for at, some in zip(terms, starts)]
+    gradients = sum(spent for some in ends for _, spent in some)
+    pool = np.array([x[:count] for some in ends for x, _ in some])
+    machines, designs, before = 1 + len(pool), [], pool[:0]
     for log, at, own in zip(budgets, terms, ends):
-        paid = to_budget(setup.prices, pool, np.ones_like(pool), log, setup.box)
+        paid = to_budget(setup.mix.prices, pool, np.ones_like(pool), log, setup.box)
         z, exchange, tried = _refined(setup, np.append(paid, before, 0), log)
-        machines, before = machines + tried, z[None]
-        relaxed = max(own, key=lambda x: _rank(at(x)))
+        near, spent = ascend(at, _with_batches(setup, z[None])[0], box)
+        relaxed = max([near, *(x for x, _ in own)], key=lambda x: _rank(at(x)))
         design = design_of(setup, z, math.exp(log))._replace(
-            certificate=certify(at, relaxed, setup.variables, count),
+            certificate=certify(at, relaxed, box, count),
             relaxed=at(relaxed).objective,
             best_exchange=exchange,
         )
         designs.append(design)
-    return Codesign(
-        setup.spec,
-        setup.leaves,
-        setup.jobs,
-        now,
-        designs[factors.index(1.0)],
-        designs,
-        sum(spent for some in found for _, spent in some),
-        machines,
-        time.perf_counter() - begin,
-    )
-
-
-def _rank(end: Slopes) -> tuple[float, float]:
-    """Ends that meet the constraints better first, then those of the larger mix."""
-    return -round(max(float(end.constraints.max()), 0.0), 3), end.objective
-
-
-def _refined(
-    setup: Setup, rows: Float[np.ndarray, "row resource"], log_budget: float
-) -> tuple[Float[np.ndarray, " resource"], float, int]:
-    """The best machine that exchanges lead to from the best rows, the gain of the best
-    exchange left, and the machines that were evaluated."""
-
-    def merits(rows: np.ndarray) -> np.ndarray:
-        return merit_of(exact_rows(setup.mix, setup.data, rows))
-
-    neighbors = partial(exchanges, setup.prices, setup.box, log_budget)
-    best = np.argsort(-merits(rows))[:STARTS]
-    ends = [improve(rows[k], neighbors, merits) for k in best]
-    z, gain, _ = ends[merits(np.array([end[0] for end in ends])).argmax()]
-    return z, gain, len(rows) + sum(tried for _, _, tried in ends)
+        gradients, machines, before = gradients + spent, machines + tried + 1, z[None]
+    best, seconds = designs[factors.index(1.0)], time.perf_counter() - begin
+    shared = setup.spec, setup.leaves, setup.jobs
+    return Codesign(*shared, now, best, designs, gradients, machines, seconds)
 
 
 def _amount(spec: BudgetSpec, spend: str | float | None) -> float:
@@ -137,6 +109,14 @@ def _amount(spec: BudgetSpec, spend: str | float | None) -> float:
     return value
 
 
+def _with_batches(
+    setup: Setup, z: Float[np.ndarray, "row resource"]
+) -> Float[np.ndarray, "row variable"]:
+    """Machines with the free batches that suit them."""
+    free = [k for k, work in enumerate(setup.mix.works) if work.form.batch]
+    return np.append(z, np.log(exact_rows(setup.mix, z).batches[:, free]), 1)
+
+
 def _starts(
     setup: Setup, budgets: list[float], restarts: int, seed: int
 ) -> Float[np.ndarray, "budget start variable"]:
@@ -147,40 +127,42 @@ def _starts(
     for log in budgets:
         drawn = 0.5 * rng.uniform(low, high, (restarts, len(low)))
         z = np.append(np.zeros((1, len(low))), drawn, 0)
-        rows.append(to_budget(setup.prices, z, np.ones_like(z), log, setup.box))
-    z = np.concatenate(rows)
-    free = [k for k, form in enumerate(setup.mix.forms) if form.batch]
-    logs = np.log(exact_rows(setup.mix, setup.data, z).batches[:, free])
+        rows.append(to_budget(setup.mix.prices, z, np.ones_like(z), log, setup.box))
+    every = _with_batches(setup, np.concatenate(rows))
+    logs = every[:, len(low) :]
     logs += rng.normal(0.0, 0.3, logs.shape)  # batches rest on many kinks
-    every = np.append(z, np.clip(logs, -SPAN, SPAN), 1)
+    np.clip(logs, -SPAN, SPAN, out=logs)
     return every.reshape(len(budgets), restarts + 1, -1)
+
+
+def _refined(
+    setup: Setup, rows: Float[np.ndarray, "row resource"], log_budget: float
+) -> tuple[Float[np.ndarray, " resource"], float, int]:
+    """The best machine that exchanges lead to from the best rows, the gain of the best
+    exchange left, and the machines that were evaluated."""
+
+    def merits(rows: np.ndarray) -> np.ndarray:
+        return merit_of(exact_rows(setup.mix, rows))
+
+    neighbors = partial(exchanges, setup.mix.prices, setup.box, log_budget)
+    best = np.argsort(-merits(rows))[:STARTS]
+    ends = [improve(rows[k], neighbors, merits) for k in best]
+    z, gain, _ = ends[merits(np.array([end[0] for end in ends])).argmax()]
+    return z, gain, len(rows) + sum(tried for _, _, tried in ends)
+
+
+def _rank(end: Slopes) -> tuple[float, float]:
+    """Ends that meet the constraints better first, then those of the larger mix."""
+    return -round(max(float(end.constraints.max()), 0.0), 3), end.objective
 
 
 def design_of(setup: Setup, z: Float[np.ndarray, " resource"], budget: float) -> Design:
     """What a machine costs and does, exactly."""
-    exact = exact_rows(setup.mix, setup.data, z[None])
-    multipliers = dict(zip(setup.spec.resources, np.exp(z).tolist()))
-    values = {
-        path: setup.known[path] * multipliers[name] ** setup.spec.resources[name].power
-        for name, paths in setup.leaves.items()
-        for path in paths
-    }
-    runs = []
-    for k, job in enumerate(setup.jobs):
-        names = [quantity.partition("=")[0] for quantity in job.share.limits]
-        names += ["memory", "devices", "requests of a group"]
-        limits = dict(zip(names, np.exp(exact.constraints[k][0]).tolist()))
-        metric = math.exp(job.form.sign * float(exact.objectives[0, k]))
-        whole, batch = whole_batch(setup.mix, setup.data, z, k), None
-        if job.form.batch:
-            given = float(getattr(job.problem.workload, job.form.batch))
-            batch = given * float(exact.batches[0, k])
-        if whole is not None:
-            whole = math.exp(job.form.sign * whole[0]), whole[1]
-        runs.append(Run(metric, batch, whole, limits))
-    cost = math.exp(log_costs(setup.prices, z[None])[0])
-    spent = np.exp(setup.prices.logs + setup.prices.powers @ z)
-    shares = setup.prices.powers.T @ spent / spent.sum()
+    spec, prices, exact = setup.spec, setup.mix.prices, exact_rows(setup.mix, z[None])
+    multipliers = dict(zip(spec.resources, np.exp(z).tolist()))
+    spent = np.exp(prices.logs + prices.powers @ z)
+    cost = float(spent.sum())
+    runs = [_run(setup, z, exact, k) for k in range(len(setup.jobs))]
     reasons = [
         f"{job.share.scenario.phase}: {name} is {used:.3g} times the limit"
         for job, run in zip(setup.jobs, runs)
@@ -188,16 +170,35 @@ def design_of(setup: Setup, z: Float[np.ndarray, " resource"], budget: float) ->
         if used > 1.0 + 1e-5
     ]
     if cost > budget * (1.0 + 1e-6):
-        shown = [format_si(v, setup.spec.dimension) for v in (cost, budget)]
+        shown = [format_si(v, spec.dimension) for v in (cost, budget)]
         reasons.append(f"the smallest machine costs {shown[0]}, over {shown[1]}")
     return Design(
-        budget,
-        cost,
-        multipliers,
-        values,
-        dict(zip(setup.spec.items, spent.tolist())),
-        dict(zip(multipliers, shares.tolist())),
-        runs,
-        float(exact.value[0]),
-        reasons,
+        budget=budget,
+        cost=cost,
+        multipliers=multipliers,
+        values={
+            path: setup.known[path] * multipliers[name] ** spec.resources[name].power
+            for name, paths in setup.leaves.items()
+            for path in paths
+        },
+        spent=dict(zip(spec.items, spent.tolist())),
+        shares=dict(zip(multipliers, (prices.powers.T @ spent / cost).tolist())),
+        runs=runs,
+        mean=float(exact.value[0]),
+        reasons=reasons,
     )
+
+
+def _run(setup: Setup, z: Float[np.ndarray, " resource"], exact: Rows, k: int) -> Run:
+    """One workload on a machine whose outcomes are the first row of `exact`."""
+    job, work, batch = setup.jobs[k], setup.mix.works[k], None
+    names = [quantity.partition("=")[0] for quantity in job.share.limits]
+    names += ["memory", "devices", "requests of a group"]
+    limits = dict(zip(names, np.exp(exact.constraints[k][0]).tolist()))
+    if job.form.batch:
+        given = float(getattr(job.problem.workload, job.form.batch))
+        batch = given * float(exact.batches[0, k])
+    metric, whole = float(exact.objectives[0, k]), whole_batch(work, z)
+    if whole is not None:
+        whole = math.exp(job.form.sign * whole[0]), whole[1]
+    return Run(math.exp(job.form.sign * metric), batch, whole, limits)

@@ -46,22 +46,21 @@ def improve(
     return z, max(gain, 0.0), tried
 
 
+def beside(box: tuple[Point, Point], z: Point, stride: float) -> Points:
+    """One free resource or two at a time, more and less."""
+    units = np.eye(len(z))[box[0] < box[1]]
+    pairs = [a + s * b for i, a in enumerate(units) for b in units[:i] for s in (1, -1)]
+    steps = stride * np.array([*units, *pairs])
+    return np.clip(np.concatenate([z + steps, z - steps]), *box)
+
+
 def exchanges(
     prices: Prices, box: tuple[Point, Point], log_budget: float, z: Point, stride: float
 ) -> Points:
-    """One resource more or less and another one, or all of the others, paying for it; all
-    within the box and the budget."""
-    units, rows, along = np.eye(len(z)), [], []
-    for i, unit in enumerate(units):
-        for step in (stride, -stride):
-            moved = np.clip(z + step * unit, *box)
-            if moved[i] != z[i]:
-                directions = [*np.delete(units, i, axis=0), 1.0 - unit]
-                rows += [moved] * len(directions)
-                along += directions
-    if not rows:
-        return np.zeros((0, len(z)))
-    paid = to_budget(prices, np.array(rows), np.array(along), log_budget, box)
+    """One resource or two more or less, and all others paying for it; within the box and
+    the budget."""
+    near = beside(box, z, stride)
+    paid = to_budget(prices, near, np.where(near == z, 1.0, 0.0), log_budget, box)
     return paid[log_costs(prices, paid) <= log_budget + 1e-9]
 
 

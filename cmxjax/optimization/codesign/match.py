@@ -11,7 +11,8 @@ from ...specs.errors import SpecError
 from ..ascent import ascend, slopes
 from .cost import log_costs
 from .exact import exact_rows
-from .exchange import improve
+from .exchange import beside, improve
+from .mix import least_change
 from .setup import Setup, setup_of
 from .workloads import Share
 
@@ -81,7 +82,7 @@ def match(
     Raises:
         SpecError: (a `ValueError`) a scenario, an option or the file is wrong.
     """
-    setup = setup_of(workloads, budget, calibration, "change", only)
+    setup = setup_of(workloads, budget, calibration, only)
     if not (math.isfinite(target) and target > 0.0):
         raise SpecError([f"target = {target:g}: must be above 0"])
     goal, names = math.log(target), list(setup.spec.resources)
@@ -99,8 +100,8 @@ def _merit(
     setup: Setup, z: Float[np.ndarray, "row resource"]
 ) -> Float[np.ndarray, " row"]:
     """Log of the mix over the cost; minus infinity where limits are broken."""
-    exact = exact_rows(setup.mix, setup.data, z)
-    value = exact.value - log_costs(setup.prices, z)
+    exact = exact_rows(setup.mix, z)
+    value = exact.value - log_costs(setup.mix.prices, z)
     return np.where(exact.violation > 0.0, -np.inf, value)
 
 
@@ -130,7 +131,7 @@ def _joint(setup: Setup, goal: float, seed: int) -> Float[np.ndarray, " resource
     rng = np.random.default_rng(seed)
     starts = rng.uniform(0.5 * box[0], 0.5 * box[1], (RESTARTS, len(box[0])))
     starts[:, count:] *= 0.1
-    terms = partial(slopes, setup.mix, setup.data, goal)
+    terms = partial(slopes, least_change, setup.mix, goal)
 
     def worth(z: Float[np.ndarray, "row resource"]) -> Float[np.ndarray, " row"]:
         """Less half the sum of squares, and far more for what is missing."""
@@ -138,17 +139,6 @@ def _joint(setup: Setup, goal: float, seed: int) -> Float[np.ndarray, " resource
         return -0.5 * (z**2).sum(axis=1) - WEIGHT * missing
 
     ends = [ascend(terms, x, box)[0][:count] for x in starts]
-    near = partial(_near, setup.box)
+    near = partial(beside, setup.box)
     refined = np.array([improve(end, near, worth, STRIDES)[0] for end in ends])
     return refined[worth(refined).argmax()]
-
-
-def _near(
-    box: tuple[np.ndarray, np.ndarray], z: Float[np.ndarray, " resource"], stride: float
-) -> Float[np.ndarray, "row resource"]:
-    """One resource or two at a time, and all along the ray, more and less."""
-    units = np.eye(len(z))[box[0] < box[1]]
-    pairs = [a + s * b for i, a in enumerate(units) for b in units[:i] for s in (1, -1)]
-    steps = stride * np.array([*units, *pairs])
-    rays = z * np.exp([[stride], [-stride]])
-    return np.clip(np.concatenate([z + steps, z - steps, rays]), *box)

@@ -1,12 +1,11 @@
-"""The workloads of a mix as one function of the machine's multipliers and the batches."""
-
-from typing import NamedTuple
+"""The workloads of a mix as functions of the machine's multipliers and the batches."""
 
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 from jax import Array
 
-from ..._types import Scalar, Sharpness
+from ..._types import Leaf, Scalar, Sharpness
 from ...answers.numbers import paths_of, row_of, scaled
 from ...phases.metrics import metrics
 from ..price import unshared
@@ -14,45 +13,41 @@ from .cost import Prices, log_cost
 from .workloads import Form, Job
 
 
-class Moved(NamedTuple):
-    """A job and how its numbers follow the variables; leaves are arrays."""
+class Work(struct.PyTreeNode, kw_only=True, frozen=True):
+    """A job and how its numbers follow the variables."""
 
     inputs: tuple
     """What `metrics` takes."""
-    powers: np.ndarray
+    powers: Leaf
     """Of each number in each resource's multiplier, (number, resource)."""
-    batch: np.ndarray
+    batch: Leaf
     """1 for the number that is the batch, (number,)."""
-    bounds: Array | np.ndarray
+    bounds: Leaf
     """Logs of the limits."""
-    weight: Array
+    weight: Leaf
+    form: Form = struct.field(pytree_node=False)
+    kind: str = struct.field(pytree_node=False, default="work_of_a_mix")
 
 
-class Data(NamedTuple):
-    """What the terms of a mix take beside the variables."""
-
-    jobs: tuple[Moved, ...]
-    prices: Prices
-
-
-def moved_by(job: Job, powers: list[dict[str, float]]) -> Moved:
+def work_of(job: Job, powers: list[dict[str, float]]) -> Work:
     """A job whose machine follows the resources.
 
     Args:
         powers: for each resource that of each leaf which follows it, by path.
     """
     paths = paths_of(job.problem)
-    return Moved(
-        job.problem.inputs,
-        np.array([row_of(paths, each) for each in powers]).T,
-        row_of(paths, {f"workload.{job.form.batch}": 1.0}),
-        jnp.asarray(job.bounds, float),
-        jnp.asarray(job.weight),
+    return Work(
+        inputs=job.problem.inputs,
+        powers=np.array([row_of(paths, each) for each in powers]).T,
+        batch=row_of(paths, {f"workload.{job.form.batch}": 1.0}),
+        bounds=np.array(job.bounds, float),
+        weight=job.weight,
+        form=job.form,
     )
 
 
 def outcome(
-    form: Form, moved: Moved, z: Array, batch: Array, sharpness: Sharpness
+    work: Work, z: Array, batch: Array, sharpness: Sharpness
 ) -> tuple[Scalar, Array]:
     """What a workload makes of a machine: log of its metric, negated where that is
     minimized, and logs of used over allowed.
@@ -61,14 +56,15 @@ def outcome(
         z: logs of the resources' multipliers, (resource,).
         batch: log of the multiplier of the batch; unused where the batch is fixed.
     """
-    inputs = scaled(moved.inputs, jnp.matmul(moved.powers, z) + moved.batch * batch)
+    form = work.form
+    inputs = scaled(work.inputs, jnp.matmul(work.powers, z) + work.batch * batch)
     machine, _, workload, layout = inputs
     m = metrics(*inputs, sharpness)
     value = form.sign * jnp.log(getattr(m, form.field))
     if form.whole_system:
         value = value + jnp.log(machine.scale_up_devices)
     used = [
-        sign * (jnp.log(getattr(m, field)) - moved.bounds[i])
+        sign * (jnp.log(getattr(m, field)) - work.bounds[i])
         for i, (field, sign) in enumerate(form.limits)
     ]
     if hasattr(m, "memory_bytes"):
@@ -80,30 +76,40 @@ def outcome(
     return value, jnp.stack(used) if used else jnp.zeros(0)
 
 
-class Mix(NamedTuple):
-    """Static description of a design problem; calling it gives its terms.
+class Mix(struct.PyTreeNode, kw_only=True, frozen=True):
+    """A design problem. Variables are the logs of the resources' multipliers and then one
+    log batch for each job that has a free one."""
 
-    Variables are the logs of the resources' multipliers and then one log batch for each
-    job that has a free one.
-    """
+    works: tuple[Work, ...]
+    prices: Prices
+    resources: int = struct.field(pytree_node=False)
+    kind: str = struct.field(pytree_node=False, default="mix")
 
-    forms: tuple[Form, ...]
-    resources: int
-    aim: str = "gain"
-    """`gain`: most of the mix within a budget. `change`: least change that brings the
-    mix over the cost to a target."""
 
-    def __call__(
-        self, data: Data, bound: Array, x: Array, sharpness: Sharpness
-    ) -> tuple[Scalar, Array]:
-        z, at, value, used = x[: self.resources], self.resources, jnp.zeros(()), []
-        for form, moved in zip(self.forms, data.jobs):
-            batch = x[at] if form.batch else jnp.zeros(())
-            at += bool(form.batch)
-            objective, constraints = outcome(form, moved, z, batch, sharpness)
-            value = value + moved.weight * objective
-            used.append(constraints)
-        cost = log_cost(data.prices, z)
-        if self.aim == "change":
-            return -0.5 * (z @ z), jnp.concatenate([(bound - value + cost)[None], *used])
-        return value, jnp.concatenate([(cost - bound)[None], *used])
+def most_within(
+    mix: Mix, log_budget: Array, x: Array, sharpness: Sharpness
+) -> tuple[Scalar, Array]:
+    """Terms of the most that a budget gives."""
+    value, cost, used = _terms(mix, x, sharpness)
+    return value, jnp.append(cost - log_budget, used)
+
+
+def least_change(
+    mix: Mix, goal: Array, x: Array, sharpness: Sharpness
+) -> tuple[Scalar, Array]:
+    """Terms of the least change that brings the mix over the cost to a goal."""
+    value, cost, used = _terms(mix, x, sharpness)
+    z = x[: mix.resources]
+    return -0.5 * (z @ z), jnp.append(goal - value + cost, used)
+
+
+def _terms(mix: Mix, x: Array, sharpness: Sharpness) -> tuple[Scalar, Scalar, Array]:
+    """Mean of the metrics and cost, as logs, and what is used of the limits."""
+    z, batches = x[: mix.resources], iter(x[mix.resources :])
+    value, used = jnp.zeros(()), []
+    for work in mix.works:
+        batch = next(batches) if work.form.batch else jnp.zeros(())
+        objective, constraints = outcome(work, z, batch, sharpness)
+        value = value + work.weight * objective
+        used.append(constraints)
+    return value, log_cost(mix.prices, z), jnp.concatenate(used)
