@@ -11,7 +11,7 @@ from ...specs.budget_file import BudgetSpec, unpriced
 from ...specs.errors import SpecError
 from ...specs.figures import parse_quantity
 from ...units import format_si
-from ..ascent import Slopes, ascend, slopes
+from ..ascent import SHARPNESS, Slopes, ascend, slopes
 from .certificate import certify
 from .cost import to_budget
 from .exact import SPAN, Rows, exact_rows, whole_batch
@@ -82,15 +82,18 @@ def codesign(
     for log, at, own in zip(budgets, terms, ends):
         paid = to_budget(setup.mix.prices, pool, np.ones_like(pool), log, setup.box)
         z, exchange, tried = _refined(setup, np.append(paid, before, 0), log)
-        near, spent = ascend(at, _with_batches(setup, z[None])[0], box)
+        near, first = ascend(at, _with_batches(setup, z[None])[0], box)
         relaxed = max([near, *(x for x, _ in own)], key=lambda x: _rank(at(x)))
+        # some ends are short of where the conditions hold
+        relaxed, second = ascend(at, relaxed, box, (SHARPNESS[-1],) * 2)
         design = design_of(setup, z, math.exp(log))._replace(
             certificate=certify(at, relaxed, box, count),
             relaxed=at(relaxed).objective,
             best_exchange=exchange,
         )
         designs.append(design)
-        gradients, machines, before = gradients + spent, machines + tried + 1, z[None]
+        gradients, machines = gradients + first + second, machines + tried + 1
+        before = z[None]
     best, seconds = designs[factors.index(1.0)], time.perf_counter() - begin
     shared = setup.spec, setup.leaves, setup.jobs
     return Codesign(*shared, now, best, designs, gradients, machines, seconds)

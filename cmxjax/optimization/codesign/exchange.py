@@ -8,7 +8,7 @@ from jaxtyping import Float
 from .cost import Prices, log_costs, to_budget
 from .exact import Rows
 
-STRIDES = (0.1, 0.03, 0.01)
+STRIDES = (0.3, 0.1, 0.03, 0.01, 0.003)
 """Steps of a log multiplier."""
 
 ROUNDS = 12
@@ -25,7 +25,6 @@ def improve(
     z: Point,
     neighbors: Callable[[Point, float], Points],
     merit: Callable[[Points], Float[np.ndarray, " row"]],
-    strides: tuple[float, ...] = STRIDES,
 ) -> tuple[Point, float, int]:
     """The best neighbor, again and again, with ever shorter strides.
 
@@ -34,7 +33,7 @@ def improve(
         rounds ran out), and the points tried.
     """
     gain, tried = 0.0, 0
-    for stride in strides:
+    for stride in STRIDES:
         for _ in range(ROUNDS):
             rows = np.concatenate([z[None], neighbors(z, stride)])
             value = merit(rows)

@@ -8,21 +8,16 @@ import numpy as np
 from jaxtyping import Float
 
 from ...specs.errors import SpecError
-from ..ascent import ascend, slopes
 from .cost import log_costs
 from .exact import exact_rows
 from .exchange import beside, improve
-from .mix import least_change
 from .setup import Setup, setup_of
 from .workloads import Share
 
-POINTS, LEVELS = 97, 5
-"""Multipliers of one resource that are tried at once, and nested grids of them."""
+POINTS = 1001
+"""Multipliers of one resource alone that are tried, evenly spaced in logs."""
 
 RESTARTS = 6
-STRIDES = (0.1, 0.03, 0.01, 0.003, 0.001)
-"""Steps of a log multiplier."""
-
 WEIGHT = 1e3
 """Of a log that is missing of the target, over half a sum of squares."""
 
@@ -72,6 +67,9 @@ def match(
 ) -> Match:
     """What would bring a machine's mix per unit of cost to a target.
 
+    One resource alone is tried over its whole range. All together are improved step by
+    step, on the exact model, from the machine as it is and from random ones.
+
     Args:
         workloads: as in `codesign`.
         budget: a budget file. An exponent below 0 makes an item cheaper, as where a
@@ -86,11 +84,23 @@ def match(
     if not (math.isfinite(target) and target > 0.0):
         raise SpecError([f"target = {target:g}: must be above 0"])
     goal, names = math.log(target), list(setup.spec.resources)
+    low, high = setup.box
     singles = [
-        Single(names[k], *_single(setup, k, goal))
-        for k in np.flatnonzero(setup.box[0] < setup.box[1]).tolist()
+        _single(setup, names[k], k, goal) for k in np.flatnonzero(low < high).tolist()
     ]
-    joint = _joint(setup, goal, seed)
+
+    def worth(z: Float[np.ndarray, "row resource"]) -> Float[np.ndarray, " row"]:
+        """Less half the sum of squares, and far more for what is missing."""
+        missing = np.maximum(goal - _merit(setup, z), 0.0)
+        return -0.5 * (z**2).sum(axis=1) - WEIGHT * missing
+
+    drawn = np.random.default_rng(seed).uniform(
+        0.5 * low, 0.5 * high, (RESTARTS, len(low))
+    )
+    starts = np.append(0.0 * drawn[:1], drawn, axis=0)
+    near = partial(beside, setup.box)
+    ends = np.array([improve(z, near, worth)[0] for z in starts])
+    joint = ends[worth(ends).argmax()]
     now, there = np.exp(_merit(setup, np.array([0.0 * joint, joint]))).tolist()
     multipliers = dict(zip(names, np.exp(joint).tolist()))
     return Match(target, now, singles, multipliers, there / target)
@@ -105,40 +115,10 @@ def _merit(
     return np.where(exact.violation > 0.0, -np.inf, value)
 
 
-def _single(setup: Setup, k: int, goal: float) -> tuple[float | None, float, float]:
-    """The smallest change of one resource that reaches the target, on nested grids; the
-    best ratio, and where."""
-    low, high = setup.box[0][k], setup.box[1][k]
-    nearest, ratio, where = None, 0.0, 1.0
-    for level in range(LEVELS):
-        grid = np.linspace(low, high, POINTS)
-        grid = np.unique([*grid, 0.0]) if level == 0 else grid
-        merit = _merit(setup, np.outer(grid, np.eye(setup.mix.resources)[k]))
-        if level == 0:
-            ratio, where = math.exp(merit.max() - goal), math.exp(grid[merit.argmax()])
-        hits = np.flatnonzero(merit >= goal)
-        if not len(hits):
-            break
-        at = hits[np.abs(grid[hits]).argmin()]
-        nearest = grid[at]
-        low, high = sorted((nearest, grid[at - int(np.sign(nearest))]))
-    return None if nearest is None else math.exp(nearest), ratio, where
-
-
-def _joint(setup: Setup, goal: float, seed: int) -> Float[np.ndarray, " resource"]:
-    """Ends of the relaxed problem, refined on the exact one."""
-    count, box = setup.mix.resources, setup.variables
-    rng = np.random.default_rng(seed)
-    starts = rng.uniform(0.5 * box[0], 0.5 * box[1], (RESTARTS, len(box[0])))
-    starts[:, count:] *= 0.1
-    terms = partial(slopes, least_change, setup.mix, goal)
-
-    def worth(z: Float[np.ndarray, "row resource"]) -> Float[np.ndarray, " row"]:
-        """Less half the sum of squares, and far more for what is missing."""
-        missing = np.maximum(goal - _merit(setup, z), 0.0)
-        return -0.5 * (z**2).sum(axis=1) - WEIGHT * missing
-
-    ends = [ascend(terms, x, box)[0][:count] for x in starts]
-    near = partial(beside, setup.box)
-    refined = np.array([improve(end, near, worth, STRIDES)[0] for end in ends])
-    return refined[worth(refined).argmax()]
+def _single(setup: Setup, name: str, k: int, goal: float) -> Single:
+    """The smallest change of one resource that reaches the target, and the best one."""
+    grid = np.linspace(setup.box[0][k], setup.box[1][k], POINTS)
+    merit = _merit(setup, np.outer(grid, np.eye(setup.mix.resources)[k]))
+    best, hits = merit.argmax(), grid[merit >= goal]
+    nearest = math.exp(hits[np.abs(hits).argmin()]) if len(hits) else None
+    return Single(name, nearest, math.exp(merit[best] - goal), math.exp(grid[best]))

@@ -89,27 +89,13 @@ class Mix(struct.PyTreeNode, kw_only=True, frozen=True):
 def most_within(
     mix: Mix, log_budget: Array, x: Array, sharpness: Sharpness
 ) -> tuple[Scalar, Array]:
-    """Terms of the most that a budget gives."""
-    value, cost, used = _terms(mix, x, sharpness)
-    return value, jnp.append(cost - log_budget, used)
-
-
-def least_change(
-    mix: Mix, goal: Array, x: Array, sharpness: Sharpness
-) -> tuple[Scalar, Array]:
-    """Terms of the least change that brings the mix over the cost to a goal."""
-    value, cost, used = _terms(mix, x, sharpness)
-    z = x[: mix.resources]
-    return -0.5 * (z @ z), jnp.append(goal - value + cost, used)
-
-
-def _terms(mix: Mix, x: Array, sharpness: Sharpness) -> tuple[Scalar, Scalar, Array]:
-    """Mean of the metrics and cost, as logs, and what is used of the limits."""
+    """Terms of the most that a budget gives: mean log of the metrics, and logs of what is
+    used over what is allowed, first of the budget."""
     z, batches = x[: mix.resources], iter(x[mix.resources :])
-    value, used = jnp.zeros(()), []
+    value, used = jnp.zeros(()), [(log_cost(mix.prices, z) - log_budget)[None]]
     for work in mix.works:
         batch = next(batches) if work.form.batch else jnp.zeros(())
         objective, constraints = outcome(work, z, batch, sharpness)
         value = value + work.weight * objective
         used.append(constraints)
-    return value, log_cost(mix.prices, z), jnp.concatenate(used)
+    return value, jnp.concatenate(used)
