@@ -1,7 +1,5 @@
 """All degrees that a job allows, each with its best imaginable placement."""
 
-from functools import cached_property
-
 import numpy as np
 
 from ..job.layout import ATTENTION_AXES, AXES, EXPERT_AXES
@@ -83,13 +81,6 @@ class Layouts:
         """Layouts that have a value of every setting."""
         return np.all([menus.menu >= 0 for menus in self.menus], axis=0)
 
-    @cached_property
-    def index(self) -> dict[tuple[int, ...], int]:
-        """The rows of usable layouts by frame and degrees."""
-        rows = np.flatnonzero(self.usable).tolist()
-        keys = np.concatenate([self.frame[:, None], self.degrees], axis=1)[rows]
-        return dict(zip(map(tuple, keys.tolist()), rows))
-
     def placed(self, row: int) -> np.ndarray:
         """All placements of the degrees of a row, (placement, axis, tier)."""
         if row not in self._placements:
@@ -101,16 +92,6 @@ class Layouts:
             self._kept += len(found)
             self._placements[row] = found
         return self._placements[row]
-
-    def find(self, frame: int, factors: np.ndarray) -> list[tuple[int, int]]:
-        """Rows and places of usable placements of some, (placement, axis, tier)."""
-        found = []
-        for factor, degrees in zip(factors, factors.prod(axis=2).tolist()):
-            row = self.index.get((frame, *degrees))
-            if row is not None:
-                same = (self.placed(row) == factor).all(axis=(1, 2))
-                found.append((row, int(same.argmax())))
-        return found
 
     def count(self, batches: int) -> int:
         """Points of the space, of so many whole batches."""

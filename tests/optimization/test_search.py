@@ -18,10 +18,8 @@ from cmxjax.interop.emit import emit
 from cmxjax.optimization.answer import PROVEN, optimize
 from cmxjax.optimization.cells import ALL, At
 from cmxjax.optimization.job import job_of
-from cmxjax.optimization.neighbors import neighbors
 from cmxjax.optimization.price import GRADIENT_COST
 from cmxjax.optimization.search import MARGIN, Search
-from cmxjax.optimization.space import allowed
 from cmxjax.phases.metrics import metrics
 from cmxjax.report.optimization import as_scenario, write_answer
 from cmxjax.specs.errors import SpecError
@@ -285,16 +283,6 @@ def test_error_bars_are_those_of_predictions(answer):
         assert answer.sigma(answer.point, field) == pytest.approx(said[field], rel=1e-6)
     rows = answer.as_json()["front"]["tpot_s"]
     assert all(0.0 < row["sigma"]["tpot_s"] < 1.0 for row in rows)
-
-
-def test_neighbors_keep_the_devices_and_the_rules(answer):
-    factor, rules = answer.point.factor[0].astype(int), answer.job.rules
-    near = neighbors(factor, rules)
-    assert len(near) > 5
-    assert (near[:, :4].prod(axis=1) == factor[:4].prod(axis=0)).all()
-    assert (near[:, 3:].prod(axis=1) == factor[3:].prod(axis=0)).all()
-    assert allowed(rules, near.prod(axis=2)).all()
-    assert not (near == factor).all(axis=(1, 2)).any()
 
 
 @pytest.mark.parametrize(
