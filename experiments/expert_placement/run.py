@@ -89,6 +89,8 @@ def draw(options: Options, rows: list[dict]) -> None:
         axis.set_title(f"{devices} devices x {slots} slots", fontsize=9)
         axis.set_xlabel("Zipf exponent of expert load")
         axis.set_yscale("log")
+        axis.set_yticks((1, 3, 10, 30), ("1", "3", "10", "30"))
+        axis.minorticks_off()
         axis.grid(alpha=0.3)
     np.atleast_1d(axes)[0].set_ylabel("slowest device over mean load")
     np.atleast_1d(axes)[0].legend(fontsize=8)
