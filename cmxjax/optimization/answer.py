@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -17,14 +17,16 @@ from .changes import changes_of
 from .front import Front
 from .gradient import descend_and_refine
 from .job import Job, job_of
-from .price import GRADIENT_COST
-from .search import MOST_ROWS, Search, needs
-from .settings import MOST_SPARE, SHARES, free_names
+from .price import GRADIENT_COST, NEEDS
+from .search import MOST_ROWS, Search
+from .settings import FREE, free_names
 from .spread import sigmas_of
 from .trade_off import TradeOff, trade_off
 
 METHODS = ("auto", "gradient", "enumerate")
 UNBOUNDED = 10**12
+PROVEN = 2e-4
+"""Gap up to which an answer counts as the optimum: what the search tells apart."""
 
 
 class Certificate(NamedTuple):
@@ -51,8 +53,7 @@ class Certificate(NamedTuple):
     checked: int
     """Points drawn from what was dropped, to see whether a bound holds."""
     slack: float
-    """By how much the worst of them was better than the bound it was dropped by; it is
-    in the gap."""
+    """By how much the worst of them was better than its bound; it is in the gap."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +64,7 @@ class Answer:
     search: Search
     method: str
     point: Points | None
-    """A single row."""
+    """A single row; the nearest where none is feasible."""
     certificate: Certificate
     trade_offs: tuple[TradeOff, ...]
     """Of the objective against each other one, with a proof."""
@@ -73,6 +74,29 @@ class Answer:
     def front(self) -> Front:
         """Of the points that were priced on the way."""
         return self.search.front
+
+    @property
+    def feasible(self) -> bool:
+        return self.point is not None and math.isfinite(float(self.point.score[0]))
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Fields that the search looked at, in SI."""
+        logs = [] if self.point is None else self.point.logs[0].tolist()
+        return {f: math.exp(x) for f, x in zip(self.job.objective.fields, logs)}
+
+    @property
+    def value(self) -> float | None:
+        """The objective in SI."""
+        return self.metrics.get(self.job.objective.field)
+
+    @property
+    def changes(self) -> dict[str, object]:
+        """Dotted keys that turn the scenario into the answer."""
+        return {} if self.point is None else self.changes_of(self.point)
+
+    def changes_of(self, point: Points) -> dict[str, object]:
+        return changes_of(self.search.bounds, point)
 
     @cached_property
     def sigmas(self) -> dict[bytes, dict[str, float]]:
@@ -92,46 +116,18 @@ class Answer:
         return self.sigmas.get(point.key, {}).get(field, 0.0)
 
     @property
-    def feasible(self) -> bool:
-        return self.point is not None and math.isfinite(float(self.point.score[0]))
-
-    @property
-    def value(self) -> float | None:
-        """The objective in SI; of the nearest layout where none is feasible."""
-        if self.point is None:
-            return None
-        objective = self.job.objective
-        return objective.value(float(objective.scores(self.point.logs)[0]))
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """Fields that the search looked at, in SI."""
-        if self.point is None:
-            return {}
-        logs = self.point.logs[0].tolist()
-        return {f: math.exp(x) for f, x in zip(self.job.objective.fields, logs)}
-
-    @property
-    def changes(self) -> dict[str, object]:
-        """Dotted keys that turn the scenario into the answer."""
-        return {} if self.point is None else self.changes_of(self.point)
-
-    def changes_of(self, point: Points) -> dict[str, object]:
-        return changes_of(self.search.bounds, point)
-
-    @property
     def reasons(self) -> list[str]:
         """Why there is no feasible answer; empty where there is one."""
         if self.feasible:
             return []
         if self.point is None:
-            return [none_at_all(self.search)]
+            return [_none_at_all(self.search)]
         limits = self.job.objective.limits
-        asked = [f"{limit.quantity} {limit.value:g}" for limit in limits]
-        within = " and ".join(["memory", *asked])
+        within = ["memory", *(f"{limit.quantity} {limit.value:g}" for limit in limits)]
         sure = self.method != "gradient" and self.certificate.bound is None
-        verdict = "there is none" if sure else "none found"
-        return [f"no layout within {within}: {verdict}; {needs(self.job, self.point)}"]
+        said = f"no layout within {' and '.join(within)}"
+        said += f": {'there is none' if sure else 'none found'}"
+        return [f"{said}; {_lacking(self.job, self.point)}"]
 
     def as_json(self) -> dict[str, object]:
         """The contract of `optimize --json`."""
@@ -152,59 +148,76 @@ class Answer:
             "sigma": {} if self.point is None else self.sigmas.get(self.point.key, {}),
             "set": self.changes,
             "certificate": self.certificate._asdict(),
-            "front": front_rows(self),
-            "trade_offs": {
-                trade.other: step_rows(self, trade) for trade in self.trade_offs
-            },
+            "front": {cost: self._front(cost) for cost in self.front.fields[1:]},
+            "trade_offs": {t.other: self._steps(t) for t in self.trade_offs},
             "seconds": self.seconds,
         }
 
-
-def front_rows(answer: Answer) -> dict[str, list[dict[str, object]]]:
-    """The fronts of throughput against each cost, with the layouts."""
-    first, *costs = answer.front.fields
-    return {
-        cost: [
-            {
-                first: throughput,
-                cost: value,
-                "sigma": {name: answer.sigma(point, name) for name in (first, cost)},
-                "set": answer.changes_of(point),
-            }
-            for throughput, value, point in answer.front.table(cost)
+    def _front(self, cost: str) -> list[dict[str, object]]:
+        """The front of throughput against a cost, with the layouts."""
+        rate = self.front.fields[0]
+        return [
+            {rate: high, cost: low, **self._row(point, {rate: rate, cost: cost})}
+            for high, low, point in self.front.table(cost)
         ]
-        for cost in costs
-    }
+
+    def _steps(self, trade: TradeOff) -> list[dict[str, object]]:
+        """The best of a quantity under each limit on the other, with its bound."""
+        fields = {name: self.job.field(name) for name in (trade.first, trade.other)}
+        return [
+            {
+                "limit": step.limit,
+                trade.first: step.value,
+                trade.other: step.other,
+                "bound": step.bound,
+                "gap": step.gap,
+                **self._row(step.point, fields),
+            }
+            for step in trade.steps
+        ]
+
+    def _row(self, point: Points, fields: dict[str, str]) -> dict[str, object]:
+        sigma = {name: self.sigma(point, field) for name, field in fields.items()}
+        return {"sigma": sigma, "set": self.changes_of(point)}
 
 
-def step_rows(answer: Answer, trade: TradeOff) -> list[dict[str, object]]:
-    """The best of the first quantity under each limit on the other, with its bound."""
-    fields = {name: answer.job.field(name) for name in (trade.first, trade.other)}
-    return [
-        {
-            "limit": step.limit,
-            trade.first: step.value,
-            trade.other: step.other,
-            "sigma": {q: answer.sigma(step.point, f) for q, f in fields.items()},
-            "bound": step.bound,
-            "gap": step.gap,
-            "set": answer.changes_of(step.point),
-        }
-        for step in trade.steps
-    ]
-
-
-def none_at_all(search: Search) -> str:
+def _none_at_all(search: Search) -> str:
     """Why there is not one point."""
-    for setting, menu in search.layouts.menus:
+    for setting in search.layouts.settings:
         values = search.job.given.get(setting.name)
-        if values is not None and (menu < 0).all():
-            said = " or ".join(map(_plain, values))
+        if values is not None and (setting.menu < 0).all():
+            said = _either(values)
             return f"{setting.name} = {said}: no layout of these devices can have it"
     text = "no whole layout of these devices is allowed by the model"
     if search.job.trains:
         text += ", divides the batch and has the stages that its schedule needs"
     return text
+
+
+def _lacking(job: Job, point: Points) -> str:
+    """What the nearest point lacks."""
+    worst, over = int(point.worst[0]), math.expm1(float(point.excess[0]))
+    if worst >= len(NEEDS):
+        field = job.objective.fields[worst - len(NEEDS)]
+        return f"the nearest is {over:.1%} off the limit of {field}"
+    if worst == 0:
+        return f"the nearest needs {over:.1%} more memory than there is"
+    return f"none has {NEEDS[worst]}"
+
+
+def _space_of(job: Job) -> str:
+    """What is searched and what is not, in a sentence."""
+    devices = _either(dict.fromkeys(frame.devices for frame in job.frames))
+    free = [name for name in free_names(job.problem) if name not in job.given]
+    what = [f"every degree and placement on {devices} devices"]
+    what += [FREE[name][-1] for name in free]
+    fixed = [f"{name} = {degree}" for name, degree in job.rules.pinned]
+    fixed += [f"{name} = {_either(values)}" for name, values in job.given.items()]
+    return ", ".join(what) + (f"; with {', '.join(fixed)}" if fixed else "")
+
+
+def _either(values: Iterable) -> str:
+    return " or ".join(f"{x:g}" if isinstance(x, float) else str(x) for x in values)
 
 
 def optimize(
@@ -245,9 +258,10 @@ def optimize(
     start = time.perf_counter()
     if isinstance(scenario, str | Mapping):
         scenario = load_scenario(scenario)
+    wanted = (objective,) if isinstance(objective, str) else objective or ()
     job = job_of(
         scenario,
-        objectives=(objective,) if isinstance(objective, str) else objective or (),
+        objectives=wanted,
         limits=(limits,) if isinstance(limits, str) else limits,
         pinned=pinned,
         settings=settings,
@@ -255,26 +269,21 @@ def optimize(
         calibration=calibration,
     )
     search = Search(job, seed=seed)
-    price, descended, refined = search.bounds.price, None, None
-    evaluations: dict[str, int] = {}
+    price, descended, evaluations = search.bounds.price, None, {}
     if method == "gradient":
         descended = descend_and_refine(search, seed)
-        refined = search.score
         evaluations = {
             "search_exact": price.rows,
             "search_gradients": descended.gradients,
             "search_placements": descended.placements,
             "search_total": price.rows + GRADIENT_COST * descended.gradients,
         }
-    most = UNBOUNDED if certify else MOST_ROWS
-    if method == "gradient" and certify is False:
-        found = search.found()
-    else:
-        before = price.rows
+    before, refined = price.rows, search.score
+    most, found = UNBOUNDED if certify else MOST_ROWS, search.found()
+    if method != "gradient" or certify is not False:
         found = search.run(most)
         evaluations["exhaustive"] = price.rows - before
-    others = () if objective is None or isinstance(objective, str) else objective[1:]
-    trades = tuple(trade_off(search, found, other, most) for other in others)
+    trades = tuple(trade_off(search, found, other, most) for other in wanted[1:])
     if trades:
         evaluations["trade_offs"] = sum(trade.evaluations for trade in trades)
     gap = None
@@ -289,54 +298,15 @@ def optimize(
     proof = Certificate(
         relaxed=value(descended and descended.relaxed),
         rounded=value(descended and descended.rounded),
-        refined=value(refined),
+        refined=value(descended and refined),
         optimum=value(search.score) if gap is not None and gap <= PROVEN else None,
         bound=value(found.bound),
         gap=gap,
         points=search.layouts.count(found.batches),
         evaluations=evaluations,
-        space=space_of(job),
+        space=_space_of(job),
         checked=found.checked,
         slack=found.slack,
     )
     seconds = time.perf_counter() - start
     return Answer(job, search, method, found.best, proof, trades, seconds)
-
-
-PROVEN = 2e-4
-"""Gap up to which an answer counts as the optimum: what the search tells apart."""
-
-
-def space_of(job: Job) -> str:
-    """What is searched and what is not, in a sentence."""
-    devices = " or ".join(str(n) for n in dict.fromkeys(f.devices for f in job.frames))
-    free = [name for name in free_names(job.problem) if name not in job.given]
-    what = [WORDS[name] for name in free if name in WORDS]
-    text = f"every degree and placement on {devices} devices, {', '.join(what)}"
-    fixed = [f"{name} = {degree}" for name, degree in job.rules.pinned]
-    fixed += [
-        f"{name} = {' or '.join(map(_plain, values))}"
-        for name, values in job.given.items()
-    ]
-    return text + (f"; with {', '.join(fixed)}" if fixed else "")
-
-
-def _plain(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-WORDS = {
-    "sequences_per_device": "any whole number of requests of a tensor and context group",
-    "tokens_per_device": "any whole number of prompts of a tensor and context group",
-    "extra_slots": f"0 to {MOST_SPARE} spare expert slots of a device, shared experts on"
-    " every device or on ranks of their own",
-    "micro_batch": "every micro-batch that divides a rank's sequences",
-    "recompute_fraction": f"recomputation of none, all or any share in steps of"
-    f" 1/{SHARES}",
-    "selective": "or of attention's scores",
-    "zero": "ZeRO 0 to 3",
-    "sequence_parallel": "sequence parallelism",
-    "overlapped_microbatches": "one micro-batch at a time or two that overlap",
-    "schedule": "1F1B, GPipe, zero bubble (H1, V) and DualPipe",
-    "vpp": "any number of chunks",
-}

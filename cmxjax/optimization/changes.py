@@ -43,7 +43,7 @@ def changes_of(bounds: Bounds, point: Points) -> dict[str, object]:
 def _of_training(
     job: Job, point: Points, values: dict[str, float], pp: int
 ) -> dict[str, object]:
-    form = job.forms[int(point.form[0])]
+    form = job.forms[int(values.pop("form"))]
     selective, share = values.pop("selective"), values.pop("recompute_fraction")
     overlapped = int(values.pop("overlapped_microbatches"))
     # a single stage runs its chunks one after the other, as if they were one
@@ -76,10 +76,10 @@ def _of_serving(
     if a.experts is None:
         return changes
     slots = expert_slots(a, family, degrees["ep"], extra, sharpness=None)
-    redundant, shared = float(slots.redundant), float(slots.shared)
-    held = float(a.experts.routed) + redundant + shared
+    redundant, shared = map(float, slots)
     return changes | {
         "routing.redundant_experts": redundant,
         "routing.shared_replicas": shared,
-        "routing.experts_per_device": held / degrees["ep"],
+        "routing.experts_per_device": (float(a.experts.routed) + redundant + shared)
+        / degrees["ep"],
     }

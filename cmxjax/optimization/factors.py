@@ -6,8 +6,6 @@ import numpy as np
 
 from ..job.layout import AXES
 
-ATTENTION = (0, 1, 2, 3)
-EXPERT = (4, 5, 6)
 PIPELINE = AXES.index("pp")
 
 
@@ -16,17 +14,6 @@ def divisors(number: int) -> tuple[int, ...]:
     """All divisors, ascending."""
     small = [d for d in range(1, int(number**0.5) + 1) if number % d == 0]
     return tuple(sorted({*small, *(number // d for d in small)}))
-
-
-def primes(number: int) -> tuple[int, ...]:
-    """Distinct prime divisors."""
-    return tuple(d for d in divisors(number)[1:] if len(divisors(d)) == 2)
-
-
-@cache
-def power(number: int, prime: int) -> int:
-    """How often a prime divides a number."""
-    return 0 if number % prime else 1 + power(number // prime, prime)
 
 
 @cache
@@ -63,20 +50,12 @@ def footprints(devices: int, sizes: tuple[float, ...]) -> list[tuple[int, ...]]:
     level at least as well replaces the other, since traffic is never slower further
     in. Empty where the devices can't be arranged in whole units.
     """
-    every: list[tuple[int, ...]] = []
-
-    def extend(left: int, taken: tuple[int, ...]) -> None:
-        tier = len(taken)
-        if tier == len(sizes):
-            if left == 1:
-                every.append(taken)
-            return
-        for units in divisors(left):
-            if units <= sizes[tier]:
-                extend(left // units, (*taken, units))
-
-    extend(devices, ())
-    inner = {f: np.cumprod(f) for f in every}
+    every = [
+        units
+        for units in factorizations(devices, len(sizes))
+        if all(n <= size for n, size in zip(units, sizes))
+    ]
+    inner = {units: np.cumprod(units) for units in every}
     return [
         f
         for f in every

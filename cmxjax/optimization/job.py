@@ -14,10 +14,11 @@ from ..specs.build import Problem, build
 from ..specs.degrees import devices_of
 from ..specs.errors import SpecError, all_of
 from ..specs.scenario_file import DecodeScenario, PrefillScenario, Scenario, TrainScenario
-from .objective import DEFAULT, LATENCY, Objective, changed, objective_of, role_of
+from .factors import footprints
+from .objective import DEFAULT, LATENCY, Objective, objective_of
 from .price import Family
-from .settings import PLAIN, Form, check, forms_of
-from .space import Frame, Rules, frames_of
+from .settings import Form, Given, checked, forms_of
+from .space import Frame, Rules
 
 Planned = DecodeScenario | PrefillScenario | TrainScenario
 """What has a layout to choose."""
@@ -28,17 +29,15 @@ class Job(NamedTuple):
 
     scenario: Planned
     problem: Problem
+    """Of the scenario on data parallelism alone."""
     objective: Objective
     frames: tuple[Frame, ...]
     rules: Rules
-    given: Mapping[str, tuple]
-    """Values of settings to choose from, by name; those left out are free."""
+    given: Given
     families: tuple[Family, ...]
     """Programs that price the ways to serve, or the one that trains."""
     forms: tuple[Form, ...]
-    """Of a pipeline. The first is plain 1F1B, which bounds rest on."""
-    plain: bool
-    """Plain 1F1B is among those to choose from."""
+    """Of a pipeline; none in serving."""
     inputs: tuple
     """What `metrics` takes."""
 
@@ -51,16 +50,6 @@ class Job(NamedTuple):
         return field_of(quantity, None, self.scenario.phase)
 
     @property
-    def sequences(self) -> float:
-        """Of a training step, all devices together; 0 in serving."""
-        w = self.problem.workload
-        return float(w.global_batch) if isinstance(w, Train) else 0.0
-
-    @property
-    def first_form(self) -> int:
-        return 0 if self.plain else 1
-
-    @property
     def tiers(self) -> int:
         return len(self.frames[0].units)
 
@@ -71,21 +60,11 @@ def job_of(
     objectives: tuple[str, ...] = (),
     limits: tuple[str, ...] = (),
     pinned: Mapping[str, int | float | str] | None = None,
-    settings: Mapping[str, tuple] | None = None,
+    settings: Given | None = None,
     devices: tuple[int, ...] = (),
     calibration: str | None = None,
 ) -> Job:
-    """What a search is to find.
-
-    Args:
-        scenario: the job. Its degrees, their placement and the settings are free.
-        objectives: quantities; rates are maximized, all else minimized. The first is made
-            best and traded against the others; tokens a second of a package if empty.
-        limits: such as `tpot=50ms`; rates are bounded from below.
-        pinned: degrees and settings that are not free, by name.
-        settings: values to choose from, by name of the setting.
-        devices: numbers of devices to choose from; the scenario's if empty.
-        calibration: as in `build`.
+    """What a search is to find; arguments are those of `optimize`.
 
     Raises:
         SpecError: naming each mistake.
@@ -94,29 +73,31 @@ def job_of(
         known = ", ".join(LATENCY)
         raise SpecError([f"optimize: phase = {scenario.phase!r}: use one of {known}"])
     pins = dict(pinned or {})
-    given = dict(settings or {})
     degrees = {name: value for name, value in pins.items() if name in AXES}
-    given |= {name: (value,) for name, value in pins.items() if name not in AXES}
+    values = {name: (value,) for name, value in pins.items() if name not in AXES}
     counts = tuple(dict.fromkeys(devices)) or (devices_of(scenario.layout),)
     if wrong := [count for count in counts if count < 1]:
         raise SpecError([f"--devices {n}: use a whole number from 1" for n in wrong])
 
-    def free() -> tuple[Problem, tuple[Frame, ...], Rules]:
+    def free() -> tuple[Problem, tuple[Frame, ...], Rules, Given]:
         problem = _problem(scenario, counts[0], calibration)
-        frames, rules, _ = all_of(
-            lambda: _frames(problem, counts),
-            lambda: rules_of(problem, degrees),
-            lambda: check(problem, given),
+        return (
+            problem,
+            *all_of(
+                lambda: _frames(problem, counts),
+                lambda: rules_of(problem, degrees),
+                lambda: checked(problem, {**(settings or {}), **values}),
+            ),
         )
-        return problem, frames, rules
 
-    (problem, frames, rules), wanted = all_of(
-        free, lambda: _objective(scenario.phase, objectives, limits)
+    (problem, frames, rules, given), wanted = all_of(
+        free,
+        lambda: objective_of(scenario.phase, objectives or (DEFAULT,), limits),
     )
     check_known(problem, *wanted.fields)
-    trains = isinstance(problem.workload, Train)
-    forms = forms_of(problem, given) if trains else [PLAIN]
-    if not forms:
+    trains = isinstance(scenario, TrainScenario)
+    forms = forms_of(problem, given) if trains else ()
+    if trains and not forms:
         raise SpecError(["schedule: dualpipe overlaps micro-batches; give 2 of them"])
     return Job(
         scenario,
@@ -125,34 +106,31 @@ def job_of(
         frames,
         rules,
         given,
-        _families(scenario, problem, forms),
-        tuple(dict.fromkeys((PLAIN, *forms))),
-        PLAIN in forms,
+        _families(scenario, problem),
+        forms,
         problem.inputs,
     )
 
 
-def _objective(
-    phase: str, quantities: tuple[str, ...], limits: tuple[str, ...]
-) -> Objective:
-    first, *others = quantities or (DEFAULT,)
-    if len({first, *others}) <= len(others):
-        raise SpecError(["--objective: give each quantity once"])
-    wanted = objective_of(phase, first, limits, tuple(others))
-    mistakes = [
-        f"--objective {quantity}: nothing is known of how it goes with a setting; use a"
-        " rate, a time, mfu, energy_per_token, cost_per_token or a memory"
-        for quantity in (first, *others)
-        if role_of(changed(wanted, phase, quantity, ()).field) is None
-    ]
-    if mistakes:
-        raise SpecError(mistakes)
-    return wanted
-
-
 def _problem(scenario: Planned, devices: int, calibration: str | None) -> Problem:
-    """The job on data parallelism alone, with the batch as it is."""
-    problem = build(_bare(scenario, devices), calibration)
+    """The job on data parallelism alone, which every model allows, with the batch as it
+    is."""
+    layout = scenario.layout
+    bare = type(layout)(devices=devices, ep=1, head=layout.head, vision=layout.vision)
+    routing = {"redundant_experts": 0.0, "shared_replicas": 0.0}
+    routing = scenario.routing.model_copy(update=routing | {"experts_per_device": None})
+    changes: dict[str, object] = {"layout": bare, "routing": routing}
+    # a device alone must get a sequence or a prompt
+    if isinstance(scenario, TrainScenario):
+        w = scenario.workload
+        room = max(w.global_batch, w.micro_batch * devices)
+        update = {"global_batch": room, "schedule": "1f1b"}
+        changes["workload"] = w.model_copy(update=update)
+    if isinstance(scenario, PrefillScenario):
+        w = scenario.workload
+        room = max(w.tokens_per_device, w.prompt_tokens)
+        changes["workload"] = w.model_copy(update={"tokens_per_device": room})
+    problem = build(scenario.model_copy(update=changes), calibration)
     if isinstance(problem.workload, Train) and isinstance(scenario, TrainScenario):
         batch = problem.workload.global_batch * 0.0 + scenario.workload.global_batch
         workload = problem.workload.replace(global_batch=batch)
@@ -161,40 +139,15 @@ def _problem(scenario: Planned, devices: int, calibration: str | None) -> Proble
     return problem
 
 
-def _bare(scenario: Planned, devices: int) -> Scenario:
-    """The scenario with data parallelism alone, which every model allows."""
-    layout = scenario.layout
-    bare = type(layout)(devices=devices, ep=1, head=layout.head, vision=layout.vision)
-    routing = {"redundant_experts": 0.0, "shared_replicas": 0.0}
-    routing = scenario.routing.model_copy(update=routing | {"experts_per_device": None})
-    changes: dict[str, object] = {"layout": bare, "routing": routing}
-    if isinstance(scenario, TrainScenario):
-        w = scenario.workload
-        # a device alone must get a sequence; the batch itself is put back later
-        room = max(w.global_batch, w.micro_batch * devices)
-        changes["workload"] = w.model_copy(
-            update={"global_batch": room, "schedule": "1f1b"}
-        )
-    if isinstance(scenario, PrefillScenario):
-        # a device alone must admit a prompt
-        w = scenario.workload
-        room = max(w.tokens_per_device, w.prompt_tokens)
-        changes["workload"] = w.model_copy(update={"tokens_per_device": room})
-    return scenario.model_copy(update=changes)
-
-
 def _frames(problem: Problem, counts: tuple[int, ...]) -> tuple[Frame, ...]:
     """How the devices lie on the tiers."""
     sizes = tuple(float(tier.size) for tier in ordered_tiers(problem.system))
-    frames = frames_of(counts, sizes)
+    frames = [Frame(n, units) for n in counts for units in footprints(n, sizes)]
     if not frames:
-        raise SpecError(
-            [
-                f"layout.devices = {', '.join(map(str, counts))}: can't be split into"
-                f" whole units of {problem.system.name}'s tiers; use another number"
-            ]
-        )
-    return frames
+        said = f"layout.devices = {', '.join(map(str, counts))}: can't be split into"
+        said += f" whole units of {problem.system.name}'s tiers; use another number"
+        raise SpecError([said])
+    return tuple(frames)
 
 
 def model_of(problem: Problem) -> Architecture:
@@ -211,18 +164,16 @@ def rules_of(problem: Problem, pinned: Mapping[str, int | float | str]) -> Rules
         SpecError: a given degree is no whole number from 1.
     """
     a = model_of(problem)
-    wrong = {name: value for name, value in pinned.items() if not _is_degree(value)}
+    wrong = [pin for pin in pinned.items() if not _is_degree(pin[1])]
     if wrong:
-        raise SpecError(
-            [
-                f"{name} = {value}: use a whole number from 1"
-                for name, value in wrong.items()
-            ]
-        )
+        said = "{} = {}: use a whole number from 1"
+        raise SpecError([said.format(*pin) for pin in wrong])
     experts, serves = a.experts, not isinstance(problem.workload, Train)
+    layers = zip(a.feed_forwards, a.half_counts.feed_forwards, strict=True)
+    dense = [int(f.intermediate) for f, n in layers if f is not experts and float(n)]
     return Rules(
         heads=math.gcd(*(int(mixer.heads) for mixer in a.mixers)),
-        dense_width=_dense_width(a),
+        dense_width=math.gcd(*dense),
         expert_width=0 if experts is None else int(experts.intermediate),
         layers=int(a.layers),
         experts=0 if experts is None else int(experts.routed),
@@ -237,27 +188,21 @@ def _is_degree(value: int | float | str) -> bool:
     return 1 <= value <= 10**9 and value % 1 == 0
 
 
-def _dense_width(a: Architecture) -> int:
-    """What the widths of all dense networks have as a common divisor, 0 without any."""
-    counts = zip(a.feed_forwards, a.half_counts.feed_forwards, strict=True)
-    widths = [int(f.intermediate) for f, n in counts if f is not a.experts and float(n)]
-    return math.gcd(*widths)
-
-
-def _families(
-    scenario: Planned, problem: Problem, forms: list[Form]
-) -> tuple[Family, ...]:
+def _families(scenario: Planned, problem: Problem) -> tuple[Family, ...]:
     """The scenario's own way first, then what else the model and the phase allow."""
     a, w = model_of(problem), problem.workload
-    along = scenario.layout.attention == "sp_tp_sp"
-    given = Family("sp_tp_sp" if along else "tp", scenario.routing.shared_replicas > 0)
     if isinstance(w, Train):
-        return (Family(schedule="1f1b" if forms == [PLAIN] else ANY),)
-    families = [given]
-    if isinstance(w, Prefill):
-        families.append(given._replace(attention="tp" if along else "sp_tp_sp"))
-    if isinstance(w, Decode) and a.experts is not None:
-        if float(a.experts.shared) == 1.0:
-            other = not given.dispatches_shared
-            families.append(given._replace(dispatches_shared=other))
-    return tuple(families)
+        return (Family(schedule=ANY),)
+    along, apart = ("tp", "sp_tp_sp"), (False, True)
+    if scenario.layout.attention == "sp_tp_sp":
+        along = along[::-1]
+    if scenario.routing.shared_replicas > 0:
+        apart = apart[::-1]
+    shares = a.experts is not None and float(a.experts.shared) == 1.0
+    return tuple(
+        Family(attention, dispatches_shared)
+        for attention in (along if isinstance(w, Prefill) else along[:1])
+        for dispatches_shared in (
+            apart if isinstance(w, Decode) and shares else apart[:1]
+        )
+    )

@@ -38,12 +38,6 @@ class Objective(NamedTuple):
     def field(self) -> str:
         return self.fields[int(np.abs(self.weights).argmax())]
 
-    @property
-    def within_s(self) -> float:
-        """The limit of TPOT or TTFT; infinite where there is none."""
-        limits = (x.value for x in self.limits if x.quantity in ("tpot", "ttft"))
-        return min(limits, default=math.inf)
-
     def value(self, score: float) -> float:
         """The quantity in SI from the minimized score."""
         return math.exp(-score if self.maximizes else score)
@@ -60,54 +54,57 @@ class Objective(NamedTuple):
 
 
 def objective_of(
-    phase: str,
-    wanted: str,
-    limits: tuple[str, ...],
-    others: tuple[str, ...] = (),
+    phase: str, quantities: tuple[str, ...], limits: tuple[str, ...]
 ) -> Objective:
-    """An objective with its limits.
+    """The first quantity made best under limits, over what others need too.
 
     Args:
-        wanted: the quantity to make best.
+        quantities: the one to make best, and those that it is to be traded against.
         limits: such as `tpot=50ms`.
-        others: quantities that it is to be traded against, so that their fields are
-            looked at too.
 
     Raises:
-        SpecError: the phase doesn't predict the objective or a limited quantity, or a
-            limit is not above 0.
+        SpecError: the phase doesn't predict a quantity, or it can't be made best; one is
+            there twice; or a limit is not above 0.
     """
+    if len(set(quantities)) < len(quantities):
+        raise SpecError(["--objective: give each quantity once"])
     parsed = tuple(all_of(*(partial(parse_limit, text) for text in limits)))
-    names = (wanted, *others, *(limit.quantity for limit in parsed))
+    names = (*quantities, *(limit.quantity for limit in parsed))
     asked = all_of(*(partial(field_in, name, phase) for name in names))
+    mistakes = [
+        f"--objective {quantity}: nothing is known of how it goes with a setting; use a"
+        " rate, a time, mfu, energy_per_token, cost_per_token or a memory"
+        for quantity, field in zip(quantities, asked)
+        if role_of(field) is None
+    ]
+    if mistakes:
+        raise SpecError(mistakes)
     front = "tokens_per_s_per_package", LATENCY[phase]
     # in one order whatever is made best, so that one program prices all
     fields = (*front, "energy_per_token_j", "memory_bytes", *sorted(asked))
-    fields = tuple(dict.fromkeys(fields))
-    return _objective(phase, wanted, parsed, fields)
+    return _over(tuple(dict.fromkeys(fields)), phase, quantities[0], parsed)
 
 
 def changed(
     objective: Objective, phase: str, quantity: str, limits: tuple[Limit, ...]
 ) -> Objective:
     """Another quantity made best, under other limits, over the same fields."""
-    return _objective(phase, quantity, limits, objective.fields)
+    return _over(objective.fields, phase, quantity, limits)
 
 
-def _objective(
-    phase: str, wanted: str, limits: tuple[Limit, ...], fields: tuple[str, ...]
+def _over(
+    fields: tuple[str, ...], phase: str, quantity: str, limits: tuple[Limit, ...]
 ) -> Objective:
     weights, signs = np.zeros(len(fields)), np.ones(len(fields))
     bounds = np.full(len(fields), np.inf)
-    best = fields.index(field_in(wanted, phase))
-    weights[best] = -1.0 if more_is_better(wanted) else 1.0
-    for limit in limits:
-        place = fields.index(field_in(limit.quantity, phase))
-        signs[place] = -1.0 if more_is_better(limit.quantity) else 1.0
-        # of two limits on one quantity the stricter one holds
-        known = signs[place] * bounds[place] if np.isfinite(bounds[place]) else np.inf
-        bounds[place] = signs[place] * min(known, signs[place] * math.log(limit.value))
-    return Objective(wanted, limits, fields, weights, signs, bounds)
+    best = fields.index(field_in(quantity, phase))
+    weights[best] = -1.0 if more_is_better(quantity) else 1.0
+    for name in {limit.quantity for limit in limits}:
+        place, more = fields.index(field_in(name, phase)), more_is_better(name)
+        values = [limit.value for limit in limits if limit.quantity == name]
+        signs[place] = -1.0 if more else 1.0
+        bounds[place] = math.log(max(values) if more else min(values))
+    return Objective(quantity, limits, fields, weights, signs, bounds)
 
 
 def field_in(quantity: str, phase: str) -> str:
@@ -121,25 +118,25 @@ def field_in(quantity: str, phase: str) -> str:
         raise SpecError([f"optimize: {error}"]) from None
 
 
-GROWS = "_per_s", "_per_s_per_device", "_per_s_per_package", "mfu"
-PER_TOKEN = ("energy_per_token_j", "cost_per_token_usd")
+class Role(NamedTuple):
+    """How a field goes with a step: powers of its time and of its batch."""
+
+    time: int
+    batch: int
+
+
+RATES = "_per_s", "_per_s_per_device", "_per_s_per_package", "mfu"
 TIMES = "_time_s", "tpot_s", "ttft_s"
+PER_TOKEN = "energy_per_token_j", "cost_per_token_usd"
 
 
-def role_of(field: str) -> int | None:
-    """How a field goes with the time of a step: 1 for time itself, -1 for a rate, 1 for
-    what a token costs, 0 for memory, which is no matter of time; None for anything else.
-
-    Those of one role move together when a step gets longer.
-    """
-    if field.endswith(GROWS):
-        return -1
+def role_of(field: str) -> Role | None:
+    """A rate is batch over time, and what a token costs time over batch; memory is no
+    matter of time. None where nothing is known. Fields of one role move together."""
+    if field.endswith(RATES):
+        return Role(-1, 1)
     if field.startswith("memory_"):
-        return 0
-    return 1 if field in PER_TOKEN or field.endswith(TIMES) else None
-
-
-def counts_of(field: str) -> int:
-    """Power of the batch that a field holds beside the time of a step: a rate is batch
-    over time, energy a token is energy of a step over batch."""
-    return 1 if field.endswith(GROWS) else -1 if field in PER_TOKEN else 0
+        return Role(0, 0)
+    if field.endswith(TIMES):
+        return Role(1, 0)
+    return Role(1, -1) if field in PER_TOKEN else None

@@ -42,34 +42,29 @@ class Family(NamedTuple):
     """Of a training step, `any` where it is chosen."""
 
 
-class Slots(NamedTuple):
-    """How the expert slots of all ranks are used."""
-
-    redundant: Scalar
-    shared: Scalar
-
-
 def expert_slots(
     a: Architecture, family: Family, ep: Scalar | int, extra: Scalar, sharpness: Sharpness
-) -> Slots:
-    """The fewest whole slots per rank that hold all experts, and `extra` more.
+) -> tuple[Scalar, Scalar]:
+    """Expert slots of all ranks beyond the routed experts: the fewest whole ones of a
+    rank that hold all experts, and `extra` more.
 
     Shared experts that ranks of their own hold take one slot for each topk + 1 of the
     routed ones: 32 for 288, as CloudMatrix-Infer has it (arXiv 2506.12708, 4.2.1), so
     that a copy of theirs is about as busy as a routed slot.
+
+    Returns:
+        Redundant experts, and replicas of the shared one.
     """
     e = a.experts
     if e is None:
-        return Slots(jnp.zeros(()), jnp.zeros(()))
+        return jnp.zeros(()), jnp.zeros(())
     parts = e.topk + 2.0
     held = e.routed * (parts / (parts - 1.0) if family.dispatches_shared else 1.0)
     slots = ep * (smooth.ceil(held / ep - 1e-9, sharpness) + extra)
-    shared = jnp.zeros(())
-    if family.dispatches_shared:
-        shared = slots / parts
-        if sharpness is None:
-            shared = jnp.floor(shared + 1e-9)
-    return Slots(slots - e.routed - shared, shared)
+    shared = slots / parts if family.dispatches_shared else jnp.zeros(())
+    if sharpness is None:
+        shared = jnp.floor(shared + 1e-9)
+    return slots - e.routed - shared, shared
 
 
 def job_of(
@@ -86,34 +81,31 @@ def job_of(
         chosen: settings by name; those left out stay as they are.
     """
     machine, a, w, layout = inputs
+    given, extra = dict(chosen), chosen.get("extra_slots", jnp.zeros(()))
     ep = jnp.prod(factor[AXES.index("ep")])
-    extra = chosen.get("extra_slots", jnp.zeros(()))
-    slots = expert_slots(a, family, ep, extra, sharpness)
-    along = chosen.get("sequence_parallel", layout.sequence_parallel.on)
-    if "balancing_slots" in chosen:
-        more = chosen["balancing_slots"] - extra
-        w = _eased(machine, w, more, slots.redundant / ep)
+    redundant, shared = expert_slots(a, family, ep, extra, sharpness)
+    if "balancing_slots" in given:
+        w = _eased(machine, w, given["balancing_slots"] - extra, redundant / ep)
+    overlaps = Switch(given.pop("overlapped_microbatches", 1.0) - 1.0)
+    along = given.pop("sequence_parallel", layout.sequence_parallel.on)
     layout = layout.replace(
         factor=factor,
         routing=Routing(
-            redundant_experts=slots.redundant,
-            shared_replicas=slots.shared,
+            redundant_experts=redundant,
+            shared_replicas=shared,
             dispatches_shared=family.dispatches_shared,
         ),
         attention=family.attention,
         sequence_parallel=Switch(along),
         microbatches="1" if isinstance(w, Train) else "auto",
-        overlaps=Switch(chosen.get("overlapped_microbatches", 1.0) - 1.0),
+        overlaps=overlaps,
     )
-    sizes = {name: value for name, value in chosen.items() if hasattr(w, name)}
     if isinstance(w, Train):
-        count = chosen.get("overlapped_microbatches", 1.0 + w.overlaps.on)
-        w = w.replace(
-            selective=Switch(sizes.pop("selective", w.selective.on)),
-            overlaps=Switch(jnp.asarray(count) - 1.0),
-            schedule=family.schedule,
-        )
-    return w.replace(**sizes), layout
+        selective = Switch(given.pop("selective", w.selective.on))
+        if "overlapped_microbatches" in chosen:
+            w = w.replace(overlaps=overlaps)
+        w = w.replace(selective=selective, schedule=family.schedule)
+    return w.replace(**{k: v for k, v in given.items() if hasattr(w, k)}), layout
 
 
 def _eased(
@@ -130,27 +122,16 @@ def _eased(
     return w.replace(software=w.software.replace(balance=balance))
 
 
-class Score(NamedTuple):
-    """How good a point is."""
+class Scores(NamedTuple):
+    """How good a point is; or many, fetched, as columns of one length."""
 
-    logs: Float[Array, " field"]
+    logs: Float[Leaf, "*row field"]
     """Of the fields asked for."""
-    excess: Float[Array, " need"]
+    excess: Float[Leaf, "*row need"]
     """Logs of what is used over what is there: memory, then whole requests of a group or
     micro-batches of a rank; at most 0 where it can run."""
-    filled: Scalar
+    filled: Float[Leaf, "*row"]
     """Log of the step without what the pipeline idles, over the step; 0 in serving."""
-
-
-class Scores(NamedTuple):
-    """Those of many points, fetched: columns of one length."""
-
-    logs: np.ndarray
-    excess: np.ndarray
-    filled: np.ndarray
-
-    def take(self, chosen: np.ndarray | slice) -> "Scores":
-        return Scores(*(column[chosen] for column in self))
 
 
 NEEDS = (
@@ -168,7 +149,7 @@ def score(
     factor: Float[Array, "axis tier"],
     values: Float[Array, " setting"],
     sharpness: Sharpness = None,
-) -> Score:
+) -> Scores:
     """Score one point; differentiable in `factor` and `values` where relaxed.
 
     Args:
@@ -184,7 +165,7 @@ def score(
     filled = jnp.zeros(())
     if isinstance(w, Train):
         filled = jnp.log1p(-m.bubble * m.pipeline_time_s / m.step_time_s)
-    return Score(logs, jnp.stack([memory, unshared(w, layout, sharpness)]), filled)
+    return Scores(logs, jnp.stack([memory, unshared(w, layout, sharpness)]), filled)
 
 
 def unshared(w: Decode | Prefill | Train, layout: Layout, sharpness: Sharpness) -> Scalar:
@@ -214,24 +195,22 @@ def _missing(count: Scalar, sharpness: Sharpness) -> Scalar:
     return -jnp.log(count)
 
 
-def _score_rows(
+@partial(jax.jit, static_argnames=("family", "fields", "names"))
+def score_rows(
     inputs: tuple,
     factors: Array,
     values: Array,
     family: Family,
     fields: tuple[str, ...],
     names: tuple[str, ...],
-) -> Score:
-    def one(row: tuple) -> Score:
-        factor, chosen = row
+) -> Scores:
+    """Exact scores of many points: factors (row, axis, tier), values (row, setting)."""
+
+    def one(factor: Array, chosen: Array) -> Scores:
         factor = factor.astype(chosen.dtype)
         return score(inputs, family, fields, names, factor, chosen)
 
-    return jax.vmap(one)((factors, values))
-
-
-score_rows = jax.jit(_score_rows, static_argnames=("family", "fields", "names"))
-"""Exact scores of many points: factors (row, axis, tier), values (row, setting)."""
+    return jax.vmap(one)(factors, values)
 
 
 def in_blocks(evaluate: Callable, size: int, *columns: np.ndarray):
@@ -262,11 +241,6 @@ class Pricer:
     def __call__(self, family: Family, factors: np.ndarray, values: np.ndarray) -> Scores:
         """Scores of points, (row, ...)."""
         self.rows += len(values)
-        program = partial(
-            score_rows,
-            self.inputs,
-            family=family,
-            fields=self.fields,
-            names=self.names,
-        )
-        return Scores(*in_blocks(program, ROWS, factors.astype(np.int32), values))
+        static = {"family": family, "fields": self.fields, "names": self.names}
+        program = partial(score_rows, self.inputs, **static)
+        return in_blocks(program, ROWS, factors.astype(np.int32), values)

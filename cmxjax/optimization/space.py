@@ -1,17 +1,15 @@
-"""The whole layouts that a search may return: counted, listed, looked up.
+"""The whole layouts that a search may return: counted, listed, placed.
 
 A layout is a placement matrix `factor[axis, tier]` of whole numbers. Tiers are filled as
 `footprints` says; rules of the model decide which degrees divide it.
 """
 
-import math
-from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 
 from ..job.layout import AXES
-from .factors import PIPELINE, divisors, footprints, power, primes, tier_splits
+from .factors import PIPELINE, divisors, tier_splits
 
 BLOCK = 1_000_000
 """Rows that are grown by one tier at a time, which bounds the memory."""
@@ -41,16 +39,9 @@ class Frame(NamedTuple):
     units: tuple[int, ...]
 
 
-def frames_of(counts: tuple[int, ...], sizes: tuple[float, ...]) -> tuple[Frame, ...]:
-    """Frames of jobs that may take any of these numbers of devices."""
-    return tuple(
-        Frame(count, units) for count in counts for units in footprints(count, sizes)
-    )
-
-
 def partly_allowed(rules: Rules, degrees: np.ndarray) -> np.ndarray:
     """Which degrees, (row, axis), can still grow into allowed ones. Shape (row,)."""
-    good = np.ones(len(degrees), bool)
+    good = degrees[:, PIPELINE] <= rules.layers
     for size, axis in (
         (rules.heads, TP),
         (rules.dense_width, TP),
@@ -59,7 +50,6 @@ def partly_allowed(rules: Rules, degrees: np.ndarray) -> np.ndarray:
     ):
         if size:
             good &= size % degrees[:, axis] == 0
-    good &= degrees[:, PIPELINE] <= rules.layers
     if rules.experts:
         good &= degrees[:, EP] <= 2 * rules.experts
     for name, degree in rules.pinned:
@@ -77,25 +67,23 @@ def allowed(rules: Rules, degrees: np.ndarray) -> np.ndarray:
 
 def tier_table(rules: Rules, units: int) -> np.ndarray:
     """Allowed splits of one tier, (way, axis)."""
-    rows = tier_splits(units, rules.experts > 0)
-    return rows[partly_allowed(rules, rows.astype(np.int64))]
+    rows = tier_splits(units, rules.experts > 0).astype(np.int64)
+    return rows[partly_allowed(rules, rows)]
 
 
 def degree_counts(frame: Frame, rules: Rules) -> tuple[np.ndarray, np.ndarray]:
     """Distinct allowed degrees, (row, axis), and in how many ways each can be placed."""
     degrees, ways = np.ones((1, len(AXES)), np.int64), np.ones(1)
     for units in frame.units:
-        table = tier_table(rules, units).astype(np.int64)
-        parts = []
-        size = max(1, BLOCK // max(1, len(table)))
-        for first in range(0, max(1, len(degrees)), size):
-            some = slice(first, first + size)
-            grown = (degrees[some, None] * table[None]).reshape(-1, len(AXES))
+        table, parts = tier_table(rules, units), []
+        for some in np.array_split(
+            np.arange(len(degrees)), len(degrees) * len(table) // BLOCK + 1
+        ):
+            grown = (degrees[some, None] * table).reshape(-1, len(AXES))
             number = np.repeat(ways[some], len(table))
             good = partly_allowed(rules, grown)
             parts.append(_merged(frame, grown[good], number[good]))
-        joined = (np.concatenate(part) for part in zip(*parts))
-        degrees, ways = _merged(frame, *joined)
+        degrees, ways = _merged(frame, *map(np.concatenate, zip(*parts)))
     good = allowed(rules, degrees)
     return degrees[good], ways[good]
 
@@ -116,51 +104,55 @@ def _merged(
 
 
 def placed(degrees: np.ndarray, units: tuple[int, ...]) -> np.ndarray:
-    """All placements of given degrees, (placement, axis, tier): each prime is laid
-    out by itself."""
-    result = np.ones((1, len(AXES), len(units)), np.int64)
-    for prime in primes(math.prod(units)):
-        powers = tuple(power(int(degree), prime) for degree in degrees)
-        some = prime ** _spread(powers, tuple(power(size, prime) for size in units))
-        result = (result[:, None] * some[None]).reshape(-1, len(AXES), len(units))
-    return result
+    """All placements of given degrees, (placement, axis, tier), tier by tier.
+
+    A split of a tier that divides what is left of every degree can always be completed:
+    what the others leave of each prime fills the outer tiers exactly.
+    """
+    factor, left = np.ones((1, len(AXES), 0), np.int64), degrees[None].astype(np.int64)
+    for size in units[:-1]:
+        table = tier_splits(size, True).astype(np.int64)
+        table = table[(degrees % table == 0).all(axis=1)]
+        row, way = np.nonzero((left[:, None] % table == 0).all(axis=2))
+        factor = np.concatenate([factor[row], table[way, :, None]], axis=2)
+        left = left[row] // table[way]
+    return np.concatenate([factor, left[:, :, None]], axis=2)
 
 
-@cache
-def _spread(degrees: tuple[int, ...], units: tuple[int, ...]) -> np.ndarray:
-    """Powers of a prime on axes and tiers, of all placements, (placement, axis, tier)."""
-    found = [np.zeros((0, len(AXES), len(units)), np.int64)]
-    for stages in _sums(degrees[PIPELINE], units):
-        left = tuple(np.subtract(units, stages).tolist())
-        inner = _tables(degrees[:PIPELINE], left)
-        outer = _tables(degrees[PIPELINE + 1 :], left)
-        one, other = np.indices((len(inner), len(outer))).reshape(2, -1)
-        middle = np.tile(np.array(stages), (len(one), 1, 1))
-        found.append(np.concatenate([inner[one], middle, outer[other]], axis=1))
-    return np.concatenate(found)
+def in_rank_order(degrees: np.ndarray, units: np.ndarray) -> np.ndarray:
+    """The usual rank order, as `job.layout.placement` has it: tensor parallelism
+    innermost and the pipeline outermost, (row, axis, tier). Not whole where a degree
+    doesn't divide what is left of a tier.
+
+    Args:
+        degrees: (row, axis).
+        units: of each tier, (row, tier).
+    """
+    factor = np.ones((*degrees.shape, units.shape[1]))
+    for axes in (("etp", "ep", "edp", "pp"), ("tp", "cp", "dp", "pp")):
+        free = units.astype(float)
+        for axis in map(AXES.index, axes):
+            left = degrees[:, axis].astype(float)
+            for tier in range(units.shape[1]):
+                taken = np.minimum(left, free[:, tier])
+                factor[:, axis, tier] = taken
+                left, free[:, tier] = left / taken, free[:, tier] / taken
+    return factor
 
 
-@cache
-def _sums(total: int, most: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
-    """All ways to write a number as a sum of parts that have a most each."""
-    if not most:
-        return ((),) if total == 0 else ()
-    return tuple(
-        (first, *rest)
-        for first in range(min(total, most[0]) + 1)
-        for rest in _sums(total - first, most[1:])
-    )
+def innermost(degrees: np.ndarray, units: np.ndarray) -> np.ndarray:
+    """Each axis as far inside as it can be, whatever the others do, (row, axis, tier).
 
+    Of all placements each axis then has the most ranks in every inner part of the
+    machine. No layout has all axes there at once, so the time of this one is less than
+    that of any that exists, if traffic never gets slower further inside.
 
-@cache
-def _tables(rows: tuple[int, ...], columns: tuple[int, ...]) -> np.ndarray:
-    """All tables of whole numbers with these sums, (table, row, column)."""
-    found = [np.zeros((0, len(rows), len(columns)), np.int64)]
-    if len(rows) == 1:
-        found += [np.array([[columns]])] if sum(columns) == rows[0] else []
-        return np.concatenate(found)
-    for first in _sums(rows[0], columns):
-        rest = _tables(rows[1:], tuple(np.subtract(columns, first).tolist()))
-        top = np.tile(np.array(first), (len(rest), 1, 1))
-        found.append(np.concatenate([top, rest], axis=1))
-    return np.concatenate(found)
+    Args:
+        degrees: (row, axis).
+        units: of each tier, (row, tier).
+    """
+    left, splits = degrees.astype(np.int64), []
+    for tier in range(units.shape[1]):
+        splits.append(np.gcd(left, units[:, tier, None]))
+        left = left // splits[-1]
+    return np.stack(splits, axis=2)

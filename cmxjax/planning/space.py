@@ -9,12 +9,10 @@ from ..job.layout import AXES
 from ..job.workload import Serve
 from ..optimization.factors import divisors, tier_splits
 from ..optimization.job import rules_of
-from ..optimization.space import allowed
+from ..optimization.space import allowed, in_rank_order
 from ..specs.scenario_file import LayoutSpec, ServeScenario
 from ..specs.serve_build import PREFILL_TOKENS, filled_slots, instance_spec
 from .load import RequestClass
-
-ATTENTION, EXPERTS = ("tp", "cp", "dp", "pp"), ("etp", "ep", "edp")
 
 LARGEST = 1024
 """Devices of an instance that are considered at most."""
@@ -88,28 +86,13 @@ def layouts_of(
     ]
     degrees = np.concatenate([np.zeros((0, len(AXES)), np.int64), *tables])
     degrees = degrees[allowed(rules, degrees)]
-    factor = placements(degrees, tiers)
+    factor = in_rank_order(degrees, np.tile(tiers, (len(degrees), 1)))
     whole = (factor == np.round(factor)).all(axis=(1, 2))
     degrees, factor = degrees[whole], factor[whole]
     routed = float(model.experts.routed) if model.experts is not None else 0.0
     ranks = degrees[:, AXES.index("ep")].astype(float)
     slots = filled_slots(routed, c.scenario.routing, ranks)
     return Layouts(degrees, factor, *slots)
-
-
-def placements(degrees: np.ndarray, tiers: list[float]) -> np.ndarray:
-    """Placements in the usual rank order, as `job.layout.placement` has them, (layout,
-    axis, tier)."""
-    factor = np.ones((*degrees.shape, len(tiers)))
-    for axes in ((*EXPERTS, "pp"), ATTENTION):
-        free = np.tile(np.array(tiers, float), (len(degrees), 1))
-        for axis in map(AXES.index, axes):
-            left = degrees[:, axis].astype(float)
-            for tier in range(len(tiers)):
-                taken = np.minimum(left, free[:, tier])
-                factor[:, axis, tier] = taken
-                left, free[:, tier] = left / taken, free[:, tier] / taken
-    return factor
 
 
 def chunk_tokens(c: RequestClass, role: str, layouts: Layouts) -> np.ndarray:

@@ -8,8 +8,14 @@ import pytest
 
 from cmxjax.job.layout import ATTENTION_AXES, AXES, EXPERT_AXES
 from cmxjax.optimization.factors import divisors, factorizations, footprints
-from cmxjax.optimization.layouts import innermost, ordered
-from cmxjax.optimization.space import Frame, Rules, degree_counts, placed
+from cmxjax.optimization.space import (
+    Frame,
+    Rules,
+    degree_counts,
+    in_rank_order,
+    innermost,
+    placed,
+)
 
 RULES = Rules(8, 12, 6, 5, 4, (("cp", 1),))
 FRAME = Frame(24, (2, 4, 3))
@@ -68,10 +74,11 @@ def test_each_axis_alone_is_as_far_inside_as_any_placement_has_it():
 def test_the_usual_rank_order_is_a_placement():
     table = placements(FRAME, RULES).astype(np.int64)
     degrees = np.unique(table.prod(axis=2), axis=0)
-    factors, good = ordered(degrees, np.tile(FRAME.units, (len(degrees), 1)))
-    assert good.mean() > 0.5
+    factors = in_rank_order(degrees, np.tile(FRAME.units, (len(degrees), 1)))
+    good = (factors == np.round(factors)).all(axis=(1, 2))
+    assert good.mean() > 0.3
     known = {np.ascontiguousarray(factor).tobytes() for factor in table}
-    for factor in factors[good]:
+    for factor in factors[good].astype(np.int64):
         assert np.ascontiguousarray(factor).tobytes() in known
 
 
