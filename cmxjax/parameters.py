@@ -1,5 +1,6 @@
 """Calibrated parameters: a flat dict of unconstrained scalars keyed by leaf path."""
 
+import functools
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
@@ -17,6 +18,7 @@ FRACTIONS = ("efficiency", "fraction", "share")
 """Leaves whose names end so lie in (0, 1) and move by a shift of their logit."""
 
 
+@functools.lru_cache(maxsize=2**16)
 def path_of(key_path: tuple) -> str:
     """A leaf's dotted path, e.g. `chip.memory_efficiency`."""
     return jax.tree_util.keystr(key_path, simple=True, separator=".")
