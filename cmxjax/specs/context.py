@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
+from .._numbers import number
 from ..job.workload import BYTES, Dtypes
 from ..machine.resolve import MULTIPLIED, UNITS, Choices, release
 from ..machine.runtimes import Engine, Trainer
@@ -32,6 +33,8 @@ class Context(NamedTuple):
 
 def leaf(value: object) -> Array:
     """A float array: what pytrees hold."""
+    if isinstance(value, float | int):
+        return number(value)
     return jnp.asarray(value, float)
 
 
