@@ -46,4 +46,4 @@ def one_of(values: Sequence[Real], place: Real) -> Array:
 
 def switch(on: bool) -> Switch:
     """The switch of a setting."""
-    return Switch(number(on))
+    return Switch(number(float(on)))

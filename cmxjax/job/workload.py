@@ -105,7 +105,7 @@ def balance_of(name: str, skew: float | None = None) -> Balance:
         sampled=switch(name != "uniform"),
         skewed=switch(name == "typical"),
         given=switch(skew is not None),
-        skew=number(skew or 0.0),
+        skew=number(float(skew or 0.0)),
     )
 
 

@@ -34,7 +34,7 @@ class Context(NamedTuple):
 def leaf(value: object) -> Array:
     """A float array: what pytrees hold."""
     if isinstance(value, float | int):
-        return number(value)
+        return number(float(value))
     return jnp.asarray(value, float)
 
 
