@@ -250,7 +250,8 @@ def price(job: Job, streams: Streams, sharpness: Sharpness) -> Priced:
         "per_etp": 1.0 / degree(experts, "etp"),
     }
     software = job.software
-    joint = joint_experts(job.layout) if pools is None else 0.0
+    several = several_of(degree(job.layout, "tp"), None)
+    joint = joint_experts(job.layout) * several if pools is None else 0.0
     kept = {"unpacks": software.unpacks, "joint": joint}
     sizes = sizes_by_name(a, software.sizes, **kept)
     table = tabulate([op for _, op in job.ops], rows, sizes)

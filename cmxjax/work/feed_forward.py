@@ -148,9 +148,10 @@ def _expert_ops(a: Architecture, e: Experts, place: int, shared_here: bool) -> l
 
 
 def around_ops(a: Architecture, place: int) -> list[Op]:
-    """Kernels around a mixture's GEMMs where its experts lie on the devices that have the
-    tokens (the flag `joint`), so that no exchange does their work: copies are counted and
-    sorted by expert, and what the experts put out is added up."""
+    """Kernels around a mixture's GEMMs where its experts lie on the tensor group that has
+    the tokens (the flag `joint`), so that no exchange does their work: copies are counted
+    and sorted by expert, and what the experts put out is added up. A device alone has
+    them in the rate of its experts, which is fitted."""
     e = a.feed_forwards[place]
     assert isinstance(e, Experts)
     width = e.token_width(a.hidden)

@@ -190,7 +190,7 @@ def sizes_by_name(
         unpacks: weights narrower than activations are unpacked apart.
         gate_bytes: moved beside fused kernels for an element of the width of experts
             with biases.
-        joint: 1 where experts lie on the devices that have the tokens.
+        joint: 1 where experts lie on the tensor group that has the tokens.
     """
     flags = {"dropout": a.dropout.on, "joint": joint}
 
