@@ -14,11 +14,11 @@ KEPT = 10_000
 _made: dict[tuple[float, object], Array] = {}
 
 
-def number(value: float) -> Float[Array, ""]:
+def scalar(value: float) -> Float[Array, ""]:
     """A number as an array of the widest float that is switched on."""
-    key = float(value), jnp.result_type(float)
+    key = value, jnp.result_type(float)
     if key not in _made:
-        made = jnp.asarray(key[0], key[1])
+        made = jnp.asarray(*key)
         if isinstance(made, Tracer):  # of one program alone
             return made
         if len(_made) >= KEPT:

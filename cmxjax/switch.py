@@ -8,7 +8,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool
 
-from ._numbers import number
+from ._numbers import scalar
 from ._types import Leaf, Real
 
 Holds = Bool[Array, "..."] | Bool[np.ndarray, "..."] | bool
@@ -46,4 +46,4 @@ def one_of(values: Sequence[Real], place: Real) -> Array:
 
 def switch(on: bool) -> Switch:
     """The switch of a setting."""
-    return Switch(number(float(on)))
+    return Switch(scalar(float(on)))

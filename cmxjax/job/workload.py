@@ -5,7 +5,7 @@ from typing import NamedTuple
 from flax import struct
 
 from .. import smooth
-from .._numbers import number
+from .._numbers import scalar
 from .._types import Leaf
 from ..switch import Switch, either, switch
 
@@ -77,7 +77,7 @@ class Sizes(NamedTuple):
 
 def sizes_of(dtypes: Dtypes) -> Sizes:
     known = BYTES | {NO_COPY: 0.0}
-    return Sizes(*(number(known[name]) for name in dtypes))
+    return Sizes(*(scalar(known[name]) for name in dtypes))
 
 
 class Balance(struct.PyTreeNode, kw_only=True, frozen=True):
@@ -105,7 +105,7 @@ def balance_of(name: str, skew: float | None = None) -> Balance:
         sampled=switch(name != "uniform"),
         skewed=switch(name == "typical"),
         given=switch(skew is not None),
-        skew=number(float(skew or 0.0)),
+        skew=scalar(float(skew or 0.0)),
     )
 
 

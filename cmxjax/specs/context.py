@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from .._numbers import number
+from .._numbers import scalar
 from ..job.workload import BYTES, Dtypes
 from ..machine.resolve import MULTIPLIED, UNITS, Choices, release
 from ..machine.runtimes import Engine, Trainer
@@ -34,7 +34,7 @@ class Context(NamedTuple):
 def leaf(value: object) -> Array:
     """A float array: what pytrees hold."""
     if isinstance(value, float | int):
-        return number(float(value))
+        return scalar(float(value))
     return jnp.asarray(value, float)
 
 

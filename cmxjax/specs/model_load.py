@@ -9,6 +9,7 @@ import numpy as np
 from jax import Array
 from pydantic import BaseModel, ValidationError
 
+from .._numbers import scalar
 from .._types import Leaf
 from ..job.workload import BYTES
 from ..model.architecture import (
@@ -138,18 +139,14 @@ def load_model(reference: Reference, where: str = "scenario") -> LoadedModel:
 _LOADED: dict[tuple, LoadedModel] = {}
 
 
-def _leaf(value: float) -> Array:
-    return jnp.asarray(value, float)
-
-
 def _leaves(spec: BaseModel) -> dict[str, Leaf]:
-    return {key: _leaf(value) for key, value in spec if isinstance(value, float)}
+    return {key: scalar(value) for key, value in spec if isinstance(value, float)}
 
 
 def _norms(spec: MixerSpec | DenseSpec | ExpertsSpec, biased: bool) -> dict[str, Leaf]:
     vectors = 1.0 + biased if spec.norm_vectors is None else spec.norm_vectors
-    one = {"norms": _leaf(spec.norms), "norm_vectors": _leaf(vectors)}
-    return one | {"stored": _leaf(1.0)}
+    one = {"norms": scalar(spec.norms), "norm_vectors": scalar(vectors)}
+    return one | {"stored": scalar(1.0)}
 
 
 def _mixer(
@@ -168,7 +165,7 @@ def _mixer(
             | _norms(spec, biased)
             | {
                 "windowed": switch(spec.window is not None),
-                "window": _leaf(bound),
+                "window": scalar(bound),
                 "chunked": switch(spec.chunk is not None),
                 "gated": switch(spec.gated),
                 "own_cache": switch(spec.own_cache),
@@ -179,15 +176,15 @@ def _mixer(
         )
     leaves |= _norms(spec, file.biased)
     if isinstance(spec, LatentSpec):
-        leaves.setdefault("query_rank", _leaf(0.0))
+        leaves.setdefault("query_rank", scalar(0.0))
         indexer = None if spec.indexer is None else _indexer(spec.indexer)
         return Latent(indexer=indexer, **leaves)
     if isinstance(spec, CompressedSpec):
         ratio, indexer = leaves.pop("ratio", None), spec.indexer
         series = 0.0 if spec.ratio is None else 1.0 + spec.overlapping
         return Compressed(
-            share=_leaf(0.0) if ratio is None else 1.0 / ratio,
-            series=_leaf(series),
+            share=scalar(0.0) if ratio is None else 1.0 / ratio,
+            series=scalar(series),
             indexer=None if indexer is None else _indexer(indexer),
             **leaves,
         )
@@ -195,7 +192,7 @@ def _mixer(
 
 
 def _indexer(spec: IndexerSpec) -> Indexer:
-    leaves: dict[str, Leaf] = {"heads": _leaf(0.0), "head_dim": _leaf(0.0)}
+    leaves: dict[str, Leaf] = {"heads": scalar(0.0), "head_dim": scalar(0.0)}
     leaves |= _leaves(spec)
     return Indexer(scans=spec.heads is not None, **leaves)
 
@@ -211,12 +208,12 @@ def _half(file: ModelFile, spec: DenseSpec | ExpertsSpec) -> Dense | Experts:
     for key in ("latent", "router_vectors", "zero"):
         leaves.pop(key, None)
     leaves |= {
-        "narrowing": _leaf(narrowing),
-        "topk": _leaf(spec.computing),
-        "projected": _leaf(2.0 * (spec.latent or 0.0) + (spec.zero or 0.0)),
-        "extra": _leaf(spec.extra + spec.router_vectors * spec.choices),
+        "narrowing": scalar(narrowing),
+        "topk": scalar(spec.computing),
+        "projected": scalar(2.0 * (spec.latent or 0.0) + (spec.zero or 0.0)),
+        "extra": scalar(spec.extra + spec.router_vectors * spec.choices),
     }
-    leaves["shared_stored"] = _leaf(1.0)
+    leaves["shared_stored"] = scalar(1.0)
     half = Experts(has_shared=spec.shared > 0, **leaves)
     return half.replace(extra=half.extra + half.shared * half.wider_parameters)
 
@@ -251,7 +248,7 @@ def stored_in(a: Architecture, stored: Mapping[str, float], size: float) -> Arch
 
     def ratio(*modules: str) -> Array:
         given = [stored[m] for m in modules if m in stored]
-        return _leaf(given[0] / size if given else 1.0)
+        return scalar(given[0] / size if given else 1.0)
 
     def half(f: Dense | Experts) -> Dense | Experts:
         if isinstance(f, Dense):
@@ -297,17 +294,17 @@ def architecture_of(file: ModelFile) -> Architecture:
     mixed = [k for k in kinds if any(isinstance(halves[i], Experts) for i in k[1])]
     last = 1.0 + file.biased if file.final_vectors is None else file.final_vectors
     return Architecture(
-        hidden=_leaf(file.hidden),
+        hidden=scalar(file.hidden),
         mixers=tuple(_mixer(file, spec) for spec in file.mixer_specs.values()),
         feed_forwards=tuple(halves),
         order=jnp.asarray(np.cumsum(order, axis=1), float),
-        vocabulary=_leaf(file.vocabulary),
-        positions=_leaf(file.positions),
-        draft_layers=_leaf(file.draft_layers),
+        vocabulary=scalar(file.vocabulary),
+        positions=scalar(file.positions),
+        draft_layers=scalar(file.draft_layers),
         tied=switch(file.tied),
         dropout=switch(file.biased),
-        final_vectors=_leaf(last),
-        extra=_leaf(file.extra),
+        final_vectors=scalar(last),
+        extra=scalar(file.extra),
         vision=None if file.vision is None else vision_of(file.vision),
         kinds=tuple(kinds),
         draft=[*kinds, *mixed][-1],

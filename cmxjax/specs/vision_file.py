@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-import jax.numpy as jnp
 from pydantic import Field, model_validator
 
+from .._numbers import scalar
 from ..model.feed_forwards import Dense
 from ..model.grouped_query import GroupedQuery
 from ..model.vision import Projection, Vision
@@ -90,29 +90,25 @@ class VisionSpec(Strict):
         return self.embeddings * (self.projections[-1][1] if self.projections else 0.0)
 
 
-def _leaf(value: float) -> jnp.ndarray:
-    return jnp.asarray(value, float)
-
-
 def vision_of(spec: VisionSpec) -> Vision:
     """The pytree of a tower."""
     output = spec.biased if spec.output_biased is None else spec.output_biased
     network = spec.biased if spec.network_biased is None else spec.network_biased
-    one, vectors = _leaf(1.0), _leaf(spec.norm_vectors)
+    one, vectors = scalar(1.0), scalar(spec.norm_vectors)
 
     def mixer(window: float | None) -> GroupedQuery:
         return GroupedQuery(
-            heads=_leaf(spec.heads),
-            kv_heads=_leaf(spec.heads),
-            head_dim=_leaf(spec.head_dim or spec.hidden / spec.heads),
+            heads=scalar(spec.heads),
+            kv_heads=scalar(spec.heads),
+            head_dim=scalar(spec.head_dim or spec.hidden / spec.heads),
             windowed=switch(False),
-            window=_leaf(window or 0.0),
+            window=scalar(window or 0.0),
             chunked=switch(window is not None),
             gated=switch(False),
             own_cache=switch(True),
             input_biased=switch(spec.biased),
             output_biased=switch(output),
-            vectors=_leaf(spec.vectors),
+            vectors=scalar(spec.vectors),
             norms=one,
             norm_vectors=vectors,
             stored=one,
@@ -124,19 +120,19 @@ def vision_of(spec: VisionSpec) -> Vision:
         layers.append(spec.layers - full)
         mixers.append(mixer(spec.window))
     return Vision(
-        hidden=_leaf(spec.hidden),
+        hidden=scalar(spec.hidden),
         mixers=tuple(mixers),
-        layers=tuple(map(_leaf, layers)),
+        layers=tuple(map(scalar, layers)),
         feed_forward=Dense(
-            intermediate=_leaf(spec.intermediate),
+            intermediate=scalar(spec.intermediate),
             gated=switch(spec.gated),
             biased=switch(network),
             norms=one,
             norm_vectors=vectors,
             stored=one,
         ),
-        inputs=_leaf(3.0 * spec.frames * spec.patch**2),
-        projections=tuple(Projection(*map(_leaf, of)) for of in spec.projections),
-        embedding=_leaf(spec.embedding),
-        extra=_leaf(spec.extra),
+        inputs=scalar(3.0 * spec.frames * spec.patch**2),
+        projections=tuple(Projection(*map(scalar, of)) for of in spec.projections),
+        embedding=scalar(spec.embedding),
+        extra=scalar(spec.extra),
     )
