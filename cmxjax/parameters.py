@@ -1,8 +1,8 @@
 """Calibrated parameters: a flat dict of unconstrained scalars keyed by leaf path."""
 
 import functools
-from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,13 @@ def path_of(key_path: tuple) -> str:
     return jax.tree_util.keystr(key_path, simple=True, separator=".")
 
 
+@functools.lru_cache(maxsize=1024)
+def paths_of(structure: Any) -> tuple[str, ...]:
+    """Dotted path of each leaf of a tree of this structure."""
+    tree = jax.tree.unflatten(structure, range(structure.num_leaves))
+    return tuple(path_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree))
+
+
 def is_switch(path: str) -> bool:
     """Whether the leaf at `path` says that something is there; see `Switch`."""
     return path == "on" or path.endswith(".on")
@@ -36,9 +43,8 @@ def leaf_paths(tree: PyTree) -> dict[str, Leaf]:
 
 def every_leaf(tree: PyTree) -> dict[str, Leaf]:
     """All leaves of a tree by dotted path, in tree order, switches too."""
-    return {
-        path_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
+    leaves, structure = jax.tree.flatten(tree)
+    return dict(zip(paths_of(structure), leaves, strict=True))
 
 
 def is_fraction(path: str) -> bool:
@@ -65,15 +71,13 @@ def apply(tree: T, theta: Mapping[str, Real]) -> T:
     """
     if not theta:
         return tree
-    known: Iterable[str] = leaf_paths(tree)
-    if unknown := sorted(set(theta) - set(known)):
-        raise KeyError(f"no such parameter: {unknown}; known: {sorted(known)}")
-
-    def move(key_path: tuple, leaf: Leaf) -> Leaf:
-        path = path_of(key_path)
-        return shifted(path, leaf, theta[path]) if path in theta else leaf
-
-    return jax.tree_util.tree_map_with_path(move, tree)
+    leaves, structure = jax.tree.flatten(tree)
+    place = {path: i for i, path in enumerate(paths_of(structure))}
+    if unknown := sorted(p for p in theta if p not in place or is_switch(p)):
+        raise KeyError(f"no such parameter: {unknown}; known: {sorted(leaf_paths(tree))}")
+    for path, by in theta.items():
+        leaves[place[path]] = shifted(path, leaves[place[path]], by)
+    return jax.tree.unflatten(structure, leaves)
 
 
 def shift_all(tree: T, shifts: Float[Array, " number"]) -> T:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 from ..specs.build import Problem
@@ -45,14 +45,20 @@ def outside(problem: Problem) -> list[Outside]:
     if fitted.name in (UNCALIBRATED, RELATIVES):
         known = fitted.provenance.get("relatives", [])
         return [Outside("machine", job.system, list(known))]  # pyright: ignore
-    ids = set(fitted.provenance.get("fitted_rows", []))  # pyright: ignore
-    runs = [run.traits for run in shipped_runs() if run.id in ids]
+    runs = _runs_of(tuple(fitted.provenance.get("fitted_rows", [])))  # pyright: ignore
     alike = [run for run in runs if run.kind == job.kind]
     if not runs:  # fitted to rows that don't ship
         return []
     if not alike:
         return [Outside("phase", job.kind, sorted({run.kind for run in runs}))]
     return beyond(job, alike)
+
+
+@lru_cache(maxsize=64)
+def _runs_of(ids: tuple[str, ...]) -> tuple[Traits, ...]:
+    """What the shipped runs of some names are like."""
+    wanted = set(ids)
+    return tuple(run.traits for run in shipped_runs() if run.id in wanted)
 
 
 def beyond(job: Traits, runs: Sequence[Traits]) -> list[Outside]:

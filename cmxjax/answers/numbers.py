@@ -1,7 +1,7 @@
 """The numbers of a job in one row, each with its path, to be scaled at will."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -50,7 +50,7 @@ def values_of(problem: Problem) -> dict[str, float]:
     }
 
 
-def row_of(paths: list[str], logs: Mapping[str, Scalar]) -> np.ndarray:
+def row_of(paths: Sequence[str], logs: Mapping[str, Scalar]) -> np.ndarray:
     """A log, or another shift, for each number, (number,), from those that a mapping
     names; others stay."""
     return np.array([float(logs.get(path, 0.0)) for path in paths])

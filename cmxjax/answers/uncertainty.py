@@ -1,7 +1,9 @@
 """Standard errors of predictions: fitted parameters, priors, and the model itself."""
 
 import math
+from collections.abc import Mapping
 
+from .._types import Real
 from ..specs.build import Problem
 from ..specs.context import SERVES
 from ..specs.discrepancy import level_of, model_error
@@ -24,11 +26,12 @@ WAITS = ("ttft", "waiting", "encode_waiting")
 """What metrics begin with that hold the wait for the first token."""
 
 
-def variance(problem: Problem, slopes: dict[str, float]) -> float:
-    """Variance of a log metric from fitted parameters and from priors.
+def variance(problem: Problem, slopes: Mapping[str, Real]) -> Real:
+    """Variance of log metrics from fitted parameters and from priors.
 
     Args:
-        slopes: along leaves that are uncertain, see `batch.uncertain`.
+        slopes: of one metric, or of some of whatever shape, along leaves that are
+            uncertain, see `batch.uncertain`.
     """
     known, figures = settled(problem), problem.figures
     loose = slopes.keys() - known
@@ -73,12 +76,12 @@ def relative_sigma(
         factor: of the error bar outside of what was fitted, see `extrapolation`.
     """
     extra = factor * discrepancy(problem, slopes, field)
-    return math.sqrt(_spread(problem, slopes, factor) + extra**2)
+    return math.sqrt(spread(problem, slopes, factor) + extra**2)
 
 
-def _spread(problem: Problem, slopes: dict[str, float], factor: float) -> float:
+def spread(problem: Problem, slopes: Mapping[str, Real], factor: Real) -> Real:
     """Variance from parameters outside of what was fitted, where those of speed are worse
-    known, but prices and failures are not."""
+    known, but prices and failures are not; as `variance` takes slopes."""
     bought = {path: s for path, s in slopes.items() if path.startswith(OPERATIONS)}
     others = {path: s for path, s in slopes.items() if path not in bought}
     return factor**2 * variance(problem, others) + variance(problem, bought)
@@ -107,14 +110,14 @@ def ratio_sigma(
     if above.system.name == below.system.name:
         paths = above_slopes.keys() | below_slopes.keys()
         slopes = {p: above_slopes.get(p, 0.0) - below_slopes.get(p, 0.0) for p in paths}
-        spread = _spread(above, slopes, max(factors))
+        noise = spread(above, slopes, max(factors))
     else:
-        spread = _spread(above, above_slopes, one)
-        spread += _spread(below, below_slopes, other)
+        noise = spread(above, above_slopes, one)
+        noise += spread(below, below_slopes, other)
     first = one * discrepancy(above, above_slopes, field)
     second = other * discrepancy(below, below_slopes, field)
     errors = first**2 + second**2 - 2.0 * shared * first * second
-    return math.sqrt(max(spread + errors, 0.0))
+    return math.sqrt(max(noise + errors, 0.0))
 
 
 REACH = 1.5

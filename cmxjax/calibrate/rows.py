@@ -6,7 +6,7 @@ families side by side in threads. A program takes a batch of shifts of any lengt
 its capacity, so restarts, folds and synthetic data all ride in one call.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -49,7 +49,7 @@ class _Family(NamedTuple):
     run: jax.stages.Compiled
     inputs: tuple
     """Stacked over the family's terms: system, ..., pick."""
-    origins: list[list[str]]
+    origins: list[tuple[str, ...]]
     """Path in the system of each number of each term's machine."""
     base: np.ndarray
     """Shifts that a problem's calibration gives its leaves, (term, leaf)."""
@@ -180,7 +180,7 @@ class Predictor:
             return list(pool.map(one, self._families, moved, taken))
 
 
-def _design(paths: list[str], parameters: list[Parameter]) -> np.ndarray:
+def _design(paths: Sequence[str], parameters: list[Parameter]) -> np.ndarray:
     """Which parameter moves each leaf, (leaf, parameter)."""
     owner = {path: k for k, p in enumerate(parameters) for path in p.leaves}
     matrix = np.zeros((len(paths), len(parameters)))

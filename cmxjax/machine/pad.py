@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from .._numbers import array, scalar
 from .._types import Leaf
 from ..switch import switch
 from .libraries import ALGORITHMS
@@ -35,7 +36,7 @@ def padded(values: Leaf, count: int, fill: float) -> Leaf:
     if isinstance(values, Tracer):
         return jnp.concatenate([values, new], axis=-1)
     joined = np.concatenate([values, new], axis=-1)  # no program to compile
-    return joined if joined.dtype == object else jnp.asarray(joined)
+    return joined if joined.dtype == object else array(joined)
 
 
 def with_tiers(machine: Machine, count: int) -> Machine:
@@ -46,8 +47,8 @@ def with_tiers(machine: Machine, count: int) -> Machine:
         name: padded(getattr(tiers, name), count, fill) for name, fill in FILLED.items()
     }
     planes = tuple(padded(mask, count, 0.0) for mask in tiers.planes)
-    mesh = jnp.asarray(np.zeros(tiers.size.shape)) if tiers.mesh is None else tiers.mesh
-    planes += (jnp.asarray(np.zeros(count)),) * (count - len(planes))
+    mesh = array(np.zeros(tiers.size.shape)) if tiers.mesh is None else tiers.mesh
+    planes += (array(np.zeros(count)),) * (count - len(planes))
     torus = (
         None
         if tiers.torus is None
@@ -73,7 +74,7 @@ def with_torus(machine: Machine, dimensions: int) -> Machine:
     of one unit along each are none."""
     if not dimensions:
         return machine
-    none = jnp.asarray(np.ones((*machine.tiers.size.shape, dimensions)))
+    none = array(np.ones((*machine.tiers.size.shape, dimensions)))
     torus = machine.tiers.torus or Torus(shape=none, closes=none)
     torus = jax.tree.map(lambda leaf: padded(leaf, dimensions, 1.0), torus)
     return machine.replace(tiers=machine.tiers.replace(torus=torus))
@@ -103,7 +104,7 @@ def with_ways(machine: Machine, names: Iterable[str] = WAYS) -> Machine:
     if not absent:
         return machine
     off = switch(False)
-    missing = {name: jnp.ones(()) if name == FUSED else off for name in absent}
+    missing = {name: scalar(1.0) if name == FUSED else off for name in absent}
     return machine.replace(exchange=exchange.replace(**missing))
 
 

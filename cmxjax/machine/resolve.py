@@ -5,15 +5,17 @@ Names end here: programs take a `Machine`, whose leaves are leaves of the system
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple, overload
+from functools import lru_cache
+from typing import Any, NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from .._numbers import array, scalar
 from .._types import Leaf
-from ..parameters import every_leaf, is_switch, path_of
+from ..parameters import every_leaf, is_switch, paths_of
 from .chip import EIGHT, PLAIN
 from .libraries import CollectiveLibrary
 from .machine import Machine, Tiers
@@ -97,7 +99,7 @@ def resolve(system: System, choices: Choices) -> Machine:
         power=system.power,
         parts=system.parts,
         operations=system.operations,
-        package_devices=system.tiers[packages].size if packages else jnp.ones(()),
+        package_devices=system.tiers[packages].size if packages else scalar(1.0),
     )
     return alike(machine) if choices.alike else machine
 
@@ -125,7 +127,7 @@ def tiers_of(system: System) -> Tiers:
         if any(isinstance(leaf, Tracer) for leaf in leaves):
             return jnp.stack(leaves)
         joined = np.stack(leaves)
-        return joined if joined.dtype == object else jnp.asarray(joined)
+        return joined if joined.dtype == object else array(joined)
 
     names = ("size", "bytes_per_s", "latency_s", "efficiency", "oversubscription")
     tiers, edge = ordered_tiers(system), system.tier_order.index(system.scale_up_tier)
@@ -150,13 +152,13 @@ def _torus(
 
     def whole(rows: Sequence[tuple[int, ...]]) -> Leaf:
         filled = [[*row, *[1] * (count - len(row))] for row in rows]
-        return jnp.asarray(np.array(filled, float))
+        return array(filled)
 
     return Torus(shape=whole(shapes), closes=whole(closes))
 
 
 def _mask(rows: Sequence[bool]) -> Leaf:
-    return jnp.asarray(np.array(rows, float))
+    return array(rows)
 
 
 def _only(system: System, plane: str) -> Leaf:
@@ -245,12 +247,12 @@ def _peaks(system: System, choices: Choices) -> dict[str, Leaf]:
     named = {**dict(zip(MULTIPLIED, choices.dtypes, strict=True)), PLAIN: PLAIN}
     named[EIGHT] = next((of for of in EIGHT_BITS if of in peaks), PLAIN)
     units = {of: of if of in peaks else UNITS.get(of, of) for of in named.values()}
-    return {name: peaks.get(units[of], jnp.ones(())) for name, of in named.items()}
+    return {name: peaks.get(units[of], scalar(1.0)) for name, of in named.items()}
 
 
 def _cluster(system: System, name: str) -> FabricRate:
     """The published cluster, or the system's network."""
-    full_rate = FabricRate(rate_factor=jnp.ones(()), node_exponent=jnp.zeros(()))
+    full_rate = FabricRate(rate_factor=scalar(1.0), node_exponent=scalar(0.0))
     return system.fabrics[name] if name else full_rate
 
 
@@ -285,16 +287,20 @@ def machine_of(system: System, choices: Meets) -> Machine | dict[str, Machine]:
     return {role: resolve(system, chosen) for role, chosen in choices.items()}
 
 
-def origins(system: System, choices: Meets) -> list[str]:
+def origins(system: System, choices: Meets) -> tuple[str, ...]:
     """Path in the system of each number of `machine_of`, in the order of its leaves and
     of their entries; empty for one that is in no file."""
-    named = jax.tree_util.tree_map_with_path(
-        lambda path, _: np.asarray(path_of(path), object), system
-    )
-    entries = (
-        entry
-        for leaf in every_leaf(machine_of(named, choices)).values()
-        for entry in np.ravel(leaf)
-    )
+    chosen = choices if isinstance(choices, Choices) else tuple(choices.items())
+    return _origins(jax.tree.structure(system), chosen)
+
+
+@lru_cache(maxsize=256)
+def _origins(
+    structure: Any, choices: Choices | tuple[tuple[str, Choices], ...]
+) -> tuple[str, ...]:
+    paths = [np.asarray(path, object) for path in paths_of(structure)]
+    chosen = choices if isinstance(choices, Choices) else dict(choices)
+    named = machine_of(jax.tree.unflatten(structure, paths), chosen)
+    entries = (entry for leaf in every_leaf(named).values() for entry in np.ravel(leaf))
     known = (entry if isinstance(entry, str) else "" for entry in entries)
-    return ["" if is_switch(entry) else entry for entry in known]
+    return tuple("" if is_switch(entry) else entry for entry in known)

@@ -1,11 +1,13 @@
 """Fitted parameters that ship with the package, or none."""
 
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from pydantic import ValidationError, model_validator
 
+from .._types import Real
 from ..words import choose
 from .errors import SpecError, explain, shown
 from .figures import Figure, NonNegative, Number, Strict, Text
@@ -93,23 +95,20 @@ class Calibration(Strict):
                 ]
             )
 
-    def variance(self, slopes: dict[str, float]) -> float:
-        """Variance of a log metric from the fitted parameters, by the delta method.
+    def variance(self, slopes: Mapping[str, Real]) -> Real:
+        """Variance of log metrics from the fitted parameters, by the delta method.
 
         Args:
-            slopes: derivative of the log metric along the shift of each leaf.
+            slopes: derivative of one log metric, or of some of whatever shape, along the
+                shift of each leaf.
         """
-        along = np.array(
-            [
-                sum(slopes.get(leaf, 0.0) for leaf in p.leaves)
-                for p in self.parameters.values()
-            ]
-        )
-        matrix = np.array(self.covariance).reshape(len(along), len(along))
-        fitted = {leaf for p in self.parameters.values() for leaf in p.leaves}
-        rest = self.inherited.keys() - fitted - set(self.absorbed)
+        fitted = [p.leaves for p in self.parameters.values()]
+        sums = [sum(slopes.get(leaf, 0.0) for leaf in leaves) for leaves in fitted]
+        along = np.array(np.broadcast_arrays(*sums))
+        matrix = np.array(self.covariance).reshape(len(fitted), len(fitted))
+        rest = self.inherited.keys() - set().union(*fitted) - set(self.absorbed)
         kept = sum((slopes.get(x, 0.0) * self.inherited[x].sigma) ** 2 for x in rest)
-        return float(along @ matrix @ along) + kept
+        return np.sum(along * np.tensordot(matrix, along, 1), axis=0) + kept
 
 
 def calibration_names() -> list[str]:

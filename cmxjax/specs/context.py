@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from .._numbers import scalar
+from .._numbers import array, scalar
 from ..job.workload import BYTES, Dtypes
 from ..machine.resolve import MULTIPLIED, UNITS, Choices, release
 from ..machine.runtimes import Engine, Trainer
@@ -35,7 +35,7 @@ def leaf(value: object) -> Array:
     """A float array: what pytrees hold."""
     if isinstance(value, float | int):
         return scalar(float(value))
-    return jnp.asarray(value, float)
+    return jnp.asarray(value, float) if isinstance(value, Array) else array(value)
 
 
 def pick(options: Mapping[str, object], name: str, key: str, where: str) -> str:

@@ -5,9 +5,9 @@ from collections.abc import Container
 from functools import lru_cache
 from typing import NamedTuple
 
-import jax.numpy as jnp
 from pydantic import ValidationError
 
+from .._numbers import scalar
 from .._types import Leaf
 from ..machine.chip import Chip
 from ..machine.libraries import CollectiveLibrary, ExpertMode
@@ -279,7 +279,7 @@ def _nest(figures: dict[str, Figure]) -> dict[str, Leaf]:
         node = tree
         for part in parents:
             node = node.setdefault(part, {})
-        node[last] = jnp.asarray(figure.si, float)
+        node[last] = scalar(figure.si)
     return tree
 
 
