@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 from bench import HEAD, MEMORY, copy
+from scipy.stats import norm
+from scipy.stats import t as student
 
 from cmxjax.answers.validate import validate
 from cmxjax.calibrate.fit import Data, fit, gauss_newton, objective
@@ -98,29 +100,52 @@ def data(observed, bound=None, weight=None, robust=None):
 
 @pytest.mark.parametrize("robust", [None, 4.0])
 @pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_marks_that_are_met_are_as_if_they_were_not_there(robust, sign):
+def test_marks_far_behind_are_as_if_they_were_not_there(robust, sign):
     observed = DESIGN @ np.array([0.5, -0.3])
     marks = np.arange(12) % 2 == 0
     bound = np.where(marks, sign, 0.0)
-    far = data(observed - 3.0 * bound, bound, robust=robust)
+    far = data(observed - 30.0 * bound, bound, robust=robust)
     gone = data(observed, weight=np.where(marks, 0.0, 1.0)[None], robust=robust)
     fits = [fit(linear, np.full((1, 2), 0.1), case) for case in (far, gone)]
     np.testing.assert_allclose(fits[0].theta, fits[1].theta, atol=1e-9)
     spreads = [covariance(f.logs, f.slopes, d) for f, d in zip(fits, (far, gone))]
-    np.testing.assert_allclose(spreads[0], spreads[1], rtol=1e-12)
+    np.testing.assert_allclose(spreads[0], spreads[1], rtol=1e-9)
 
 
+@pytest.mark.parametrize("robust", [None, 4.0])
 @pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_marks_that_are_missed_pull_as_values_do(sign):
+@pytest.mark.parametrize("missed", [-0.2, 0.0, 0.1, 2.0])
+def test_marks_are_censored_values(robust, sign, missed):
+    """The optimum is the one of the likelihood with scipy's own distributions."""
     observed = DESIGN @ np.array([0.5, -0.3])
-    bound = np.zeros(12)
-    bound[0] = sign
-    moved = observed + 2.0 * bound
-    fits = [fit(linear, np.zeros((1, 2)), data(moved, b)) for b in (bound, None)]
-    np.testing.assert_allclose(fits[0].theta, fits[1].theta, atol=1e-9)
-    # pulled toward the mark, which it doesn't reach
-    gap = sign * (fits[0].logs[0] - observed)[0]
-    assert 0.0 < gap < 2.0
+    bound = np.where(np.arange(12) < 4, sign, 0.0)
+    case = data(observed + missed * bound, bound, robust=robust)
+    errors = norm(scale=0.1) if robust is None else student(robust, scale=0.1)
+
+    def minus_log_posterior(theta):
+        apart = case.observed[0] - DESIGN @ theta
+        logs = np.where(bound, errors.logsf(bound * apart), errors.logpdf(apart))
+        return 0.5 * (theta @ theta) - logs.sum()
+
+    # of Student's t the posterior may have several modes: the one nearest
+    found = fit(linear, np.array([[0.5, -0.3]]), case, tolerance=1e-12)
+    for step in 1e-2 * np.random.default_rng(0).normal(size=(200, 2)):
+        there = minus_log_posterior(found.theta[0] + step)
+        assert minus_log_posterior(found.theta[0]) <= there + 1e-9
+    plain = fit(linear, np.array([[0.5, -0.3]]), data(observed, robust=robust))
+    beyond = sign * (found.logs - plain.logs)[0, :4]
+    assert beyond.mean() > 0.0
+
+
+def test_a_mark_alone_is_met_by_its_closed_form():
+    """One parameter, prior 1, a floor at 0 and an error of 1: theta = phi / Phi."""
+    row = Data(
+        np.zeros((1, 1)), np.ones(1), np.ones((1, 1)), np.ones(1), bound=np.ones(1)
+    )
+    found = fit(lambda theta: (theta, np.ones((*theta.shape, 1))), np.zeros((1, 1)), row)
+    theta = found.theta[0, 0]
+    assert theta == pytest.approx(norm.pdf(theta) / norm.cdf(theta), rel=1e-4)
+    assert theta == pytest.approx(0.5061, abs=1e-3)
 
 
 @pytest.mark.parametrize("robust", [None, 4.0])
@@ -142,7 +167,7 @@ def test_marks_teach_neither_discrepancy_nor_coverage(folder):
     plain = calibrate("./recipe.toml", (write(folder, "plain", VALUES),), None, 4).result
     more = calibrate("./recipe.toml", (write(folder, "more", VALUES + met),), None, 4)
     found = more.result
-    assert found.theta == pytest.approx(plain.theta, rel=1e-6)
+    assert found.theta == pytest.approx(plain.theta, rel=0.01)
     assert found.covariance == pytest.approx(plain.covariance, rel=0.1)
     assert found.measured.sum() == plain.measured.sum() == 8
     assert max(found.discrepancy.values()) < 0.05

@@ -8,14 +8,21 @@ The reverse pass of every row is at hand, so the Gauss-Newton matrix costs nothi
 than the gradient; 10 to 30 steps replace a few hundred of L-BFGS. Student's t becomes
 reweighted least squares: a row far off loses weight instead of bending the fit.
 
-A row that is a bound pulls from one side only: where the prediction meets it, it has
-neither a residual nor slopes, so it neither moves the optimum nor narrows an error bar.
+A row that is a bound is a censored value: what was measured lies somewhere beyond the
+mark, so its loss is minus the log of the chance of that,
+
+$$ \rho(u) = -\ln F(u), \qquad u = \pm \frac{f_i(\theta) - \ln y_i}{s_i}, $$
+
+F the cumulative distribution of the same errors, plus for floors (Tobin, Econometrica
+26 (1958) 24). A prediction on the mark is pulled beyond it as far as errors are wide; one
+far beyond is neither pulled nor does the row narrow an error bar.
 """
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import gammaln, log_ndtr, stdtr
 
 from .rows import Model
 
@@ -63,22 +70,50 @@ def _loss(z: np.ndarray, robust: float | None) -> np.ndarray:
     return 0.5 * (robust + 1.0) * np.log1p(np.square(z) / robust)
 
 
-def residual(logs: np.ndarray, data: Data) -> tuple[np.ndarray, np.ndarray]:
-    """Logs of observed over predicted, and 1 for rows that pull, (batch, row) each.
+def _beyond(
+    u: np.ndarray, robust: float | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Loss, minus its slope, and curvature of predictions that are u beyond a mark."""
+    if robust is None:
+        log_chance = log_ndtr(u)
+        log_density = -0.5 * np.square(u) - 0.5 * np.log(2.0 * np.pi)
+        falls = u
+    else:
+        log_chance = np.log(stdtr(robust, u))
+        log_density = _log_peak(robust) - _loss(u, robust)
+        falls = u * robust_weight(u, robust)
+    hazard = np.exp(log_density - log_chance)
+    return -log_chance, hazard, hazard * (hazard + falls)
 
-    A floor pulls predictions that are below it, a ceiling those that are above.
-    """
-    misfit = data.observed - logs
-    if data.bound is None:
-        return misfit, np.ones_like(misfit)
-    pulls = np.where(misfit * data.bound < 0.0, 0.0, 1.0)
-    return np.where(pulls > 0.0, misfit, 0.0), pulls
+
+def _log_peak(robust: float) -> float:
+    """Log of the density of Student's t where it is highest."""
+    half = 0.5 * robust
+    return float(gammaln(half + 0.5) - gammaln(half) - 0.5 * np.log(robust * np.pi))
+
+
+def _rows(logs: np.ndarray, data: Data) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Loss of each row, its pull on the log prediction and its curvature."""
+    z = (data.observed - logs) / data.sigma
+    weight = robust_weight(z, data.robust)
+    loss, pull = _loss(z, data.robust), weight * z
+    if data.bound is not None and data.bound.any():
+        marks = data.bound != 0.0
+        sign = data.bound[marks]
+        found = _beyond(-sign * z[:, marks], data.robust)
+        loss[:, marks], pull[:, marks] = found[0], sign * found[1]
+        # Student's t is not convex far below a mark
+        weight[:, marks] = np.abs(found[2])
+    return (
+        data.weight * loss,
+        data.weight * pull / data.sigma,
+        data.weight * weight / np.square(data.sigma),
+    )
 
 
 def objective(theta: np.ndarray, logs: np.ndarray, data: Data) -> np.ndarray:
     """Minus the log posterior up to a constant, (batch,); infinite where not finite."""
-    z = residual(logs, data)[0] / data.sigma
-    misfit = (data.weight * _loss(z, data.robust)).sum(axis=-1)
+    misfit = _rows(logs, data)[0].sum(axis=-1)
     prior = 0.5 * np.square(theta / data.prior_sigma).sum(axis=-1)
     total = misfit + prior
     return np.where(np.isfinite(total), total, np.inf)
@@ -88,11 +123,9 @@ def gauss_newton(
     logs: np.ndarray, slopes: np.ndarray, data: Data
 ) -> tuple[np.ndarray, np.ndarray]:
     """J^T W J (batch, p, p) and J^T W r (batch, p) without the prior."""
-    misfit, pulls = residual(logs, data)
-    weight = robust_weight(misfit / data.sigma, data.robust)
-    weight = weight * pulls * data.weight / np.square(data.sigma)
+    _, pull, weight = _rows(logs, data)
     matrix = np.einsum("bip,bi,biq->bpq", slopes, weight, slopes)
-    return matrix, np.einsum("bip,bi->bp", slopes, weight * misfit)
+    return matrix, np.einsum("bip,bi->bp", slopes, pull)
 
 
 def fit(
