@@ -6,10 +6,9 @@ the cell is faster than the value at the low end; where memory never falls, none
 less than there. So two exact evaluations bound a cell: at the end of every range where a
 step is shortest, and, where that is too much, at the end where memory is least. A rate
 of batches between b1 and b2 is at most b2 / time(b1), so all up to R time(b1) are slower
-than a known rate R. Expert slots that are open read the weights of the fewest and are
-balanced as by the most. A schedule that is open is priced as the shortest of all,
-with the memory of 1F1B, which no other needs less of; micro-batches that are open without
-any bubble. All placements are bounded by each axis as far inside as it goes; see
+than a known rate R. A schedule that is open is priced as the shortest of all, with the
+memory of 1F1B, which no other needs less of; micro-batches that are open without any
+bubble. All placements are bounded by each axis as far inside as it goes; see
 `space.innermost`.
 """
 
@@ -121,11 +120,9 @@ class Bounds:
         self.micro, self.form = places.get("micro_batch"), places.get("form")
         self.staging = [at for at in (self.micro, self.form) if at is not None]
         self.share = places.get("recompute_fraction")
-        self.spare = places.get("extra_slots")
         self.saving = [i for i, s in enumerate(self.settings) if s.time > 0 > s.memory]
         """Settings that save memory for time."""
         self.settled = np.array([setting.settled for setting in self.settings])
-        names += [] if self.spare is None else ["balancing_slots"]
         names += ["chunks", "order"] if job.trains else []
         objective = job.objective
         self.price = Pricer(job.inputs, objective.fields, tuple(names))
@@ -166,14 +163,11 @@ class Bounds:
         """Exact scores of points.
 
         Args:
-            last: ends of the ranges of settings that are eased, as levels; such a range
-                is priced at once.
+            last: the ends of ranges, as levels; one of schedules is priced at once.
             price: of another machine, if given.
         """
         price, last = price or self.price, at.levels if last is None else last
         columns = [self.values(at.row, at.levels)]
-        if self.spare is not None:
-            columns.append(self.column(self.spare, at.row, last))
         if self.form is not None:
             form = at.levels[:, self.form]
             several = form != last[:, self.form]
@@ -239,8 +233,7 @@ class Bounds:
             np.zeros(cells.size, bool) if self.form is None else opened[:, self.form]
         )
         real = (cells.place != ALL) & ~several
-        eased = real if self.spare is None else real & ~opened[:, self.spare]
-        points = self._points(at, fast, eased)
+        points = self._points(at, fast, real)
         other, short = (fastest != leanest).any(axis=1), used[:, 0] > TOLERANCE
         asked = short & possible & (bound < worse) | self.asks_memory
         again = np.flatnonzero(asked & other)

@@ -168,8 +168,6 @@ def descend(search: Search, seed: int) -> tuple[np.ndarray, ...]:
             drawn[:, i] = rng.choice(setting.table[setting.counts.argmax()], count)
     if "chunks" in names:
         drawn[:, names.index("chunks")] = 1.0
-    if "balancing_slots" in names:
-        drawn[:, names.index("balancing_slots")] = drawn[:, names.index("extra_slots")]
     signs, bounds = np.where(np.isfinite(objective.bounds), objective[-2:], 0.0)
     logs, value, excess = _run(
         job.inputs,

@@ -13,12 +13,10 @@ from .. import smooth
 from .._types import Leaf, Scalar, Sharpness
 from ..job.layout import AXES, Layout, Routing, degree
 from ..job.workload import Decode, Prefill, Train
-from ..machine.machine import Machine
 from ..memory.serving import usable_bytes
 from ..model.architecture import Architecture
 from ..phases.metrics import metrics
-from ..step.price import engine_of
-from ..switch import Switch, either, switch
+from ..switch import Switch, either
 from ..work.held import microbatches_of
 
 ROWS = 512
@@ -80,12 +78,10 @@ def job_of(
         inputs: machine, model, workload, layout.
         chosen: settings by name; those left out stay as they are.
     """
-    machine, a, w, layout = inputs
+    _, a, w, layout = inputs
     given, extra = dict(chosen), chosen.get("extra_slots", jnp.zeros(()))
     ep = jnp.prod(factor[AXES.index("ep")])
     redundant, shared = expert_slots(a, family, ep, extra, sharpness)
-    if "balancing_slots" in given:
-        w = _eased(machine, w, given["balancing_slots"] - extra, redundant / ep)
     overlaps = Switch(given.pop("overlapped_microbatches", 1.0) - 1.0)
     along = given.pop("sequence_parallel", layout.sequence_parallel.on)
     layout = layout.replace(
@@ -106,20 +102,6 @@ def job_of(
             w = w.replace(overlaps=overlaps)
         w = w.replace(selective=selective, schedule=family.schedule)
     return w.replace(**{k: v for k, v in given.items() if hasattr(w, k)}), layout
-
-
-def _eased(
-    machine: Machine, w: Decode | Prefill, more: Scalar, spare: Scalar
-) -> Decode | Prefill:
-    """The workload with experts as even as so many more spare slots of a rank make them,
-    whose weights nobody reads: no slower than with any number up to that many more. See
-    `work.routing.busiest_rank_load`."""
-    engine, balance = engine_of(machine), w.software.balance
-    decodes = isinstance(w, Decode)
-    skew = engine.routing_skew if decodes else engine.prefill_routing_skew
-    eased = balance.skew_of(skew) * (1.0 + spare) / (1.0 + spare + more)
-    balance = balance.replace(given=switch(True), skew=eased)
-    return w.replace(software=w.software.replace(balance=balance))
 
 
 class Scores(NamedTuple):

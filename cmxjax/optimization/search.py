@@ -118,7 +118,7 @@ class Search:
         high = np.stack(sizes, axis=1) - 1
         low = 0 * high
         for at, setting in enumerate(settings):
-            if setting.time or setting.eased:
+            if setting.time:
                 continue
             each = np.repeat(np.arange(len(rows)), high[:, at] + 1)
             rows, low, high = rows[each], low[each], high[each]

@@ -140,9 +140,6 @@ class Setting(NamedTuple):
     a batch that may be any whole number."""
     each: np.ndarray | None = None
     """What a request of a group adds to a batch that may, (layout,)."""
-    eased: bool = False
-    """A range is priced as what is best of each of its values, though nothing is known
-    of the time."""
 
     @property
     def settled(self) -> bool:
@@ -193,7 +190,8 @@ def free_settings(
         yield from _of_training(problem, given, degrees)
         # a single stage has no schedule; all are priced with what plain 1F1B holds
         menus, staged = [range(1), range(len(forms))], degree(degrees, "pp") > 1
-        yield _listed("form", 0, 1, 1 * staged, menus.__getitem__, eased=True)
+        # a range of them is priced as the shortest with what the first holds
+        yield _listed("form", 1, 1, 1 * staged, menus.__getitem__)
     else:
         yield from _of_serving(problem, given, degrees)
 
@@ -205,7 +203,6 @@ def _listed(
     keys: np.ndarray,
     menu_of: Callable,
     kept: tuple | None = None,
-    eased: bool = False,
 ) -> Setting:
     """A setting with a menu for each distinct key, (layout,); with values that are kept,
     of those alone."""
@@ -216,7 +213,7 @@ def _listed(
     longest = max(1, counts.max())
     table = np.array([np.resize(values or [0.0], longest) for values in menus], float)
     menu = np.where(counts[menu.ravel()] > 0, menu.ravel(), -1)
-    return Setting(name, time, memory, menu, counts, table, eased=eased)
+    return Setting(name, time, memory, menu, counts, table)
 
 
 def _of_serving(problem: Problem, given: Given, degrees: np.ndarray) -> Iterator[Setting]:
@@ -249,7 +246,8 @@ def _of_serving(problem: Problem, given: Given, degrees: np.ndarray) -> Iterator
             most = 2 * routed // ep - math.ceil(routed / ep)
             return range(min(max(most, 1), MOST_SPARE) + 1)
 
-        yield _listed("extra_slots", 0, 1, degree(degrees, "ep"), spare, eased=True)
+        # balanced better, with more weights to read and other tiles of tokens to fill
+        yield _listed("extra_slots", 0, 1, degree(degrees, "ep"), spare)
     # norms see fewer rows, and nothing else changes
     yield _along_sequence(given, degrees, -1)
     # the faster of 1 and 2, or 2, whose batches hold less

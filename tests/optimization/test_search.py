@@ -171,6 +171,26 @@ def test_equal_seeds_find_equal_layouts(scenario, descended):
     assert alone.certificate.gap is None
 
 
+def test_spare_slots_are_no_better_given_than_free():
+    """An expert's tokens fill whole tiles, so that a spare slot can save one of them."""
+    job = load_scenario(
+        {
+            "system": "cloudmatrix384",
+            "model": "deepseek-r1",
+            "phase": "decode",
+            "workload": {"sequences_per_device": 1, "kv_tokens": 4096},
+            "layout": {"devices": 320},
+            "dtypes": dict.fromkeys(("weight", "activation", "dispatch"), "int8"),
+        }
+    )
+    pinned = PINNED | {"tp": 2, "ep": 160}
+    none, one = (
+        decoded(job, pinned=pinned, settings={"extra_slots": (n,)}).value for n in (0, 1)
+    )
+    assert one > 1.03 * none
+    assert decoded(job, pinned=pinned).value >= one * (1.0 - 2e-4)
+
+
 @pytest.mark.parametrize("tp", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_points_share_the_head_as_their_predictions_do(tp):
     changes = {"layout.devices": 96, "layout.ep": 96, "layout.dp": 96, "layout.head": 4}
