@@ -279,16 +279,16 @@ def optimize(
             "search_total": price.rows + GRADIENT_COST * descended.gradients,
         }
     before, refined = price.rows, search.score
-    most, found = UNBOUNDED if certify else MOST_ROWS, search.found()
+    most = UNBOUNDED if certify else MOST_ROWS
     if method != "gradient" or certify is not False:
-        found = search.run(most)
+        search.run(most)
         evaluations["exhaustive"] = price.rows - before
-    trades = tuple(trade_off(search, found, other, most) for other in wanted[1:])
+    trades = tuple(trade_off(search, other, most) for other in wanted[1:])
     if trades:
         evaluations["trade_offs"] = sum(trade.evaluations for trade in trades)
     gap = None
-    if math.isfinite(search.score) and found.bound is not None:
-        gap = max(0.0, math.expm1(search.score - found.bound))
+    if math.isfinite(search.score) and search.bound is not None:
+        gap = max(0.0, math.expm1(search.score - search.bound))
 
     def value(score: float | None) -> float | None:
         if score is None or not math.isfinite(score):
@@ -300,13 +300,13 @@ def optimize(
         rounded=value(descended and descended.rounded),
         refined=value(descended and refined),
         optimum=value(search.score) if gap is not None and gap <= PROVEN else None,
-        bound=value(found.bound),
+        bound=value(search.bound),
         gap=gap,
-        points=search.layouts.count(found.batches),
+        points=search.layouts.count(search.batches),
         evaluations=evaluations,
         space=_space_of(job),
-        checked=found.checked,
-        slack=found.slack,
+        checked=search.checked,
+        slack=search.slack,
     )
     seconds = time.perf_counter() - start
-    return Answer(job, search, method, found.best, proof, trades, seconds)
+    return Answer(job, search, method, search.best, proof, trades, seconds)

@@ -10,7 +10,6 @@ Reference: Land & Doig, Econometrica 28, 1960.
 """
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 
@@ -47,23 +46,8 @@ NEAR = 0.1
 """Log of the distance to the best within which a point that beats its bound counts."""
 
 
-class Found(NamedTuple):
-    """What a search found, and how good it can be at best."""
-
-    best: Points | None
-    """The best point that can run, or the nearest one; a single row."""
-    bound: float | None
-    """No point has a lower score; None where none can run."""
-    checked: int
-    """Points drawn from what was dropped."""
-    slack: float
-    """Log by which the worst of them was better than the bound of its cell."""
-    batches: int
-    """Most whole requests of a group that were found to fit."""
-
-
 class Search:
-    """One search; `run` does it."""
+    """One search, and what it found; `run` does it."""
 
     def __init__(self, job: Job, layouts: Layouts | None = None, seed: int = 0):
         self.job = job
@@ -71,15 +55,22 @@ class Search:
         self.bounds = Bounds(job, self.layouts)
         self.rng = np.random.default_rng(seed)
         self.best: Points | None = None
+        """The best point that can run, or the nearest one; a single row."""
+        self.bound: float | None = None
+        """No point has a lower score; None where none can run, or before `run`."""
+        self.checked, self.slack = 0, 0.0
+        """Points drawn from what was dropped, and the log by which the worst of them was
+        better than the bound of its cell."""
+        self.batches = 1
+        """Most whole requests of a group that were found to fit."""
         self.front = Front(job.objective.fields)
         self.dropped: list[Cells] = []
-        self.batches = 1
 
     @property
     def score(self) -> float:
         return math.inf if self.best is None else float(self.best.score[0])
 
-    def run(self, most_rows: int = MOST_ROWS) -> Found:
+    def run(self, most_rows: int = MOST_ROWS) -> None:
         """Search the whole space."""
         rows, left = np.flatnonzero(self.layouts.usable), math.inf
         for family in range(len(self.job.families)):
@@ -87,17 +78,12 @@ class Search:
             self._probe(cells)
             left = min(left, self._searched(self._priced(cells), most_rows))
         if not math.isfinite(self.score):
-            return self.found(None if math.isinf(left) else left)
+            self.bound = None if math.isinf(left) else left
+            return
         dropped = together(self.dropped)
-        checked, slack = self._checked(dropped)
-        lowest = min(left, float(self._effective(dropped).min(initial=math.inf)) - slack)
-        return self.found(min(self.score, lowest), checked, slack)
-
-    def found(
-        self, bound: float | None = None, checked: int = 0, slack: float = 0.0
-    ) -> Found:
-        """What is known so far, with what was proven of it."""
-        return Found(self.best, bound, checked, slack, self.batches)
+        self.checked, self.slack = self._checked(dropped)
+        lowest = float(self._effective(dropped).min(initial=math.inf)) - self.slack
+        self.bound = min(self.score, left, lowest)
 
     def look(self, points: Points) -> None:
         """Keep the best point, or the one that lacks least, and the front."""

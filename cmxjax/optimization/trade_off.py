@@ -18,7 +18,7 @@ import numpy as np
 from ..answers.limits import Limit, more_is_better
 from .cells import Points, together
 from .objective import changed
-from .search import Found, Search
+from .search import Search
 
 STEPS = 8
 """Limits on the other quantity, evenly spaced in logs."""
@@ -51,42 +51,41 @@ class TradeOff(NamedTuple):
     evaluations: int
 
 
-def trade_off(search: Search, found: Found, other: str, most_rows: int) -> TradeOff:
+def trade_off(search: Search, other: str, most_rows: int) -> TradeOff:
     """Trade the objective of a finished search against another quantity.
 
     Args:
-        found: what the search found.
         other: a quantity whose field the objective looks at.
         most_rows: exact evaluations after which each step ends with the gap that is left.
     """
     objective, phase = search.job.objective, search.job.scenario.phase
     steps: list[Step] = []
-    if found.best is None or not math.isfinite(search.score):
+    if search.best is None or not math.isfinite(search.score):
         return TradeOff(objective.quantity, other, (), 0)
-    known = together([found.best, *search.front.points.values()])
+    known = together([search.best, *search.front.points.values()])
     spent, sign = 0, -1.0 if more_is_better(other) else 1.0
 
-    def best_of(quantity: str, limits: tuple[Limit, ...]) -> Found:
+    def best_of(quantity: str, limits: tuple[Limit, ...]) -> Search:
         """Search the same layouts for another objective, from points that are known."""
         nonlocal known, spent
         job = search.job._replace(objective=changed(objective, phase, quantity, limits))
         another = Search(job, search.layouts)
         another.look(another.bounds.exact(known.at))
-        result = another.run(most_rows)
+        another.run(most_rows)
         spent += another.bounds.price.rows
-        known = known if result.best is None else together([known, result.best])
-        return result
+        known = known if another.best is None else together([known, another.best])
+        return another
 
     def paid(best: Points) -> float:
         """The minimized log of the other quantity at a point."""
         return float(best.logs[0] @ changed(objective, phase, other, ()).weights)
 
     extreme = best_of(other, objective.limits).best
-    loosest = paid(found.best)
+    loosest = paid(search.best)
     grid = np.linspace(loosest, loosest if extreme is None else paid(extreme), STEPS)
-    at = 0
-    while found.best is not None and math.isfinite(found.best.score[0]):
-        point, score = found.best, float(found.best.score[0])
+    at, found = 0, search
+    while found.best is not None and math.isfinite(found.score):
+        point, score = found.best, found.score
         bound = score if found.bound is None else min(score, found.bound)
         steps.append(
             Step(
