@@ -7,6 +7,7 @@ that is what bounds rest on, and what the search checks.
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -188,26 +189,21 @@ def free_settings(
     """Settings of a job with the menus of layouts of these degrees, (layout, axis)."""
     if isinstance(problem.workload, Train):
         yield from _of_training(problem, given, degrees)
-        # a single stage has no schedule; all are priced with what plain 1F1B holds
+        # a single stage has no schedule; all are priced with what plain 1F1B holds, and a
+        # range of them as the shortest
         menus, staged = [range(1), range(len(forms))], degree(degrees, "pp") > 1
-        # a range of them is priced as the shortest with what the first holds
-        yield _listed("form", 1, 1, 1 * staged, menus.__getitem__)
+        yield _listed(given, "form", 1, 1, 1 * staged, menus.__getitem__)
     else:
         yield from _of_serving(problem, given, degrees)
 
 
 def _listed(
-    name: str,
-    time: int,
-    memory: int,
-    keys: np.ndarray,
-    menu_of: Callable,
-    kept: tuple | None = None,
+    given: Given, name: str, time: int, memory: int, keys: np.ndarray, menu_of: Callable
 ) -> Setting:
-    """A setting with a menu for each distinct key, (layout,); with values that are kept,
-    of those alone."""
+    """A setting with a menu for each distinct key, (layout,); of given values only those
+    that are on it."""
     distinct, menu = np.unique(keys, return_inverse=True)
-    every = map(menu_of, distinct.tolist())
+    every, kept = map(menu_of, distinct.tolist()), given.get(name)
     menus = [[x for x in values if kept is None or x in kept] for values in every]
     counts = np.array([len(values) for values in menus])
     longest = max(1, counts.max())
@@ -217,7 +213,7 @@ def _listed(
 
 
 def _of_serving(problem: Problem, given: Given, degrees: np.ndarray) -> Iterator[Setting]:
-    a, w = problem.model, problem.workload
+    a, w, listed = problem.model, problem.workload, partial(_listed, given)
     group, none = degree(degrees, "tp") * degree(degrees, "cp"), 0 * degrees[:, 0]
     prompts = isinstance(w, Prefill)
     each = (float(w.prompt_tokens) if isinstance(w, Prefill) else 1.0) / group
@@ -229,7 +225,7 @@ def _of_serving(problem: Problem, given: Given, degrees: np.ndarray) -> Iterator
     name = SIZES[w.kind]
     if name in given:
         # as many ranks of a group, as many tokens of a request
-        yield _listed(
+        yield listed(
             name, 1, 1, each, lambda one: [x for x in given[name] if fits(x / one)]
         )
     else:
@@ -247,45 +243,41 @@ def _of_serving(problem: Problem, given: Given, degrees: np.ndarray) -> Iterator
             return range(min(max(most, 1), MOST_SPARE) + 1)
 
         # balanced better, with more weights to read and other tiles of tokens to fill
-        yield _listed("extra_slots", 0, 1, degree(degrees, "ep"), spare)
+        yield listed("extra_slots", 0, 1, degree(degrees, "ep"), spare)
     # norms see fewer rows, and nothing else changes
     yield _along_sequence(given, degrees, -1)
     # the faster of 1 and 2, or 2, whose batches hold less
-    name = "overlapped_microbatches"
-    yield _listed(name, 1, -1, none, lambda _: (1.0, 2.0), given.get(name))
+    yield listed("overlapped_microbatches", 1, -1, none, lambda _: (1.0, 2.0))
 
 
 def _along_sequence(given: Given, degrees: np.ndarray, time: int) -> Setting:
-    name, grouped = "sequence_parallel", degree(degrees, "tp") > 1
-    alone = given.get(name, (0.0,))  # without a tensor group there is nothing to split
-    menus = [alone, (0.0, 1.0)]
-    return _listed(name, time, -1, 1 * grouped, menus.__getitem__, given.get(name))
+    # without a tensor group there is nothing to split
+    menus = [given.get("sequence_parallel", (0.0,)), (0.0, 1.0)]
+    grouped = 1 * (degree(degrees, "tp") > 1)
+    return _listed(given, "sequence_parallel", time, -1, grouped, menus.__getitem__)
 
 
 def _of_training(
     problem: Problem, given: Given, degrees: np.ndarray
 ) -> Iterator[Setting]:
-    w, none = problem.workload, 0 * degrees[:, 0]
+    w, none, listed = problem.workload, 0 * degrees[:, 0], partial(_listed, given)
     assert isinstance(w, Train)
     batch = round(float(w.global_batch))
 
     def micro(dp: int) -> Menu:
         return () if batch % dp else divisors(batch // dp)
 
-    kept = given.get("micro_batch")
-    yield _listed("micro_batch", -1, 1, degree(degrees, "dp"), micro, kept)
-    name = "recompute_fraction"
-    shares = given.get(name, np.arange(SHARES + 1) / SHARES)
-    yield _listed(name, 1, -1, none, lambda _: shares)
+    yield listed("micro_batch", -1, 1, degree(degrees, "dp"), micro)
+    shares = given.get("recompute_fraction", np.arange(SHARES + 1) / SHARES)
+    yield listed("recompute_fraction", 1, -1, none, lambda _: shares)
     # a fused kernel keeps no scores that could be computed again
     scores = (0.0,) if w.fused_attention else (0.0, 1.0)
-    yield _listed("selective", 0, -1, none, lambda _: scores, given.get("selective"))
+    yield listed("selective", 0, -1, none, lambda _: scores)
     ranks = degree(degrees, "dp") * degree(degrees, "cp") * degree(degrees, "edp")
     stages = (0.0, 1.0, 2.0, 3.0)
     zero = [stages if "zero" in given else (0.0,), stages]
-    yield _listed("zero", 0, -1, 1 * (ranks > 1), zero.__getitem__, given.get("zero"))
+    yield listed("zero", 0, -1, 1 * (ranks > 1), zero.__getitem__)
     yield _along_sequence(given, degrees, 0)
     # what overlaps is all that experts send, over tensor ranks of theirs too
-    sends = degree(degrees, "ep") * degree(degrees, "etp") > 1
-    name, ways = "overlapped_microbatches", [(1.0,), (1.0, 2.0)]
-    yield _listed(name, -1, -1, 1 * sends, ways.__getitem__, given.get(name))
+    sends, ways = degree(degrees, "ep") * degree(degrees, "etp") > 1, [(1.0,), (1.0, 2.0)]
+    yield listed("overlapped_microbatches", -1, -1, 1 * sends, ways.__getitem__)
