@@ -107,7 +107,7 @@ class Answer:
         parts = [self.point, *self.front.points.values()]
         parts += [step.point for trade in self.trade_offs for step in trade.steps]
         every = together(parts)
-        rows = [every.take(np.array([i])) for i in range(len(every.row))]
+        rows = [every.take(np.array([i])) for i in range(len(every.score))]
         points = {row.key: row for row in rows}
         return dict(zip(points, sigmas_of(self.search.bounds, [*points.values()])))
 

@@ -74,12 +74,9 @@ class At(NamedTuple):
 
 
 class Points(NamedTuple):
-    """Exact points with their scores: the columns of `At`, and of one length."""
+    """Exact points with their scores, columns of one length."""
 
-    row: np.ndarray
-    factor: np.ndarray
-    family: np.ndarray
-    levels: np.ndarray
+    at: At
     logs: np.ndarray
     score: np.ndarray
     """Minimized; infinite where it can't run or exceeds a limit."""
@@ -89,11 +86,7 @@ class Points(NamedTuple):
     """Which one: of `price.NEEDS`, or behind them which field."""
 
     def take(self, chosen: np.ndarray) -> "Points":
-        return Points(*(column[chosen] for column in self))
-
-    @property
-    def at(self) -> At:
-        return At(*self[: len(At._fields)])
+        return jax.tree.map(lambda column: column[chosen], self)
 
     @property
     def key(self) -> bytes:
@@ -106,7 +99,7 @@ Columns = TypeVar("Columns", Cells, Points, Scores)
 
 def together(parts: list[Columns]) -> Columns:
     """The rows of all parts."""
-    return type(parts[0])(*(np.concatenate(columns) for columns in zip(*parts)))
+    return jax.tree.map(lambda *columns: np.concatenate(columns), *parts)
 
 
 class Bounds:
@@ -209,7 +202,7 @@ class Bounds:
         excess, scores = over.max(axis=1), objective.scores(scored.logs)
         good = (excess <= TOLERANCE) & np.isfinite(scores)
         scores = np.where(good, scores, np.inf)
-        points = Points(*at, scored.logs, scores, excess, over.argmax(axis=1))
+        points = Points(at, scored.logs, scores, excess, over.argmax(axis=1))
         if real is None:
             return points
         return points.take(real & self.runs(at.row, at.levels))

@@ -13,14 +13,14 @@ def changes_of(bounds: Bounds, point: Points) -> dict[str, object]:
         point: a single row.
     """
     job, layouts = bounds.job, bounds.layouts
-    row = int(point.row[0])
+    row = int(point.at.row[0])
     degrees: dict[str, int] = dict(zip(AXES, layouts.degrees[row].tolist()))
-    chosen = bounds.values(point.row, point.levels)[0].tolist()
+    chosen = bounds.values(point.at.row, point.at.levels)[0].tolist()
     values = dict(zip((setting.name for setting in bounds.settings), chosen))
     # where the sequence is split anyway the setting changes nothing
-    attention = job.families[int(point.family[0])].attention
+    attention = job.families[int(point.at.family[0])].attention
     along = bool(values.pop("sequence_parallel")) and attention == "tp"
-    factor = point.factor[0].astype(int)
+    factor = point.at.factor[0].astype(int)
     layout: dict[str, object] = {
         "devices": job.frames[layouts.frame[row]].devices,
         **degrees,
@@ -62,7 +62,7 @@ def _of_training(
 def _of_serving(
     job: Job, point: Points, values: dict[str, float], degrees: dict[str, int]
 ) -> dict[str, object]:
-    family, extra = job.families[int(point.family[0])], values.pop("extra_slots", 0.0)
+    family, extra = job.families[int(point.at.family[0])], values.pop("extra_slots", 0.0)
     attention = family.attention
     if attention == "tp" and degrees["tp"] == 1:
         attention = "dp"

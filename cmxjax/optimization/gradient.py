@@ -113,7 +113,7 @@ class Beam(Search):
     def score(self) -> float:
         """Degrees that aren't better than this are not kept."""
         tops = self.tops
-        if tops is None or len(tops.row) < KEPT:
+        if tops is None or len(tops.score) < KEPT:
             return math.inf
         return float(tops.score[-1])
 
@@ -121,7 +121,7 @@ class Beam(Search):
         """Keep the best point of each of the best degrees."""
         every = points if self.tops is None else together([self.tops, points])
         order = np.lexsort((every.excess, every.score))
-        _, first = np.unique(every.row[order], return_index=True)
+        _, first = np.unique(every.at.row[order], return_index=True)
         if len(first):
             self.tops = every.take(order[np.sort(first)[:KEPT]])
 
@@ -139,7 +139,7 @@ class Beam(Search):
 
     def neighbors(self) -> Iterable[int]:
         """Degrees beside those that are kept."""
-        for row in [] if self.tops is None else self.tops.row.tolist():
+        for row in [] if self.tops is None else self.tops.at.row.tolist():
             logs = np.log(self.layouts.degrees[row])
             yield from nearest(self.layouts, logs, int(self.layouts.frame[row]), BESIDE)
 

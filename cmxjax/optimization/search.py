@@ -88,12 +88,12 @@ class Search:
     def look(self, points: Points) -> None:
         """Keep the best point, or the one that lacks least, and the front."""
         good, batch = points.take(np.isfinite(points.score)), self.bounds.batch
-        if len(good.row):
+        if len(good.score):
             self.front.add(good)
             if batch is not None:
-                self.batches = max(self.batches, int(good.levels[:, batch].max()) + 1)
+                self.batches = max(self.batches, int(good.at.levels[:, batch].max()) + 1)
         every = points if self.best is None else together([self.best, points])
-        if len(every.row):
+        if len(every.score):
             self.best = every.take(np.lexsort((every.excess, every.score))[:1])
 
     def _first(self, family: int, rows: np.ndarray) -> Cells:
