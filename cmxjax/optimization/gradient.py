@@ -158,7 +158,7 @@ def descend(search: Search, seed: int) -> tuple[np.ndarray, ...]:
     if len(used) * len(job.frames) > count:
         frames = rng.permutation(turns) % len(job.frames)
     units = np.log([job.frames[frame].units for frame in frames])
-    logits = rng.normal(0.0, 1.5, (count, len(AXES), job.tiers))
+    logits = rng.normal(0.0, 1.5, (count, len(AXES), units.shape[1]))
     names, objective = search.bounds.price.names, job.objective
     moving = next(i for i, name in enumerate(names) if name in MOVED)
     box = [float(x) for x in job.given.get(names[moving], MOVED[names[moving]])]

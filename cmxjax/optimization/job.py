@@ -49,10 +49,6 @@ class Job(NamedTuple):
         """The name of a quantity among the metrics of this phase."""
         return field_of(quantity, None, self.scenario.phase)
 
-    @property
-    def tiers(self) -> int:
-        return len(self.frames[0].units)
-
 
 def job_of(
     scenario: Scenario,

@@ -82,19 +82,13 @@ def objective_of(
     front = "tokens_per_s_per_package", LATENCY[phase]
     # in one order whatever is made best, so that one program prices all
     fields = (*front, "energy_per_token_j", "memory_bytes", *sorted(asked))
-    return _over(tuple(dict.fromkeys(fields)), phase, quantities[0], parsed)
+    return over(tuple(dict.fromkeys(fields)), phase, quantities[0], parsed)
 
 
-def changed(
-    objective: Objective, phase: str, quantity: str, limits: tuple[Limit, ...]
-) -> Objective:
-    """Another quantity made best, under other limits, over the same fields."""
-    return _over(objective.fields, phase, quantity, limits)
-
-
-def _over(
+def over(
     fields: tuple[str, ...], phase: str, quantity: str, limits: tuple[Limit, ...]
 ) -> Objective:
+    """A quantity made best under limits, all of them among some fields."""
     weights, signs = np.zeros(len(fields)), np.ones(len(fields))
     bounds = np.full(len(fields), np.inf)
     best = fields.index(field_in(quantity, phase))

@@ -65,17 +65,12 @@ def allowed(rules: Rules, degrees: np.ndarray) -> np.ndarray:
     return good
 
 
-def tier_table(rules: Rules, units: int) -> np.ndarray:
-    """Allowed splits of one tier, (way, axis)."""
-    rows = tier_splits(units, rules.experts > 0).astype(np.int64)
-    return rows[partly_allowed(rules, rows)]
-
-
 def degree_counts(frame: Frame, rules: Rules) -> tuple[np.ndarray, np.ndarray]:
     """Distinct allowed degrees, (row, axis), and in how many ways each can be placed."""
     degrees, ways = np.ones((1, len(AXES)), np.int64), np.ones(1)
     for units in frame.units:
-        table, parts = tier_table(rules, units), []
+        table, parts = tier_splits(units, rules.experts > 0).astype(np.int64), []
+        table = table[partly_allowed(rules, table)]
         for some in np.array_split(
             np.arange(len(degrees)), len(degrees) * len(table) // BLOCK + 1
         ):

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..answers.limits import Limit, more_is_better
 from .cells import Points, together
-from .objective import changed
+from .objective import over
 from .search import Search
 
 STEPS = 8
@@ -68,8 +68,8 @@ def trade_off(search: Search, other: str, most_rows: int) -> TradeOff:
     def best_of(quantity: str, limits: tuple[Limit, ...]) -> Search:
         """Search the same layouts for another objective, from points that are known."""
         nonlocal known, spent
-        job = search.job._replace(objective=changed(objective, phase, quantity, limits))
-        another = Search(job, search.layouts)
+        wanted = over(objective.fields, phase, quantity, limits)
+        another = Search(search.job._replace(objective=wanted), search.layouts)
         another.look(another.bounds.exact(known.at))
         another.run(most_rows)
         spent += another.bounds.price.rows
@@ -78,7 +78,7 @@ def trade_off(search: Search, other: str, most_rows: int) -> TradeOff:
 
     def paid(best: Points) -> float:
         """The minimized log of the other quantity at a point."""
-        return float(best.logs[0] @ changed(objective, phase, other, ()).weights)
+        return float(best.logs[0] @ over(objective.fields, phase, other, ()).weights)
 
     extreme = best_of(other, objective.limits).best
     loosest = paid(search.best)
