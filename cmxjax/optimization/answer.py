@@ -24,7 +24,6 @@ from .spread import sigmas_of
 from .trade_off import TradeOff, trade_off
 
 METHODS = ("auto", "gradient", "enumerate")
-UNBOUNDED = 10**12
 PROVEN = 2e-4
 """Gap up to which an answer counts as the optimum: what the search tells apart."""
 
@@ -279,7 +278,7 @@ def optimize(
             "search_total": price.rows + GRADIENT_COST * descended.gradients,
         }
     before, refined = price.rows, search.score
-    most = UNBOUNDED if certify else MOST_ROWS
+    most = math.inf if certify else MOST_ROWS
     if method != "gradient" or certify is not False:
         search.run(most)
         evaluations["exhaustive"] = price.rows - before

@@ -161,11 +161,7 @@ def _best(problem: Problem, sizes: dict[str, int], total: int, fewest: bool) -> 
         best=split_of(rows[best], chosen.capacity_requests_per_s),
         splits=[split_of(*pair) for pair in zip(rows, m.capacity_requests_per_s)],
         complete=every is not None,
-        evaluations={
-            "relaxed": spent,
-            "rounded": len(near),
-            "exhaustive": len(rows),
-        },
+        evaluations={"relaxed": spent, "rounded": len(near), "exhaustive": len(rows)},
         metrics=chosen,
         reasons=_lacking(chosen, asked),
     )
@@ -285,13 +281,10 @@ def _balanced(
     them serves nothing."""
     counts, share, rate = np.ones(len(sizes)), {}, 0.0
     for _ in range(BALANCED):
-        m = _evaluate(problem, sizes, counts[None])
-        if not m.capacity_requests_per_s[0] > 0.0:
+        m = jax.tree.map(lambda x: x[0], _evaluate(problem, sizes, counts[None]))
+        if not m.capacity_requests_per_s > 0.0:
             return {}, 0.0, BALANCED
-        pools = {
-            role: jax.tree.map(lambda leaf: leaf[0], pool)
-            for role, pool in m.pools.items()
-        }
+        pools = m.pools
         device_s = {r: float(pools[r].devices / pools[r].requests_per_s) for r in sizes}
         whole = sum(device_s.values())
         share = {role: seconds / whole for role, seconds in device_s.items()}

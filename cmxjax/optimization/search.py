@@ -70,7 +70,7 @@ class Search:
     def score(self) -> float:
         return math.inf if self.best is None else float(self.best.score[0])
 
-    def run(self, most_rows: int = MOST_ROWS) -> None:
+    def run(self, most_rows: float = MOST_ROWS) -> None:
         """Search the whole space."""
         rows, left = np.flatnonzero(self.layouts.usable), math.inf
         for family in range(len(self.job.families)):
@@ -135,7 +135,7 @@ class Search:
                 at = At(rows, factors.astype(np.int64), cells.family, levels)
                 self.look(bounds.exact(at.take(real)))
 
-    def _searched(self, waiting: Cells, most_rows: int) -> float:
+    def _searched(self, waiting: Cells, most_rows: float) -> float:
         """Take priced cells apart until none is left that could hold a better point.
 
         Returns:

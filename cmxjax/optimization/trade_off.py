@@ -51,7 +51,7 @@ class TradeOff(NamedTuple):
     evaluations: int
 
 
-def trade_off(search: Search, other: str, most_rows: int) -> TradeOff:
+def trade_off(search: Search, other: str, most_rows: float) -> TradeOff:
     """Trade the objective of a finished search against another quantity.
 
     Args:
