@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -14,12 +14,12 @@ from ..specs.scenario import load_scenario
 from ..specs.scenario_file import Scenario
 from .cells import Points, together
 from .changes import changes_of
+from .claims import lacking, none_at_all, space_of
 from .front import Front
 from .gradient import descend_and_refine
 from .job import Job, job_of
-from .price import GRADIENT_COST, NEEDS
+from .price import GRADIENT_COST
 from .search import MOST_ROWS, Search
-from .settings import FREE, free_names
 from .spread import sigmas_of
 from .trade_off import TradeOff, trade_off
 
@@ -76,7 +76,7 @@ class Answer:
 
     @property
     def feasible(self) -> bool:
-        return self.point is not None and math.isfinite(float(self.point.score[0]))
+        return math.isfinite(self.search.score)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -120,13 +120,13 @@ class Answer:
         if self.feasible:
             return []
         if self.point is None:
-            return [_none_at_all(self.search)]
+            return [none_at_all(self.search)]
         limits = self.job.objective.limits
         within = ["memory", *(f"{limit.quantity} {limit.value:g}" for limit in limits)]
         sure = self.method != "gradient" and self.certificate.bound is None
         said = f"no layout within {' and '.join(within)}"
         said += f": {'there is none' if sure else 'none found'}"
-        return [f"{said}; {_lacking(self.job, self.point)}"]
+        return [f"{said}; {lacking(self.job, self.point)}"]
 
     def as_json(self) -> dict[str, object]:
         """The contract of `optimize --json`."""
@@ -178,45 +178,6 @@ class Answer:
     def _row(self, point: Points, fields: dict[str, str]) -> dict[str, object]:
         sigma = {name: self.sigma(point, field) for name, field in fields.items()}
         return {"sigma": sigma, "set": self.changes_of(point)}
-
-
-def _none_at_all(search: Search) -> str:
-    """Why there is not one point."""
-    for setting in search.layouts.settings:
-        values = search.job.given.get(setting.name)
-        if values is not None and (setting.menu < 0).all():
-            said = _either(values)
-            return f"{setting.name} = {said}: no layout of these devices can have it"
-    text = "no whole layout of these devices is allowed by the model"
-    if search.job.trains:
-        text += ", divides the batch and has the stages that its schedule needs"
-    return text
-
-
-def _lacking(job: Job, point: Points) -> str:
-    """What the nearest point lacks."""
-    worst, over = int(point.worst[0]), math.expm1(float(point.excess[0]))
-    if worst >= len(NEEDS):
-        field = job.objective.fields[worst - len(NEEDS)]
-        return f"the nearest is {over:.1%} off the limit of {field}"
-    if worst == 0:
-        return f"the nearest needs {over:.1%} more memory than there is"
-    return f"none has {NEEDS[worst]}"
-
-
-def _space_of(job: Job) -> str:
-    """What is searched and what is not, in a sentence."""
-    devices = _either(dict.fromkeys(frame.devices for frame in job.frames))
-    free = [name for name in free_names(job.problem) if name not in job.given]
-    what = [f"every degree and placement on {devices} devices"]
-    what += [FREE[name][-1] for name in free]
-    fixed = [f"{name} = {degree}" for name, degree in job.rules.pinned]
-    fixed += [f"{name} = {_either(values)}" for name, values in job.given.items()]
-    return ", ".join(what) + (f"; with {', '.join(fixed)}" if fixed else "")
-
-
-def _either(values: Iterable) -> str:
-    return " or ".join(f"{x:g}" if isinstance(x, float) else str(x) for x in values)
 
 
 def optimize(
@@ -303,7 +264,7 @@ def optimize(
         gap=gap,
         points=search.layouts.count(search.batches),
         evaluations=evaluations,
-        space=_space_of(job),
+        space=space_of(job),
         checked=search.checked,
         slack=search.slack,
     )

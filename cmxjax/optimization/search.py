@@ -141,7 +141,12 @@ class Search:
         Returns:
             The best bound of those that are left when the evaluations are spent.
         """
-        while (waiting := self._kept(waiting)).size:
+        while True:
+            keep = waiting.bound < self._worse(waiting)
+            self.dropped.append(waiting.take(~keep))
+            waiting = waiting.take(keep)
+            if not waiting.size:
+                return math.inf
             if self.bounds.price.rows >= most_rows:
                 return float(self._effective(waiting).min())
             order = np.argsort(waiting.bound, kind="stable")
@@ -152,13 +157,6 @@ class Search:
             some = slice(0, count)
             parts = self._parts(cells.take(some), setting[some], middle[some])
             waiting = together([waiting.take(order[count:]), parts])
-        return math.inf
-
-    def _kept(self, cells: Cells) -> Cells:
-        """Cells that may hold a better point than the best known one."""
-        keep = cells.bound < self._worse(cells)
-        self.dropped.append(cells.take(~keep))
-        return cells.take(keep)
 
     def _effective(self, cells: Cells) -> np.ndarray:
         return cells.bound - np.where(cells.place == ALL, MARGIN, 0.0)
