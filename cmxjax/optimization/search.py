@@ -35,7 +35,7 @@ SAMPLED = 4096
 USUAL = 31
 """Place on the menu of the batch that is tried first."""
 
-MOST_ROWS = 6_000_000
+MOST_ROWS = 6e6
 """Exact evaluations after which a search ends with the gap that is left."""
 
 CHECKED, LISTED = 4096, 128
