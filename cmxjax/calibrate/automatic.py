@@ -41,7 +41,7 @@ def automatic(
     widths = np.array([p.sigma for p in loose])
     scaled = np.nan_to_num(slopes[0]) * widths[None, :] / sigma[:, None]
     scaled = scaled * setup.measured[:, None]
-    rows = int(setup.measured.sum())  # a bound that is met says nothing of a leaf
+    rows = int(setup.measured.sum())  # a bound says little of a leaf, or nothing
     chosen: list[Parameter] = []
     while len(chosen) < min(MOST_PARAMETERS, max(rows // ROWS_PER_PARAMETER, 1)):
         information = np.linalg.norm(scaled, axis=0)

@@ -100,10 +100,10 @@ def _rows(logs: np.ndarray, data: Data) -> tuple[np.ndarray, np.ndarray, np.ndar
     if data.bound is not None and data.bound.any():
         marks = data.bound != 0.0
         sign = data.bound[marks]
-        found = _beyond(-sign * z[:, marks], data.robust)
-        loss[:, marks], pull[:, marks] = found[0], sign * found[1]
+        lost, hazard, curvature = _beyond(-sign * z[:, marks], data.robust)
+        loss[:, marks], pull[:, marks] = lost, sign * hazard
         # Student's t is not convex far below a mark
-        weight[:, marks] = np.abs(found[2])
+        weight[:, marks] = np.abs(curvature)
     return (
         data.weight * loss,
         data.weight * pull / data.sigma,
